@@ -1,0 +1,242 @@
+package batch
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+)
+
+const (
+	// DefaultMaxBatchBytes is Kafka's message.max.bytes.
+	DefaultMaxBatchBytes = 1<<20 + 12
+
+	// DefaultMaxDecompressedBytes bounds what one payload may decompress to.
+	DefaultMaxDecompressedBytes = 32 << 20
+
+	// DefaultMaxHeaders bounds the headers of one record.
+	DefaultMaxHeaders = 10_000
+
+	// MaxRecordErrors bounds the records that RecordErrors names.
+	MaxRecordErrors = 100
+)
+
+// Limits say what Validate lets pass. A zero number means its default, or, for
+// those without one, no limit.
+type Limits struct {
+	MaxBatchBytes        int // of the batch as it came; default DefaultMaxBatchBytes
+	MaxDecompressedBytes int // of its records; default DefaultMaxDecompressedBytes
+	MaxHeaders           int // of one record; default DefaultMaxHeaders
+	MaxRecords           int
+
+	// MinTimestamp and MaxTimestamp bound the records' timestamps, in ms, both
+	// included. A record without a timestamp (-1) always passes.
+	MinTimestamp, MaxTimestamp int64
+
+	RequireKeys bool // the topic is compacted
+}
+
+// Summary is what Validate found out about a batch.
+type Summary struct {
+	Header
+
+	// LatestTimestamp is the greatest of the records' timestamps. If the
+	// header's MaxTimestamp differs, the broker overwrites it with this one
+	// (SetMaxTimestamp), as Kafka's does; clients are known that fill it wrongly.
+	LatestTimestamp int64
+
+	// RecordBytes is the size of the records, decompressed.
+	RecordBytes int
+}
+
+// RecordError says what is wrong with one record of a batch.
+type RecordError struct {
+	Index int32 // counted from 0, in the batch
+	Err   error
+}
+
+func (e RecordError) Error() string { return fmt.Sprintf("record %d: %v", e.Index, e.Err) }
+
+// Unwrap returns the cause.
+func (e RecordError) Unwrap() error { return e.Err }
+
+// RecordErrors are the records for which an otherwise intact batch is refused,
+// in order, at most MaxRecordErrors. Every cause is visible to errors.Is. If
+// both ErrTimestamp and ErrNoKey are among them, Kafka answers for the former.
+type RecordErrors []RecordError
+
+func (e RecordErrors) Error() string {
+	var sb strings.Builder
+	sb.WriteString("batch: refused")
+	for i, re := range e {
+		if i == 3 {
+			fmt.Fprintf(&sb, "; and %d more", len(e)-i)
+			break
+		}
+		fmt.Fprintf(&sb, "; %v", re)
+	}
+	return sb.String()
+}
+
+// Unwrap returns the errors, each a RecordError.
+func (e RecordErrors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i, re := range e {
+		errs[i] = re
+	}
+	return errs
+}
+
+var errOffset = errors.New("offset delta is not the record's index")
+
+// Validate decides whether b, which came from a client, may be appended. Base
+// offset and leader epoch are ignored; everything else must be as the format
+// and lim demand, down to the last header of the last record, so that every
+// consumer can read what was let in.
+//
+// b must be exactly one batch. Its records must have the offset deltas 0, 1, 2
+// and so on. Bits 5 (control), 3 (log append time: the broker's to set) and
+// above 5 of the attributes must be clear. Producer id, epoch and sequence must
+// all be at least 0, or the id -1; then the other two are not looked at, as
+// clients send anything there. A transactional batch needs a producer id.
+// Timestamps must be -1 or more.
+//
+// It returns ErrShort, ErrCorrupt, ErrMagic, ErrCodec, ErrTooLarge, ErrControl,
+// ErrTimestamp, ErrInvalid, or RecordErrors (find it with errors.As) if single
+// records are to blame; those match ErrInvalid, ErrTimestamp or ErrNoKey too.
+//
+// It allocates nothing for a batch that passes, and holds the decompressed
+// records, at most lim.MaxDecompressedBytes (with zstd 8 MiB, if that is more),
+// in pooled memory until it returns.
+func Validate(b []byte, lim Limits) (Summary, error) {
+	lim.setDefaults()
+	if len(b) > lim.MaxBatchBytes {
+		return Summary{}, fmt.Errorf("%w: %d bytes, limit %d", ErrTooLarge, len(b), lim.MaxBatchBytes)
+	}
+	h, err := parseOne(b)
+	if err != nil {
+		return Summary{}, err
+	}
+	if err := h.checkCRC(b); err != nil {
+		return Summary{}, err
+	}
+	if err := h.checkForeign(lim); err != nil {
+		return Summary{}, err
+	}
+	scratch := scratchPool.Get().(*[]byte)
+	defer putScratch(scratch)
+	payload, err := h.payload(b, scratch, lim.MaxDecompressedBytes)
+	if err != nil {
+		return Summary{}, err
+	}
+	if err := h.checkCount(payload); err != nil {
+		return Summary{}, err
+	}
+	latest, err := h.checkRecords(payload, lim)
+	if err != nil {
+		return Summary{}, err
+	}
+	return Summary{Header: h, LatestTimestamp: latest, RecordBytes: len(payload)}, nil
+}
+
+func (l *Limits) setDefaults() {
+	if l.MaxBatchBytes == 0 {
+		l.MaxBatchBytes = DefaultMaxBatchBytes
+	}
+	if l.MaxDecompressedBytes == 0 {
+		l.MaxDecompressedBytes = DefaultMaxDecompressedBytes
+	}
+	if l.MaxHeaders == 0 {
+		l.MaxHeaders = DefaultMaxHeaders
+	}
+	if l.MaxRecords == 0 {
+		l.MaxRecords = math.MaxInt32
+	}
+	if l.MaxTimestamp == 0 {
+		l.MaxTimestamp = math.MaxInt64
+	}
+}
+
+// checkForeign checks the header of a client's batch.
+func (h Header) checkForeign(lim Limits) error {
+	a := h.Attributes
+	switch {
+	case a.Control():
+		return ErrControl
+	case a&(reservedAttribute|deleteHorizonBit) != 0:
+		return fmt.Errorf("%w: attributes %#04x", ErrInvalid, uint16(a))
+	case !a.Codec().valid():
+		return fmt.Errorf("%w: %d", ErrCodec, a.Codec())
+	case a.LogAppendTime():
+		return fmt.Errorf("%w: log append time is the broker's to set", ErrTimestamp)
+	case h.Records <= 0:
+		return fmt.Errorf("%w: %d records", ErrInvalid, h.Records)
+	case h.LastOffsetDelta != h.Records-1:
+		return fmt.Errorf("%w: last offset delta %d of %d records", ErrInvalid, h.LastOffsetDelta, h.Records)
+	case int(h.Records) > lim.MaxRecords:
+		return fmt.Errorf("%w: %d records, limit %d", ErrTooLarge, h.Records, lim.MaxRecords)
+	case h.ID < -1 || h.ID >= 0 && (h.Epoch < 0 || h.Sequence < 0):
+		return fmt.Errorf("%w: producer id %d, epoch %d, sequence %d", ErrInvalid, h.ID, h.Epoch, h.Sequence)
+	case a.Transactional() && !h.Idempotent():
+		return fmt.Errorf("%w: transactional without a producer id", ErrInvalid)
+	}
+	return nil
+}
+
+// checkRecords checks the records of a client's batch, and returns the latest
+// timestamp. A malformed record ends it; refused ones are collected.
+func (h Header) checkRecords(b []byte, lim Limits) (latest int64, err error) {
+	var refused RecordErrors
+	latest = -1
+	for i := range h.Records {
+		var r Record
+		rest, err := readRecord(b, &r, lim.MaxHeaders)
+		ts, ok := addTimestamp(h.BaseTimestamp, r.Timestamp)
+		switch {
+		case err != nil:
+			return 0, RecordErrors{{i, fmt.Errorf("%w: %w", ErrInvalid, err)}}
+		case r.Offset != int64(i):
+			return 0, RecordErrors{{i, fmt.Errorf("%w: %w: %d", ErrInvalid, errOffset, r.Offset)}}
+		case !ok:
+			return 0, RecordErrors{{i, fmt.Errorf("%w: %w", ErrInvalid, errOverflow)}}
+		}
+		b = rest
+		latest = max(latest, ts)
+		if len(refused) < MaxRecordErrors {
+			if err := lim.refuse(&r, ts); err != nil {
+				refused = append(refused, RecordError{i, err})
+			}
+		}
+	}
+	if len(b) > 0 {
+		return 0, errTrailing(len(b))
+	}
+	if refused != nil {
+		return 0, refused
+	}
+	return latest, nil
+}
+
+// refuse says why a well-formed record may not be appended, if so.
+func (l *Limits) refuse(r *Record, timestampMS int64) error {
+	switch {
+	case timestampMS != -1 && (timestampMS < max(0, l.MinTimestamp) || timestampMS > l.MaxTimestamp):
+		return fmt.Errorf("%w: %d outside %d to %d", ErrTimestamp, timestampMS, max(0, l.MinTimestamp), l.MaxTimestamp)
+	case l.RequireKeys && r.Key == nil:
+		return ErrNoKey
+	}
+	return nil
+}
+
+// maxScratchBytes bounds a buffer that the pool keeps. A larger one, for the
+// rare payload that needs it, goes back to the garbage collector.
+const maxScratchBytes = 4 << 20
+
+var scratchPool = sync.Pool{New: func() any { return new([]byte) }}
+
+func putScratch(b *[]byte) {
+	if cap(*b) <= maxScratchBytes {
+		scratchPool.Put(b)
+	}
+}
