@@ -1,0 +1,162 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+)
+
+// records is what Votes and Log need of tidwall/wal: frames by number, of which
+// the directory holds one contiguous range. Its two implementations, segmented
+// and single, are not safe for concurrent use, and are not used again after an
+// error other than from read.
+type records interface {
+	// write appends frames. They are durable once sync has returned.
+	write(frames [][]byte) error
+	sync() error
+
+	// read returns the frame of a record in range. The caller owns it.
+	read(index uint64) ([]byte, error)
+
+	// truncateFront removes all records below first, which is in the range or
+	// its end; truncateBack those at and above next, which is in the range or
+	// its start. Both are durable on return, and atomic.
+	truncateFront(first uint64) error
+	truncateBack(next uint64) error
+
+	// reset makes next the number of the next record. There are none now.
+	reset(next uint64) error
+
+	close() error
+}
+
+// sequence numbers, frames and checks the records of one directory, and latches
+// the first error of a change. It is not safe for concurrent use.
+//
+// Invariant: the directory holds the records [first, next), and those below
+// durable are synced.
+type sequence struct {
+	dir     string
+	rec     records
+	first   uint64
+	next    uint64
+	durable uint64
+	failed  error // matches ErrFailed or ErrClosed
+}
+
+// item is a record to be written.
+type item struct {
+	kind    kind
+	payload []byte
+}
+
+func (s *sequence) empty() bool { return s.first == s.next }
+
+// append writes items at the end and returns once they are durable.
+func (s *sequence) append(items []item) error {
+	if s.failed != nil {
+		return s.failed
+	}
+	frames := make([][]byte, len(items))
+	for i, it := range items {
+		f := frame{index: s.next + uint64(i), durable: s.durable, kind: it.kind, payload: it.payload}
+		frames[i] = appendFrame(make([]byte, 0, frameBytes+len(it.payload)), f)
+	}
+	if err := s.rec.write(frames); err != nil {
+		return s.fail("write", err)
+	}
+	if err := s.rec.sync(); err != nil {
+		return s.fail("sync", err)
+	}
+	s.next += uint64(len(items))
+	s.durable = s.next
+	return nil
+}
+
+// read returns the kind and payload of record index, which the caller owns. An
+// index out of range is ErrNotFound.
+func (s *sequence) read(index uint64) (frame, error) {
+	if s.failed == ErrClosed {
+		return frame{}, ErrClosed
+	}
+	if index < s.first || index >= s.next {
+		return frame{}, ErrNotFound
+	}
+	fr, err := s.rec.read(index)
+	if err == nil {
+		var f frame
+		if f, err = decodeFrame(fr); err == nil && f.index == index {
+			return f, nil
+		}
+	}
+	switch {
+	case s.failed != nil:
+		return frame{}, s.failed
+	case err == nil || errors.Is(err, errDamaged):
+		return frame{}, fmt.Errorf("%w: record %d in %s: %w", ErrCorrupt, index, s.dir, errors.Join(errDamaged, err))
+	default:
+		return frame{}, fmt.Errorf("control: read record %d in %s: %w", index, s.dir, err)
+	}
+}
+
+// truncateFront removes the records below first, and all of them if first is
+// beyond the end.
+func (s *sequence) truncateFront(first uint64) error {
+	first = min(first, s.next)
+	if s.failed != nil || first <= s.first {
+		return s.failed
+	}
+	if err := s.rec.truncateFront(first); err != nil {
+		return s.fail("truncate the front of", err)
+	}
+	s.first = first
+	return nil
+}
+
+// truncateBack removes the records at and above next, and all of them if next
+// is before the start.
+func (s *sequence) truncateBack(next uint64) error {
+	next = max(next, s.first)
+	if s.failed != nil || next >= s.next {
+		return s.failed
+	}
+	if err := s.rec.truncateBack(next); err != nil {
+		return s.fail("truncate the back of", err)
+	}
+	s.next = next
+	s.durable = next
+	return nil
+}
+
+// reset makes next the number of the next record of an empty sequence.
+func (s *sequence) reset(next uint64) error {
+	if !s.empty() {
+		panic("control: reset of a sequence that is not empty")
+	}
+	if s.failed != nil || next == s.next {
+		return s.failed
+	}
+	if err := s.rec.reset(next); err != nil {
+		return s.fail("reset", err)
+	}
+	s.first, s.next, s.durable = next, next, next
+	return nil
+}
+
+// fail latches the first error. A sync after a failed one may report success
+// for pages that the kernel has already dropped, so nothing is tried again.
+func (s *sequence) fail(op string, err error) error {
+	s.failed = fmt.Errorf("%w: %s %s: %w", ErrFailed, op, s.dir, err)
+	return s.failed
+}
+
+// close releases the files. All that was appended is durable already.
+func (s *sequence) close() error {
+	if s.failed == ErrClosed {
+		return ErrClosed
+	}
+	s.failed = ErrClosed
+	if err := s.rec.close(); err != nil {
+		return fmt.Errorf("control: close %s: %w", s.dir, err)
+	}
+	return nil
+}
