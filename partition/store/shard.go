@@ -1,0 +1,338 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+	"path"
+	"slices"
+	"sync"
+
+	"github.com/flotilla-log/flotilla/log/batch"
+	"github.com/flotilla-log/flotilla/log/segment"
+)
+
+// Config is what can be set for one partition.
+type Config struct {
+	SegmentBytes int64 // a segment is not made longer, except by one batch; 0: Options.SegmentBytes
+}
+
+// Shard holds the partitions of one shard replica, by key: the partition's
+// number in the shard, never reused.
+//
+// The apply side is for one goroutine. Read, Bounds, Watch and DiskBytes are
+// safe for concurrent use; see FlushTo and Checkpointed for the rest.
+type Shard struct {
+	st *Store
+
+	mu    sync.Mutex
+	parts map[uint32]*part
+	dying map[uint32]*part // deleted, files not yet unlinked
+
+	// captures counts Capture calls; open is the last one if it is neither
+	// durable nor abandoned, else 0. See Capture.
+	captures, open Token
+	openAge        age // of what was applied after the open capture
+	causes         []cause
+
+	moved []*part // watched, appended to since AppliedBatch
+	fire  []*Watch
+}
+
+// part is one partition.
+//
+// Invariant: segments end at or below flushed, the tail starts at or above it;
+// a gap between the two lies below logStart. Everything in [flushed, end) at
+// or above logStart is in the tail.
+type part struct {
+	sh      *Shard
+	key     uint32
+	topicID [16]byte
+	index   int32
+
+	// Guarded by sh.mu.
+	cfg                    Config
+	logStart, flushed, end int64
+	startedAt              Token              // sh.captures when logStart was last set
+	segs                   []*segment.Segment // ascending
+	unsynced               []*segment.Segment // written since the last sync
+	tail                   []segment.Batch
+	pins                   []*Pin // of tail
+	tailBytes              int64
+	popped                 int // batches that left tail's and pins' arrays at the front
+	dirMade, dirUnsynced   bool
+	stale                  bool     // the directory may hold files of an earlier life
+	damage                 []Damage // found by Restore
+	watches                []*Watch
+	moved                  bool
+
+	// Guarded by st.mu; while busy, age is the busy goroutine's.
+	busy       bool // one goroutine writes or unlinks its files
+	aged       bool // in st.aging
+	next, prev *part
+	age        age
+}
+
+// Create adds an empty partition. A directory of the same name that is there
+// already holds what was flushed before a crash, of a partition that the last
+// durable checkpoint did not know: it is emptied before anything is written.
+// It panics if the key is in use.
+func (sh *Shard) Create(key uint32, topicID [16]byte, index int32, cfg Config) {
+	stale := sh.st.claim(dirName(topicID, index))
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.parts[key] != nil || sh.dying[key] != nil {
+		panic(fmt.Sprintf("store: partition %d created twice", key))
+	}
+	sh.parts[key] = &part{sh: sh, key: key, topicID: topicID, index: index, cfg: cfg, stale: stale}
+}
+
+// Delete removes a partition: readers get ErrUnknownPartition from now on. Its
+// files are unlinked by the Checkpointed of a later Capture. An unknown key is
+// ignored.
+func (sh *Shard) Delete(key uint32) {
+	sh.mu.Lock()
+	p := sh.parts[key]
+	if p == nil {
+		sh.mu.Unlock()
+		return
+	}
+	delete(sh.parts, key)
+	sh.dying[key] = p
+	sh.causes = append(sh.causes, cause{p: p, at: sh.captures, deleted: true})
+	var freed freed
+	if sh.open == 0 {
+		freed = p.popLocked(len(p.tail))
+	}
+	sh.noteMovedLocked(p)
+	sh.st.mu.Lock()
+	sh.st.aging.remove(p)
+	sh.st.mu.Unlock()
+	sh.mu.Unlock()
+	sh.st.release(freed)
+}
+
+// Configure changes a partition's configuration. An unknown key is ignored.
+func (sh *Shard) Configure(key uint32, cfg Config) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if p := sh.parts[key]; p != nil {
+		p.cfg = cfg
+	}
+}
+
+// Append adds a committed batch at the partition's end. body is the whole batch,
+// aliases the Raft entry, and is never changed (R1); readers see baseOffset and
+// leaderEpoch in place of what it begins with. pin counts the entry's buffer;
+// with a nil pin the batch's own bytes are counted.
+//
+// It panics if the partition is unknown or baseOffset is not its end, since an
+// offset must not be given twice.
+func (sh *Shard) Append(key uint32, baseOffset, lastOffset int64, leaderEpoch int32, body []byte, pin *Pin) {
+	used, n := int64(batchOverheadBytes), int64(len(body))
+	if n < batch.HeaderBytes || int64(int32(binary.BigEndian.Uint32(body[23:]))) != lastOffset-baseOffset {
+		panic(fmt.Sprintf("store: batch of %d bytes for offsets [%d, %d]", n, baseOffset, lastOffset))
+	}
+	if pin == nil {
+		used += n
+	} else {
+		pin.refs.Add(1)
+	}
+	stamp := sh.st.appended.Add(n)
+	sh.mu.Lock()
+	p := sh.parts[key]
+	if p == nil || p.end != baseOffset {
+		sh.mu.Unlock()
+		panic(fmt.Sprintf("store: append to partition %d at offset %d", key, baseOffset))
+	}
+	first := len(p.tail) == 0
+	p.tail = append(p.tail, segment.Batch{Base: baseOffset, Body: body, Last: int32(lastOffset - baseOffset), Epoch: leaderEpoch})
+	p.pins = append(p.pins, pin)
+	p.end = lastOffset + 1
+	p.tailBytes += n
+	limit := sh.st.opt.TailFlushBytes
+	if becameFull := p.tailBytes >= limit && p.tailBytes-n < limit; first || becameFull {
+		sh.st.noteTail(p, stamp, becameFull)
+	}
+	if len(p.watches) > 0 {
+		sh.noteMovedLocked(p)
+	}
+	sh.mu.Unlock()
+	sh.st.use(used)
+}
+
+// SetLogStart moves the first readable offset up. Segments wholly below it are
+// unlinked by the Checkpointed of a later Capture. A lower offset than the
+// present one, and an unknown key, are ignored.
+func (sh *Shard) SetLogStart(key uint32, offset int64) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	p := sh.parts[key]
+	if p == nil || offset <= p.logStart {
+		return
+	}
+	if offset > p.end {
+		panic(fmt.Sprintf("store: log start %d of partition %d above its end %d", offset, key, p.end))
+	}
+	p.logStart, p.startedAt = offset, sh.captures
+	sh.causes = append(sh.causes, cause{p: p, at: sh.captures, below: offset})
+}
+
+// Bounds returns a partition's first and next offset, or ErrUnknownPartition.
+func (sh *Shard) Bounds(key uint32) (logStart, end int64, err error) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	p := sh.parts[key]
+	if p == nil {
+		return 0, 0, ErrUnknownPartition
+	}
+	return p.logStart, p.end, nil
+}
+
+// DiskBytes returns the length of a partition's data files, those that wait to
+// be unlinked included, or 0 for an unknown key.
+func (sh *Shard) DiskBytes(key uint32) (n int64) {
+	sh.mu.Lock()
+	var segs []*segment.Segment
+	if p := sh.parts[key]; p != nil {
+		segs = slices.Clone(p.segs)
+	}
+	sh.mu.Unlock()
+	for _, s := range segs {
+		n += s.Bytes()
+	}
+	return n
+}
+
+// Watch is a registration made by Shard.Watch.
+type Watch struct {
+	p  *part
+	fn func(key uint32)
+}
+
+// Watch registers fn to be called by AppliedBatch whenever the partition's end
+// has moved or it was deleted, and returns the end as of the registration: what
+// comes after it is told. fn runs on the apply goroutine, so it must be short
+// and wait for nothing. It may be called once more after Stop, by an
+// AppliedBatch that was under way.
+func (sh *Shard) Watch(key uint32, fn func(key uint32)) (w *Watch, end int64, err error) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	p := sh.parts[key]
+	if p == nil {
+		return nil, 0, ErrUnknownPartition
+	}
+	w = &Watch{p: p, fn: fn}
+	p.watches = append(p.watches, w)
+	return w, p.end, nil
+}
+
+// Stop ends the registration. Safe to call more than once.
+func (w *Watch) Stop() {
+	w.p.sh.mu.Lock()
+	defer w.p.sh.mu.Unlock()
+	ws := w.p.watches
+	if i := slices.Index(ws, w); i >= 0 {
+		last := len(ws) - 1
+		ws[i], ws[last] = ws[last], nil
+		w.p.watches = ws[:last]
+	}
+	if len(w.p.watches) == 0 {
+		w.p.watches = nil
+	}
+}
+
+// AppliedBatch tells watchers of every partition that was appended to or
+// deleted since the last call, once each.
+func (sh *Shard) AppliedBatch() {
+	sh.mu.Lock()
+	for i, p := range sh.moved {
+		p.moved = false
+		sh.fire = append(sh.fire, p.watches...)
+		sh.moved[i] = nil
+	}
+	sh.moved = sh.moved[:0]
+	sh.mu.Unlock()
+	for i, w := range sh.fire {
+		w.fn(w.p.key)
+		sh.fire[i] = nil
+	}
+	sh.fire = sh.fire[:0]
+}
+
+func (sh *Shard) noteMovedLocked(p *part) {
+	if len(p.watches) > 0 && !p.moved {
+		p.moved = true
+		sh.moved = append(sh.moved, p)
+	}
+}
+
+// lookup returns a partition, also one that is deleted but whose files an
+// unfinished checkpoint may need.
+func (sh *Shard) lookup(key uint32) *part {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if p := sh.parts[key]; p != nil {
+		return p
+	}
+	return sh.dying[key]
+}
+
+func (p *part) dir() string { return path.Join(p.sh.st.dir, dirName(p.topicID, p.index)) }
+
+func (p *part) segmentBytes() int64 {
+	n := p.cfg.SegmentBytes
+	if n <= 0 {
+		n = p.sh.st.opt.SegmentBytes
+	}
+	return min(n, segment.MaxBytes/2)
+}
+
+// tailStartLocked is the offset from which on reads are served from memory.
+func (p *part) tailStartLocked() int64 {
+	if len(p.tail) > 0 {
+		return p.tail[0].Base
+	}
+	return p.end
+}
+
+// freed is what batches that left a tail give back.
+type freed struct {
+	pins  []*Pin
+	bytes int64
+}
+
+func (st *Store) release(f freed) {
+	for _, pin := range f.pins {
+		if pin != nil {
+			pin.Release()
+		}
+	}
+	if f.bytes > 0 {
+		st.use(-f.bytes)
+	}
+}
+
+// popLocked takes the first n batches off the tail. The caller releases what
+// is freed without the lock. Readers may hold slices of the tail's array, so it
+// is never written to; a new one replaces it once half of it is gone.
+func (p *part) popLocked(n int) (f freed) {
+	f.pins = p.pins[:n]
+	for i, pin := range f.pins {
+		size := int64(len(p.tail[i].Body))
+		p.tailBytes -= size
+		f.bytes += batchOverheadBytes
+		if pin == nil {
+			f.bytes += size
+		}
+	}
+	p.tail, p.pins = p.tail[n:], p.pins[n:]
+	p.popped += n
+	switch {
+	case len(p.tail) == 0:
+		p.tail, p.pins, p.popped = nil, nil, 0
+	case p.popped >= len(p.tail):
+		p.tail, p.pins, p.popped = slices.Clone(p.tail), slices.Clone(p.pins), 0
+	}
+	p.flushed = max(p.flushed, p.tailStartLocked())
+	return f
+}
