@@ -1,0 +1,138 @@
+// Package metadata is the deterministic state machine of the metadata shard:
+// the cluster's nodes, shards, topics, and producer ids.
+//
+// Every node applies the shard's entries, in order, to a State, and serves
+// readers from immutable Images of it. The package reads no clock, no setting
+// and no file, and starts no goroutine.
+//
+// Commands are described in command.go, the snapshot's format in snapshot.go.
+package metadata
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Limits of what the cluster's metadata may hold. They are part of the
+// behaviour that all nodes share, so they are not settings.
+const (
+	MaxTopicPartitions = 100_000 // partitions of one topic
+	MaxTopics          = 1_000_000
+	MaxNodes           = 1_000
+	MaxShards          = 10_000
+	MaxReplicas        = 15 // of one shard
+	MaxTopicNameBytes  = 249
+	MaxAddresses       = 16 // of one node
+	MaxStringBytes     = 1 << 10
+	MaxConfigs         = 64 // of one topic
+
+	// MaxProducerIDBlock is the most ids that one command allocates.
+	MaxProducerIDBlock = 1_000_000
+)
+
+var (
+	// ErrDamaged reports bytes that are not a command, or a snapshot, as
+	// written.
+	ErrDamaged = errors.New("metadata: damaged")
+
+	// ErrUnsupported reports an intact command or snapshot that only a newer
+	// build understands. The replica must stop.
+	ErrUnsupported = errors.New("metadata: unsupported")
+
+	// ErrOrder reports an entry whose index or term is not above, or at least
+	// at, that of the entries before it.
+	ErrOrder = errors.New("metadata: entry out of order")
+)
+
+// TopicID is a topic's 16-byte id. Ids are never reused.
+type TopicID [16]byte
+
+// String returns the id in hexadecimal.
+func (id TopicID) String() string { return fmt.Sprintf("%x", id[:]) }
+
+// ShardID names a data shard.
+type ShardID uint32
+
+// NodeID is a broker id as in Kafka.
+type NodeID int32
+
+// Node is a registered node. Immutable.
+type Node struct {
+	ID NodeID
+
+	// Incarnation is the random number of the node's data directory, never
+	// zero: another one under the same id is another directory.
+	Incarnation uint64
+	Rack        string
+	Addresses   []Address
+	UpdatedAt   uint64 // metadata index
+}
+
+// Address is where a node listens, for one purpose.
+type Address struct {
+	Listener string // such as "client" or "node"
+	Host     string
+	Port     uint16
+}
+
+// Shard is a Raft group that carries partitions. Immutable.
+type Shard struct {
+	ID         ShardID
+	Replicas   []NodeID // ascending
+	Partitions int      // that topics have placed on it
+	UpdatedAt  uint64   // metadata index; the count of partitions does not move it
+}
+
+// Topic is a topic. Immutable.
+type Topic struct {
+	ID         TopicID
+	Name       string
+	Assignment []ShardID // by partition index
+	Configs    []Config  // those that differ from the defaults, ascending by key
+	CreatedAt  uint64    // metadata index
+	UpdatedAt  uint64    // metadata index of the newest command about the topic
+
+	// Grown says when partitions were added, oldest first; see PartitionIndex.
+	Grown []Growth
+}
+
+// Growth says that the partitions from First on were created by an entry.
+type Growth struct {
+	First int32
+	At    uint64 // metadata index
+}
+
+// PartitionIndex returns the metadata index that created partition i.
+func (t *Topic) PartitionIndex(i int32) uint64 {
+	at := t.CreatedAt
+	for _, g := range t.Grown {
+		if i >= g.First {
+			at = g.At
+		}
+	}
+	return at
+}
+
+// Config is one setting of a topic.
+type Config struct{ Key, Value string }
+
+// Value returns the value of a key, if the topic sets it.
+func (t *Topic) Value(key string) (string, bool) {
+	i, ok := slices.BinarySearchFunc(t.Configs, key, func(c Config, key string) int {
+		return compareStrings(c.Key, key)
+	})
+	if !ok {
+		return "", false
+	}
+	return t.Configs[i].Value, true
+}
+
+// Tombstone is what remains of a deleted topic, until every shard has deleted
+// its partitions: the only evidence on which a partition may be deleted (R17).
+type Tombstone struct {
+	ID         TopicID
+	Name       string
+	Partitions int32
+	DeletedAt  uint64 // metadata index
+}

@@ -1,0 +1,196 @@
+package partition
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"io"
+	"slices"
+)
+
+// Hash is a digest of a State's logical content.
+type Hash [sha256.Size]byte
+
+// changes is what a State notes between two captures.
+type changes struct {
+	parts   []*part // some may have been deleted since
+	deleted []Number
+	stamps  []stamped // keys whose stamp was set; the values may be outdated
+
+	// from is the index of the last capture, and so the one that the next
+	// delta goes on top of. Zero before the first.
+	from uint64
+}
+
+// Capture is the part of a State that changed since the capture before it, or
+// all of it: a frozen copy that may be written beside Apply.
+type Capture struct {
+	header    header
+	parts     []part // by number; only the fields that a checkpoint holds
+	producers []capturedProducer
+	forgotten []producerKey
+	deleted   []Number
+	stamps    []stamped
+}
+
+type producerKey struct {
+	number Number
+	id     ProducerID
+}
+
+type capturedProducer struct {
+	producerKey
+	epoch  int16
+	lastMS int64
+	stamp  uint64
+	window window
+}
+
+func compareProducerKeys(a, b producerKey) int {
+	return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.id, b.id))
+}
+
+// End is the log end offset of a partition.
+type End struct {
+	Number Number
+	End    int64
+}
+
+// Capture freezes what changed since the last Capture: since New everything,
+// since Restore nothing. It takes time proportional to that, not to the State.
+//
+// The caller writes the capture, with WriteDelta, behind those before it, or
+// gives it back with Requeue before the next Capture.
+func (s *State) Capture() *Capture {
+	c := &Capture{header: s.header(s.dirty.from)}
+	for _, p := range s.dirty.parts {
+		p.dirty = false
+		if s.parts[p.number] == p {
+			c.parts = append(c.parts, p.frozen())
+			c.addProducers(p)
+		}
+		p.changed, p.forgotten = nil, nil
+	}
+	c.deleted = s.dirty.deleted
+	for _, st := range s.dirty.stamps {
+		if now, ok := s.stamps[st.key]; ok {
+			c.stamps = append(c.stamps, stamped{st.key, now})
+		}
+	}
+	s.dirty = changes{from: s.lastIndex}
+	c.sort()
+	return c
+}
+
+// Requeue takes back a capture that was not made durable, so that the next
+// Capture holds its changes too. c must be the newest capture of s.
+func (s *State) Requeue(c *Capture) {
+	for i := range c.parts {
+		if p := s.parts[c.parts[i].number]; p != nil {
+			s.touch(p)
+		}
+	}
+	for _, cp := range c.producers {
+		if p := s.parts[cp.number]; p != nil && p.producers[cp.id] != nil {
+			p.producers[cp.id].note()
+		}
+	}
+	for _, k := range c.forgotten {
+		if p := s.parts[k.number]; p != nil {
+			p.forgotten = append(p.forgotten, k.id)
+		}
+	}
+	s.dirty.deleted = append(s.dirty.deleted, c.deleted...)
+	s.dirty.stamps = append(s.dirty.stamps, c.stamps...)
+	s.dirty.from = c.header.from
+}
+
+// Index returns the index of the last entry that the capture includes.
+func (c *Capture) Index() uint64 { return c.header.lastIndex }
+
+// Dirty returns the partitions in the capture with their ends, by number: what
+// has to be flushed and synced before the capture may be relied on (R13).
+func (c *Capture) Dirty() []End {
+	ends := make([]End, len(c.parts))
+	for i := range c.parts {
+		ends[i] = End{c.parts[i].number, c.parts[i].end}
+	}
+	return ends
+}
+
+// Deleted returns the partitions that were deleted since the capture before,
+// by number.
+func (c *Capture) Deleted() []Number { return slices.Clone(c.deleted) }
+
+// StateHash returns a digest of the whole logical state: states to which the
+// same entries were applied have the same one, however they were restored
+// meanwhile. It takes time and memory proportional to the State.
+func (s *State) StateHash() Hash {
+	h := sha256.New()
+	if err := s.full().WriteDelta(h); err != nil {
+		panic("partition: hashing failed: " + err.Error()) // a hash takes all bytes
+	}
+	return Hash(h.Sum(nil))
+}
+
+// WriteBase writes all of s as one base, without taking part in the sequence of
+// captures.
+func (s *State) WriteBase(w io.Writer) error { return s.full().WriteDelta(w) }
+
+// full captures everything, and leaves s as it is.
+func (s *State) full() *Capture {
+	c := &Capture{header: s.header(0), stamps: s.sortedStamps()}
+	for _, n := range s.numbers() {
+		p := s.parts[n]
+		c.parts = append(c.parts, p.frozen())
+		for _, pr := range p.producers {
+			c.producers = append(c.producers, pr.frozen())
+		}
+	}
+	c.sort()
+	return c
+}
+
+// frozen returns what a checkpoint holds of p. Histories are never changed in
+// place, so it is safe to alias one.
+func (p *part) frozen() part {
+	return part{
+		number: p.number, key: p.key, stamp: p.stamp, baseEpoch: p.baseEpoch, config: p.config,
+		logStart: p.logStart, end: p.end, epochs: p.epochs,
+	}
+}
+
+func (pr *producer) frozen() capturedProducer {
+	return capturedProducer{
+		producerKey: producerKey{pr.part.number, pr.id},
+		epoch:       pr.epoch, lastMS: pr.lastMS, stamp: pr.stamp, window: pr.window,
+	}
+}
+
+// addProducers adds what changed among p's producers.
+func (c *Capture) addProducers(p *part) {
+	for _, pr := range p.changed {
+		pr.noted = false
+		if p.producers[pr.id] == pr {
+			c.producers = append(c.producers, pr.frozen())
+		}
+	}
+	for _, id := range p.forgotten {
+		if p.producers[id] == nil {
+			c.forgotten = append(c.forgotten, producerKey{p.number, id})
+		}
+	}
+}
+
+// sort brings everything into the one order that is written.
+func (c *Capture) sort() {
+	slices.SortFunc(c.parts, func(a, b part) int { return cmp.Compare(a.number, b.number) })
+	slices.SortFunc(c.producers, func(a, b capturedProducer) int {
+		return compareProducerKeys(a.producerKey, b.producerKey)
+	})
+	slices.SortFunc(c.forgotten, compareProducerKeys)
+	c.forgotten = slices.Compact(c.forgotten)
+	slices.Sort(c.deleted)
+	c.deleted = slices.Compact(c.deleted)
+	slices.SortFunc(c.stamps, compareStamped)
+	c.stamps = slices.Compact(c.stamps)
+}

@@ -1,0 +1,219 @@
+package partition
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// Payloads (little-endian, offsets in bytes). Produce: one record batch.
+// TermStart: empty.
+//
+// CreatePartition and, without base epoch, SetPartitionConfig; DeletePartition
+// ends after the metadata index:
+//
+//	0          16      20               28           32       57
+//	+----------+-------+----------------+------------+--------+
+//	| topic id | index | metadata index | base epoch | config |
+//	+----------+-------+----------------+------------+--------+
+//
+// config:
+//
+//	0               8                   12      13         25
+//	+---------------+-------------------+-------+----------+
+//	| segment bytes | max message bytes | flags | reserved |
+//	+---------------+-------------------+-------+----------+
+//
+// flags bit 0: log append time. reserved is zero.
+//
+// AdvanceLogStart: offset, 8 bytes. SetApplyVersion: version, 2 bytes.
+//
+// SetLimits:
+//
+//	0                4               8           12                 20
+//	+----------------+---------------+------------+------------------+
+//	| max partitions | max producers | max stamps | producer idle ms |
+//	+----------------+---------------+------------+------------------+
+const (
+	keyBytes       = 16 + 4
+	deleteBytes    = keyBytes + 8
+	configBytes    = 8 + 4 + 1 + 12
+	setConfigBytes = deleteBytes + configBytes
+	createBytes    = deleteBytes + 4 + configBytes
+	advanceBytes   = 8
+	versionBytes   = 2
+	limitsBytes    = 4 + 4 + 4 + 8
+
+	configLogAppendTime = 1
+)
+
+// CreatePartition makes a partition exist with a config. Repeated for one that
+// exists, it sets the config if its metadata index is newer, and does nothing
+// else.
+type CreatePartition struct {
+	TopicID       TopicID
+	Index         int32
+	MetadataIndex uint64 // of the metadata shard's entry that caused it
+	BaseEpoch     int32  // at least 0, above all epochs that the partition had before
+	Config        Config
+}
+
+// DeletePartition makes a partition not exist.
+type DeletePartition struct {
+	TopicID       TopicID
+	Index         int32
+	MetadataIndex uint64
+}
+
+// SetPartitionConfig replaces a partition's config.
+type SetPartitionConfig struct {
+	TopicID       TopicID
+	Index         int32
+	MetadataIndex uint64
+	Config        Config
+}
+
+// checkPayload refuses payloads of the wrong size or with unknown bits. It runs
+// over the whole entry before the first command is applied, so that an entry is
+// applied whole or not at all.
+func (c Command) checkPayload() error {
+	var want int
+	switch c.Kind {
+	case KindProduce:
+		return nil // a malformed batch is that command's failure, not the entry's
+	case KindTermStart:
+		want = 0
+	case KindCreatePartition:
+		want = createBytes
+	case KindDeletePartition:
+		want = deleteBytes
+	case KindSetPartitionConfig:
+		want = setConfigBytes
+	case KindAdvanceLogStart:
+		want = advanceBytes
+	case KindSetApplyVersion:
+		want = versionBytes
+	case KindSetLimits:
+		want = limitsBytes
+	}
+	if len(c.Payload) != want {
+		return fmt.Errorf("%w: %v with a payload of %d bytes, want %d", ErrDamaged, c.Kind, len(c.Payload), want)
+	}
+	if c.Kind != KindAdvanceLogStart && c.Number != 0 {
+		return fmt.Errorf("%w: %v with partition number %d", ErrDamaged, c.Kind, c.Number)
+	}
+	switch c.Kind {
+	case KindCreatePartition, KindSetPartitionConfig:
+		return checkConfig(c.Payload[want-configBytes:])
+	case KindSetApplyVersion:
+		if v := binary.LittleEndian.Uint16(c.Payload); v > MaxApplyVersion {
+			return fmt.Errorf("%w: apply version %d, this build has %d", ErrUnsupported, v, MaxApplyVersion)
+		}
+	}
+	return nil
+}
+
+func (c CreatePartition) append(b []byte) []byte {
+	b = appendKey(b, c.TopicID, c.Index, c.MetadataIndex)
+	b = binary.LittleEndian.AppendUint32(b, uint32(c.BaseEpoch))
+	return c.Config.append(b)
+}
+
+func decodeCreate(b []byte) CreatePartition {
+	d := decodeDelete(b)
+	return CreatePartition{
+		TopicID:       d.TopicID,
+		Index:         d.Index,
+		MetadataIndex: d.MetadataIndex,
+		BaseEpoch:     int32(binary.LittleEndian.Uint32(b[deleteBytes:])),
+		Config:        decodeConfig(b[deleteBytes+4:]),
+	}
+}
+
+func (c DeletePartition) append(b []byte) []byte {
+	return appendKey(b, c.TopicID, c.Index, c.MetadataIndex)
+}
+
+func decodeDelete(b []byte) DeletePartition {
+	return DeletePartition{
+		TopicID:       TopicID(b[:16]),
+		Index:         int32(binary.LittleEndian.Uint32(b[16:])),
+		MetadataIndex: binary.LittleEndian.Uint64(b[keyBytes:]),
+	}
+}
+
+func (c SetPartitionConfig) append(b []byte) []byte {
+	return c.Config.append(appendKey(b, c.TopicID, c.Index, c.MetadataIndex))
+}
+
+func decodeSetConfig(b []byte) SetPartitionConfig {
+	d := decodeDelete(b)
+	return SetPartitionConfig{
+		TopicID:       d.TopicID,
+		Index:         d.Index,
+		MetadataIndex: d.MetadataIndex,
+		Config:        decodeConfig(b[deleteBytes:]),
+	}
+}
+
+func appendKey(b []byte, id TopicID, index int32, stamp uint64) []byte {
+	b = append(b, id[:]...)
+	b = binary.LittleEndian.AppendUint32(b, uint32(index))
+	return binary.LittleEndian.AppendUint64(b, stamp)
+}
+
+func (c Config) append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint64(b, uint64(c.SegmentBytes))
+	b = binary.LittleEndian.AppendUint32(b, uint32(c.MaxMessageBytes))
+	var flags byte
+	if c.LogAppendTime {
+		flags = configLogAppendTime
+	}
+	b = append(b, flags)
+	return append(b, make([]byte, 12)...)
+}
+
+func decodeConfig(b []byte) Config {
+	return Config{
+		SegmentBytes:    int64(binary.LittleEndian.Uint64(b)),
+		MaxMessageBytes: int32(binary.LittleEndian.Uint32(b[8:])),
+		LogAppendTime:   b[12]&configLogAppendTime != 0,
+	}
+}
+
+// checkConfig refuses bits that a newer build may have set.
+func checkConfig(b []byte) error {
+	unknown := b[12] &^ configLogAppendTime
+	for _, c := range b[13:configBytes] {
+		unknown |= c
+	}
+	if unknown != 0 {
+		return fmt.Errorf("%w: config %x", ErrUnsupported, b[:configBytes])
+	}
+	return nil
+}
+
+// valid reports whether the values make sense at all; their ranges are checked
+// where a topic is configured.
+func (c Config) valid() bool { return c.SegmentBytes > 0 && c.MaxMessageBytes > 0 }
+
+func (l Limits) append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, l.MaxPartitions)
+	b = binary.LittleEndian.AppendUint32(b, l.MaxProducers)
+	b = binary.LittleEndian.AppendUint32(b, l.MaxStamps)
+	return binary.LittleEndian.AppendUint64(b, uint64(l.ProducerIdleMS))
+}
+
+func decodeLimits(b []byte) Limits {
+	return Limits{
+		MaxPartitions:  binary.LittleEndian.Uint32(b),
+		MaxProducers:   binary.LittleEndian.Uint32(b[4:]),
+		MaxStamps:      binary.LittleEndian.Uint32(b[8:]),
+		ProducerIdleMS: int64(binary.LittleEndian.Uint64(b[12:])),
+	}
+}
+
+func (l Limits) valid() bool {
+	return l.MaxPartitions > 0 && l.MaxProducers > 0 && l.MaxStamps > 0 &&
+		l.ProducerIdleMS >= 0 && l.ProducerIdleMS < math.MaxInt64/2
+}

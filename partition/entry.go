@@ -1,0 +1,206 @@
+package partition
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// An entry is the data of one Raft log entry of a shard: a header, and a frame
+// for each command (little-endian, offsets in bytes).
+//
+// Header:
+//
+//	0        1       2               4       8              16           24
+//	+--------+-------+---------------+-------+--------------+------------+
+//	| format | flags | apply version | count | decided term | wall clock |
+//	+--------+-------+---------------+-------+--------------+------------+
+//
+// flags bit 0 asks for the state's hash at this entry. apply version is the
+// oldest that knows everything in the entry. decided term is the term in which
+// the leader decided the commands other than Produce. wall clock is the
+// leader's, in ms since 1970. count is the number of frames.
+//
+// Frame:
+//
+//	0      1       2               4                8        12
+//	+------+-------+---------------+----------------+--------+------+---------+
+//	| kind | flags | header length | payload length | number | TLVs | payload |
+//	+------+-------+---------------+----------------+--------+------+---------+
+//
+// header length counts from kind to the end of the TLVs. flags is zero. number
+// is the partition's, or zero for the commands that name it otherwise or
+// concern the whole shard.
+//
+// TLV, in ascending order of type, none twice:
+//
+//	0      2        4
+//	+------+--------+-------+
+//	| type | length | value |
+//	+------+--------+-------+
+//
+// Bit 15 of type marks the TLV as mandatory: who does not know it must stop.
+// Others may be skipped. The encoding is canonical: an entry has one form.
+const (
+	entryFormat      = 1
+	entryHeaderBytes = 24
+	frameHeaderBytes = 12
+	tlvHeaderBytes   = 4
+
+	flagHashAsked = 1
+	tlvMandatory  = 1 << 15
+)
+
+// ProduceOverheadBytes is what a Produce adds to an entry beside its batch.
+const ProduceOverheadBytes = frameHeaderBytes
+
+// EntryOverheadBytes is what an entry holds beside its frames.
+const EntryOverheadBytes = entryHeaderBytes
+
+// Kind says what a command does. The zero Kind is never written.
+type Kind uint8
+
+const (
+	KindProduce            Kind = 1
+	KindTermStart          Kind = 2
+	KindCreatePartition    Kind = 3
+	KindDeletePartition    Kind = 4
+	KindSetPartitionConfig Kind = 5
+	KindAdvanceLogStart    Kind = 6
+	KindSetApplyVersion    Kind = 7
+	KindSetLimits          Kind = 8
+
+	// KindExpireProducers is reserved: no apply version knows it yet.
+	KindExpireProducers Kind = 9
+)
+
+var kindNames = [...]string{
+	KindProduce:            "Produce",
+	KindTermStart:          "TermStart",
+	KindCreatePartition:    "CreatePartition",
+	KindDeletePartition:    "DeletePartition",
+	KindSetPartitionConfig: "SetPartitionConfig",
+	KindAdvanceLogStart:    "AdvanceLogStart",
+	KindSetApplyVersion:    "SetApplyVersion",
+	KindSetLimits:          "SetLimits",
+	KindExpireProducers:    "ExpireProducers",
+}
+
+// String returns the command's name.
+func (k Kind) String() string {
+	if int(k) >= len(kindNames) || k == 0 {
+		return fmt.Sprintf("kind %d", uint8(k))
+	}
+	return kindNames[k]
+}
+
+// TLVType is the type of a TLV, without its mandatory bit. The types below are
+// reserved from the first format on; no apply version reads them yet.
+type TLVType uint16
+
+const (
+	TLVTransactionNumber TLVType = 1
+	TLVCoordinatorEpoch  TLVType = 2
+	TLVDecisionNumber    TLVType = 3
+	TLVMoveID            TLVType = 4
+)
+
+// EntryHeader is what an entry says of all its commands.
+type EntryHeader struct {
+	ApplyVersion uint16 // the oldest that knows everything in the entry
+	DecidedTerm  uint64 // of the commands other than Produce
+	WallClockMS  int64  // the leader's; not negative
+	HashAsked    bool   // the replicas report the state's hash at this entry
+}
+
+// EntryBuilder appends commands to one entry. The zero EntryBuilder needs a
+// Reset. Not safe for concurrent use.
+type EntryBuilder struct {
+	buf   []byte
+	start int
+	count uint32
+}
+
+// Reset starts an entry behind what buf holds already, growing buf as append
+// does. The builder owns buf until Bytes is taken.
+func (b *EntryBuilder) Reset(buf []byte, h EntryHeader) {
+	b.start, b.count = len(buf), 0
+	var flags byte
+	if h.HashAsked {
+		flags = flagHashAsked
+	}
+	buf = append(buf, entryFormat, flags)
+	buf = binary.LittleEndian.AppendUint16(buf, h.ApplyVersion)
+	buf = binary.LittleEndian.AppendUint32(buf, 0)
+	buf = binary.LittleEndian.AppendUint64(buf, h.DecidedTerm)
+	b.buf = binary.LittleEndian.AppendUint64(buf, uint64(h.WallClockMS))
+}
+
+// Len returns the size of the entry so far, in bytes.
+func (b *EntryBuilder) Len() int { return len(b.buf) - b.start }
+
+// Count returns the number of commands so far.
+func (b *EntryBuilder) Count() int { return int(b.count) }
+
+// Bytes returns buf of Reset followed by the entry. The entry is immutable once
+// it was proposed (R1): the next Reset needs another buffer.
+func (b *EntryBuilder) Bytes() []byte {
+	binary.LittleEndian.PutUint32(b.buf[b.start+4:], b.count)
+	return b.buf
+}
+
+// Produce appends a command that appends batch to partition n. batch is one
+// validated record batch; it is copied, once, here. Its base offset and leader
+// epoch fields have no meaning.
+func (b *EntryBuilder) Produce(n Number, batch []byte) {
+	b.frame(KindProduce, n, len(batch))
+	b.buf = append(b.buf, batch...)
+}
+
+// TermStart appends the first command of a leader's term.
+func (b *EntryBuilder) TermStart() { b.frame(KindTermStart, 0, 0) }
+
+// CreatePartition appends c.
+func (b *EntryBuilder) CreatePartition(c CreatePartition) {
+	b.frame(KindCreatePartition, 0, createBytes)
+	b.buf = c.append(b.buf)
+}
+
+// DeletePartition appends c.
+func (b *EntryBuilder) DeletePartition(c DeletePartition) {
+	b.frame(KindDeletePartition, 0, deleteBytes)
+	b.buf = c.append(b.buf)
+}
+
+// SetPartitionConfig appends c.
+func (b *EntryBuilder) SetPartitionConfig(c SetPartitionConfig) {
+	b.frame(KindSetPartitionConfig, 0, setConfigBytes)
+	b.buf = c.append(b.buf)
+}
+
+// AdvanceLogStart appends a command that moves the log start offset of
+// partition n up to offset.
+func (b *EntryBuilder) AdvanceLogStart(n Number, offset int64) {
+	b.frame(KindAdvanceLogStart, n, advanceBytes)
+	b.buf = binary.LittleEndian.AppendUint64(b.buf, uint64(offset))
+}
+
+// SetApplyVersion appends a command that raises the shard's apply version. It
+// may be proposed only once every replica of the shard supports the version:
+// those that do not will stop.
+func (b *EntryBuilder) SetApplyVersion(version uint16) {
+	b.frame(KindSetApplyVersion, 0, versionBytes)
+	b.buf = binary.LittleEndian.AppendUint16(b.buf, version)
+}
+
+// SetLimits appends a command that replaces the shard's limits.
+func (b *EntryBuilder) SetLimits(l Limits) {
+	b.frame(KindSetLimits, 0, limitsBytes)
+	b.buf = l.append(b.buf)
+}
+
+func (b *EntryBuilder) frame(k Kind, n Number, payloadBytes int) {
+	b.buf = append(b.buf, byte(k), 0, frameHeaderBytes, 0)
+	b.buf = binary.LittleEndian.AppendUint32(b.buf, uint32(payloadBytes))
+	b.buf = binary.LittleEndian.AppendUint32(b.buf, uint32(n))
+	b.count++
+}

@@ -1,0 +1,227 @@
+package partition
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// everyCommand builds an entry with each command.
+func everyCommand() []byte {
+	var b EntryBuilder
+	b.Reset(nil, EntryHeader{ApplyVersion: 1, DecidedTerm: 3, WallClockMS: 1234, HashAsked: true})
+	b.TermStart()
+	b.CreatePartition(CreatePartition{topicID("a"), 1, 10, 7, Config{1 << 20, 1 << 16, true}})
+	b.Produce(1, testBatch{id: 7, count: 3, trailing: 20}.bytes())
+	b.SetPartitionConfig(SetPartitionConfig{topicID("a"), 1, 11, testConfig})
+	b.AdvanceLogStart(1, 2)
+	b.SetApplyVersion(1)
+	b.SetLimits(DefaultLimits)
+	b.DeletePartition(DeletePartition{topicID("a"), 1, 12})
+	return b.Bytes()
+}
+
+func TestEntryRoundTrip(t *testing.T) {
+	t.Parallel()
+	d, err := Decode(everyCommand())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (EntryHeader{1, 3, 1234, true}); d.Header != want || d.Count != 8 {
+		t.Errorf("header %+v count %d, want %+v and 8", d.Header, d.Count, want)
+	}
+	var kinds []Kind
+	for d.Next() {
+		c := d.Command()
+		kinds = append(kinds, c.Kind)
+		var got, want any
+		switch c.Kind {
+		case KindCreatePartition:
+			got, want = decodeCreate(c.Payload), CreatePartition{topicID("a"), 1, 10, 7, Config{1 << 20, 1 << 16, true}}
+		case KindSetPartitionConfig:
+			got, want = decodeSetConfig(c.Payload), SetPartitionConfig{topicID("a"), 1, 11, testConfig}
+		case KindDeletePartition:
+			got, want = decodeDelete(c.Payload), DeletePartition{topicID("a"), 1, 12}
+		case KindSetLimits:
+			got, want = decodeLimits(c.Payload), DefaultLimits
+		case KindProduce:
+			got, want = c.Payload, testBatch{id: 7, count: 3, trailing: 20}.bytes()
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%v differs (-want +got):\n%s", c.Kind, d)
+		}
+	}
+	want := []Kind{
+		KindTermStart, KindCreatePartition, KindProduce, KindSetPartitionConfig,
+		KindAdvanceLogStart, KindSetApplyVersion, KindSetLimits, KindDeletePartition,
+	}
+	if d := cmp.Diff(want, kinds); d != "" {
+		t.Errorf("commands differ (-want +got):\n%s", d)
+	}
+}
+
+// An entry is built behind what the buffer holds, and its size is known before.
+func TestBuilderSizes(t *testing.T) {
+	t.Parallel()
+	var b EntryBuilder
+	b.Reset([]byte("raft"), EntryHeader{ApplyVersion: 1})
+	batch := testBatch{id: -1, count: 1}.bytes()
+	b.Produce(1, batch)
+	b.Produce(2, batch)
+	if want := EntryOverheadBytes + 2*(ProduceOverheadBytes+len(batch)); b.Len() != want || b.Count() != 2 {
+		t.Errorf("Len = %d, Count = %d, want %d and 2", b.Len(), b.Count(), want)
+	}
+	out := b.Bytes()
+	if !bytes.HasPrefix(out, []byte("raft")) {
+		t.Errorf("Bytes = %x..., want the prefix kept", out[:8])
+	}
+	if _, err := Decode(out[4:]); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDecodeErrors(t *testing.T) {
+	t.Parallel()
+	const frame = entryHeaderBytes // where the first frame, a Produce, starts
+	tlv := func(types ...uint16) func(b []byte) []byte {
+		return func(b []byte) []byte {
+			var tlvs []byte
+			for _, typ := range types {
+				tlvs = binary.LittleEndian.AppendUint16(tlvs, typ)
+				tlvs = append(tlvs, 1, 0, 0xaa)
+			}
+			b[frame+2] += byte(len(tlvs))
+			at := frame + frameHeaderBytes
+			return append(append(bytes.Clone(b[:at]), tlvs...), b[at:]...)
+		}
+	}
+	set := func(i int, v byte) func(b []byte) []byte {
+		return func(b []byte) []byte { b[i] = v; return b }
+	}
+	// command appends a frame with a payload.
+	command := func(k Kind, n Number, payload ...byte) func(b []byte) []byte {
+		return func(b []byte) []byte {
+			b[4]++
+			b = append(b, byte(k), 0, frameHeaderBytes, 0)
+			b = binary.LittleEndian.AppendUint32(b, uint32(len(payload)))
+			b = binary.LittleEndian.AppendUint32(b, uint32(n))
+			return append(b, payload...)
+		}
+	}
+	config := SetPartitionConfig{Config: testConfig}.append(nil)
+	config[len(config)-1] = 1
+
+	tests := []struct {
+		name   string
+		change func(b []byte) []byte
+		want   error
+	}{
+		{"intact", func(b []byte) []byte { return b }, nil},
+		{"empty", func([]byte) []byte { return nil }, ErrDamaged},
+		{"newer format", set(0, entryFormat+1), ErrUnsupported},
+		{"unknown entry flag", set(1, 2), ErrUnsupported},
+		{"newer apply version", set(2, MaxApplyVersion+1), ErrUnsupported},
+		{"negative wall clock", set(23, 0x80), ErrDamaged},
+		{"count too high", set(4, 2), ErrDamaged},
+		{"count too low", set(4, 0), ErrDamaged},
+		{"kind 0", set(frame, 0), ErrDamaged},
+		{"reserved kind", set(frame, byte(KindExpireProducers)), ErrUnsupported},
+		{"unknown kind", set(frame, 200), ErrUnsupported},
+		{"unknown frame flag", set(frame+1, 1), ErrUnsupported},
+		{"header too short", set(frame+2, frameHeaderBytes-1), ErrDamaged},
+		{"payload too long", set(frame+7, 0xff), ErrDamaged},
+		{"bytes behind", func(b []byte) []byte { return append(b, 0) }, ErrDamaged},
+		{"skippable TLVs", tlv(uint16(TLVTransactionNumber), uint16(TLVMoveID), 999), nil},
+		{"mandatory TLV", tlv(uint16(TLVDecisionNumber) | tlvMandatory), ErrUnsupported},
+		{"TLVs out of order", tlv(2, 1), ErrDamaged},
+		{"TLV twice", tlv(2, 2), ErrDamaged},
+		{"TLV header cut off", func(b []byte) []byte { b[frame+2] += 3; return append(b, 0, 0, 0) }, ErrDamaged},
+		{"payload of the wrong size", command(KindAdvanceLogStart, 1, 1, 2, 3), ErrDamaged},
+		{"number where none belongs", command(KindTermStart, 1), ErrDamaged},
+		{"newer config", command(KindSetPartitionConfig, 0, config...), ErrUnsupported},
+		{"newer version to set", command(KindSetApplyVersion, 0, 2, 0), ErrUnsupported},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var b EntryBuilder
+			b.Reset(nil, EntryHeader{ApplyVersion: 1, WallClockMS: 5})
+			b.Produce(1, testBatch{id: -1, count: 1}.bytes())
+			in := tt.change(b.Bytes())
+			if _, err := Decode(in); !errors.Is(err, tt.want) {
+				t.Fatalf("Decode error = %v, want %v", err, tt.want)
+			}
+			if tt.want == nil {
+				return
+			}
+			// Apply refuses the entry as a whole: the good command before the
+			// bad one leaves no trace.
+			m := newMachine(t)
+			m.apply(create("a", 0, 1))
+			before := m.s.StateHash()
+			if err := m.s.Apply(m.index+1, m.term, in, &m.out); !errors.Is(err, tt.want) {
+				t.Fatalf("Apply error = %v, want %v", err, tt.want)
+			}
+			if m.s.StateHash() != before || len(m.out.Results) > 0 {
+				t.Error("the refused entry changed the state")
+			}
+		})
+	}
+}
+
+// FuzzDecode checks, for any bytes, that Decode and Apply do not panic, and that
+// an entry without TLVs re-encodes to the same bytes.
+func FuzzDecode(f *testing.F) {
+	f.Add(everyCommand())
+	f.Add([]byte(nil))
+	f.Add(newMachine(f).entry(produce(1, testBatch{id: 1, count: math.MaxInt32})))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		d, err := Decode(in)
+		if err != nil {
+			if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrUnsupported) {
+				t.Fatalf("Decode error = %v, want a sentinel", err)
+			}
+			return
+		}
+		m := newMachine(t)
+		m.apply(create("a", 0, 1))
+		if err := m.s.Apply(m.index+1, 3, bytes.Clone(in), &m.out); err != nil {
+			t.Fatalf("Apply of what decodes: %v", err)
+		}
+		restored := restore(t, delta(t, m.s.full()))
+		if restored.StateHash() != m.s.StateHash() {
+			t.Fatal("the restored state differs")
+		}
+		reencode(t, d, in)
+	})
+}
+
+func reencode(t *testing.T, d Decoder, in []byte) {
+	var b EntryBuilder
+	b.Reset(nil, d.Header)
+	for d.Next() {
+		c := d.Command()
+		if len(c.TLVs) > 0 {
+			return
+		}
+		b.frame(c.Kind, c.Number, len(c.Payload))
+		switch c.Kind {
+		case KindCreatePartition:
+			b.buf = decodeCreate(c.Payload).append(b.buf)
+		case KindSetPartitionConfig:
+			b.buf = decodeSetConfig(c.Payload).append(b.buf)
+		case KindDeletePartition:
+			b.buf = decodeDelete(c.Payload).append(b.buf)
+		case KindSetLimits:
+			b.buf = decodeLimits(c.Payload).append(b.buf)
+		default:
+			b.buf = append(b.buf, c.Payload...)
+		}
+	}
+	if got := b.Bytes(); !bytes.Equal(got, in) {
+		t.Fatalf("re-encoded %x, want %x", got, in)
+	}
+}
