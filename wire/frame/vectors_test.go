@@ -1,0 +1,247 @@
+package frame
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+var update = flag.Bool("update", false, "write docs/vectors again")
+
+// vector is a file of docs/vectors: a frame as bytes and as what it means.
+type vector struct {
+	Description   string          `json:"description"`
+	From          string          `json:"from"` // client or server
+	Hex           string          `json:"hex"`  // the whole frame
+	Kind          Kind            `json:"kind"`
+	Flags         Flags           `json:"flags"`
+	CorrelationID uint32          `json:"correlationId"`
+	Message       string          `json:"message"` // of the header, in package flotilla.v1
+	Header        json.RawMessage `json:"header"`  // protobuf's JSON: bytes are base64
+	Payload       string          `json:"payload"` // hex
+}
+
+// vectorCase is where a vector comes from.
+type vectorCase struct {
+	name, description string
+	kind              Kind
+	flags             Flags
+	id                uint32
+	header            proto.Message
+	payload           string
+}
+
+// The same two records as produced, and as fetched from offset 42 on.
+const (
+	producedBatch = "00000000000000000000004effffffff02064e528c0000000000010000018bcfe568000000018bcfe568010000000000000fa7" +
+		"0000000000000000000218000000026b0a68656c6c6f001e000202010a776f726c640202680231"
+	fetchedBatch = "000000000000002a0000004e0000000302064e528c0000000000010000018bcfe568000000018bcfe568010000000000000fa7" +
+		"0000000000000000000218000000026b0a68656c6c6f001e000202010a776f726c640202680231"
+)
+
+func vectorCases() []vectorCase {
+	id := []byte{0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0x4c, 0xde, 0x8f, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd}
+	moved := NewError(errcode.NotLeaderOrFollower, "this node does not lead partition 1")
+	moved.Leader = &pb.LeaderHint{NodeId: 2, Address: "10.0.0.2:9092", LeaderEpoch: 4}
+	noVersion := NewError(errcode.UnsupportedVersion, "the client speaks 7 to 9, the server 1 to 1")
+	noVersion.Versions = &pb.VersionRange{Min: 1, Max: 1}
+	const answer = FlagResponse
+	return []vectorCase{
+		{"hello-request", "The first frame of a client, after the magic.", KindHello, 0, 0,
+			&pb.ClientHello{MinVersion: 1, MaxVersion: 1, ClientId: "orders", SoftwareName: "example", SoftwareVersion: "1.0"}, ""},
+		{"hello-response", "The server's answer, after its magic.", KindHello, answer, 0,
+			&pb.ServerHello{Version: 1, NodeId: 1, ClusterId: "c-1", SoftwareName: "flotilla", SoftwareVersion: "0.1.0",
+				MaxFrameBytes: 104857600, MaxHeaderBytes: 1048576, MaxInFlight: 64, MaxBatchBytes: 1048576, IdleTimeoutMs: 600000}, ""},
+		{"hello-refused", "No common version; the connection is closed after it.", KindError, 0, 0, noVersion, ""},
+		{"ping-request", "An empty header: the frame is its prefix.", KindPing, 0, 1, &pb.Ping{}, ""},
+		{"ping-response", "", KindPing, answer, 1, &pb.Pong{}, ""},
+		{"metadata-request", "One topic by name.", KindMetadata, 0, 2, &pb.MetadataRequest{Names: []string{"orders"}}, ""},
+		{"metadata-response", "Two nodes; partition 2 has no leader now (zigzag: -1 is 01).", KindMetadata, answer, 2,
+			&pb.MetadataResponse{ClusterId: "c-1",
+				Nodes:  []*pb.Node{{Id: 1, Address: "10.0.0.1:9092"}, {Id: 2, Address: "10.0.0.2:9092", Rack: "b"}},
+				Topics: []*pb.Topic{{Name: "orders", TopicId: id, Leaders: []int32{1, 2, -1}, LeaderEpochs: []int32{3, 4, 4}}}}, ""},
+		{"metadata-response-unknown-topic", "An error of one topic.", KindMetadata, answer, 3,
+			&pb.MetadataResponse{ClusterId: "c-1", Topics: []*pb.Topic{{Name: "none", Error: NewError(errcode.UnknownTopicOrPartition, "no such topic")}}}, ""},
+		{"create-topic-request", "", KindCreateTopic, 0, 4,
+			&pb.CreateTopicRequest{Name: "orders", Partitions: 3, Configs: []*pb.Config{{Name: "segment.bytes", Value: "1048576"}}, TimeoutMs: 10000}, ""},
+		{"create-topic-response", "", KindCreateTopic, answer, 4, &pb.CreateTopicResponse{TopicId: id, Partitions: 3}, ""},
+		{"create-topic-error", "An error of the whole request: flags 3.", KindCreateTopic, answer | FlagError, 5,
+			NewError(errcode.TopicAlreadyExists, "topic orders exists"), ""},
+		{"delete-topic-request", "", KindDeleteTopic, 0, 6, &pb.DeleteTopicRequest{TopicId: id}, ""},
+		{"delete-topic-response", "", KindDeleteTopic, answer, 6, &pb.DeleteTopicResponse{}, ""},
+		{"describe-topic-request", "", KindDescribeTopic, 0, 7, &pb.DescribeTopicRequest{Name: "orders"}, ""},
+		{"describe-topic-response", "Partition 1 is led elsewhere: what this node does not know is -1.", KindDescribeTopic, answer, 7,
+			&pb.DescribeTopicResponse{Name: "orders", TopicId: id, PartitionCount: 2, Configs: []*pb.Config{{Name: "segment.bytes", Value: "1048576"}},
+				Partitions: []*pb.PartitionDetail{
+					{Partition: 0, Leader: 1, LeaderEpoch: 3, LogStartOffset: 0, HighWatermark: 44, SizeBytes: 90, Shard: 2},
+					{Partition: 1, Leader: 2, LeaderEpoch: 4, LogStartOffset: -1, HighWatermark: -1, SizeBytes: -1, Shard: 3}}}, ""},
+		{"init-producer-request", "A first id.", KindInitProducer, 0, 8, &pb.InitProducerRequest{}, ""},
+		{"init-producer-request-bump", "A higher epoch of id 4007.", KindInitProducer, 0, 9,
+			&pb.InitProducerRequest{Current: &pb.Producer{Id: 4007}}, ""},
+		{"init-producer-response", "", KindInitProducer, answer, 8, &pb.InitProducerResponse{Producer: &pb.Producer{Id: 4007, Epoch: 0}}, ""},
+		{"produce-request", "One batch of two records, of producer 4007, epoch 0, sequence 0.", KindProduce, 0, 10,
+			&pb.ProduceRequest{TimeoutMs: 20000, Parts: []*pb.ProducePart{{TopicId: id, Partition: 0, Length: 90}}}, producedBatch},
+		{"produce-response", "Appended at offset 42; -1 says that the records keep their timestamps.", KindProduce, answer, 10,
+			&pb.ProduceResponse{Results: []*pb.ProduceResult{{TopicId: id, Partition: 0, BaseOffset: 42, LogAppendTimeMs: -1}}}, ""},
+		{"produce-response-moved", "Refused, with a hint where to go.", KindProduce, answer, 11,
+			&pb.ProduceResponse{Results: []*pb.ProduceResult{{TopicId: id, Partition: 1, Error: moved, LogStartOffset: -1}}}, ""},
+		{"fetch-request", "", KindFetch, 0, 12,
+			&pb.FetchRequest{MaxWaitMs: 500, MinBytes: 1, MaxBytes: 8388608, Parts: []*pb.FetchPart{
+				{TopicId: id, Partition: 0, Offset: 43, MaxBytes: 1048576, LeaderEpoch: 3}, {TopicId: id, Partition: 1, Offset: 7, MaxBytes: 1048576, LeaderEpoch: -1}}}, ""},
+		{"fetch-response", "The batch begins before offset 43, which was asked for; partition 1 has nothing.", KindFetch, answer, 12,
+			&pb.FetchResponse{Results: []*pb.FetchResult{
+				{TopicId: id, Partition: 0, HighWatermark: 44, LogStartOffset: 0, Length: 90}, {TopicId: id, Partition: 1, HighWatermark: 7, LogStartOffset: 0}}}, fetchedBatch},
+		{"list-offsets-request", "", KindListOffsets, 0, 13,
+			&pb.ListOffsetsRequest{Parts: []*pb.ListOffsetsPart{{TopicId: id, Partition: 0, At: pb.OffsetAt_OFFSET_AT_EARLIEST, LeaderEpoch: 3}}}, ""},
+		{"list-offsets-response", "", KindListOffsets, answer, 13,
+			&pb.ListOffsetsResponse{Results: []*pb.ListOffsetsResult{{TopicId: id, Partition: 0, Offset: 0, LeaderEpoch: 3}}}, ""},
+	}
+}
+
+const vectorDir = "../../docs/vectors"
+
+// TestVectors holds the files in docs/vectors against this implementation, both
+// ways. With -update it writes them.
+func TestVectors(t *testing.T) {
+	names := make(map[string]bool)
+	for _, vc := range vectorCases() {
+		names[vc.name+".json"] = true
+		t.Run(vc.name, func(t *testing.T) {
+			file := filepath.Join(vectorDir, vc.name+".json")
+			want := vc.encode(t)
+			if *update {
+				if err := os.WriteFile(file, want, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), string(got)); diff != "" {
+				t.Errorf("encoding differs from the file (-encoded +file):\n%s", diff)
+			}
+			checkVector(t, got)
+		})
+	}
+	files, err := os.ReadDir(vectorDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !names[f.Name()] {
+			t.Errorf("%s is no vector of this test", f.Name())
+		}
+	}
+}
+
+// encode returns the file of a vector.
+func (vc vectorCase) encode(t *testing.T) []byte {
+	t.Helper()
+	payload, err := hex.DecodeString(vc.payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := vector{
+		Description: vc.description, From: "client",
+		Hex:  hex.EncodeToString(encode(t, vc.kind, vc.flags, vc.id, vc.header, Part{Bytes: payload})),
+		Kind: vc.kind, Flags: vc.flags, CorrelationID: vc.id,
+		Message: string(vc.header.ProtoReflect().Descriptor().Name()), Payload: vc.payload,
+	}
+	if vc.flags&FlagResponse != 0 || vc.kind == KindError {
+		v.From = "server"
+	}
+	loose, err := protojson.Marshal(vc.header) // of random spacing
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dense bytes.Buffer
+	if err := json.Compact(&dense, loose); err != nil {
+		t.Fatal(err)
+	}
+	v.Header = dense.Bytes()
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(b, '\n')
+}
+
+// checkVector decodes a file's bytes and compares them with its fields.
+func checkVector(t *testing.T, file []byte) {
+	t.Helper()
+	var v vector
+	if err := json.Unmarshal(file, &v); err != nil {
+		t.Fatal(err)
+	}
+	b, err := hex.DecodeString(v.Hex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := NewReader(bytes.NewReader(b)).Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mt, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("flotilla.v1." + v.Message))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := mt.New().Interface(), mt.New().Interface()
+	if err := protojson.Unmarshal(v.Header, want); err != nil {
+		t.Fatal(err)
+	}
+	if err := Unmarshal(f.Header, got); err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(want, got) {
+		t.Errorf("header %v, want %v", got, want)
+	}
+	id := Prefix{Kind: v.Kind, Flags: v.Flags, CorrelationID: v.CorrelationID, HeaderBytes: len(f.Header), PayloadBytes: len(v.Payload) / 2}
+	if diff := cmp.Diff(id, f.Prefix); diff != "" {
+		t.Errorf("prefix (-fields +bytes):\n%s", diff)
+	}
+	if got := hex.EncodeToString(f.Payload); got != v.Payload {
+		t.Errorf("payload %s, want %s", got, v.Payload)
+	}
+}
+
+// TestProtocolDocument holds the numbers in docs/protocol.md against the code.
+func TestProtocolDocument(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(b)
+	for k := range 256 {
+		name := Kind(k).String()
+		row := fmt.Sprintf("| %d | %s |", k, name)
+		if known := !strings.HasPrefix(name, "kind("); known != strings.Contains(doc, row) {
+			t.Errorf("kind %d, %s: in the code %t, not so in docs/protocol.md (%q)", k, name, known, row)
+		}
+	}
+	messages := pb.File_flotilla_proto.Messages()
+	for i := range messages.Len() {
+		fields := messages.Get(i).Fields()
+		for j := range fields.Len() {
+			if name := string(fields.Get(j).Name()); !strings.Contains(doc, "`"+name+"`") && !strings.Contains(doc, "`"+name+" ") {
+				t.Errorf("docs/protocol.md does not name %s.%s", messages.Get(i).Name(), name)
+			}
+		}
+	}
+}
