@@ -1,0 +1,174 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/log/control"
+	"github.com/flotilla-log/flotilla/log/journal"
+)
+
+// entryLog stores a replica's entries. Two logs of the node do: the journal for
+// data shards, the control log for the metadata shard.
+type entryLog interface {
+	first() uint64
+	last() uint64
+	read(index uint64, to *raft.Log, commands bool) error // raft.ErrLogNotFound as it is; commands: with their data
+	append(logs []*raft.Log) error
+	truncateFrom(index uint64) error // drops index and what follows
+	compact(upTo uint64) error       // upTo and what precedes it is needed no more
+}
+
+// errRefused reports a change that Raft must not ask for; the replica stops and
+// reads its log again from disk.
+var errRefused = errors.New("replication: raft asked for an impossible change of its log")
+
+// logStore is a replica's raft.LogStore. It is safe for concurrent use: Raft
+// compacts on its snapshot goroutine.
+//
+// It is not a raft.MonotonicLogStore: Raft would then empty the log at an
+// install, and a divergent suffix has to stay.
+type logStore struct {
+	log     entryLog
+	applied func() uint64
+	durable func() uint64 // index of the newest durable checkpoint
+	halt    func(error)   // does not return before the replica is closed
+
+	started *atomic.Bool
+}
+
+// FirstIndex implements raft.LogStore.
+func (s *logStore) FirstIndex() (uint64, error) { return s.log.first(), nil }
+
+// LastIndex implements raft.LogStore.
+func (s *logStore) LastIndex() (uint64, error) { return s.log.last(), nil }
+
+// GetLog implements raft.LogStore. Raft panics on any error of it but
+// raft.ErrLogNotFound, so a damaged entry stops the replica here.
+//
+// NewRaft asks for every entry above the checkpoint, once, to find
+// configurations: what it asks for before the replica is started comes without
+// the payload of commands.
+func (s *logStore) GetLog(index uint64, to *raft.Log) error {
+	err := s.log.read(index, to, s.started.Load())
+	if err != nil && err != raft.ErrLogNotFound {
+		s.halt(err)
+	}
+	return err
+}
+
+// StoreLog implements raft.LogStore.
+func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore. The entries are durable when it returns.
+// It never waits for space (R6).
+func (s *logStore) StoreLogs(logs []*raft.Log) error {
+	if len(logs) == 0 {
+		return nil
+	}
+	if last := max(s.log.last(), s.durable()); last != 0 && logs[0].Index != last+1 {
+		err := fmt.Errorf("%w: append at %d after %d", errRefused, logs[0].Index, last)
+		s.halt(err)
+		return err
+	}
+	if err := s.log.append(logs); err != nil {
+		s.halt(err)
+		return err
+	}
+	return nil
+}
+
+// DeleteRange implements raft.LogStore. Up to the newest durable checkpoint it
+// is a compaction, anything else a truncation.
+func (s *logStore) DeleteRange(lo, hi uint64) error {
+	if hi <= s.durable() {
+		return s.log.compact(hi)
+	}
+	if lo <= s.applied() || hi != s.log.last() {
+		err := fmt.Errorf("%w: truncate [%d, %d], applied %d, last %d", errRefused, lo, hi, s.applied(), s.log.last())
+		s.halt(err)
+		return err
+	}
+	if err := s.log.truncateFrom(lo); err != nil {
+		s.halt(err)
+		return err
+	}
+	return nil
+}
+
+// journalLog is an entryLog in the node's journal.
+type journalLog struct {
+	s *journal.Shard
+}
+
+func (j *journalLog) first() uint64               { return j.s.First() }
+func (j *journalLog) last() uint64                { return j.s.Last() }
+func (j *journalLog) truncateFrom(i uint64) error { return j.s.TruncateFrom(i) }
+func (j *journalLog) compact(upTo uint64) error   { j.s.Compact(upTo); return nil }
+
+func (j *journalLog) read(index uint64, to *raft.Log, commands bool) error {
+	var r journal.Record
+	if err := j.s.Read(index, &r); err != nil {
+		if errors.Is(err, journal.ErrNotFound) {
+			return raft.ErrLogNotFound
+		}
+		return err
+	}
+	*to = raft.Log{Index: r.Index, Term: r.Term, Type: raft.LogType(r.Type), Data: r.Data, Extensions: r.Extensions, AppendedAt: unixNano(r.AppendedAt)}
+	return nil
+}
+
+func (j *journalLog) append(logs []*raft.Log) error {
+	recs := make([]journal.Record, len(logs))
+	for i, l := range logs {
+		recs[i] = journal.Record{Index: l.Index, Term: l.Term, Type: uint8(l.Type), AppendedAt: nanos(l.AppendedAt), Extensions: l.Extensions, Data: l.Data}
+	}
+	return j.s.Append(recs)
+}
+
+// controlLog is an entryLog in a control log.
+type controlLog struct{ l *control.Log }
+
+func (c *controlLog) first() uint64               { return c.l.First() }
+func (c *controlLog) last() uint64                { return c.l.Last() }
+func (c *controlLog) truncateFrom(i uint64) error { return c.l.TruncateBack(i - 1) }
+func (c *controlLog) compact(upTo uint64) error   { return c.l.TruncateFront(upTo + 1) }
+
+func (c *controlLog) read(index uint64, to *raft.Log, commands bool) error {
+	var e control.Entry
+	if err := c.l.Read(index, &e); err != nil {
+		if errors.Is(err, control.ErrNotFound) {
+			return raft.ErrLogNotFound
+		}
+		return err
+	}
+	*to = raft.Log{Index: e.Index, Term: e.Term, Type: raft.LogType(e.Type), Data: e.Data, Extensions: e.Extensions, AppendedAt: unixNano(e.AppendedAt)}
+	return nil
+}
+
+func (c *controlLog) append(logs []*raft.Log) error {
+	es := make([]control.Entry, len(logs))
+	for i, l := range logs {
+		es[i] = control.Entry{Index: l.Index, Term: l.Term, Type: uint8(l.Type), AppendedAt: nanos(l.AppendedAt), Extensions: l.Extensions, Data: l.Data}
+	}
+	return c.l.Append(es)
+}
+
+// Logs keep times as Unix nanoseconds, 0 for the zero time.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func unixNano(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n)
+}

@@ -1,0 +1,154 @@
+package replication
+
+import (
+	"github.com/flotilla-log/flotilla/log/journal"
+)
+
+// watch follows Raft's leadership.
+func (r *Replica[R]) watch() {
+	for {
+		select {
+		case leads := <-r.notify:
+			if leads {
+				r.win()
+			} else {
+				r.lose(0)
+			}
+		case <-r.stopCtx.Done():
+			return
+		}
+	}
+}
+
+// win opens a term with its TermStart. Raft applies entries in order, so when
+// that is applied everything before it is (R19).
+func (r *Replica[R]) win() {
+	term := r.raft.CurrentTerm()
+	r.lose(term)
+	start := []*Proposal[R]{{Command: r.opt.TermStart}}
+	r.send(&entry[R]{start: true, term: term, data: r.opt.Encode(term, r.opt.Now().UnixMilli(), start)})
+}
+
+// lose ends the term that was led, and begins the next one (0: none) without
+// serving yet. A proposal that Raft has seen may still be committed by the next
+// leader; one that waited is never proposed.
+func (r *Replica[R]) lose(term uint64) {
+	r.mu.Lock()
+	flying := r.inflight
+	r.inflight = nil
+	r.term = term
+	was := r.ready.Swap(0)
+	waiting := r.proposer.setOpen(false)
+	r.mu.Unlock()
+	for _, e := range flying {
+		r.drop(e, ErrOutcomeUnknown)
+	}
+	var none R
+	for _, p := range waiting {
+		p.Done(none, ErrNotLeader)
+	}
+	if was != 0 {
+		r.opt.OnLeading()
+	}
+}
+
+// send hands an entry of the current term to Raft, and drops one of an earlier
+// term. It never waits: Raft's queue holds more than may be in flight.
+func (r *Replica[R]) send(e *entry[R]) {
+	r.mu.Lock()
+	current := e.term != 0 && e.term == r.term
+	if current {
+		r.inflight = append(r.inflight, e)
+	}
+	r.mu.Unlock()
+	if !current {
+		r.drop(e, ErrNotLeader)
+		return
+	}
+	// The future is not waited for: ApplyBatch answers the proposals, or losing
+	// the leadership does. (Raft leaves futures unanswered at shutdown.)
+	r.raft.Apply(e.data, 0)
+}
+
+// drop answers an entry that was not applied.
+func (r *Replica[R]) drop(e *entry[R], err error) {
+	r.finish(e)
+	var none R
+	for _, p := range e.proposals {
+		p.Done(none, err)
+	}
+}
+
+// finish gives back what an entry in flight holds.
+func (r *Replica[R]) finish(e *entry[R]) {
+	if e.release != nil {
+		e.release()
+	}
+	if !e.start {
+		<-r.slots
+	}
+}
+
+// propose gathers and proposes, for as long as the replica runs.
+func (r *Replica[R]) propose() {
+	for {
+		select {
+		case <-r.proposer.wake:
+		case <-r.stopCtx.Done():
+			return
+		}
+		for r.proposeOne() {
+		}
+	}
+}
+
+// proposeOne proposes one entry when there is a slot and room in the journal
+// for it, and reports whether there was something to propose. What comes in
+// while it waits shares the entry.
+func (r *Replica[R]) proposeOne() bool {
+	if r.proposer.waiting() == 0 {
+		return false
+	}
+	select {
+	case r.slots <- struct{}{}:
+	case <-r.stopCtx.Done():
+		return false
+	}
+	e := r.gather()
+	if e == nil {
+		<-r.slots
+		return r.stopCtx.Err() == nil
+	}
+	r.send(e)
+	return true
+}
+
+// gather makes the next entry. Room is reserved before anything is taken: a
+// proposal that waits for room can still be cancelled.
+func (r *Replica[R]) gather() *entry[R] {
+	limit := r.proposer.waiting()
+	if limit == 0 {
+		return nil
+	}
+	e := &entry[R]{}
+	if r.journal != nil {
+		room, err := r.opt.Journal.Reserve(r.stopCtx, r.journal, journal.RecordBytes(limit+r.opt.EntryOverheadBytes, 0))
+		if err != nil {
+			if r.stopCtx.Err() == nil {
+				r.fail(err)
+			}
+			return nil
+		}
+		e.release = room.Release
+	}
+	e.term = r.ready.Load()
+	e.proposals = r.proposer.gather(nil, limit)
+	if len(e.proposals) == 0 {
+		if e.release != nil {
+			e.release()
+		}
+		return nil
+	}
+	e.data = r.opt.Encode(e.term, r.opt.Now().UnixMilli(), e.proposals)
+	return e
+}

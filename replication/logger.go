@@ -1,0 +1,34 @@
+package replication
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// raftLogger hands Raft's log lines to log. Raft's Info is chatty (each
+// election, each checkpoint), so it becomes Debug.
+func raftLogger(log *slog.Logger) hclog.Logger {
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Level: hclog.Debug, Output: discard{}})
+	l.RegisterSink(slogSink{log})
+	return l
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+type slogSink struct{ log *slog.Logger }
+
+// Accept implements hclog.SinkAdapter.
+func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
+	to := slog.LevelDebug
+	switch level {
+	case hclog.Warn:
+		to = slog.LevelWarn
+	case hclog.Error:
+		to = slog.LevelError
+	}
+	s.log.Log(context.Background(), to, "raft: "+msg, args...)
+}

@@ -1,0 +1,181 @@
+package replication
+
+import (
+	"sync"
+)
+
+// quantumBytes is what a partition may send in one turn of the deficit round
+// robin (Shreedhar and Varghese, 1995). It is small against an entry, so that a
+// partition with much to send delays the others by little.
+const quantumBytes = 64 << 10
+
+// Proposal is one command on its way into a Raft entry. It is used once.
+type Proposal[R any] struct {
+	// Queue orders: proposals of one queue are proposed in the order of Propose
+	// calls, and queues share entries fairly by bytes. A data shard's queue is
+	// the partition number.
+	Queue uint32
+
+	// Command and Payload are what Options.Encode puts into the entry. They
+	// must not change until Done.
+	Command any
+	Payload []byte
+
+	// Done is called exactly once, from a goroutine of the replica's, unless
+	// Propose or Cancel returned an error or true. It must not block. err is
+	// ErrNotLeader, ErrOutcomeUnknown or ErrStopped, wrapped or not.
+	Done func(result R, err error)
+
+	bytes     int  // in an entry, at most; 0 once it is cancelled
+	queued    bool // guarded by proposer.mu
+	cancelled bool // guarded by proposer.mu
+}
+
+// queue holds the waiting proposals of one partition.
+//
+// Invariant: it is in proposer.active if and only if it is not empty.
+type queue[R any] struct {
+	items   []*Proposal[R]
+	deficit int
+}
+
+// proposer gathers what waits, for any partition, into entries.
+type proposer[R any] struct {
+	maxEntryBytes int           // gathered up to here, or one larger proposal alone
+	maxCommands   int           // in an entry
+	wake          chan struct{} // 1-buffered: there is something to gather
+
+	mu     sync.Mutex
+	open   bool // proposals are taken: this replica leads and is ready
+	queues map[uint32]*queue[R]
+	active []uint32 // round robin, the next turn first
+	bytes  int      // of what waits and is not cancelled
+}
+
+func newProposer[R any](maxEntryBytes, maxCommands int) *proposer[R] {
+	return &proposer[R]{
+		maxEntryBytes: maxEntryBytes,
+		maxCommands:   maxCommands,
+		wake:          make(chan struct{}, 1),
+		queues:        make(map[uint32]*queue[R]),
+	}
+}
+
+// push queues ps in order, all or none.
+func (pr *proposer[R]) push(ps []*Proposal[R]) error {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if !pr.open {
+		return ErrNotLeader
+	}
+	for _, p := range ps {
+		q := pr.queues[p.Queue]
+		if q == nil {
+			q = new(queue[R])
+			pr.queues[p.Queue] = q
+		}
+		if len(q.items) == 0 {
+			pr.active = append(pr.active, p.Queue)
+		}
+		p.queued = true
+		q.items = append(q.items, p)
+		pr.bytes += p.bytes
+	}
+	select {
+	case pr.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// cancel takes p back if it still waits, and reports whether it did: then it
+// was never proposed, and Done is not called.
+func (pr *proposer[R]) cancel(p *Proposal[R]) bool {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if !p.queued || p.cancelled {
+		return false
+	}
+	p.cancelled = true
+	pr.bytes -= p.bytes
+	p.bytes, p.Payload = 0, nil
+	return true
+}
+
+// waiting returns how many bytes to make room for before the next gather: all
+// that wait, up to an entry, and never less than the next proposal.
+func (pr *proposer[R]) waiting() int {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if len(pr.active) == 0 {
+		return 0
+	}
+	next := pr.queues[pr.active[0]].items[0].bytes
+	return max(next, min(pr.bytes, pr.maxEntryBytes))
+}
+
+// gather takes the next entry's proposals: by deficit round robin in bytes, up
+// to maxEntryBytes and at most limit bytes, or one larger proposal alone.
+func (pr *proposer[R]) gather(into []*Proposal[R], limit int) []*Proposal[R] {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	bytes, room := 0, min(limit, pr.maxEntryBytes)
+	for len(pr.active) > 0 && len(into) < pr.maxCommands {
+		id := pr.active[0]
+		q := pr.queues[id]
+		q.deficit += quantumBytes
+		for len(q.items) > 0 && len(into) < pr.maxCommands {
+			p := q.items[0]
+			if p.cancelled {
+				q.pop()
+				continue
+			}
+			size := p.bytes
+			if bytes > 0 && bytes+size > room || size > limit {
+				return into // keeps its turn, and its deficit
+			}
+			if size > q.deficit {
+				break
+			}
+			q.pop()
+			q.deficit -= size
+			p.queued = false
+			pr.bytes -= size
+			bytes += size
+			into = append(into, p)
+		}
+		pr.active = pr.active[1:]
+		if len(q.items) > 0 {
+			pr.active = append(pr.active, id)
+		} else {
+			delete(pr.queues, id)
+		}
+	}
+	return into
+}
+
+func (q *queue[R]) pop() {
+	q.items[0] = nil
+	q.items = q.items[1:]
+}
+
+// setOpen opens or closes the proposer; closing returns what waited.
+func (pr *proposer[R]) setOpen(open bool) (dropped []*Proposal[R]) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	pr.open = open
+	if open {
+		return nil
+	}
+	for _, id := range pr.active {
+		for _, p := range pr.queues[id].items {
+			if !p.cancelled {
+				p.queued = false
+				dropped = append(dropped, p)
+			}
+		}
+	}
+	clear(pr.queues)
+	pr.active, pr.bytes = nil, 0
+	return dropped
+}

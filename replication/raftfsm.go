@@ -1,0 +1,131 @@
+package replication
+
+import (
+	"errors"
+	"io"
+	"syscall"
+	"unsafe"
+
+	"github.com/hashicorp/raft"
+)
+
+// fsm is what Raft sees of a replica's FSM.
+type fsm[R any] Replica[R]
+
+// ApplyBatch implements raft.BatchingFSM.
+func (f *fsm[R]) ApplyBatch(logs []*raft.Log) []any {
+	r := (*Replica[R])(f)
+	answers := make([]any, len(logs)) // Raft wants one each; nobody reads them
+	var done []*entry[R]
+	for _, l := range logs {
+		if l.Type == raft.LogCommand {
+			results, err := r.opt.FSM.Apply(l.Index, l.Term, l.Data)
+			if err != nil {
+				r.halt(err)
+			}
+			if e := r.takeInFlight(l); e != nil {
+				r.answer(e, results)
+				done = append(done, e)
+			}
+		}
+		r.applied.Store(l.Index)
+	}
+	if r.journal != nil {
+		r.journal.Commit(r.applied.Load())
+	}
+	r.opt.FSM.AppliedBatch()
+	for _, e := range done {
+		r.finish(e)
+	}
+	return answers
+}
+
+// takeInFlight returns the entry that l is, if this replica proposed it: Raft
+// applies a leader's own entries from the very bytes that it was given.
+func (r *Replica[R]) takeInFlight(l *raft.Log) *entry[R] {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, e := range r.inflight {
+		if unsafe.SliceData(e.data) == unsafe.SliceData(l.Data) {
+			r.inflight = append(r.inflight[:i:i], r.inflight[i+1:]...)
+			return e
+		}
+	}
+	return nil
+}
+
+func (r *Replica[R]) answer(e *entry[R], results []R) {
+	if e.start {
+		r.begin(e.term)
+		return
+	}
+	for i, p := range e.proposals {
+		p.Done(results[i], nil)
+	}
+}
+
+// begin serves as the leader of term, unless that is over already.
+func (r *Replica[R]) begin(term uint64) {
+	r.mu.Lock()
+	current := r.term == term
+	if current {
+		r.ready.Store(term)
+		r.proposer.setOpen(true)
+	}
+	r.mu.Unlock()
+	if current {
+		r.opt.OnLeading()
+	}
+}
+
+// Apply implements raft.FSM; Raft calls ApplyBatch instead.
+func (f *fsm[R]) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// Restore implements raft.FSM.
+func (f *fsm[R]) Restore(checkpoint io.ReadCloser) error {
+	defer checkpoint.Close()
+	return f.opt.FSM.Restore(checkpoint)
+}
+
+// Snapshot implements raft.FSM.
+func (f *fsm[R]) Snapshot() (raft.FSMSnapshot, error) {
+	r := (*Replica[R])(f)
+	c, err := r.opt.FSM.Capture()
+	if err != nil {
+		return nil, err
+	}
+	return &fsmSnapshot{capture: c, fail: r.fail}, nil
+}
+
+// fsmSnapshot is a Capture as Raft sees it.
+type fsmSnapshot struct {
+	capture Capture
+	fail    func(error)
+	durable bool
+}
+
+// Persist implements raft.FSMSnapshot. It closes the sink, so that Release
+// knows whether the checkpoint became durable. On a full disk the checkpoint is
+// given up, and the next one covers it; any other error is final (R9).
+func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
+	err := s.capture.Persist(sink)
+	if err == nil {
+		err = sink.Close()
+	}
+	s.durable = err == nil
+	if err != nil && !errors.Is(err, syscall.ENOSPC) {
+		s.fail(err)
+	}
+	return err
+}
+
+// Release implements raft.FSMSnapshot.
+func (s *fsmSnapshot) Release() {
+	if s.durable {
+		s.capture.Durable()
+	} else {
+		s.capture.Abandon()
+	}
+}
+
+var _ raft.BatchingFSM = (*fsm[int])(nil)

@@ -1,0 +1,361 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/log/control"
+	"github.com/flotilla-log/flotilla/log/journal"
+)
+
+// Options configures one replica.
+type Options[R any] struct {
+	Shard ShardID
+	ID    ReplicaID
+	FSM   FSM[R]
+	Now   func() time.Time // wall clock of the entries' headers
+	Log   *slog.Logger
+
+	// Where the replica keeps its log: Journal for a data shard, Control for
+	// the metadata shard. Exactly one is set. All are open, and stay open until
+	// Close has returned.
+	Journal *journal.Journal
+	Control *control.Log
+	Votes   *control.Votes
+
+	FS            vfs.FS
+	CheckpointDir string
+	Fold          func(dst io.Writer, srcs ...io.Reader) error // see OpenCheckpoints
+
+	Transport Transport
+	Bootstrap []ReplicaID // the shard's first voters, if it has no log yet (R11)
+
+	// Encode lays out one entry of commands decided in term, at wallMS by the
+	// leader's clock. The entry is at most EntryOverheadBytes, and for each
+	// proposal CommandOverheadBytes and its payload, long.
+	Encode               func(term uint64, wallMS int64, ps []*Proposal[R]) []byte
+	EntryOverheadBytes   int
+	CommandOverheadBytes int
+	TermStart            any // Command of the proposal that opens a term (R16, R19)
+
+	MaxEntryBytes int // gathered in one entry; default 1 MiB
+	MaxCommands   int // in one entry; default 4096
+	MaxInFlight   int // entries proposed and not applied; default 4
+
+	// OnFailed is told the error that stopped the replica, once, from a
+	// goroutine of its own.
+	OnFailed func(error)
+	// OnLeading is told after each change of Leading. It must not block.
+	OnLeading func()
+}
+
+// Raft's timers. A single voter campaigns at once and never waits for them.
+const (
+	electionTimeout = time.Second
+	commitTimeout   = 100 * time.Millisecond
+	// maxAppendEntries is more than MaxInFlight entries and what Raft adds: a
+	// burst above it would wait for CommitTimeout, piece by piece.
+	maxAppendEntries = 256
+	never            = 1 << 62
+)
+
+// Replica is one node's copy of a shard. All methods are safe for concurrent
+// use.
+type Replica[R any] struct {
+	opt         Options[R]
+	raft        *raft.Raft
+	checkpoints *Checkpoints
+	journal     *journal.Shard // nil for the metadata shard
+	store       *logStore
+	proposer    *proposer[R]
+	notify      chan bool     // Raft's leadership changes
+	slots       chan struct{} // holds one token per entry in flight
+
+	mu       sync.Mutex  // taken before proposer.mu
+	term     uint64      // guarded by mu: the term that this replica leads, or 0
+	inflight []*entry[R] // guarded by mu: in the order of proposing
+
+	ready    atomic.Uint64 // written under mu: the term whose TermStart is applied while it leads, or 0
+	applied  atomic.Uint64
+	started  atomic.Bool // Raft's goroutines may run
+	failOnce sync.Once
+	released chan struct{} // closed when a halted goroutine may end
+	stopCtx  context.Context
+	stop     context.CancelFunc
+	group    sync.WaitGroup
+	closing  sync.Once
+}
+
+// entry is one Raft entry between Propose and Done.
+type entry[R any] struct {
+	data      []byte
+	proposals []*Proposal[R]
+	term      uint64
+	start     bool // holds a TermStart, no proposals
+	release   func()
+}
+
+// Start opens the replica's state and starts Raft. A replica whose log is empty
+// and that is among opt.Bootstrap begins with that configuration.
+func Start[R any](opt Options[R]) (*Replica[R], error) {
+	setDefault(&opt.MaxEntryBytes, 1<<20)
+	setDefault(&opt.MaxCommands, 4096)
+	setDefault(&opt.MaxInFlight, 4)
+	checkpoints, err := OpenCheckpoints(opt.FS, opt.CheckpointDir, opt.Fold)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Replica[R]{
+		opt:         opt,
+		checkpoints: checkpoints,
+		proposer:    newProposer[R](opt.MaxEntryBytes-opt.EntryOverheadBytes, opt.MaxCommands),
+		notify:      make(chan bool, 16),
+		slots:       make(chan struct{}, opt.MaxInFlight),
+		released:    make(chan struct{}),
+		stopCtx:     ctx,
+		stop:        cancel,
+	}
+	if opt.Journal != nil {
+		r.journal = opt.Journal.Shard(journal.ShardID(opt.Shard), opt.ID.Incarnation)
+	}
+	r.store = &logStore{log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, halt: r.halt, started: &r.started}
+	if err := r.startRaft(); err != nil {
+		cancel()
+		return nil, fmt.Errorf("replication: shard %d: %w", opt.Shard, err)
+	}
+	r.group.Go(r.watch)
+	r.group.Go(r.propose)
+	if r.alone() {
+		// One voter need not wait for a silence that nobody could break.
+		opt.Transport.Inject(raft.RPC{
+			Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
+			RespChan: make(chan raft.RPCResponse, 1),
+		})
+	}
+	return r, nil
+}
+
+func setDefault(v *int, to int) {
+	if *v == 0 {
+		*v = to
+	}
+}
+
+func (r *Replica[R]) entryLog() entryLog {
+	if r.opt.Control != nil {
+		return &controlLog{r.opt.Control}
+	}
+	return &journalLog{r.journal}
+}
+
+func (r *Replica[R]) durableIndex() uint64 {
+	index, _ := r.checkpoints.Newest()
+	return index
+}
+
+func (r *Replica[R]) startRaft() (err error) {
+	defer func() {
+		if h, ok := recover().(startHalt); ok {
+			err = h.err
+		}
+	}()
+	opt := &r.opt
+	vote, _ := opt.Votes.Load(uint32(opt.Shard))
+	vote.Incarnation = opt.ID.Incarnation
+	stable := newVotes(opt.Votes, opt.Shard, vote, r.halt)
+
+	cfg := raft.DefaultConfig()
+	cfg.LocalID = raft.ServerID(opt.ID.String())
+	cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaderLeaseTimeout = electionTimeout, electionTimeout, electionTimeout
+	cfg.CommitTimeout = commitTimeout
+	cfg.MaxAppendEntries = maxAppendEntries
+	cfg.BatchApplyCh = true
+	cfg.TrailingLogs = 1 // so a DeleteRange up to the last index is always a truncation
+	cfg.SnapshotInterval, cfg.SnapshotThreshold = 10000*time.Hour, never
+	cfg.NoLegacyTelemetry = true
+	cfg.NotifyCh = r.notify
+	cfg.Logger = raftLogger(opt.Log)
+
+	if err := r.bootstrap(stable); err != nil {
+		return err
+	}
+	// Raft restores only what List shows; a replica without a checkpoint starts
+	// from an empty one.
+	if r.durableIndex() == 0 {
+		if err := opt.FSM.Restore(emptyReader{}); err != nil {
+			return err
+		}
+	} else if err := r.store.log.compact(r.durableIndex() - 1); err != nil {
+		// What a compaction dropped may be back after a crash.
+		return err
+	}
+	r.applied.Store(r.durableIndex())
+	r.raft, err = raft.NewRaft(cfg, (*fsm[R])(r), r.store, stable, r.checkpoints, startTransport{opt.Transport, &r.started})
+	return err
+}
+
+// bootstrap writes the shard's first configuration, unless there is a log. It
+// does what raft.BootstrapCluster does, but may be repeated after a crash
+// between its two writes.
+func (r *Replica[R]) bootstrap(stable *votes) error {
+	if len(r.opt.Bootstrap) == 0 || r.store.log.last() != 0 || r.durableIndex() != 0 {
+		return nil
+	}
+	if stable.vote.Term > 1 {
+		return fmt.Errorf("replica %s voted in term %d and has no log: it has lost it, and must not start over as itself", r.opt.ID, stable.vote.Term)
+	}
+	var cfg raft.Configuration
+	for _, id := range r.opt.Bootstrap {
+		cfg.Servers = append(cfg.Servers, raft.Server{ID: raft.ServerID(id.String()), Address: raft.ServerAddress(id.String())})
+	}
+	if err := stable.SetUint64([]byte(keyTerm), 1); err != nil {
+		return err
+	}
+	return r.store.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(cfg)})
+}
+
+// alone reports whether this replica is the only voter.
+func (r *Replica[R]) alone() bool {
+	f := r.raft.GetConfiguration()
+	if f.Error() != nil {
+		return false
+	}
+	s := f.Configuration().Servers
+	return len(s) == 1 && s[0].ID == raft.ServerID(r.opt.ID.String())
+}
+
+// startTransport tells when NewRaft has looked through the log: it sets the
+// heartbeat handler after that, and before it starts a goroutine.
+type startTransport struct {
+	Transport
+	started *atomic.Bool
+}
+
+func (t startTransport) SetHeartbeatHandler(f func(raft.RPC)) {
+	t.started.Store(true)
+	t.Transport.SetHeartbeatHandler(f)
+}
+
+type emptyReader struct{}
+
+func (emptyReader) Read([]byte) (int, error) { return 0, io.EOF }
+
+// fail stops the replica for good.
+func (r *Replica[R]) fail(err error) {
+	r.failOnce.Do(func() {
+		r.stop()
+		err = fmt.Errorf("replication: shard %d: %w", r.opt.Shard, err)
+		go r.opt.OnFailed(err)
+	})
+}
+
+// startHalt is what halt panics with while NewRaft runs.
+type startHalt struct{ err error }
+
+// halt is fail for Raft's own goroutines, which would panic on the error, or go
+// on as if nothing had happened. It does not return: the goroutine is held
+// until Close and then ends, so that Raft does nothing more with what failed.
+func (r *Replica[R]) halt(err error) {
+	if !r.started.Load() {
+		panic(startHalt{err})
+	}
+	r.fail(err)
+	<-r.released
+	runtime.Goexit()
+}
+
+// Leading returns the term in which this replica serves as leader: its own
+// TermStart is applied (R19), and so is everything before it. 0 if it does not.
+func (r *Replica[R]) Leading() uint64 { return r.ready.Load() }
+
+// WaitLeading waits until this replica leads and is ready, and returns the
+// term. It polls, and is meant for a node's start.
+func (r *Replica[R]) WaitLeading(stop <-chan struct{}) uint64 {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if term := r.ready.Load(); term != 0 {
+			return term
+		}
+		select {
+		case <-tick.C:
+		case <-stop:
+			return 0
+		case <-r.stopCtx.Done():
+			return 0
+		}
+	}
+}
+
+// Applied returns the index of the last applied entry.
+func (r *Replica[R]) Applied() uint64 { return r.applied.Load() }
+
+// Checkpointed returns the index that the newest durable checkpoint covers.
+func (r *Replica[R]) Checkpointed() uint64 { return r.durableIndex() }
+
+// Propose queues ps, all or none, and returns at once. Each is proposed in the
+// order of its queue, and answered by its Done. It returns ErrNotLeader,
+// ErrTooLarge or ErrStopped, and then no Done is called.
+func (r *Replica[R]) Propose(ps ...*Proposal[R]) error {
+	for _, p := range ps {
+		p.bytes = max(len(p.Payload)+r.opt.CommandOverheadBytes, 1) // 0 is a cancelled one's
+		if most := r.maxProposalBytes(); p.bytes > most {
+			return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, p.bytes, most)
+		}
+	}
+	if r.stopCtx.Err() != nil {
+		return ErrStopped
+	}
+	return r.proposer.push(ps)
+}
+
+// maxProposalBytes is a quarter of a journal file: a record never spans two.
+func (r *Replica[R]) maxProposalBytes() int {
+	if r.opt.Journal == nil {
+		return r.opt.MaxEntryBytes
+	}
+	return int(r.opt.Journal.MaxRecordBytes()) - r.opt.EntryOverheadBytes
+}
+
+// Cancel takes back a proposal that was not proposed yet, and reports whether
+// it could: then Done is not called.
+func (r *Replica[R]) Cancel(p *Proposal[R]) bool { return r.proposer.cancel(p) }
+
+// Checkpoint takes a checkpoint and, when it is durable, lets go of the log up
+// to it. Nothing new since the last one is not an error.
+func (r *Replica[R]) Checkpoint() error {
+	if r.applied.Load() == r.durableIndex() {
+		return nil
+	}
+	err := r.raft.Snapshot().Error()
+	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return fmt.Errorf("replication: shard %d: checkpoint: %w", r.opt.Shard, err)
+	}
+	return nil
+}
+
+// Close stops the replica and waits for its goroutines. What was proposed and
+// not applied is answered with ErrOutcomeUnknown.
+func (r *Replica[R]) Close() error {
+	r.closing.Do(func() {
+		r.stop()
+		f := r.raft.Shutdown()
+		_ = r.opt.Transport.Close() // Raft waits for its calls
+		close(r.released)
+		_ = f.Error() // never set
+		r.group.Wait()
+		r.lose(0)
+	})
+	return nil
+}
