@@ -1,0 +1,112 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/partition/store"
+)
+
+// Node is one node of the cluster, as clients see it.
+type Node struct {
+	ID      int32
+	Address string // host:port of its client listener
+}
+
+// Topic is one topic and who leads its partitions.
+type Topic struct {
+	Name       string
+	ID         partition.TopicID
+	Partitions []PartitionLeader // by partition index
+}
+
+// PartitionLeader says where a partition is served.
+type PartitionLeader struct {
+	Node  int32 // -1: nowhere, for now
+	Epoch int32 // leader epoch, -1 if unknown
+}
+
+// PartitionState is what DescribeTopic adds about one partition.
+type PartitionState struct {
+	PartitionLeader
+	Shard         uint32
+	LogStart      int64 // log start offset; -1: not known to this node, as below
+	HighWatermark int64
+	DiskBytes     int64 // of the partition's files on this node
+}
+
+// TopicSpec asks for a new topic.
+type TopicSpec struct {
+	Name         string
+	Partitions   int32             // 0: the default
+	Replication  int32             // 0: the default
+	Configs      map[string]string // by Kafka's names
+	ValidateOnly bool
+}
+
+// ProducePart is one record batch for one partition.
+type ProducePart struct {
+	Topic partition.TopicID
+	Index int32
+	Batch []byte // one foreign record batch; the broker's until the answer: it may set timestamps
+}
+
+// ProduceResult answers one ProducePart. With Err nil, the batch is durable on
+// a majority of the partition's replicas (R8, R11), and its records have the
+// offsets from BaseOffset on.
+type ProduceResult struct {
+	Err             *errcode.Error
+	BaseOffset      int64 // -1: it was appended before, and where is forgotten
+	LogAppendTimeMS int64 // -1: the batch keeps the producer's timestamps
+	LogStart        int64 // log start offset, -1 if unknown
+}
+
+// FetchRequest asks for records from given offsets on.
+type FetchRequest struct {
+	MaxWait  time.Duration // how long to wait for MinBytes
+	MinBytes int           // answer at once when there are as many
+	MaxBytes int           // of all parts together; the first batch may exceed it
+	Parts    []FetchPart
+}
+
+// FetchPart asks for one partition's records.
+type FetchPart struct {
+	Topic    partition.TopicID
+	Index    int32
+	Offset   int64
+	MaxBytes int
+	Epoch    int32 // newest leader epoch that the client knows, -1: none
+}
+
+// FetchResult answers one FetchPart: whole batches, from the one that holds the
+// offset on. The receiver owns the chunks, and releases them.
+type FetchResult struct {
+	Err           *errcode.Error
+	HighWatermark int64 // -1 if unknown
+	LogStart      int64 // -1 if unknown
+	Chunks        []*store.Chunk
+}
+
+// Bytes returns the bytes of the chunks together.
+func (r *FetchResult) Bytes() (n int64) {
+	for _, c := range r.Chunks {
+		n += c.Bytes
+	}
+	return n
+}
+
+// Release gives the chunks back.
+func (r *FetchResult) Release() {
+	for _, c := range r.Chunks {
+		c.Release()
+	}
+	r.Chunks = nil
+}
+
+// OffsetResult answers a look-up of a partition's first or next offset.
+type OffsetResult struct {
+	Err    *errcode.Error
+	Offset int64
+	Epoch  int32
+}

@@ -1,0 +1,140 @@
+// Package broker is one node's service, below its listeners: produce, fetch and
+// topics, on top of the metadata shard and the data shards that the node
+// carries. Listeners translate requests and answers; what they mean is decided
+// here, the same for every protocol.
+//
+// A topic exists once the metadata shard has applied its creation. Its
+// partitions then follow as commands in the data shards' own logs (R2): the
+// reconciler of each shard's leader compares the two and proposes what is
+// missing, so that a crash between the two is made good at the next start.
+package broker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/log/control"
+	"github.com/flotilla-log/flotilla/log/journal"
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/partition/store"
+	"github.com/flotilla-log/flotilla/replication"
+)
+
+// Options configures a Broker. What it is given is open, and stays open until
+// Close has returned.
+type Options struct {
+	NodeID      int32
+	ClusterID   string
+	Incarnation uint64 // of the node's data directory
+	Advertise   string // host:port that clients are told
+	Shards      uint32 // data shards of the cluster: 1 to Shards
+
+	FS          vfs.FS
+	ShardsDir   string // holds a directory of checkpoints for each shard
+	Journal     *journal.Journal
+	Votes       *control.Votes
+	MetadataLog *control.Log
+	Store       *store.Store
+
+	Now      func() time.Time
+	Rand     io.Reader
+	Log      *slog.Logger
+	OnFailed func(error)  // told of what this node must stop for, once or more
+	OnPhase  func(string) // told of checkpoints and deletions as they begin, for tests
+}
+
+// Broker serves one node. All methods are safe for concurrent use.
+type Broker struct {
+	opt        Options
+	dir        *directory
+	meta       *replication.Replica[metadata.Result]
+	metaState  *metaMachine
+	shards     map[replication.ShardID]*dataShard // fixed once Start has returned
+	reconciler *reconciler
+	producers  producerIDs
+
+	stopping context.Context
+	stop     context.CancelFunc
+	group    sync.WaitGroup
+}
+
+// Start starts the node's replicas and returns when they lead and serve: what
+// the journal holds is applied by then. It gives up when ctx ends.
+func Start(ctx context.Context, opt Options) (*Broker, error) {
+	b := &Broker{opt: opt, dir: newDirectory(), shards: make(map[replication.ShardID]*dataShard)}
+	b.producers.turn = make(chan struct{}, 1)
+	b.stopping, b.stop = context.WithCancel(context.Background())
+	b.reconciler = newReconciler(b)
+	defer context.AfterFunc(ctx, b.stop)()
+	if err := b.startAll(); err != nil {
+		_ = b.Close()
+		return nil, err
+	}
+	b.group.Go(b.reconciler.run)
+	b.group.Go(b.runCheckpoints)
+	if err := b.reconciler.settle(b.stopping); err != nil {
+		_ = b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *Broker) startAll() error {
+	if err := b.startMetadata(); err != nil {
+		return err
+	}
+	for id := range b.opt.Shards {
+		if err := b.startData(replication.ShardID(id + 1)); err != nil {
+			return err
+		}
+	}
+	if b.meta.WaitLeading(b.stopping.Done()) == 0 {
+		return errStartStopped
+	}
+	for _, s := range b.shards {
+		if s.replica.WaitLeading(b.stopping.Done()) == 0 {
+			return errStartStopped
+		}
+	}
+	return b.bootstrap(b.stopping)
+}
+
+var errStartStopped = errors.New("broker: a replica stopped while it was starting")
+
+// Close stops the replicas. What is under way is answered with an error that
+// says so.
+func (b *Broker) Close() error {
+	b.stop()
+	b.group.Wait()
+	var errs []error
+	for _, s := range b.shards {
+		errs = append(errs, s.replica.Close())
+	}
+	if b.meta != nil {
+		errs = append(errs, b.meta.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// NodeID returns this node's id.
+func (b *Broker) NodeID() int32 { return b.opt.NodeID }
+
+// ClusterID returns the cluster's id.
+func (b *Broker) ClusterID() string { return b.opt.ClusterID }
+
+// MaxBatchBytes returns the largest batch that any topic can take.
+func (b *Broker) MaxBatchBytes() int {
+	return int(b.opt.Journal.MaxRecordBytes()) - partition.EntryOverheadBytes - commandOverheadBytes
+}
+
+// image returns the newest metadata that this node has applied.
+func (b *Broker) image() *metadata.Image { return b.metaState.image.Load() }
+
+// maxDecompressedBytes bounds what a batch may unfold to.
+const maxDecompressedBytes = 256 << 20

@@ -1,0 +1,112 @@
+package broker
+
+import (
+	"sync"
+
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/replication"
+)
+
+// partitionKey names a partition across the cluster.
+type partitionKey struct {
+	topic partition.TopicID
+	index int32
+}
+
+// placed is a partition that a shard of this node carries.
+type placed struct {
+	key       partitionKey
+	shard     *dataShard
+	number    partition.Number
+	baseEpoch int32
+	config    partition.Config
+	stamp     uint64 // metadata index of its newest config
+}
+
+// epoch returns the partition's leader epoch if this node leads its shard, else
+// -1 (R16).
+func (p *placed) epoch() int32 {
+	term := p.shard.replica.Leading()
+	if term == 0 {
+		return -1
+	}
+	return p.baseEpoch + int32(term)
+}
+
+// directory finds the partitions of this node's shards. The machines of the
+// shards write it as they apply; everybody reads it.
+type directory struct {
+	mu       sync.RWMutex
+	byKey    map[partitionKey]*placed       // values are replaced, never changed
+	deleted  map[partition.TopicID]struct{} // topics that lost partitions since the start
+	awaiting map[partitionKey][]chan struct{}
+}
+
+func newDirectory() *directory {
+	return &directory{
+		byKey:    make(map[partitionKey]*placed),
+		deleted:  make(map[partition.TopicID]struct{}),
+		awaiting: make(map[partitionKey][]chan struct{}),
+	}
+}
+
+func (d *directory) find(topic partition.TopicID, index int32) *placed {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.byKey[partitionKey{topic, index}]
+}
+
+func (d *directory) put(p *placed) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.byKey[p.key] = p
+	d.wakeLocked(p.key)
+}
+
+func (d *directory) remove(k partitionKey) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.byKey, k)
+	d.deleted[k.topic] = struct{}{}
+	d.wakeLocked(k)
+}
+
+func (d *directory) deletedSinceStart(topic partition.TopicID) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	_, ok := d.deleted[topic]
+	return ok
+}
+
+func (d *directory) wakeLocked(k partitionKey) {
+	for _, ch := range d.awaiting[k] {
+		close(ch)
+	}
+	delete(d.awaiting, k)
+}
+
+// changed returns a channel that is closed when partition k comes or goes, or
+// nil if it is as wanted already.
+func (d *directory) changed(k partitionKey, wantPresent bool) <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, present := d.byKey[k]; present == wantPresent {
+		return nil
+	}
+	ch := make(chan struct{})
+	d.awaiting[k] = append(d.awaiting[k], ch)
+	return ch
+}
+
+// of returns the partitions of one shard.
+func (d *directory) of(shard replication.ShardID) []*placed {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	var ps []*placed
+	for _, p := range d.byKey {
+		if p.shard.id == shard {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}

@@ -1,0 +1,163 @@
+package broker
+
+import (
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/log/batch"
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/replication"
+)
+
+type produceProposal = replication.Proposal[partition.Result]
+
+// produce is one Produce under way.
+type produce struct {
+	done func([]ProduceResult)
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	results []ProduceResult
+	parts   []pendingPart
+	left    int // parts without an answer, and one while parts are being proposed
+}
+
+// pendingPart is what is known of a part that has no answer yet.
+type pendingPart struct {
+	answered bool
+	replica  *replication.Replica[partition.Result]
+	proposal *produceProposal
+}
+
+// Produce appends each part's batch to its partition, and answers all of them
+// at once, within timeout, by calling done, from any goroutine; done must not
+// block. Parts of one partition take effect in their order, and so do those of
+// two calls made one after the other.
+//
+// Each batch is checked as foreign bytes; one that is refused changes nothing.
+// A part that is not answered in time by its shard fails with
+// REQUEST_TIMED_OUT: its batch may have been appended or may still be, unless
+// the detail says that it was not.
+func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([]ProduceResult)) {
+	p := &produce{
+		done:    done,
+		results: make([]ProduceResult, len(parts)),
+		parts:   make([]pendingPart, len(parts)),
+		left:    len(parts) + 1,
+	}
+	byShard := make(map[*dataShard][]*produceProposal, 1)
+	for i := range parts {
+		shard, proposal, refused := b.prepare(p, i, &parts[i])
+		if refused != nil {
+			p.answer(i, failed(refused))
+			continue
+		}
+		p.parts[i].replica, p.parts[i].proposal = shard.replica, proposal
+		byShard[shard] = append(byShard[shard], proposal)
+	}
+	p.mu.Lock()
+	p.timer = time.AfterFunc(timeout, p.expire)
+	p.mu.Unlock()
+	for shard, proposals := range byShard {
+		if err := shard.replica.Propose(proposals...); err != nil {
+			for _, proposal := range proposals {
+				proposal.Done(partition.Result{}, err)
+			}
+		}
+	}
+	p.release()
+}
+
+// prepare checks one part and makes its proposal.
+func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *produceProposal, *errcode.Error) {
+	at := b.dir.find(part.Topic, part.Index)
+	if at == nil {
+		return nil, nil, b.absent(part.Topic, part.Index)
+	}
+	if at.epoch() < 0 {
+		return nil, nil, errcode.Errorf(errcode.NotLeaderOrFollower, "node %d does not lead partition %d", b.opt.NodeID, part.Index)
+	}
+	if len(part.Batch) > int(at.config.MaxMessageBytes) {
+		return nil, nil, errcode.Errorf(errcode.MessageTooLarge,
+			"a batch of %d bytes; the topic takes %d (max.message.bytes)", len(part.Batch), at.config.MaxMessageBytes)
+	}
+	sum, err := batch.Validate(part.Batch, batch.Limits{
+		MaxBatchBytes:        int(at.config.MaxMessageBytes),
+		MaxDecompressedBytes: maxDecompressedBytes,
+	})
+	if err != nil {
+		return nil, nil, CodeOf(err)
+	}
+	switch {
+	case at.config.LogAppendTime:
+		batch.SetLogAppendTime(part.Batch, b.opt.Now().UnixMilli())
+	case sum.LatestTimestamp != sum.MaxTimestamp:
+		batch.SetMaxTimestamp(part.Batch, sum.LatestTimestamp)
+	}
+	return at.shard, &produceProposal{
+		Queue:   uint32(at.number),
+		Payload: part.Batch,
+		Done:    func(r partition.Result, err error) { p.answer(i, produceResult(&r, err)) },
+	}, nil
+}
+
+func produceResult(r *partition.Result, err error) ProduceResult {
+	if err == nil {
+		err = r.Err()
+	}
+	if err != nil {
+		return failed(CodeOf(err))
+	}
+	return ProduceResult{BaseOffset: r.BaseOffset, LogAppendTimeMS: r.LogAppendTimeMS, LogStart: r.LogStart}
+}
+
+func failed(err *errcode.Error) ProduceResult {
+	return ProduceResult{Err: err, BaseOffset: -1, LogAppendTimeMS: -1, LogStart: -1}
+}
+
+// answer settles part i, unless it is settled already.
+func (p *produce) answer(i int, r ProduceResult) {
+	p.mu.Lock()
+	if p.parts[i].answered {
+		p.mu.Unlock()
+		return
+	}
+	p.parts[i] = pendingPart{answered: true}
+	p.results[i] = r
+	p.mu.Unlock()
+	p.release()
+}
+
+// release counts one answer, or the end of proposing, and after the last of
+// them answers the request.
+func (p *produce) release() {
+	p.mu.Lock()
+	p.left--
+	last := p.left == 0
+	if last && p.timer != nil {
+		p.timer.Stop()
+	}
+	p.mu.Unlock()
+	if last {
+		p.done(p.results)
+	}
+}
+
+// expire answers what is still open when the time is up. A proposal that can be
+// taken back was never proposed.
+func (p *produce) expire() {
+	for i := range p.parts {
+		p.mu.Lock()
+		part := p.parts[i]
+		p.mu.Unlock()
+		if part.answered {
+			continue
+		}
+		err := errcode.Errorf(errcode.RequestTimedOut, "not answered in time; the batch may have been appended")
+		if part.replica.Cancel(part.proposal) {
+			err = errcode.Errorf(errcode.RequestTimedOut, "no room in time; the batch was not appended")
+		}
+		p.answer(i, failed(err))
+	}
+}

@@ -1,0 +1,228 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/partition/store"
+	"github.com/flotilla-log/flotilla/replication"
+)
+
+// clientListener names the address that clients are told.
+const clientListener = "client"
+
+// retryAfter is when the reconciler tries again what could not be proposed.
+const retryAfter = time.Second
+
+// bootstrap registers the node and makes the shards that the cluster begins
+// with. It may be repeated: what is there already stays.
+func (b *Broker) bootstrap(ctx context.Context) error {
+	host, portText, err := net.SplitHostPort(b.opt.Advertise)
+	if err != nil {
+		return fmt.Errorf("broker: advertised address: %w", err)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return fmt.Errorf("broker: advertised address %s: %w", b.opt.Advertise, err)
+	}
+	self := metadata.NodeID(b.opt.NodeID)
+	commands := []metadata.Command{
+		metadata.SetClusterID{ClusterID: b.opt.ClusterID},
+		metadata.RegisterNode{
+			ID: self, Incarnation: b.opt.Incarnation,
+			Addresses: []metadata.Address{{Listener: clientListener, Host: host, Port: uint16(port)}},
+		},
+	}
+	for id := range b.opt.Shards {
+		commands = append(commands, metadata.CreateShard{ID: metadata.ShardID(id + 1), Replicas: []metadata.NodeID{self}})
+	}
+	for _, c := range commands {
+		if b.known(c) {
+			continue
+		}
+		if _, err := b.proposeMeta(ctx, c); err != nil && !isCode(err, errcode.DuplicateResource) {
+			return fmt.Errorf("broker: bootstrap: %w", err)
+		}
+	}
+	return nil
+}
+
+// known reports whether a bootstrap command would change nothing, so that a
+// restart writes nothing.
+func (b *Broker) known(c metadata.Command) bool {
+	im := b.image()
+	switch c := c.(type) {
+	case metadata.SetClusterID:
+		return im.ClusterID() == c.ClusterID
+	case metadata.CreateShard:
+		return im.Shard(c.ID) != nil
+	case metadata.RegisterNode:
+		n := im.Node(c.ID)
+		return n != nil && n.Incarnation == c.Incarnation && len(n.Addresses) == 1 && n.Addresses[0] == c.Addresses[0]
+	}
+	return false
+}
+
+// reconciler makes the partitions of the shards that this node leads what the
+// metadata says.
+type reconciler struct {
+	b    *Broker
+	wake chan struct{} // 1-buffered
+}
+
+func newReconciler(b *Broker) *reconciler {
+	return &reconciler{b: b, wake: make(chan struct{}, 1)}
+}
+
+// kick asks for a pass: metadata or leadership has changed. It does not block.
+func (r *reconciler) kick() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *reconciler) run() {
+	for {
+		select {
+		case <-r.wake:
+		case <-r.b.stopping.Done():
+			return
+		}
+		if err := r.settle(r.b.stopping); err != nil && r.b.stopping.Err() == nil {
+			r.b.opt.Log.Warn("partitions could not be made what the metadata says; trying again", "err", err)
+			time.AfterFunc(retryAfter, r.kick)
+		}
+	}
+}
+
+// settle makes one pass, and returns when what it proposed is applied.
+func (r *reconciler) settle(ctx context.Context) error {
+	if r.b.meta.Leading() == 0 {
+		return nil // a later change of that kicks
+	}
+	im := r.b.image()
+	for _, s := range r.b.shards {
+		if s.replica.Leading() == 0 {
+			continue
+		}
+		if err := r.proposeAll(ctx, s, r.b.missing(im, s)); err != nil {
+			return err
+		}
+	}
+	return r.bury(ctx, im)
+}
+
+// missing lists the commands that shard s lacks. A partition goes only for a
+// tombstone of its topic id, in metadata that is known to be current: this
+// node leads the metadata shard, as the only voter there is (R17, R19).
+func (b *Broker) missing(im *metadata.Image, s *dataShard) []any {
+	var commands []any
+	for t := range im.Topics() {
+		for i, shard := range t.Assignment {
+			if replication.ShardID(shard) != s.id {
+				continue
+			}
+			id, index, config := partition.TopicID(t.ID), int32(i), partitionConfig(t.Configs)
+			switch p := b.dir.find(id, index); {
+			case p == nil:
+				commands = append(commands, partition.CreatePartition{
+					TopicID: id, Index: index, MetadataIndex: t.PartitionIndex(index), Config: config,
+				})
+			case p.stamp < t.UpdatedAt && p.config != config:
+				commands = append(commands, partition.SetPartitionConfig{
+					TopicID: id, Index: index, MetadataIndex: t.UpdatedAt, Config: config,
+				})
+			}
+		}
+	}
+	for _, p := range b.dir.of(s.id) {
+		if tomb := im.Tombstone(metadata.TopicID(p.key.topic)); tomb != nil {
+			commands = append(commands, partition.DeletePartition{
+				TopicID: p.key.topic, Index: p.key.index, MetadataIndex: tomb.DeletedAt,
+			})
+		}
+	}
+	return commands
+}
+
+// proposeAll proposes commands to a shard and waits for all of them.
+func (r *reconciler) proposeAll(ctx context.Context, s *dataShard, commands []any) error {
+	if len(commands) == 0 {
+		return nil
+	}
+	results := make(chan error, len(commands))
+	proposals := make([]*produceProposal, len(commands))
+	for i, c := range commands {
+		proposals[i] = &produceProposal{
+			Command: c,
+			Done: func(res partition.Result, err error) {
+				if err == nil {
+					err = res.Err()
+				}
+				results <- err
+			},
+		}
+	}
+	if err := s.replica.Propose(proposals...); err != nil {
+		return err
+	}
+	for range commands {
+		select {
+		case err := <-results:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// bury removes the orphaned directories of deleted topics, and then the
+// tombstones of topics of which nothing is left.
+func (r *reconciler) bury(ctx context.Context, im *metadata.Image) error {
+	orphans := make(map[metadata.TopicID]bool)
+	for _, o := range r.b.opt.Store.Orphans() {
+		id := metadata.TopicID(o.TopicID)
+		if im.Tombstone(id) == nil {
+			orphans[id] = true
+			continue
+		}
+		if err := r.b.opt.Store.RemoveOrphan(store.Orphan{TopicID: o.TopicID, Index: o.Index}); err != nil {
+			return err
+		}
+	}
+	for tomb := range im.Tombstones() {
+		if orphans[tomb.ID] || !r.b.gone(tomb) {
+			continue
+		}
+		if _, err := r.b.proposeMeta(ctx, metadata.PurgeTombstone{ID: tomb.ID}); err != nil && !isCode(err, errcode.ResourceNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// gone reports whether nothing of a deleted topic is left, or can come back with
+// an older checkpoint or after a power cut: no partition was deleted since this
+// node started, and at its start none was there. So a tombstone outlives the
+// process that deletes.
+func (b *Broker) gone(tomb *metadata.Tombstone) bool {
+	if b.dir.deletedSinceStart(partition.TopicID(tomb.ID)) {
+		return false
+	}
+	for i := range tomb.Partitions {
+		if b.dir.find(partition.TopicID(tomb.ID), i) != nil {
+			return false
+		}
+	}
+	return true
+}

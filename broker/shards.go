@@ -1,0 +1,144 @@
+package broker
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strconv"
+
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/log/control"
+	"github.com/flotilla-log/flotilla/log/journal"
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/partition/store"
+	"github.com/flotilla-log/flotilla/replication"
+)
+
+// ErrForgotten reports a replica whose log is there and whose vote record is
+// not. It may have voted for another log than its own, so it must not go on
+// under its name (R11, R20).
+var ErrForgotten = errors.New("broker: a replica has lost its vote record")
+
+// dataShard is this node's replica of a data shard.
+type dataShard struct {
+	id      replication.ShardID
+	replica *replication.Replica[partition.Result]
+	store   *store.Shard
+}
+
+// replicaID returns this node's replica of a shard: the one on record, or a new
+// incarnation, durable before it is used (R11).
+func (b *Broker) replicaID(shard replication.ShardID) (replication.ReplicaID, error) {
+	id := replication.ReplicaID{Node: b.opt.NodeID}
+	if v, ok := b.opt.Votes.Load(uint32(shard)); ok {
+		id.Incarnation = v.Incarnation
+		return id, nil
+	}
+	if shard != replication.MetadataShard {
+		for _, s := range b.opt.Journal.Shards() {
+			if s.ID == journal.ShardID(shard) && s.Last > 0 {
+				return id, fmt.Errorf("%w: shard %d has entries up to %d in the journal", ErrForgotten, shard, s.Last)
+			}
+		}
+	} else if last := b.opt.MetadataLog.Last(); last > 0 {
+		return id, fmt.Errorf("%w: the metadata shard has entries up to %d", ErrForgotten, last)
+	}
+	var raw [8]byte
+	for id.Incarnation == 0 {
+		if _, err := io.ReadFull(b.opt.Rand, raw[:]); err != nil {
+			return id, fmt.Errorf("broker: incarnation: %w", err)
+		}
+		id.Incarnation = binary.LittleEndian.Uint64(raw[:])
+	}
+	return id, b.opt.Votes.Store(uint32(shard), control.Vote{Incarnation: id.Incarnation})
+}
+
+func (b *Broker) checkpointDir(shard replication.ShardID) string {
+	return path.Join(b.opt.ShardsDir, strconv.Itoa(int(shard)))
+}
+
+// startMetadata starts the metadata shard's replica.
+func (b *Broker) startMetadata() error {
+	id, err := b.replicaID(replication.MetadataShard)
+	if err != nil {
+		return err
+	}
+	b.metaState = &metaMachine{applied: b.reconciler.kick}
+	b.meta, err = replication.Start(replication.Options[metadata.Result]{
+		Shard: replication.MetadataShard, ID: id, FSM: b.metaState, Now: b.opt.Now, Log: b.opt.Log,
+		Control: b.opt.MetadataLog, Votes: b.opt.Votes,
+		FS: b.opt.FS, CheckpointDir: b.checkpointDir(replication.MetadataShard),
+		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
+		Encode: func(term uint64, _ int64, ps []*replication.Proposal[metadata.Result]) []byte {
+			return metadata.Append(nil, term, ps[0].Command.(metadata.Command))
+		},
+		TermStart: metadata.TermStart{}, MaxCommands: 1, CommandOverheadBytes: commandOverheadBytes,
+		OnFailed: b.opt.OnFailed, OnLeading: b.reconciler.kick,
+	})
+	return err
+}
+
+// startData starts the replica of a data shard.
+func (b *Broker) startData(shard replication.ShardID) error {
+	id, err := b.replicaID(shard)
+	if err != nil {
+		return err
+	}
+	s := &dataShard{id: shard, store: b.opt.Store.Shard(uint32(shard))}
+	s.replica, err = replication.Start(replication.Options[partition.Result]{
+		Shard: shard, ID: id, Now: b.opt.Now, Log: b.opt.Log,
+		FSM: &machine{
+			shard: s, store: s.store, node: b.opt.Store, dir: b.dir, log: b.opt.Log,
+			returned: make(chan *partition.Capture, 1),
+		},
+		Journal: b.opt.Journal, Votes: b.opt.Votes,
+		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), Fold: partition.Fold,
+		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
+		Encode: encodeEntry, TermStart: termStart{},
+		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,
+		OnFailed: b.opt.OnFailed, OnLeading: b.reconciler.kick,
+	})
+	if err != nil {
+		return err
+	}
+	b.shards[shard] = s
+	return nil
+}
+
+// commandOverheadBytes is more than a command takes in an entry, beside a batch.
+const commandOverheadBytes = 128
+
+// termStart stands for the command of that name in a proposal.
+type termStart struct{}
+
+// encodeEntry lays out an entry of a data shard. A proposal without a Command
+// is a Produce.
+func encodeEntry(term uint64, wallMS int64, ps []*produceProposal) []byte {
+	size := partition.EntryOverheadBytes
+	for _, p := range ps {
+		size += commandOverheadBytes + len(p.Payload)
+	}
+	var e partition.EntryBuilder
+	e.Reset(make([]byte, 0, size), partition.EntryHeader{
+		ApplyVersion: partition.MinApplyVersion, DecidedTerm: term, WallClockMS: wallMS,
+	})
+	for _, p := range ps {
+		switch c := p.Command.(type) {
+		case nil:
+			e.Produce(partition.Number(p.Queue), p.Payload)
+		case termStart:
+			e.TermStart()
+		case partition.CreatePartition:
+			e.CreatePartition(c)
+		case partition.DeletePartition:
+			e.DeletePartition(c)
+		case partition.SetPartitionConfig:
+			e.SetPartitionConfig(c)
+		default:
+			panic(fmt.Sprintf("broker: cannot encode a %T", c))
+		}
+	}
+	return e.Bytes()
+}

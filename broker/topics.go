@@ -1,0 +1,277 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"math"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/replication"
+)
+
+// Defaults of topics. Kafka's, but for the segments: those of a modest disk.
+const (
+	defaultPartitions      = 1
+	defaultSegmentBytes    = 256 << 20
+	defaultMaxMessageBytes = 1<<20 + 12
+)
+
+// proposeMeta proposes a command to the metadata shard and waits for its
+// result.
+func (b *Broker) proposeMeta(ctx context.Context, c metadata.Command) (metadata.Result, error) {
+	type answer struct {
+		r   metadata.Result
+		err error
+	}
+	got := make(chan answer, 1)
+	p := &replication.Proposal[metadata.Result]{
+		Command: c,
+		Done:    func(r metadata.Result, err error) { got <- answer{r, err} },
+	}
+	if err := b.meta.Propose(p); err != nil {
+		return metadata.Result{}, CodeOf(err)
+	}
+	select {
+	case a := <-got:
+		if a.err != nil {
+			return a.r, CodeOf(a.err)
+		}
+		return a.r, a.r.Err()
+	case <-ctx.Done():
+		b.meta.Cancel(p)
+		return metadata.Result{}, errcode.Errorf(errcode.RequestTimedOut, "the metadata shard did not answer in time; it may still do what was asked")
+	}
+}
+
+// CreateTopic creates a topic, and returns when all of its partitions take
+// records. A time-out leaves a topic that is completed later.
+func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error) {
+	if spec.Partitions == 0 {
+		spec.Partitions = defaultPartitions
+	}
+	if spec.Replication == 0 || spec.Replication == -1 {
+		spec.Replication = 1
+	}
+	c, err := b.planTopic(&spec)
+	if err != nil {
+		return Topic{}, err
+	}
+	if spec.ValidateOnly {
+		return Topic{Name: spec.Name, Partitions: make([]PartitionLeader, spec.Partitions)}, nil
+	}
+	if _, err := io.ReadFull(b.opt.Rand, c.ID[:]); err != nil {
+		return Topic{}, errcode.Errorf(errcode.UnknownServer, "topic id: %v", err)
+	}
+	if _, err := b.proposeMeta(ctx, c); err != nil {
+		return Topic{}, err
+	}
+	if err := b.awaitPartitions(ctx, partition.TopicID(c.ID), len(c.Assignment), true); err != nil {
+		return Topic{}, err
+	}
+	t, missing := b.TopicByID(partition.TopicID(c.ID))
+	if missing != nil { // deleted in the meantime
+		return Topic{}, missing
+	}
+	return t, nil
+}
+
+// planTopic checks what can be checked before proposing, and places the
+// partitions.
+func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
+	im := b.image()
+	c := metadata.CreateTopic{Name: spec.Name}
+	if err := metadata.CheckTopicName(spec.Name); err != nil {
+		return c, err
+	}
+	if im.TopicByName(spec.Name) != nil {
+		return c, errcode.Errorf(errcode.TopicAlreadyExists, "topic %s exists", spec.Name)
+	}
+	if spec.Partitions < 1 || spec.Partitions > metadata.MaxTopicPartitions {
+		return c, errcode.Errorf(errcode.InvalidPartitions, "%d partitions; give 1 to %d", spec.Partitions, metadata.MaxTopicPartitions)
+	}
+	if spec.Replication < 1 || int(spec.Replication) > im.NodeCount() {
+		return c, errcode.Errorf(errcode.InvalidReplicationFactor, "replication factor %d with %d node(s)", spec.Replication, im.NodeCount())
+	}
+	for k, v := range spec.Configs {
+		c.Configs = append(c.Configs, metadata.Config{Key: k, Value: v})
+	}
+	slices.SortFunc(c.Configs, func(x, y metadata.Config) int { return strings.Compare(x.Key, y.Key) })
+	if err := metadata.CheckConfigs(c.Configs); err != nil {
+		return c, err
+	}
+	if most := b.MaxBatchBytes(); int(partitionConfig(c.Configs).MaxMessageBytes) > most {
+		return c, errcode.Errorf(errcode.InvalidConfig,
+			"max.message.bytes is above %d, what a quarter of a journal file holds (journal.file.bytes)", most)
+	}
+	c.Assignment = metadata.Place(im.Loads(int(spec.Replication)), nil, int(spec.Partitions))
+	if c.Assignment == nil {
+		return c, errcode.Errorf(errcode.InvalidReplicationFactor, "no shard has %d replica(s)", spec.Replication)
+	}
+	return c, nil
+}
+
+// partitionConfig is what a topic's configs mean for its partitions.
+func partitionConfig(configs []metadata.Config) partition.Config {
+	c := partition.Config{SegmentBytes: defaultSegmentBytes, MaxMessageBytes: defaultMaxMessageBytes}
+	for _, kv := range configs {
+		n, err := strconv.ParseInt(kv.Value, 10, 64)
+		if err != nil {
+			continue // CheckConfigs has let only numbers pass for these
+		}
+		switch kv.Key {
+		case metadata.ConfigSegmentBytes:
+			c.SegmentBytes = n
+		case metadata.ConfigMaxMessageBytes:
+			c.MaxMessageBytes = int32(min(n, math.MaxInt32))
+		}
+	}
+	return c
+}
+
+// awaitPartitions waits until all partitions of a topic are here, or gone.
+func (b *Broker) awaitPartitions(ctx context.Context, topic partition.TopicID, n int, present bool) error {
+	for i := range n {
+		for {
+			changed := b.dir.changed(partitionKey{topic, int32(i)}, present)
+			if changed == nil {
+				break
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return errcode.Errorf(errcode.RequestTimedOut, "partition %d was not ready in time; it will be", i)
+			case <-b.stopping.Done():
+				return errcode.Errorf(errcode.NotController, "the node is stopping; the topic is completed at its next start")
+			}
+		}
+	}
+	return nil
+}
+
+// DeleteTopic deletes a topic, and returns when none of its partitions can be
+// read or written any more. Their files go with the next checkpoint.
+func (b *Broker) DeleteTopic(ctx context.Context, id partition.TopicID) error {
+	t := b.image().TopicByID(metadata.TopicID(id))
+	if t == nil {
+		return errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s", id)
+	}
+	b.opt.OnPhase("topic deletion")
+	if _, err := b.proposeMeta(ctx, metadata.DeleteTopic{ID: t.ID}); err != nil {
+		return err
+	}
+	return b.awaitPartitions(ctx, id, len(t.Assignment), false)
+}
+
+// Nodes returns the cluster's nodes, by id.
+func (b *Broker) Nodes() []Node {
+	var nodes []Node
+	for n := range b.image().Nodes() {
+		for _, a := range n.Addresses {
+			if a.Listener == clientListener {
+				nodes = append(nodes, Node{ID: int32(n.ID), Address: net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))})
+			}
+		}
+	}
+	return nodes
+}
+
+// Topics walks the topics whose names sort after a name, by name.
+func (b *Broker) Topics(after string) iter.Seq[Topic] {
+	return func(yield func(Topic) bool) {
+		for t := range b.image().Topics() {
+			if t.Name > after && !yield(b.topic(t)) {
+				return
+			}
+		}
+	}
+}
+
+// TopicByName returns a topic, or why there is none.
+func (b *Broker) TopicByName(name string) (Topic, *errcode.Error) {
+	if err := metadata.CheckTopicName(name); err != nil {
+		return Topic{}, err
+	}
+	t := b.image().TopicByName(name)
+	if t == nil {
+		return Topic{}, errcode.Errorf(errcode.UnknownTopicOrPartition, "topic %s does not exist; create it first", name)
+	}
+	return b.topic(t), nil
+}
+
+// TopicByID returns a topic, or why there is none.
+func (b *Broker) TopicByID(id partition.TopicID) (Topic, *errcode.Error) {
+	t := b.image().TopicByID(metadata.TopicID(id))
+	if t == nil {
+		return Topic{}, errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s", id)
+	}
+	return b.topic(t), nil
+}
+
+func (b *Broker) topic(t *metadata.Topic) Topic {
+	out := Topic{Name: t.Name, ID: partition.TopicID(t.ID), Partitions: make([]PartitionLeader, len(t.Assignment))}
+	for i := range t.Assignment {
+		out.Partitions[i] = b.leaderOf(out.ID, int32(i))
+	}
+	return out
+}
+
+func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader {
+	if p := b.dir.find(topic, index); p != nil {
+		if epoch := p.epoch(); epoch >= 0 {
+			return PartitionLeader{Node: b.opt.NodeID, Epoch: epoch}
+		}
+	}
+	return PartitionLeader{Node: -1, Epoch: -1}
+}
+
+// TopicConfigs returns the configs that are set on a topic, by key.
+func (b *Broker) TopicConfigs(id partition.TopicID) []metadata.Config {
+	if t := b.image().TopicByID(metadata.TopicID(id)); t != nil {
+		return t.Configs
+	}
+	return nil
+}
+
+// DescribePartition returns what this node knows of a partition of an existing
+// topic.
+func (b *Broker) DescribePartition(topic partition.TopicID, index int32) PartitionState {
+	s := PartitionState{PartitionLeader: b.leaderOf(topic, index), LogStart: -1, HighWatermark: -1, DiskBytes: -1}
+	if t := b.image().TopicByID(metadata.TopicID(topic)); t != nil && int(index) < len(t.Assignment) {
+		s.Shard = uint32(t.Assignment[index])
+	}
+	p := b.dir.find(topic, index)
+	if p == nil {
+		return s
+	}
+	if start, end, err := p.shard.store.Bounds(uint32(p.number)); err == nil {
+		s.LogStart, s.HighWatermark = start, end
+		s.DiskBytes = p.shard.store.DiskBytes(uint32(p.number))
+	}
+	return s
+}
+
+// absent says why this node does not have a partition.
+func (b *Broker) absent(topic partition.TopicID, index int32) *errcode.Error {
+	t := b.image().TopicByID(metadata.TopicID(topic))
+	switch {
+	case t == nil:
+		return errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s; it was deleted, perhaps", topic)
+	case index < 0 || int(index) >= len(t.Assignment):
+		return errcode.Errorf(errcode.UnknownTopicOrPartition, "topic %s has partitions 0 to %d, not %d", t.Name, len(t.Assignment)-1, index)
+	}
+	return errcode.Errorf(errcode.LeaderNotAvailable, "partition %d of topic %s is being created", index, t.Name)
+}
+
+// isCode reports whether err is the answer code.
+func isCode(err error, code errcode.Code) bool {
+	var e *errcode.Error
+	return errors.As(err, &e) && e.Code == code
+}

@@ -1,0 +1,162 @@
+package node
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/flotilla-log/flotilla/internal/vfs"
+)
+
+// Names in a data directory. docs/formats.md describes all of them.
+const (
+	lockName     = "LOCK"
+	identityName = "IDENTITY"
+	journalDir   = "journal"
+	votesDir     = "votes"
+	metadataDir  = "metadata"
+	shardsDir    = "shards"
+	dataDir      = "partitions"
+)
+
+// directoryFormat is the version of the data directory's layout.
+const directoryFormat = 1
+
+var (
+	// ErrInUse reports a data directory that another process serves from.
+	ErrInUse = errors.New("node: data directory is in use")
+
+	// ErrNotOurs reports a directory that is not empty and holds no identity:
+	// nothing in it is touched.
+	ErrNotOurs = errors.New("node: not a data directory")
+
+	// ErrWrongIdentity reports a directory of another cluster or node than the
+	// one asked for.
+	ErrWrongIdentity = errors.New("node: data directory belongs to another node")
+
+	// ErrNewer reports a directory that a newer version has written.
+	ErrNewer = errors.New("node: data directory has a newer format")
+
+	// ErrDamagedIdentity reports an IDENTITY file that is not as it was written.
+	ErrDamagedIdentity = errors.New("node: damaged identity")
+)
+
+// identity is what a data directory says of whose it is. It is written once.
+type identity struct {
+	Format    int    `json:"format"`
+	ClusterID string `json:"cluster_id"`
+	NodeID    int32  `json:"node_id"`
+	Shards    uint32 `json:"shards"` // data shards made at bootstrap: 1 to Shards
+
+	// Incarnation is the directory's own random number: another directory under
+	// the same node id is another node.
+	Incarnation uint64 `json:"incarnation"`
+}
+
+// encode returns a line of JSON, and a line with its CRC32C in hex.
+func (id identity) encode() []byte {
+	b, err := json.Marshal(id)
+	if err != nil {
+		panic("node: identity: " + err.Error())
+	}
+	return fmt.Appendf(b, "\n%08x\n", crc32.Checksum(b, castagnoli))
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func decodeIdentity(b []byte) (identity, error) {
+	body, sum, ok := bytes.Cut(b, []byte("\n"))
+	if !ok || string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(body, castagnoli)) {
+		return identity{}, fmt.Errorf("%w: checksum does not match", ErrDamagedIdentity)
+	}
+	// The format comes before everything else, strictness included.
+	var id identity
+	if err := json.Unmarshal(body, &id); err != nil {
+		return identity{}, fmt.Errorf("%w: %w", ErrDamagedIdentity, err)
+	}
+	if id.Format > directoryFormat {
+		return identity{}, fmt.Errorf("%w: %d, this version reads %d", ErrNewer, id.Format, directoryFormat)
+	}
+	if id.Format < 1 || id.ClusterID == "" || id.NodeID < 0 || id.Shards == 0 || id.Incarnation == 0 {
+		return identity{}, fmt.Errorf("%w: incomplete: %s", ErrDamagedIdentity, body)
+	}
+	return id, nil
+}
+
+// openDir creates the directory if needed, locks it, and returns its identity.
+// fresh says that the directory had none: it was empty, want was written, with
+// a new cluster id if want has none.
+func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identity, fresh bool, lock io.Closer, err error) {
+	if err := vfs.MkdirAllSync(fsys, dir); err != nil {
+		return identity{}, false, nil, fmt.Errorf("node: %w", err)
+	}
+	names, err := fsys.ReadDir(dir)
+	if err != nil {
+		return identity{}, false, nil, fmt.Errorf("node: %w", err)
+	}
+	b, err := vfs.ReadFile(fsys, path.Join(dir, identityName))
+	fresh = errors.Is(err, fs.ErrNotExist)
+	if err != nil && !fresh {
+		return identity{}, false, nil, fmt.Errorf("node: %w", err)
+	}
+	if fresh {
+		for _, name := range names {
+			if name != lockName && !strings.HasSuffix(name, ".tmp") {
+				return identity{}, false, nil, fmt.Errorf("%w: %s holds %s and no %s file; give an empty directory",
+					ErrNotOurs, dir, name, identityName)
+			}
+		}
+	}
+	lock, err = fsys.Lock(path.Join(dir, lockName))
+	if errors.Is(err, vfs.ErrLocked) {
+		return identity{}, false, nil, fmt.Errorf("%w: %s is served by another process; stop it, or give another directory", ErrInUse, dir)
+	}
+	if err != nil {
+		return identity{}, false, nil, fmt.Errorf("node: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = lock.Close()
+		}
+	}()
+	if !fresh {
+		id, err = decodeIdentity(b)
+		if err != nil {
+			return identity{}, false, nil, fmt.Errorf("%w (file %s)", err, path.Join(dir, identityName))
+		}
+		return id, false, lock, id.check(want, dir)
+	}
+	id = want
+	id.Format = directoryFormat
+	var raw [16]byte
+	if _, err := io.ReadFull(rand, raw[:]); err != nil {
+		return identity{}, false, nil, fmt.Errorf("node: identity: %w", err)
+	}
+	id.Incarnation = binary.LittleEndian.Uint64(raw[8:]) | 1 // never zero
+	if id.ClusterID == "" {
+		id.ClusterID = hex.EncodeToString(raw[:8])
+	}
+	if err := vfs.WriteFile(fsys, path.Join(dir, identityName), id.encode()); err != nil {
+		return identity{}, false, nil, fmt.Errorf("node: %w", err)
+	}
+	return id, true, lock, nil
+}
+
+// check refuses a directory that is not want's. What want leaves open matches.
+func (id identity) check(want identity, dir string) error {
+	if want.ClusterID != "" && want.ClusterID != id.ClusterID {
+		return fmt.Errorf("%w: %s belongs to cluster %s, not %s", ErrWrongIdentity, dir, id.ClusterID, want.ClusterID)
+	}
+	if want.NodeID != id.NodeID {
+		return fmt.Errorf("%w: %s belongs to node %d, not %d", ErrWrongIdentity, dir, id.NodeID, want.NodeID)
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+// Package node composes one node: it opens a data directory, recovers what is
+// in it, starts the broker, and serves clients. The binary and the simulator
+// start the same node; what differs is the files, the network, the clock and
+// the randomness that they hand to it.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/log/control"
+	"github.com/flotilla-log/flotilla/log/journal"
+	"github.com/flotilla-log/flotilla/partition/store"
+	"github.com/flotilla-log/flotilla/wire/server"
+)
+
+// Options configures a node. The zero value of a field that has a default means
+// that one; the others are needed.
+type Options struct {
+	FS        vfs.FS
+	Dir       string // data directory; created if it does not exist
+	NodeID    int32
+	ClusterID string // of the directory; "": whatever it is, and a new one for a fresh directory
+	Version   string // of the software
+
+	// Listener takes the clients' connections; Advertise is the host:port that
+	// they are told, by default the listener's own.
+	Listener  net.Listener
+	Advertise string
+
+	Shards           uint32 // data shards of a fresh directory; default 4
+	JournalBytes     int64  // default 1 GiB
+	JournalFileBytes int64  // default 64 MiB
+	MemoryBytes      int64  // of tails, requests and answers together; default 1 GiB
+	FlushAge         time.Duration
+
+	Now  func() time.Time
+	Rand io.Reader
+	Log  *slog.Logger
+}
+
+// Node is a running node.
+type Node struct {
+	opt    Options
+	id     identity
+	lock   io.Closer
+	votes  *control.Votes
+	meta   *control.Log
+	jour   *journal.Journal
+	store  *store.Store
+	broker *broker.Broker
+	server *server.Server
+
+	serving   sync.WaitGroup
+	failed    chan error // 1-buffered: the first error that the node must stop for
+	closing   sync.Once
+	closeErr  error
+	recovered time.Duration
+}
+
+// Start starts a node. When it returns, what the directory holds is recovered,
+// the node leads its shards, and clients are served. A directory that is in
+// use, another node's, or of a newer format is an error, and nothing in it is
+// touched. It gives up when ctx ends.
+func Start(ctx context.Context, opt Options) (*Node, error) {
+	if opt.Shards == 0 {
+		opt.Shards = 4
+	}
+	if opt.MemoryBytes == 0 {
+		opt.MemoryBytes = 1 << 30
+	}
+	if opt.Advertise == "" {
+		opt.Advertise = opt.Listener.Addr().String()
+	}
+	n := &Node{opt: opt, failed: make(chan error, 1)}
+	start := opt.Now()
+	if err := n.open(ctx); err != nil {
+		_ = n.stop(context.Background())
+		return nil, err
+	}
+	n.recovered = opt.Now().Sub(start)
+	n.server = server.New(server.Options{
+		Broker: n.broker, Log: opt.Log, Version: opt.Version,
+		Requests: broker.NewBudget(opt.MemoryBytes / 4),
+		Answers:  broker.NewBudget(opt.MemoryBytes / 4),
+	})
+	n.serving.Go(func() {
+		if err := n.server.Serve(opt.Listener); err != nil {
+			n.fail(fmt.Errorf("node: listener: %w", err))
+		}
+	})
+	return n, nil
+}
+
+// open opens the directory, and everything in it from the bottom up.
+func (n *Node) open(ctx context.Context) (err error) {
+	opt := &n.opt
+	want := identity{ClusterID: opt.ClusterID, NodeID: opt.NodeID, Shards: opt.Shards}
+	if n.id, _, n.lock, err = openDir(opt.FS, opt.Dir, want, opt.Rand); err != nil {
+		return err
+	}
+	dir := func(name string) string { return path.Join(opt.Dir, name) }
+	if n.votes, err = control.OpenVotes(opt.FS, dir(votesDir), control.Options{}); err != nil {
+		return err
+	}
+	if n.meta, err = control.OpenLog(opt.FS, dir(metadataDir), control.Options{}); err != nil {
+		return err
+	}
+	n.jour, err = journal.Open(opt.FS, dir(journalDir), journal.Options{
+		FileBytes: opt.JournalFileBytes, MaxBytes: opt.JournalBytes,
+		Rand: opt.Rand, Now: opt.Now, Logger: opt.Log, OnFailed: n.fail, OnEvent: n.journalEvent,
+	})
+	if err != nil {
+		return err
+	}
+	n.store, err = store.Open(opt.FS, dir(dataDir), store.Options{
+		MemoryBytes: opt.MemoryBytes / 2, TailMaxAge: opt.FlushAge,
+		Now: opt.Now, Logger: opt.Log, OnFailed: n.fail, OnEvent: n.storeEvent,
+	})
+	if err != nil {
+		return err
+	}
+	n.broker, err = broker.Start(ctx, broker.Options{
+		NodeID: n.id.NodeID, ClusterID: n.id.ClusterID, Incarnation: n.id.Incarnation,
+		Advertise: opt.Advertise, Shards: n.id.Shards,
+		FS: opt.FS, ShardsDir: dir(shardsDir),
+		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store,
+		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
+	})
+	return err
+}
+
+// fail notes the first error that the node must stop for (R9).
+func (n *Node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default:
+	}
+}
+
+// Failed gives the error for which the node must stop: some write or sync
+// failed, or its state is damaged. The receiver closes the node.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+// ClusterID returns the cluster's id.
+func (n *Node) ClusterID() string { return n.id.ClusterID }
+
+// Advertised returns the address that clients are told.
+func (n *Node) Advertised() string { return n.opt.Advertise }
+
+// Recovered returns how long the start took.
+func (n *Node) Recovered() time.Duration { return n.recovered }
+
+// Close stops the node: it accepts and reads no more, answers what is under way
+// until ctx ends, takes a checkpoint so that the next start is quick, and closes
+// everything. All goroutines have ended when it returns. Nothing acknowledged is
+// lost however it ends.
+func (n *Node) Close(ctx context.Context) error {
+	n.closing.Do(func() { n.closeErr = n.stop(ctx) })
+	return n.closeErr
+}
+
+// stop closes what is open, from the top down.
+func (n *Node) stop(ctx context.Context) error {
+	var errs []error
+	if n.server != nil {
+		n.server.Close(ctx)
+		n.serving.Wait()
+	}
+	if n.broker != nil {
+		if n.server != nil && ctx.Err() == nil && len(n.failed) == 0 {
+			n.broker.Checkpoint()
+		}
+		errs = append(errs, n.broker.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	if n.jour != nil {
+		errs = append(errs, n.jour.Close())
+	}
+	if n.meta != nil {
+		errs = append(errs, n.meta.Close())
+	}
+	if n.votes != nil {
+		errs = append(errs, n.votes.Close())
+	}
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,240 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/wire/frame"
+)
+
+// conn is one connection.
+type conn struct {
+	s   *Server
+	nc  net.Conn
+	r   *frame.Reader
+	w   *frame.Writer
+	ctx context.Context // ends when the connection does
+
+	cancel   context.CancelFunc
+	polls    polls
+	inflight chan struct{} // a token per unanswered request
+	answers  chan answer   // as many as may be in flight: sending never blocks
+	requests sync.WaitGroup
+}
+
+// answer is one response on its way out.
+type answer struct {
+	kind    frame.Kind
+	flags   frame.Flags
+	id      uint32
+	header  proto.Message
+	payload []frame.Part
+	release func() // gives back what the payload holds; may be nil
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{
+		s:        s,
+		nc:       nc,
+		inflight: make(chan struct{}, s.opt.MaxInFlight),
+		answers:  make(chan answer, s.opt.MaxInFlight),
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.polls.of = make(map[*request]*broker.Fetch)
+	return c
+}
+
+// serve runs the connection to its end.
+func (c *conn) serve() {
+	defer c.nc.Close()
+	log := c.s.opt.Log.With("remote", c.nc.RemoteAddr().String())
+	if err := c.handshake(); err != nil {
+		if !quiet(err) {
+			log.Info("connection refused", "err", err)
+		}
+		return
+	}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		c.write()
+	}()
+	err := c.read()
+	if err != nil && !quiet(err) {
+		log.Info("connection closed", "err", err)
+	}
+	if c.s.ctx.Err() == nil {
+		c.cancel() // the peer is gone: nobody waits for answers
+	}
+	c.polls.end()
+	c.requests.Wait()
+	close(c.answers)
+	<-written
+	c.cancel()
+}
+
+// quiet says that err is how connections end when nothing is wrong.
+func quiet(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+func (c *conn) handshake() error {
+	if err := c.nc.SetDeadline(time.Now().Add(c.s.opt.HandshakeTimeout)); err != nil {
+		return err
+	}
+	protocol, _, err := frame.ReadMagic(c.nc)
+	if err != nil {
+		return err
+	}
+	if protocol != frame.Native {
+		return errors.New("server: " + protocol.String() + " spoken to the native port")
+	}
+	c.r, c.w = frame.NewReader(c.nc), frame.NewWriter(c.nc)
+	if _, err := frame.Accept(c.r, c.w, c.s.hello); err != nil {
+		return err
+	}
+	return c.nc.SetDeadline(time.Time{})
+}
+
+// drain makes the connection stop reading; what is under way is answered.
+func (c *conn) drain() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
+
+// read starts requests until the stream ends.
+func (c *conn) read() error {
+	for {
+		select {
+		case c.inflight <- struct{}{}:
+		case <-c.ctx.Done():
+			return c.ctx.Err()
+		}
+		if c.s.ctx.Err() != nil {
+			return net.ErrClosed
+		}
+		if err := c.nc.SetReadDeadline(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
+			return err
+		}
+		if c.s.ctx.Err() != nil { // Close may have set its deadline before ours
+			return net.ErrClosed
+		}
+		p, err := c.r.Next()
+		if err != nil {
+			return err
+		}
+		if p.Flags != 0 {
+			return errors.New("server: a client sent a response")
+		}
+		if err := c.request(p); err != nil {
+			return err
+		}
+	}
+}
+
+// request reads the rest of one request and starts it.
+func (c *conn) request(p frame.Prefix) error {
+	header, err := c.r.Header()
+	if err != nil {
+		return err
+	}
+	c.requests.Add(1)
+	q := &request{conn: c, Prefix: p}
+	if err := q.decode(header); err != nil {
+		q.fail(err)
+		return nil
+	}
+	if p.PayloadBytes > 0 {
+		if p.Kind != frame.KindProduce {
+			q.fail(errcode.Errorf(errcode.InvalidRequest, "a %s request with a payload", p.Kind))
+			return nil
+		}
+		held := int64(p.PayloadBytes)
+		if err := c.s.opt.Requests.Acquire(c.ctx, held); err != nil {
+			c.requests.Done()
+			return err
+		}
+		q.held = held
+		if q.payload, err = c.r.Payload(nil); err != nil {
+			c.s.opt.Requests.Release(held)
+			c.requests.Done()
+			return err
+		}
+	}
+	q.start()
+	return nil
+}
+
+// write writes answers until there are no more to come. After an error it only
+// gives back what they hold.
+func (c *conn) write() {
+	var broken error
+	for a := range c.answers {
+		if broken == nil {
+			broken = c.writeSome(a)
+			if broken != nil {
+				c.cancel()
+				_ = c.nc.Close()
+			}
+			continue
+		}
+		c.settle(a)
+	}
+}
+
+// writeSome writes a, and what else is there by now, in one go.
+func (c *conn) writeSome(a answer) error {
+	batch := []answer{a}
+	for more := true; more && len(batch) < cap(c.answers); {
+		select {
+		case next, ok := <-c.answers:
+			if more = ok; ok {
+				batch = append(batch, next)
+			}
+		default:
+			more = false
+		}
+	}
+	defer func() {
+		for _, a := range batch {
+			c.settle(a)
+		}
+	}()
+	for _, a := range batch {
+		if a.header == nil {
+			continue // acks=none
+		}
+		err := c.w.Queue(a.kind, a.flags, a.id, a.header, a.payload...)
+		if err != nil {
+			e := frame.NewError(errcode.UnknownServer, err.Error())
+			err = c.w.Queue(a.kind, frame.FlagResponse|frame.FlagError, a.id, e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := c.nc.SetWriteDeadline(time.Now().Add(c.s.opt.WriteTimeout)); err != nil {
+		return err
+	}
+	return c.w.Flush()
+}
+
+// settle gives back an answer's place and what its payload holds.
+func (c *conn) settle(a answer) {
+	if a.release != nil {
+		a.release()
+	}
+	<-c.inflight
+}
+
+// send queues the answer of one request. It never blocks.
+func (c *conn) send(a answer) {
+	c.answers <- a
+	c.requests.Done()
+}

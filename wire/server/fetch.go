@@ -1,0 +1,170 @@
+package server
+
+import (
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/partition/store"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+const (
+	// maxFetchWait bounds how long a fetch is parked.
+	maxFetchWait = 5 * time.Minute
+
+	// maxFetchBytes is the most that one fetch answers, besides a single batch.
+	maxFetchBytes = 50 << 20
+
+	// maxFetchParts bounds the partitions of one fetch.
+	maxFetchParts = 10_000
+
+	// sendfileBytes is from where on a range of a file is sent without a copy
+	// through this process. Below it the system calls cost more than the copy.
+	sendfileBytes = 64 << 10
+)
+
+func orMax(v, most uint32) int {
+	if v == 0 || v > most {
+		return int(most)
+	}
+	return int(v)
+}
+
+// fetch asks the broker, which answers at once or parks the request.
+func (q *request) fetch(m *pb.FetchRequest) {
+	if len(m.Parts) == 0 || len(m.Parts) > maxFetchParts {
+		q.fail(errcode.Errorf(errcode.InvalidRequest, "a fetch of %d partitions; ask for 1 to %d", len(m.Parts), maxFetchParts))
+		return
+	}
+	req := broker.FetchRequest{
+		MaxWait:  min(time.Duration(m.MaxWaitMs)*time.Millisecond, maxFetchWait),
+		MinBytes: int(min(m.MinBytes, maxFetchBytes)),
+		MaxBytes: orMax(m.MaxBytes, maxFetchBytes),
+		Parts:    make([]broker.FetchPart, len(m.Parts)),
+	}
+	for i, p := range m.Parts {
+		id, err := topicID(p.TopicId)
+		if err != nil {
+			q.fail(err)
+			return
+		}
+		req.Parts[i] = broker.FetchPart{
+			Topic: id, Index: p.Partition, Offset: p.Offset,
+			MaxBytes: orMax(p.MaxBytes, maxFetchBytes), Epoch: p.LeaderEpoch,
+		}
+	}
+	q.polls.add(q, q.s.opt.Broker.Fetch(req, func(results []broker.FetchResult) {
+		q.polls.remove(q)
+		q.answerFetch(m, results)
+	}))
+}
+
+// polls are a connection's fetches under way. When it reads no more, because it
+// ends or drains, they do not wait for records any longer.
+type polls struct {
+	mu    sync.Mutex
+	of    map[*request]*broker.Fetch
+	ended bool
+}
+
+func (p *polls) add(q *request, f *broker.Fetch) {
+	p.mu.Lock()
+	if !q.answered && !p.ended {
+		p.of[q] = f
+	}
+	ended := p.ended
+	p.mu.Unlock()
+	if ended {
+		f.Cancel()
+	}
+}
+
+func (p *polls) remove(q *request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q.answered = true
+	delete(p.of, q)
+}
+
+func (p *polls) end() {
+	p.mu.Lock()
+	p.ended = true
+	left := slices.Collect(maps.Values(p.of))
+	p.mu.Unlock()
+	for _, f := range left {
+		f.Cancel()
+	}
+}
+
+// answerFetch sends what was read. Chunks in memory are held until they are
+// sent, and counted against the node's budget for that.
+func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult) {
+	resp := &pb.FetchResponse{Results: make([]*pb.FetchResult, len(results))}
+	var payload []frame.Part
+	held := int64(0)
+	for i := range results {
+		r := &results[i]
+		resp.Results[i] = &pb.FetchResult{
+			TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.pbError(r.Err),
+			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(r.Bytes()),
+		}
+		for _, c := range r.Chunks {
+			if c.Kind == store.ExtentMemory {
+				held += c.Bytes
+				for _, v := range c.Vectors {
+					payload = append(payload, frame.Part{Bytes: v})
+				}
+				continue
+			}
+			payload = append(payload, frame.Part{Source: &fileRange{file: c.File, pos: c.Pos, n: c.Bytes}})
+		}
+	}
+	release := func() {
+		for i := range results {
+			results[i].Release()
+		}
+		q.s.opt.Answers.Release(held)
+	}
+	send := func() {
+		q.send(answer{kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: resp, payload: payload, release: release})
+	}
+	if q.s.opt.Answers.TryAcquire(held) {
+		send()
+		return
+	}
+	go func() { // the caller must not wait
+		if err := q.s.opt.Answers.Acquire(q.ctx, held); err != nil {
+			held = 0 // the connection is gone
+		}
+		send()
+	}()
+}
+
+// fileRange is a stretch of a segment file on its way to a client.
+type fileRange struct {
+	file   vfs.File
+	pos, n int64
+}
+
+// Len implements frame.Source.
+func (f *fileRange) Len() int64 { return f.n }
+
+// WriteTo implements frame.Source: by sendfile if it is worth it and can be.
+func (f *fileRange) WriteTo(w io.Writer) (int64, error) {
+	if f.n >= sendfileBytes {
+		if conn, ok := w.(*net.TCPConn); ok {
+			if src, ok := f.file.(vfs.OSFile); ok {
+				return sendFile(conn, src.OSFile(), f.pos, f.n)
+			}
+		}
+	}
+	return io.CopyN(w, io.NewSectionReader(f.file, f.pos, f.n), f.n)
+}

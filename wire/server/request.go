@@ -1,0 +1,190 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+// Bounds on what a request may ask to wait for.
+const (
+	defaultTimeout = 30 * time.Second
+	maxTimeout     = 15 * time.Minute
+)
+
+// request is one request between its frame and its answer.
+type request struct {
+	*conn
+	frame.Prefix
+	msg      proto.Message
+	payload  []byte
+	held     int64 // bytes of the node's request budget
+	answered bool  // a fetch; guarded by polls.mu
+}
+
+// decode reads the header as the message that the kind says.
+func (q *request) decode(header []byte) error {
+	switch q.Kind {
+	case frame.KindPing:
+		q.msg = new(pb.Ping)
+	case frame.KindMetadata:
+		q.msg = new(pb.MetadataRequest)
+	case frame.KindCreateTopic:
+		q.msg = new(pb.CreateTopicRequest)
+	case frame.KindDeleteTopic:
+		q.msg = new(pb.DeleteTopicRequest)
+	case frame.KindDescribeTopic:
+		q.msg = new(pb.DescribeTopicRequest)
+	case frame.KindInitProducer:
+		q.msg = new(pb.InitProducerRequest)
+	case frame.KindProduce:
+		q.msg = new(pb.ProduceRequest)
+	case frame.KindFetch:
+		q.msg = new(pb.FetchRequest)
+	case frame.KindListOffsets:
+		q.msg = new(pb.ListOffsetsRequest)
+	default:
+		return errcode.Errorf(errcode.InvalidRequest, "this version does not know %s", q.Kind)
+	}
+	if err := frame.Unmarshal(header, q.msg); err != nil {
+		return errcode.Errorf(errcode.InvalidRequest, "%v", err)
+	}
+	return nil
+}
+
+// start starts the request. Produce is proposed before it returns, so that the
+// requests of a connection take effect in their order; what may wait for long
+// does so elsewhere.
+func (q *request) start() {
+	switch m := q.msg.(type) {
+	case *pb.Ping:
+		q.reply(&pb.Pong{})
+	case *pb.ProduceRequest:
+		q.produce(m)
+	case *pb.FetchRequest:
+		q.fetch(m)
+	case *pb.MetadataRequest:
+		q.answerWith(q.metadata(m))
+	case *pb.ListOffsetsRequest:
+		q.answerWith(q.listOffsets(m))
+	case *pb.DescribeTopicRequest:
+		q.answerWith(q.describeTopic(m))
+	case *pb.CreateTopicRequest:
+		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.createTopic(ctx, m) })
+	case *pb.DeleteTopicRequest:
+		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.deleteTopic(ctx, m) })
+	case *pb.InitProducerRequest:
+		go q.within(0, func(ctx context.Context) (proto.Message, error) { return q.initProducer(ctx, m) })
+	}
+}
+
+// within runs do with the client's time-out.
+func (q *request) within(timeoutMS uint32, do func(context.Context) (proto.Message, error)) {
+	ctx, cancel := context.WithTimeout(q.ctx, timeout(timeoutMS))
+	defer cancel()
+	q.answerWith(do(ctx))
+}
+
+func timeout(ms uint32) time.Duration {
+	if ms == 0 {
+		return defaultTimeout
+	}
+	return min(time.Duration(ms)*time.Millisecond, maxTimeout)
+}
+
+func (q *request) answerWith(m proto.Message, err error) {
+	if err != nil {
+		q.fail(err)
+		return
+	}
+	q.reply(m)
+}
+
+func (q *request) reply(m proto.Message) {
+	q.send(answer{kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: m})
+}
+
+// fail answers with an error.
+func (q *request) fail(err error) {
+	q.send(answer{
+		kind: q.Kind, flags: frame.FlagResponse | frame.FlagError, id: q.CorrelationID,
+		header: q.pbError(broker.CodeOf(err)),
+	})
+}
+
+func (q *request) pbError(e *errcode.Error) *pb.Error {
+	if e == nil {
+		return nil
+	}
+	return frame.NewError(e.Code, e.Detail)
+}
+
+func topicID(b []byte) (id partition.TopicID, err error) {
+	if len(b) != len(id) {
+		return id, errcode.Errorf(errcode.InvalidRequest, "a topic id of %d bytes, want %d", len(b), len(id))
+	}
+	return partition.TopicID(b), nil
+}
+
+// produce splits the payload into its batches and hands them to the broker.
+func (q *request) produce(m *pb.ProduceRequest) {
+	parts := make([]broker.ProducePart, len(m.Parts))
+	rest := q.payload
+	for i, p := range m.Parts {
+		id, err := topicID(p.TopicId)
+		if err == nil && uint64(p.Length) > uint64(len(rest)) {
+			err = errcode.Errorf(errcode.InvalidRequest, "parts are longer than the payload of %d bytes", len(q.payload))
+		}
+		if err != nil {
+			q.settleProduce(answer{}, err)
+			return
+		}
+		parts[i] = broker.ProducePart{Topic: id, Index: p.Partition, Batch: rest[:p.Length:p.Length]}
+		rest = rest[p.Length:]
+	}
+	if len(parts) == 0 || len(rest) > 0 {
+		q.settleProduce(answer{}, errcode.Errorf(errcode.InvalidRequest, "%d parts, and %d bytes of payload that are none's", len(parts), len(rest)))
+		return
+	}
+	q.s.opt.Broker.Produce(parts, timeout(m.TimeoutMs), func(results []broker.ProduceResult) {
+		if m.Acks == pb.Acks_ACKS_NONE {
+			for i := range results {
+				if results[i].Err != nil { // the only way to tell
+					_ = q.nc.Close()
+				}
+			}
+			q.settleProduce(answer{}, nil)
+			return
+		}
+		resp := &pb.ProduceResponse{Results: make([]*pb.ProduceResult, len(results))}
+		for i := range results {
+			r := &results[i]
+			resp.Results[i] = &pb.ProduceResult{
+				TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.pbError(r.Err),
+				BaseOffset: r.BaseOffset, LogAppendTimeMs: r.LogAppendTimeMS, LogStartOffset: r.LogStart,
+			}
+		}
+		q.settleProduce(answer{kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: resp}, nil)
+	})
+}
+
+// settleProduce gives back the payload's memory and answers.
+func (q *request) settleProduce(a answer, err error) {
+	q.payload = nil
+	if q.held > 0 {
+		q.s.opt.Requests.Release(q.held)
+		q.held = 0
+	}
+	if err != nil {
+		q.fail(err)
+		return
+	}
+	q.send(a)
+}

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package server
+
+import (
+	"io"
+	"net"
+	"os"
+)
+
+// sendFile copies [pos, pos+n) of a file to the socket.
+func sendFile(conn *net.TCPConn, file *os.File, pos, n int64) (int64, error) {
+	return io.CopyN(conn, io.NewSectionReader(file, pos, n), n)
+}

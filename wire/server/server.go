@@ -1,0 +1,174 @@
+// Package server is the native protocol's listener: it reads frames, asks the
+// broker, and writes the answers. docs/protocol.md specifies what it speaks.
+//
+// A connection has two goroutines. One reads requests and starts them in the
+// order of their arrival; the other writes answers as they come. At most
+// Options.MaxInFlight requests of a connection are unanswered at a time, and
+// payload bytes on their way in are taken from a budget of the node: who finds
+// no room is not read from, and TCP tells the sender.
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+// Options configures a Server. All fields are needed unless they say otherwise.
+type Options struct {
+	Broker   *broker.Broker
+	Log      *slog.Logger
+	Version  string // of the software, for the Hello
+	Requests *broker.Budget
+	Answers  *broker.Budget
+
+	MaxFrameBytes    int           // default frame.DefaultMaxFrameBytes
+	MaxInFlight      int           // default 64
+	MaxConnections   int           // default 10000
+	HandshakeTimeout time.Duration // default 10 s
+	IdleTimeout      time.Duration // default 10 min: a silent connection is closed
+	WriteTimeout     time.Duration // default 1 min: a peer that takes nothing is closed
+}
+
+// ErrTooManyConnections is logged when a connection is refused.
+var ErrTooManyConnections = errors.New("server: too many connections")
+
+// Server accepts native connections.
+type Server struct {
+	opt   Options
+	hello *pb.ServerHello
+	ctx   context.Context // ends when Close begins
+	stop  context.CancelFunc
+	group sync.WaitGroup
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	listener net.Listener
+	closed   bool
+}
+
+// New returns a Server that has to Serve a listener.
+func New(opt Options) *Server {
+	setDefault(&opt.MaxFrameBytes, frame.DefaultMaxFrameBytes)
+	setDefault(&opt.MaxInFlight, 64)
+	setDefault(&opt.MaxConnections, 10000)
+	setDefault(&opt.HandshakeTimeout, 10*time.Second)
+	setDefault(&opt.IdleTimeout, 10*time.Minute)
+	setDefault(&opt.WriteTimeout, time.Minute)
+	ctx, stop := context.WithCancel(context.Background())
+	return &Server{
+		opt: opt,
+		hello: &pb.ServerHello{
+			NodeId:          opt.Broker.NodeID(),
+			ClusterId:       opt.Broker.ClusterID(),
+			SoftwareName:    "flotilla",
+			SoftwareVersion: opt.Version,
+			MaxFrameBytes:   uint32(opt.MaxFrameBytes),
+			MaxHeaderBytes:  frame.DefaultMaxHeaderBytes,
+			MaxInFlight:     uint32(opt.MaxInFlight),
+			MaxBatchBytes:   uint32(opt.Broker.MaxBatchBytes()),
+			IdleTimeoutMs:   uint32(opt.IdleTimeout.Milliseconds()),
+		},
+		ctx:   ctx,
+		stop:  stop,
+		conns: make(map[*conn]struct{}),
+	}
+}
+
+func setDefault[T comparable](v *T, to T) {
+	var zero T
+	if *v == zero {
+		*v = to
+	}
+}
+
+// Serve accepts connections from l until Close, and then returns nil, or
+// returns the listener's error. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	s.listener = l
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return l.Close()
+	}
+	for {
+		nc, err := l.Accept()
+		if s.ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			var temporary interface{ Temporary() bool }
+			if errors.As(err, &temporary) && temporary.Temporary() { // out of file descriptors, most likely
+				s.opt.Log.Warn("accept failed", "err", err)
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+			_ = l.Close()
+			return err
+		}
+		if err := s.start(nc); err != nil {
+			s.opt.Log.Warn("connection refused", "remote", nc.RemoteAddr(), "err", err)
+			_ = nc.Close()
+		}
+	}
+}
+
+func (s *Server) start(nc net.Conn) error {
+	c := newConn(s, nc)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	if len(s.conns) >= s.opt.MaxConnections {
+		return ErrTooManyConnections
+	}
+	s.conns[c] = struct{}{}
+	s.group.Go(func() {
+		c.serve()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	})
+	return nil
+}
+
+// Close stops accepting and reading, lets the requests under way be answered
+// until ctx ends, and closes all connections. It waits for their goroutines.
+func (s *Server) Close(ctx context.Context) {
+	s.mu.Lock()
+	s.closed = true
+	if s.listener != nil {
+		_ = s.listener.Close()
+	}
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	s.stop()
+	for _, c := range conns {
+		c.drain()
+	}
+	done := make(chan struct{})
+	go func() {
+		s.group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		for _, c := range conns {
+			_ = c.nc.Close()
+		}
+		<-done
+	}
+}
