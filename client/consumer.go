@@ -1,0 +1,436 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/log/batch"
+)
+
+// Defaults of ConsumerConfig.
+const (
+	DefaultMaxWait            = 500 * time.Millisecond
+	DefaultMaxFetchBytes      = 8 << 20
+	DefaultMaxPartitionBytes  = 1 << 20
+	DefaultMaxPrefetchedBytes = 32 << 20
+)
+
+// Offsets to start from that stand for a place.
+const (
+	Beginning int64 = -2 // the log start offset
+	End       int64 = -1 // the high watermark: only what comes from now on
+)
+
+// Assignment is a partition to be read, from an offset on.
+type Assignment struct {
+	Topic     string
+	Partition int32
+	Offset    int64 // of the first record, or Beginning, or End
+}
+
+// ConsumerConfig is what a Consumer reads, and how far ahead.
+type ConsumerConfig struct {
+	// Assignments are the partitions, each at most once.
+	Assignments []Assignment
+
+	// OutOfRange says where to go on when an offset does not exist (any more):
+	// Beginning or End. The default, 0, is an error.
+	OutOfRange int64
+
+	// MaxWait is how long a server may hold a fetch that has nothing to answer;
+	// default 500 ms.
+	MaxWait time.Duration
+
+	// MinBytes is what a server gathers, for at most MaxWait, before it
+	// answers; default 1.
+	MinBytes int
+
+	// MaxFetchBytes bounds one answer, and MaxPartitionBytes one partition's
+	// part of it; defaults 8 MiB and 1 MiB. A larger batch still comes, alone.
+	MaxFetchBytes     int
+	MaxPartitionBytes int
+
+	// MaxPrefetchedBytes bounds what is held for later Polls; default 32 MiB.
+	// It may be exceeded by the answers under way.
+	MaxPrefetchedBytes int
+
+	// MaxDecompressedBytes bounds what one batch may decompress to; 0 stands
+	// for batch.DefaultMaxDecompressedBytes.
+	MaxDecompressedBytes int
+}
+
+func (cfg ConsumerConfig) withDefaults() (ConsumerConfig, error) {
+	setDefault(&cfg.MaxWait, DefaultMaxWait)
+	setDefault(&cfg.MinBytes, 1)
+	setDefault(&cfg.MaxFetchBytes, DefaultMaxFetchBytes)
+	setDefault(&cfg.MaxPartitionBytes, DefaultMaxPartitionBytes)
+	setDefault(&cfg.MaxPrefetchedBytes, DefaultMaxPrefetchedBytes)
+	if cfg.MaxWait < 0 || cfg.MaxWait > maxTimeout || cfg.MinBytes < 0 || cfg.MaxFetchBytes < 0 ||
+		cfg.MaxPartitionBytes < 0 || cfg.MaxPrefetchedBytes < 0 || cfg.MaxDecompressedBytes < 0 {
+		return cfg, errors.New("client: value out of range in ConsumerConfig")
+	}
+	if cfg.OutOfRange != 0 && cfg.OutOfRange != Beginning && cfg.OutOfRange != End {
+		return cfg, fmt.Errorf("client: OutOfRange %d", cfg.OutOfRange)
+	}
+	for _, a := range cfg.Assignments {
+		if a.Topic == "" || a.Partition < 0 || a.Offset < Beginning {
+			return cfg, fmt.Errorf("client: assignment %+v", a)
+		}
+	}
+	return cfg, nil
+}
+
+// Consumer reads partitions from given offsets on and follows them. It fetches
+// ahead of Poll, up to a bound. It commits nothing: who reads keeps the offset.
+//
+// Poll and Records may be used by one goroutine at a time; the other methods by
+// any.
+type Consumer struct {
+	c   *Client
+	cfg ConsumerConfig
+
+	ctx    context.Context // ends with Close: the lifetime of the goroutine
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	wake   chan struct{} // 1-buffered: the fetcher has something to do
+
+	mu       sync.Mutex
+	cursors  []*cursor     // in the order of the assignments
+	ready    []Fetched     // in the order of arrival
+	arrived  chan struct{} // 1-buffered: ready has grown
+	bytes    int           // of ready
+	byNode   map[int32]int // fetches under way
+	rotation int           // cursor that the next fetches begin with
+}
+
+// cursor is the place in one partition.
+type cursor struct {
+	topic     string
+	partition int32
+
+	id       TopicID // of the topic that the offsets are of; zero: not yet known
+	start    int64   // as asked for: an offset, Beginning or End
+	fetch    int64   // offset to fetch next; -1: start has to be looked up
+	position int64   // offset after what Poll or Records returned; -1: unknown
+	busy     bool    // a request about it is under way
+	held     int     // bytes in ready
+	stopped  bool    // by an error that was reported; Seek goes on
+	epoch    int     // counts Seeks: answers to what was asked before are dropped
+
+	failures int
+	retryAt  time.Time
+}
+
+// NewConsumer returns a Consumer on c's connections. It begins to fetch at
+// once.
+func (c *Client) NewConsumer(cfg ConsumerConfig) (*Consumer, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	co := &Consumer{
+		c: c, cfg: cfg,
+		wake:    make(chan struct{}, 1),
+		arrived: make(chan struct{}, 1),
+		byNode:  make(map[int32]int),
+	}
+	for _, a := range cfg.Assignments {
+		if co.find(a.Topic, a.Partition) != nil {
+			return nil, fmt.Errorf("client: %s[%d] is assigned twice", a.Topic, a.Partition)
+		}
+		cur := &cursor{topic: a.Topic, partition: a.Partition}
+		cur.seek(a.Offset)
+		co.cursors = append(co.cursors, cur)
+		c.meta.want(a.Topic)
+	}
+	co.ctx, co.cancel = context.WithCancel(c.ctx)
+	co.wg.Go(co.fetchLoop)
+	return co, nil
+}
+
+// seek moves a cursor.
+func (cur *cursor) seek(offset int64) {
+	cur.start, cur.fetch, cur.position = offset, offset, offset
+	if offset < 0 {
+		cur.fetch, cur.position = -1, -1
+	}
+	cur.epoch++
+	cur.id = TopicID{}
+	cur.stopped, cur.failures, cur.retryAt = false, 0, time.Time{}
+}
+
+// find returns a cursor, nil if there is none.
+func (co *Consumer) find(topic string, partition int32) *cursor {
+	for _, cur := range co.cursors {
+		if cur.topic == topic && cur.partition == partition {
+			return cur
+		}
+	}
+	return nil
+}
+
+// Fetched is what came of one partition at once: whole batches, or an error
+// that stopped the partition until Seek. Its records may be used for as long as
+// it is kept.
+type Fetched struct {
+	Topic          string
+	Partition      int32
+	HighWatermark  int64 // end of the partition when the server answered; -1: unknown
+	LogStartOffset int64 // -1: unknown
+
+	// Err is a *PartitionError, and then there are no records: the server's
+	// code, ErrCorrupt, ErrNoPartition, or ErrRecreated.
+	Err error
+
+	from    int64  // records below were not asked for
+	data    []byte // whole batches, their checksums right
+	maxSize int    // of a batch, decompressed
+	epoch   int    // of the cursor that asked
+	next    int64  // offset after the last batch
+}
+
+// Records yields the records in order, or an error that ends them. A record's
+// bytes are valid until the next one is asked for, if its batch is compressed,
+// and else for as long as f is kept. Its Headers are allocated.
+func (f *Fetched) Records() iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		var it batch.Iterator
+		for rest := f.data; len(rest) > 0; {
+			var b []byte
+			var err error
+			b, rest, err = batch.Split(rest)
+			if err == nil {
+				err = it.Reset(b, f.maxSize)
+			}
+			if err != nil {
+				yield(Record{}, f.corrupt(f.from, err))
+				return
+			}
+			if it.Header().Attributes.Control() {
+				continue
+			}
+			last := it.Header().BaseOffset
+			for r, ok := it.Next(); ok; r, ok = it.Next() {
+				last = r.Offset
+				if r.Offset < f.from {
+					continue
+				}
+				if !yield(f.record(r), nil) {
+					return
+				}
+			}
+			if err := it.Err(); err != nil {
+				yield(Record{}, f.corrupt(last, err))
+				return
+			}
+		}
+	}
+}
+
+func (f *Fetched) record(r batch.Record) Record {
+	rec := Record{
+		Topic: f.Topic, Partition: f.Partition, Offset: r.Offset,
+		Timestamp: time.UnixMilli(r.Timestamp), Key: r.Key, Value: r.Value,
+	}
+	if r.Headers.Len() > 0 {
+		rec.Headers = slices.AppendSeq(make([]Header, 0, r.Headers.Len()), r.Headers.All())
+	}
+	return rec
+}
+
+func (f *Fetched) corrupt(offset int64, err error) error {
+	return &PartitionError{Topic: f.Topic, Partition: f.Partition, Offset: offset, Err: fmt.Errorf("%w: %w", ErrCorrupt, err)}
+}
+
+// Poll returns what has been fetched, at least one Fetched, and waits for it
+// until ctx ends or the Consumer is closed (ErrClosed). What it returns is
+// passed: Position moves beyond it.
+func (co *Consumer) Poll(ctx context.Context) ([]Fetched, error) {
+	for {
+		co.mu.Lock()
+		ready := co.takeLocked(len(co.ready))
+		for i := range ready {
+			if f := &ready[i]; f.Err == nil {
+				co.find(f.Topic, f.Partition).position = f.next
+			}
+		}
+		co.mu.Unlock()
+		if len(ready) > 0 {
+			return ready, nil
+		}
+		if err := co.wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// takeLocked removes the first n of ready.
+func (co *Consumer) takeLocked(n int) []Fetched {
+	taken := slices.Clone(co.ready[:n])
+	co.ready = slices.Delete(co.ready, 0, n)
+	for _, f := range taken {
+		co.bytes -= len(f.data)
+		co.find(f.Topic, f.Partition).held -= len(f.data)
+	}
+	if n > 0 {
+		poke(co.wake)
+	}
+	return taken
+}
+
+// wait returns nil when ready may have grown.
+func (co *Consumer) wait(ctx context.Context) error {
+	select {
+	case <-co.arrived:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-co.ctx.Done():
+		return ErrClosed
+	}
+}
+
+// Records yields record after record of all partitions, and waits for more,
+// until ctx ends, whose error is the last, or the Consumer is closed. An error
+// of one partition, a *PartitionError, does not end it: the others go on.
+// Position is the offset after the last record yielded.
+//
+// A record's bytes are valid until the next one is asked for.
+func (co *Consumer) Records(ctx context.Context) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		for {
+			co.mu.Lock()
+			taken := co.takeLocked(min(1, len(co.ready)))
+			co.mu.Unlock()
+			if len(taken) == 0 {
+				if err := co.wait(ctx); err != nil {
+					yield(Record{}, err)
+					return
+				}
+				continue
+			}
+			if !co.yieldFrom(ctx, &taken[0], yield) {
+				return
+			}
+		}
+	}
+}
+
+// yieldFrom yields what f holds, and puts back what the loop left over.
+func (co *Consumer) yieldFrom(ctx context.Context, f *Fetched, yield func(Record, error) bool) bool {
+	if f.Err != nil {
+		return yield(Record{}, f.Err)
+	}
+	for r, err := range f.Records() {
+		if ctx.Err() != nil {
+			co.putBack(f)
+			yield(Record{}, ctx.Err())
+			return false
+		}
+		if err != nil {
+			co.stop(f, err)
+			return yield(Record{}, err)
+		}
+		f.from = r.Offset + 1
+		if !co.moveTo(f, f.from) {
+			return true // somebody seeks
+		}
+		if !yield(r, nil) {
+			co.putBack(f)
+			return false
+		}
+	}
+	co.moveTo(f, f.next)
+	return true
+}
+
+// moveTo sets the position within what f holds, unless a Seek came between.
+func (co *Consumer) moveTo(f *Fetched, offset int64) bool {
+	co.mu.Lock()
+	defer co.mu.Unlock()
+	cur := co.find(f.Topic, f.Partition)
+	if cur.epoch != f.epoch {
+		return false
+	}
+	cur.position = offset
+	return true
+}
+
+// putBack makes f the first of ready again, from f.from on.
+func (co *Consumer) putBack(f *Fetched) {
+	co.mu.Lock()
+	defer co.mu.Unlock()
+	cur := co.find(f.Topic, f.Partition)
+	if cur.epoch != f.epoch {
+		return
+	}
+	co.ready = slices.Insert(co.ready, 0, *f)
+	co.bytes += len(f.data)
+	cur.held += len(f.data)
+	poke(co.arrived)
+}
+
+// stop ends a partition whose records cannot be decoded.
+func (co *Consumer) stop(f *Fetched, err error) {
+	co.mu.Lock()
+	defer co.mu.Unlock()
+	if cur := co.find(f.Topic, f.Partition); cur.epoch == f.epoch {
+		co.dropLocked(cur)
+		cur.stopped = true
+	}
+	co.c.cfg.Logger.Warn("partition stopped", "topic", f.Topic, "partition", f.Partition, "error", err)
+}
+
+// dropLocked forgets what was fetched of a partition.
+func (co *Consumer) dropLocked(cur *cursor) {
+	co.ready = slices.DeleteFunc(co.ready, func(f Fetched) bool {
+		return f.Topic == cur.topic && f.Partition == cur.partition
+	})
+	co.bytes -= cur.held
+	cur.held = 0
+}
+
+// Position returns the offset of the next record of a partition, -1 as long as
+// Beginning or End has not been looked up. It returns ErrNoPartition for one
+// that is not assigned.
+func (co *Consumer) Position(topic string, partition int32) (int64, error) {
+	co.mu.Lock()
+	defer co.mu.Unlock()
+	cur := co.find(topic, partition)
+	if cur == nil {
+		return 0, &PartitionError{Topic: topic, Partition: partition, Offset: -1, Err: ErrNoPartition}
+	}
+	return cur.position, nil
+}
+
+// Seek goes on at another offset, or Beginning or End, also after an error that
+// stopped the partition. What was fetched and not polled is dropped. It returns
+// ErrNoPartition for a partition that is not assigned.
+func (co *Consumer) Seek(topic string, partition int32, offset int64) error {
+	if offset < Beginning {
+		return fmt.Errorf("client: offset %d", offset)
+	}
+	co.mu.Lock()
+	defer co.mu.Unlock()
+	cur := co.find(topic, partition)
+	if cur == nil {
+		return &PartitionError{Topic: topic, Partition: partition, Offset: -1, Err: ErrNoPartition}
+	}
+	co.dropLocked(cur)
+	cur.seek(offset)
+	poke(co.wake)
+	return nil
+}
+
+// Close stops fetching and waits for the Consumer's goroutine to end. Poll and
+// Records return ErrClosed from now on.
+func (co *Consumer) Close() error {
+	co.cancel()
+	co.wg.Wait()
+	return nil
+}

@@ -1,0 +1,323 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/log/batch"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+// maxNodeFetches is how many fetches a node may hold at once. More than one, so
+// that a partition which was polled empty need not wait for the others; few, so
+// that partitions are asked for together.
+const maxNodeFetches = 2
+
+// question is a cursor in a request, as it was when the request was made.
+type question struct {
+	*cursor
+	t      *topic
+	epoch  int
+	offset int64
+	at     At // for a lookup
+}
+
+// fetchLoop asks for records, and for offsets to start from, until the Consumer
+// is closed.
+func (co *Consumer) fetchLoop() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		img, changed := co.c.meta.watch()
+		now := co.c.cfg.Now()
+		timer.Reset(co.step(now, img).Sub(now))
+		select {
+		case <-co.wake:
+		case <-timer.C:
+		case <-changed:
+		case <-co.ctx.Done():
+			return
+		}
+	}
+}
+
+// step sends every request that can be sent now, and returns when something is
+// due next.
+func (co *Consumer) step(now time.Time, img *image) (next time.Time) {
+	next = now.Add(maxTimeout)
+	fetches, lookups := make(map[int32][]question), make(map[int32][]question)
+	co.mu.Lock()
+	n := len(co.cursors)
+	for i := range n {
+		cur := co.cursors[(co.rotation+i)%n]
+		if cur.busy || cur.stopped {
+			continue
+		}
+		if now.Before(cur.retryAt) {
+			if cur.retryAt.Before(next) {
+				next = cur.retryAt
+			}
+			continue
+		}
+		q, node, ok := co.askLocked(cur, img)
+		if !ok {
+			continue
+		}
+		if cur.fetch < 0 {
+			lookups[node] = append(lookups[node], q)
+		} else if cur.held < co.cfg.MaxPartitionBytes && co.bytes < co.cfg.MaxPrefetchedBytes && co.byNode[node] < maxNodeFetches {
+			fetches[node] = append(fetches[node], q)
+		} else {
+			continue
+		}
+		cur.busy = true
+	}
+	co.rotation++
+	for node := range fetches {
+		co.byNode[node]++
+	}
+	co.mu.Unlock()
+
+	for _, node := range slices.Sorted(maps.Keys(lookups)) {
+		co.lookUp(node, lookups[node])
+	}
+	for _, node := range slices.Sorted(maps.Keys(fetches)) {
+		co.fetch(node, fetches[node])
+	}
+	return next
+}
+
+// askLocked returns what to ask about a cursor, and whom. It reports a topic
+// that is missing.
+func (co *Consumer) askLocked(cur *cursor, img *image) (q question, node int32, ok bool) {
+	t := img.topics[cur.topic]
+	switch {
+	case t == nil, t.err != nil && retriable(t.err) && t.misses < unknownTopicAnswers:
+		poke(co.c.meta.refresh)
+		return q, 0, false
+	case t.err != nil:
+		co.reportLocked(cur, t.err)
+		return q, 0, false
+	case int(cur.partition) >= len(t.leaders):
+		co.reportLocked(cur, ErrNoPartition)
+		return q, 0, false
+	case cur.id != t.id && cur.id != TopicID{}:
+		co.reportLocked(cur, ErrRecreated)
+		return q, 0, false
+	}
+	cur.id = t.id
+	node = t.leaders[cur.partition].node
+	if _, known := img.nodes[node]; !known {
+		poke(co.c.meta.refresh)
+		return q, 0, false
+	}
+	q = question{cursor: cur, t: t, epoch: cur.epoch, offset: cur.fetch, at: Latest}
+	if cur.start == Beginning {
+		q.at = Earliest
+	}
+	return q, node, true
+}
+
+// reportLocked stops a partition with an error for the next Poll.
+func (co *Consumer) reportLocked(cur *cursor, err error) {
+	cur.stopped = true
+	co.ready = append(co.ready, Fetched{
+		Topic: cur.topic, Partition: cur.partition, HighWatermark: -1, LogStartOffset: -1, epoch: cur.epoch,
+		Err: &PartitionError{Topic: cur.topic, Partition: cur.partition, Offset: cur.fetch, Err: err},
+	})
+	poke(co.arrived)
+}
+
+// fetch asks a node for records.
+func (co *Consumer) fetch(node int32, qs []question) {
+	req := &pb.FetchRequest{
+		MaxWaitMs: uint32(co.cfg.MaxWait.Milliseconds()),
+		MinBytes:  uint32(co.cfg.MinBytes),
+		MaxBytes:  uint32(co.cfg.MaxFetchBytes),
+	}
+	for _, q := range qs {
+		req.Parts = append(req.Parts, &pb.FetchPart{
+			TopicId: q.t.id[:], Partition: q.partition, Offset: q.offset,
+			MaxBytes: uint32(co.cfg.MaxPartitionBytes), LeaderEpoch: q.t.leaders[q.partition].epoch,
+		})
+	}
+	resp := new(pb.FetchResponse)
+	co.submit(node, &call{kind: frame.KindFetch, req: req, resp: resp, wait: co.cfg.MaxWait}, func(a answer) {
+		err := a.err
+		if err == nil {
+			err = checkFetch(resp, len(qs), len(a.payload))
+		}
+		co.mu.Lock()
+		co.byNode[node]--
+		rest := a.payload
+		for i, q := range qs {
+			if err != nil {
+				co.failedLocked(q, err)
+				continue
+			}
+			r := resp.Results[i]
+			data := rest[:r.Length:r.Length]
+			rest = rest[r.Length:]
+			if partErr := fromServer(r.Error); partErr != nil {
+				co.failedLocked(q, partErr)
+			} else {
+				co.fetchedLocked(q, r, data)
+			}
+		}
+		co.mu.Unlock()
+		co.settle(qs, err, func(i int) *pb.Error { return resp.Results[i].Error })
+	})
+}
+
+// checkFetch holds a response against its request and payload.
+func checkFetch(resp *pb.FetchResponse, parts, payload int) error {
+	if len(resp.Results) != parts {
+		return fmt.Errorf("%w: %d results for %d parts", ErrProtocol, len(resp.Results), parts)
+	}
+	var sum int64
+	for _, r := range resp.Results {
+		sum += int64(r.Length)
+	}
+	if sum != int64(payload) {
+		return fmt.Errorf("%w: parts of %d bytes in a payload of %d", ErrProtocol, sum, payload)
+	}
+	return nil
+}
+
+// lookUp asks a node where its partitions begin or end.
+func (co *Consumer) lookUp(node int32, qs []question) {
+	req := new(pb.ListOffsetsRequest)
+	for _, q := range qs {
+		req.Parts = append(req.Parts, listOffsetsPart(q.t, q.partition, q.at))
+	}
+	resp := new(pb.ListOffsetsResponse)
+	co.submit(node, &call{kind: frame.KindListOffsets, req: req, resp: resp}, func(a answer) {
+		err := a.err
+		if err == nil && len(resp.Results) != len(qs) {
+			err = fmt.Errorf("%w: %d results for %d parts", ErrProtocol, len(resp.Results), len(qs))
+		}
+		co.mu.Lock()
+		for i, q := range qs {
+			switch {
+			case err != nil:
+				co.failedLocked(q, err)
+			case resp.Results[i].Error != nil:
+				co.failedLocked(q, fromServer(resp.Results[i].Error))
+			default:
+				q.busy = false
+				if q.epoch == q.cursor.epoch {
+					q.cursor.fetch, q.position, q.failures = resp.Results[i].Offset, resp.Results[i].Offset, 0
+				}
+			}
+		}
+		co.mu.Unlock()
+		co.settle(qs, err, func(i int) *pb.Error { return resp.Results[i].Error })
+	})
+}
+
+// submit sends a call to a node, done being what to do with its answer.
+func (co *Consumer) submit(node int32, cl *call, done func(answer)) {
+	cl.done = done
+	if l := co.c.nodeLink(node); l != nil {
+		l.submit(cl)
+		return
+	}
+	done(answer{err: fmt.Errorf("%w: node %d is gone", ErrConnection, node)})
+}
+
+// settle tells metadata and the fetch loop about an answer. err is that of the
+// whole request, and part that of each question.
+func (co *Consumer) settle(qs []question, err error, part func(i int) *pb.Error) {
+	for i, q := range qs {
+		partErr := err
+		if partErr == nil {
+			partErr = fromServer(part(i))
+		}
+		if partErr != nil && movesAway(partErr) {
+			co.c.misled(q.topic, q.partition, partErr)
+		}
+	}
+	poke(co.wake)
+}
+
+// failedLocked takes an error instead of an answer: it tries again later, goes
+// where OutOfRange says, or stops the partition.
+func (co *Consumer) failedLocked(q question, err error) {
+	q.busy = false
+	if q.epoch != q.cursor.epoch {
+		return
+	}
+	code, _ := CodeOf(err)
+	switch {
+	case code == errcode.OffsetOutOfRange && co.cfg.OutOfRange != 0:
+		start := co.cfg.OutOfRange
+		co.c.cfg.Logger.Warn("offset out of range", "topic", q.topic, "partition", q.partition, "offset", q.offset)
+		q.start, q.cursor.fetch, q.failures = start, -1, 0
+	case retriable(err):
+		q.failures++
+		q.retryAt = co.c.cfg.Now().Add(co.c.backoff(q.failures))
+	case errors.Is(err, ErrClosed):
+	default:
+		co.reportLocked(q.cursor, err)
+	}
+}
+
+// fetchedLocked takes a partition's batches: those before the first that is
+// damaged are kept, and one that is damaged itself stops the partition.
+func (co *Consumer) fetchedLocked(q question, r *pb.FetchResult, data []byte) {
+	q.busy = false
+	cur := q.cursor
+	if q.epoch != cur.epoch {
+		return
+	}
+	cur.failures = 0
+	good, next, err := checkBatches(data, q.offset)
+	if good > 0 {
+		co.ready = append(co.ready, Fetched{
+			Topic: cur.topic, Partition: cur.partition,
+			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStartOffset,
+			from: q.offset, data: data[:good:good], maxSize: co.cfg.MaxDecompressedBytes,
+			epoch: cur.epoch, next: next,
+		})
+		cur.fetch = next
+		cur.held += good
+		co.bytes += good
+		poke(co.arrived)
+	}
+	if err != nil {
+		co.reportLocked(cur, err)
+	}
+}
+
+// checkBatches verifies the run of batches that a fetch from offset returned.
+// It returns the size of those that are as written, the offset after them, and
+// what is wrong with the one behind.
+func checkBatches(data []byte, offset int64) (good int, next int64, err error) {
+	next = offset
+	for rest := data; len(rest) > 0; {
+		var b []byte
+		b, rest, err = batch.Split(rest)
+		if err == nil {
+			err = batch.CheckCRC(b)
+		}
+		var h batch.Header
+		if err == nil {
+			h, err = batch.ParseHeader(b)
+		}
+		if err == nil && (h.LastOffsetDelta < 0 || h.LastOffset() < next || good > 0 && h.BaseOffset < next) {
+			// The prefix, with the base offset, is outside the checksum.
+			err = fmt.Errorf("batch of offsets %d to %d, want %d next", h.BaseOffset, h.LastOffset(), next)
+		}
+		if err != nil {
+			return good, next, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		good += len(b)
+		next = h.LastOffset() + 1
+	}
+	return good, next, nil
+}

@@ -1,0 +1,365 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+// unknownTopicAnswers is how many times in a row servers must not know a topic
+// before it is taken for missing: a topic just created reaches the nodes one
+// after the other.
+const unknownTopicAnswers = 5
+
+// TopicID tells a topic from another that had the same name before.
+type TopicID [16]byte
+
+func (id TopicID) String() string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:])
+}
+
+// topic is what is known of a topic. It is immutable.
+type topic struct {
+	name    string
+	id      TopicID
+	leaders []leader // by partition
+	err     error    // then nothing else is known
+	misses  int      // how many times in a row err was the answer
+}
+
+// leader is who leads a partition; node -1: nobody that we know of.
+type leader struct {
+	node  int32
+	epoch int32
+}
+
+// image is what is known of the cluster. It is immutable.
+type image struct {
+	nodes   map[int32]string // address by node id
+	topics  map[string]*topic
+	answers int   // refreshes that were answered
+	err     error // of the last refresh
+}
+
+// hopeless reports an error that shows, before any node of the cluster has
+// answered, that the addresses given are those of something else.
+func (img *image) hopeless(err error) bool {
+	if len(img.nodes) > 0 {
+		return false
+	}
+	code, _ := CodeOf(err)
+	return errors.Is(err, frame.ErrForeign) || errors.Is(err, frame.ErrVersion) || code == errcode.InconsistentClusterID
+}
+
+// metadata holds the newest image and the topics to keep up with.
+type metadata struct {
+	image   atomic.Pointer[image]
+	refresh chan struct{} // 1-buffered: somebody needs newer
+
+	mu      sync.Mutex
+	wanted  map[string]bool
+	changed chan struct{} // closed and replaced with each new image
+}
+
+func (m *metadata) init() {
+	m.image.Store(&image{nodes: map[int32]string{}, topics: map[string]*topic{}})
+	m.refresh = make(chan struct{}, 1)
+	m.wanted = make(map[string]bool)
+	m.changed = make(chan struct{})
+}
+
+// watch returns the image and a channel that is closed when there is a newer.
+func (m *metadata) watch() (*image, <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.image.Load(), m.changed
+}
+
+// want adds a topic to those that each refresh asks for.
+func (m *metadata) want(name string) {
+	m.mu.Lock()
+	m.wanted[name] = true
+	m.mu.Unlock()
+}
+
+// update replaces the image by what edit makes of a copy.
+func (m *metadata) update(edit func(*image)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := *m.image.Load()
+	next.nodes, next.topics = maps.Clone(next.nodes), maps.Clone(next.topics)
+	edit(&next)
+	m.image.Store(&next)
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// topic returns what is known of a topic, and asks, waits and asks again if
+// that is nothing yet. A topic that the servers do not know is an error once
+// several in a row have said so.
+func (c *Client) topic(ctx context.Context, name string) (*topic, error) {
+	if t := c.meta.image.Load().topics[name]; t != nil && t.err == nil {
+		return t, nil
+	}
+	c.meta.want(name)
+	first := c.meta.image.Load().answers
+	for {
+		img, changed := c.meta.watch()
+		t := img.topics[name]
+		switch {
+		case t == nil:
+		case t.err == nil:
+			return t, nil
+		case img.answers > first && (t.misses >= unknownTopicAnswers || !retriable(t.err)):
+			return nil, &PartitionError{Topic: name, Partition: -1, Offset: -1, Err: t.err}
+		}
+		if img.hopeless(img.err) {
+			return nil, fmt.Errorf("client: metadata: %w", img.err)
+		}
+		poke(c.meta.refresh)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), img.err)
+		case <-c.ctx.Done():
+			return nil, ErrClosed
+		}
+	}
+}
+
+// refreshLoop asks for metadata when somebody needs it, and when it is old.
+func (c *Client) refreshLoop() {
+	failures := 0
+	age := time.NewTimer(c.cfg.MetadataMaxAge)
+	defer age.Stop()
+	for {
+		select {
+		case <-c.meta.refresh:
+		case <-age.C:
+		case <-c.ctx.Done():
+			return
+		}
+		if err := c.refreshNow(); err != nil {
+			failures++
+		} else {
+			failures = 0
+		}
+		// However many need it, the servers are asked no faster than this.
+		if !pause(c.ctx, c.backoff(max(failures, 1))) {
+			return
+		}
+		age.Reset(c.cfg.MetadataMaxAge)
+	}
+}
+
+// refreshNow asks one node about all wanted topics.
+func (c *Client) refreshNow() error {
+	c.meta.mu.Lock()
+	names := slices.Sorted(maps.Keys(c.meta.wanted))
+	c.meta.mu.Unlock()
+	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.RequestTimeout)
+	defer cancel()
+	resp, err := c.askMetadata(ctx, c.anyLink(), &pb.MetadataRequest{Names: names})
+	if err != nil {
+		c.links.next.Add(1) // another node the next time
+		c.meta.update(func(img *image) { img.err = err })
+		return err
+	}
+	c.learn(resp)
+	return nil
+}
+
+// askMetadata sends a request, and more for what did not fit in one response.
+func (c *Client) askMetadata(ctx context.Context, l *link, req *pb.MetadataRequest) (*pb.MetadataResponse, error) {
+	all := new(pb.MetadataResponse)
+	for {
+		resp := new(pb.MetadataResponse)
+		if _, _, err := l.do(ctx, &call{kind: frame.KindMetadata, req: req, resp: resp}); err != nil {
+			return nil, err
+		}
+		n := len(resp.Topics)
+		asked := len(req.Names) + len(req.TopicIds)
+		if !req.All && n > asked || resp.More && n == 0 || !req.All && !resp.More && n != asked {
+			return nil, fmt.Errorf("%w: %d topics of %d", ErrProtocol, n, asked)
+		}
+		all.ClusterId, all.Nodes = resp.ClusterId, resp.Nodes
+		all.Topics = append(all.Topics, resp.Topics...)
+		if !resp.More {
+			return all, nil
+		}
+		named := min(n, len(req.Names))
+		req = &pb.MetadataRequest{
+			Names: req.Names[named:], TopicIds: req.TopicIds[n-named:],
+			All: req.All, After: resp.Topics[n-1].Name,
+		}
+		if req.All {
+			req.Names, req.TopicIds = nil, nil
+		}
+	}
+}
+
+// learn makes a new image from an answer to refreshNow.
+func (c *Client) learn(resp *pb.MetadataResponse) {
+	c.meta.update(func(img *image) {
+		img.answers++
+		img.err = nil
+		if len(resp.Nodes) > 0 {
+			clear(img.nodes)
+		}
+		for _, n := range resp.Nodes {
+			img.nodes[n.Id] = n.Address
+		}
+		for _, pt := range resp.Topics {
+			img.topics[pt.Name] = newTopic(pt, img.topics[pt.Name])
+		}
+	})
+}
+
+// newTopic returns what pt says, except where old, which may be nil, is newer.
+func newTopic(pt *pb.Topic, old *topic) *topic {
+	t := &topic{name: pt.Name, err: fromServer(pt.Error)}
+	if t.err == nil && (len(pt.TopicId) != len(t.id) || len(pt.Leaders) != len(pt.LeaderEpochs)) {
+		t.err = fmt.Errorf("%w: topic %q with an id of %d bytes, %d leaders, %d epochs",
+			ErrProtocol, pt.Name, len(pt.TopicId), len(pt.Leaders), len(pt.LeaderEpochs))
+	}
+	if t.err != nil {
+		t.misses = 1
+		if old != nil {
+			t.misses += old.misses
+		}
+		if old != nil && old.err == nil && retriable(t.err) && t.misses < unknownTopicAnswers {
+			kept := *old // one node that does not know it yet proves nothing
+			kept.misses = t.misses
+			return &kept
+		}
+		return t
+	}
+	copy(t.id[:], pt.TopicId)
+	t.leaders = make([]leader, len(pt.Leaders))
+	for i := range t.leaders {
+		t.leaders[i] = leader{node: pt.Leaders[i], epoch: pt.LeaderEpochs[i]}
+		// Nodes learn of a new leader one after the other: never go back.
+		if old != nil && old.id == t.id && i < len(old.leaders) && old.leaders[i].epoch > t.leaders[i].epoch {
+			t.leaders[i] = old.leaders[i]
+		}
+	}
+	return t
+}
+
+// misled takes note that an answer contradicts the image: it adopts the hint of
+// a newer leader, if there is one, and asks for metadata.
+func (c *Client) misled(name string, partition int32, err error) {
+	poke(c.meta.refresh)
+	var se *serverError
+	if !errors.As(err, &se) || se.leader == nil || se.leader.Address == "" {
+		return
+	}
+	hint := se.leader
+	c.meta.update(func(img *image) {
+		t := img.topics[name]
+		if t == nil || int(partition) >= len(t.leaders) || t.leaders[partition].epoch >= hint.LeaderEpoch {
+			return
+		}
+		next := *t
+		next.leaders = slices.Clone(t.leaders)
+		next.leaders[partition] = leader{node: hint.NodeId, epoch: hint.LeaderEpoch}
+		img.topics[name] = &next
+		img.nodes[hint.NodeId] = hint.Address
+	})
+}
+
+// movesAway reports errors that mean: ask again who leads the partition.
+func movesAway(err error) bool {
+	code, ok := CodeOf(err)
+	if !ok {
+		return true // no answer at all
+	}
+	switch code {
+	case errcode.NotLeaderOrFollower, errcode.FencedLeaderEpoch, errcode.UnknownLeaderEpoch,
+		errcode.LeaderNotAvailable, errcode.UnknownTopicOrPartition, errcode.UnknownTopicID,
+		errcode.InconsistentTopicID:
+		return true
+	}
+	return false
+}
+
+// links are the ways to all addresses in use.
+type links struct {
+	mu     sync.Mutex
+	byAddr map[string]*link
+	closed bool
+	next   atomic.Uint32 // which of all addresses answers for any node
+}
+
+// close makes link return a closed one from now on.
+func (ls *links) close() {
+	ls.mu.Lock()
+	ls.closed = true
+	ls.mu.Unlock()
+}
+
+// link returns the way to an address.
+func (c *Client) link(addr string) *link {
+	ls := &c.links
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l := ls.byAddr[addr]
+	if l == nil {
+		l = &link{c: c, addr: addr, wake: make(chan struct{}, 1), closed: ls.closed}
+		ls.byAddr[addr] = l
+		if !ls.closed {
+			c.wg.Go(func() { l.run(c.ctx) })
+		}
+	}
+	return l
+}
+
+// nodeLink returns the way to a node, nil if its address is not known.
+func (c *Client) nodeLink(id int32) *link {
+	addr, ok := c.meta.image.Load().nodes[id]
+	if !ok {
+		return nil
+	}
+	return c.link(addr)
+}
+
+// anyLink returns the way to some node: known nodes first, then the bootstrap
+// list, from which a cluster that moved as a whole is found again.
+func (c *Client) anyLink() *link {
+	nodes := c.meta.image.Load().nodes
+	addrs := make([]string, 0, len(nodes)+len(c.cfg.Bootstrap))
+	for _, id := range slices.Sorted(maps.Keys(nodes)) {
+		addrs = append(addrs, nodes[id])
+	}
+	addrs = append(addrs, c.cfg.Bootstrap...)
+	return c.link(addrs[int(c.links.next.Load())%len(addrs)])
+}
+
+// ask sends a request that changes nothing, to any node, and retries until it
+// is answered, ctx ends or RequestTimeout has passed.
+func (c *Client) ask(ctx context.Context, kind frame.Kind, req, resp proto.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	defer cancel()
+	for failures := 1; ; failures++ {
+		_, _, err := c.anyLink().do(ctx, &call{kind: kind, req: req, resp: resp})
+		if err == nil || !retriable(err) || c.meta.image.Load().hopeless(err) {
+			return err
+		}
+		c.links.next.Add(1)
+		if !pause(ctx, c.backoff(failures)) {
+			return errors.Join(ctx.Err(), err)
+		}
+		proto.Reset(resp)
+	}
+}

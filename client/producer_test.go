@@ -1,0 +1,542 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/log/batch"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+// bubble runs a test in virtual time. It fails if a goroutine is left at its
+// end, so that every test here also tests Close.
+func bubble(t *testing.T, nodes int32, test func(t *testing.T, f *fakeCluster)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { test(t, newFake(t, nodes)) })
+}
+
+func newProducer(t *testing.T, c *Client, cfg ProducerConfig) *Producer {
+	t.Helper()
+	p, err := c.NewProducer(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestProduceInOrder(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 3)
+		c := f.client()
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a", BatchBytes: 200, Compression: batch.LZ4})
+		var results []RecordResult
+		const n = 300
+		for i := range n {
+			r := Record{Partition: int32(i % 3), Value: []byte(strconv.Itoa(i))}
+			if err := p.Send(t.Context(), r, func(r RecordResult) { results = append(results, r) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(results) != n {
+			t.Fatalf("%d results, want %d", len(results), n)
+		}
+		next := [3]int64{}
+		for _, r := range results {
+			if r.Err != nil || r.Offset != next[r.Partition] {
+				t.Fatalf("result %+v, want offset %d", r, next[r.Partition])
+			}
+			next[r.Partition]++
+		}
+		for part := range 3 {
+			var want []string
+			for i := part; i < n; i += 3 {
+				want = append(want, strconv.Itoa(i))
+			}
+			if diff := cmp.Diff(want, f.values("a", part)); diff != "" {
+				t.Errorf("partition %d (-want +got):\n%s", part, diff)
+			}
+		}
+	})
+}
+
+func TestLingerGathers(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 1)
+		c := f.client()
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a", Linger: 10 * time.Millisecond})
+		if _, err := p.SendSync(t.Context(), Record{Value: []byte("first")}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 5 {
+			if err := p.Send(t.Context(), Record{Value: []byte{byte(i)}}, nil); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		if got := f.count(frame.KindProduce); got != 1 {
+			t.Errorf("%d produce requests after 5 ms, want 1", got)
+		}
+		time.Sleep(5 * time.Millisecond)
+		synctest.Wait()
+		if got := f.count(frame.KindProduce); got != 2 {
+			t.Errorf("%d produce requests after 10 ms, want 2", got)
+		}
+		if got := len(f.topic("a").partitions[0].batches); got != 2 {
+			t.Errorf("%d batches, want 2", got)
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestFaults breaks everything at random and then holds what the producer said
+// of each record against the logs: acknowledged ones are there once, at their
+// offset; refused ones are not; unknown ones at most once; and each partition
+// is in the order of Send.
+func TestFaults(t *testing.T) {
+	seeds := 60
+	if testing.Short() {
+		seeds = 10
+	}
+	for seed := range uint64(seeds) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			bubble(t, 3, func(t *testing.T, f *fakeCluster) { testFaults(t, f, seed) })
+		})
+	}
+}
+
+func testFaults(t *testing.T, f *fakeCluster, seed uint64) {
+	const partitions, records = 4, 400
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	var rmu sync.Mutex
+	chance := func(percent int) bool {
+		rmu.Lock()
+		defer rmu.Unlock()
+		return rnd.IntN(100) < percent
+	}
+	calm := false
+	retriableCodes := []errcode.Code{errcode.NotEnoughReplicas, errcode.RequestTimedOut, errcode.LeaderNotAvailable}
+	f.createTopic("a", partitions)
+	f.onProduce = func(*pb.ProduceRequest) fault {
+		switch {
+		case calm:
+		case chance(4):
+			return loseRequest
+		case chance(4):
+			return loseResponse
+		case seed%3 == 0 && chance(2):
+			return hang
+		}
+		return noFault
+	}
+	f.onPart = func(*pb.ProducePart, batch.Header) errcode.Code {
+		switch {
+		case calm:
+		case chance(5):
+			rmu.Lock()
+			defer rmu.Unlock()
+			return retriableCodes[rnd.IntN(len(retriableCodes))]
+		case seed%2 == 0 && chance(3):
+			return errcode.InvalidRecord
+		}
+		return errcode.None
+	}
+	c := f.client(func(cfg *Config) {
+		cfg.Rand = rand.NewPCG(seed, 2)
+		cfg.RequestTimeout = 2 * time.Second
+	})
+	defer c.Close()
+	timeout := 2 * time.Minute
+	if seed%3 == 0 {
+		timeout = 3 * time.Second
+	}
+	p := newProducer(t, c, ProducerConfig{Topic: "a", BatchBytes: 120, DeliveryTimeout: timeout})
+	results := make([]*RecordResult, records)
+	for i := range records {
+		r := Record{Partition: int32(i % partitions), Value: []byte(strconv.Itoa(i))}
+		err := p.Send(t.Context(), r, func(r RecordResult) { results[i] = &r })
+		if err != nil {
+			t.Fatalf("Send: %v", err)
+		}
+		if chance(5) {
+			time.Sleep(3 * time.Millisecond)
+		}
+		if chance(2) {
+			f.move("a", rnd.IntN(partitions), int32(rnd.IntN(3)))
+		}
+		if chance(1) {
+			f.cut(f.nodes[int32(rnd.IntN(3))])
+		}
+	}
+	if err := p.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.mu.Lock()
+	calm = true
+	f.mu.Unlock()
+	for part := range int32(partitions) { // whatever happened, it goes on
+		if _, err := p.SendSync(t.Context(), Record{Partition: part, Value: []byte("1000000")}); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkLogs(t, f, results, partitions)
+}
+
+func checkLogs(t *testing.T, f *fakeCluster, results []*RecordResult, partitions int) {
+	t.Helper()
+	failed := 0
+	for part := range partitions {
+		at := make(map[string]int)
+		last := -1
+		for off, v := range f.values("a", part) {
+			if prev, dup := at[v]; dup {
+				t.Errorf("partition %d: value %s at %d and %d", part, v, prev, off)
+			}
+			at[v] = off
+			i, _ := strconv.Atoi(v)
+			if i < last {
+				t.Errorf("partition %d: value %d after %d", part, i, last)
+			}
+			last = i
+		}
+		for i := part; i < len(results); i += partitions {
+			res := results[i]
+			if res == nil {
+				t.Fatalf("record %d without a result", i)
+			}
+			off, there := at[strconv.Itoa(i)]
+			switch {
+			case res.Err == nil && (!there || int64(off) != res.Offset):
+				t.Errorf("record %d acknowledged at %d: in the log %t, at %d", i, res.Offset, there, off)
+			case res.Err != nil && !errors.Is(res.Err, ErrUnknownOutcome) && there:
+				t.Errorf("record %d refused (%v), but in the log", i, res.Err)
+			}
+			if res.Err != nil {
+				failed++
+			}
+		}
+	}
+	t.Logf("%d of %d records failed", failed, len(results))
+}
+
+func TestRefusedBatchDoesNotStopOthers(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 1)
+		n := 0
+		f.onPart = func(*pb.ProducePart, batch.Header) errcode.Code {
+			if n++; n == 4 {
+				return errcode.MessageTooLarge
+			}
+			return errcode.None
+		}
+		c := f.client()
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a", BatchBytes: 1})
+		var failed []RecordResult
+		for i := range 10 {
+			err := p.Send(t.Context(), Record{Value: []byte(strconv.Itoa(i))}, func(r RecordResult) {
+				if r.Err != nil {
+					failed = append(failed, r)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := slices.Delete(numbered(10), 3, 4)
+		if diff := cmp.Diff(want, f.values("a", 0)); diff != "" {
+			t.Errorf("log (-want +got):\n%s", diff)
+		}
+		if len(failed) != 1 {
+			t.Fatalf("%d failed, want 1", len(failed))
+		}
+		if code, ok := CodeOf(failed[0].Err); !ok || code != errcode.MessageTooLarge {
+			t.Errorf("error %v, want MESSAGE_TOO_LARGE", failed[0].Err)
+		}
+		if errors.Is(failed[0].Err, ErrUnknownOutcome) {
+			t.Errorf("error %v is of unknown outcome", failed[0].Err)
+		}
+	})
+}
+
+func TestDeliveryTimeout(t *testing.T) {
+	tests := []struct {
+		name        string
+		hang        bool // the server takes the request and never answers
+		wantUnknown bool
+	}{
+		{name: "never sent"},
+		{name: "never answered", hang: true, wantUnknown: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+				f.createTopic("a", 1)
+				c := f.client()
+				defer c.Close()
+				p := newProducer(t, c, ProducerConfig{Topic: "a", DeliveryTimeout: 10 * time.Second})
+				if _, err := p.SendSync(t.Context(), Record{Value: []byte("0")}); err != nil {
+					t.Fatal(err)
+				}
+				hung := tt.hang
+				f.onProduce = func(*pb.ProduceRequest) fault {
+					if hung {
+						return hang
+					}
+					return noFault
+				}
+				if !tt.hang {
+					f.setDown("node0:9092", true)
+				}
+				start := time.Now()
+				_, err := p.SendSync(t.Context(), Record{Value: []byte("1")})
+				if took := time.Since(start); took != 10*time.Second {
+					t.Errorf("gave up after %v, want 10s", took)
+				}
+				if !errors.Is(err, ErrDeliveryTimeout) || errors.Is(err, ErrUnknownOutcome) != tt.wantUnknown {
+					t.Errorf("error %v, want a delivery timeout, unknown outcome %t", err, tt.wantUnknown)
+				}
+				f.mu.Lock()
+				hung = false
+				f.mu.Unlock()
+				f.setDown("node0:9092", false)
+				f.cut("node0:9092")
+				if _, err := p.SendSync(t.Context(), Record{Value: []byte("2")}); err != nil {
+					t.Errorf("afterwards: %v", err)
+				}
+				if err := p.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				want := []string{"0", "2"}
+				if tt.hang {
+					want = numbered(3)
+				}
+				if diff := cmp.Diff(want, f.values("a", 0)); diff != "" {
+					t.Errorf("log (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestSendWaitsForSpace(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 1)
+		c := f.client()
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a", MaxBufferedBytes: 1000})
+		if _, err := p.SendSync(t.Context(), Record{Value: []byte("0")}); err != nil {
+			t.Fatal(err)
+		}
+		f.setDown("node0:9092", true)
+		value := make([]byte, 800)
+		if err := p.Send(t.Context(), Record{Value: value}, nil); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := p.Send(ctx, Record{Value: value}, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("Send without space = %v, want a deadline", err)
+		}
+		if err := p.Send(t.Context(), Record{Value: make([]byte, 1000)}, nil); !errors.Is(err, ErrTooLarge) {
+			t.Fatalf("Send = %v, want ErrTooLarge", err)
+		}
+		sent := make(chan error, 1)
+		go func() { sent <- p.Send(t.Context(), Record{Value: value}, nil) }()
+		synctest.Wait()
+		select {
+		case err := <-sent:
+			t.Fatalf("Send = %v without space", err)
+		default:
+		}
+		f.setDown("node0:9092", false)
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(f.values("a", 0)); got != 3 {
+			t.Errorf("%d records, want 3", got)
+		}
+	})
+}
+
+func TestCloseGivesUp(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 1)
+		c := f.client()
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a"})
+		if _, err := p.SendSync(t.Context(), Record{Value: []byte("0")}); err != nil {
+			t.Fatal(err)
+		}
+		f.setDown("node0:9092", true)
+		var got error
+		if err := p.Send(t.Context(), Record{Value: []byte("1")}, func(r RecordResult) { got = r.Err }); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := p.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Close = %v, want a deadline", err)
+		}
+		if !errors.Is(got, ErrClosed) || errors.Is(got, ErrUnknownOutcome) {
+			t.Errorf("result %v, want ErrClosed and a known outcome", got)
+		}
+		if err := p.Send(t.Context(), Record{}, nil); !errors.Is(err, ErrClosed) {
+			t.Errorf("Send after Close = %v, want ErrClosed", err)
+		}
+		if err := p.Close(t.Context()); !errors.Is(err, ErrClosed) {
+			t.Errorf("second Close = %v, want ErrClosed", err)
+		}
+	})
+}
+
+func TestAcksNone(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 1)
+		c := f.client()
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a", Acks: AcksNone, NotIdempotent: true})
+		for i := range 5 {
+			res, err := p.SendSync(t.Context(), Record{Value: []byte(strconv.Itoa(i))})
+			if err != nil || res.Offset != -1 {
+				t.Fatalf("SendSync = %+v, %v; want offset -1", res, err)
+			}
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if diff := cmp.Diff(numbered(5), f.values("a", 0)); diff != "" {
+			t.Errorf("log (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestRecreatedTopic(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 1)
+		c := f.client()
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a"})
+		for i := range 3 {
+			if i == 2 {
+				f.createTopic("a", 1)
+			}
+			if _, err := p.SendSync(t.Context(), Record{Value: []byte(strconv.Itoa(i))}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if diff := cmp.Diff([]string{"2"}, f.values("a", 0)); diff != "" {
+			t.Errorf("new topic's log (-want +got):\n%s", diff)
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestSendErrors(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 2)
+		c := f.client()
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a"})
+		defer p.Close(t.Context())
+		tests := []struct {
+			name   string
+			record Record
+			want   error
+		}{
+			{name: "no such partition", record: Record{Partition: 2}, want: ErrNoPartition},
+			{name: "negative partition", record: Record{Partition: -2}, want: ErrNoPartition},
+			{name: "no such topic", record: Record{Topic: "b"}, want: &errcode.Error{Code: errcode.UnknownTopicOrPartition}},
+			{name: "negative time", record: Record{Timestamp: time.UnixMilli(-5)}, want: batch.ErrTimestamp},
+		}
+		for _, tt := range tests {
+			if err := p.Send(t.Context(), tt.record, nil); !errors.Is(err, tt.want) {
+				t.Errorf("%s: Send = %v, want %v", tt.name, err, tt.want)
+			}
+		}
+		if err := p.Flush(t.Context()); err != nil {
+			t.Errorf("Flush of nothing = %v", err)
+		}
+	})
+}
+
+func TestProducerConfig(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		c := f.client()
+		defer c.Close()
+		for _, cfg := range []ProducerConfig{
+			{Acks: AcksNone}, {Acks: AcksLeader}, {Acks: 3, NotIdempotent: true}, {MaxInFlight: 6},
+			{BatchBytes: -1}, {Compression: 5}, {DeliveryTimeout: -1},
+		} {
+			if p, err := c.NewProducer(cfg); err == nil {
+				t.Errorf("NewProducer(%+v) succeeded", cfg)
+				p.Close(t.Context())
+			}
+		}
+	})
+}
+
+// TestSticky checks that records without a key share a batch, and move to
+// another partition with the next one.
+func TestSticky(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 4)
+		c := f.client(func(cfg *Config) { cfg.Rand = rand.NewPCG(1, 1) })
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a"})
+		last := int32(-1)
+		for range 8 {
+			var got []int32
+			for range 10 {
+				err := p.Send(t.Context(), Record{Partition: AnyPartition, Value: []byte("v")}, func(r RecordResult) {
+					got = append(got, r.Partition)
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if len(slices.Compact(got)) != 1 || got[0] == last {
+				t.Errorf("partitions %v after %d, want one other", got, last)
+			}
+			last = got[0]
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

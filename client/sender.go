@@ -1,0 +1,418 @@
+package client
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/log/batch"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+const (
+	// maxNodeInFlight is how many produce requests a node may have to answer at
+	// once. While they are under way, what comes gathers into larger batches.
+	maxNodeInFlight = 5
+
+	// maxRequestBytes is the payload at which a produce request is full.
+	maxRequestBytes = 8 << 20
+)
+
+// identity is the producer's newest id and epoch, and how it gets them. Lanes
+// take it when they need one; those under way keep an older one, since a
+// partition knows nothing of the others.
+type identity struct {
+	now      producerID
+	asking   bool
+	failures int
+	retryAt  time.Time
+	err      error // the server will not give one
+}
+
+// produceRequest is a request being put together for one node.
+type produceRequest struct {
+	node     int32
+	parts    []producePart
+	bytes    int
+	deadline time.Time // the earliest of the batches'
+
+	resp *pb.ProduceResponse
+	link *link
+	call *call
+}
+
+// producePart is a batch as this request sends it.
+type producePart struct {
+	*sending
+	id    TopicID
+	bytes []byte
+}
+
+// sendLoop runs the producer until it is closed: it wakes up for each event and
+// each deadline, and looks at everything that is under way.
+func (p *Producer) sendLoop() {
+	defer close(p.senderEnded)
+	defer p.giveUp()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		img, changed := p.c.meta.watch()
+		now := p.c.cfg.Now()
+		p.takeBack(func(r *produceRequest) bool { return !now.Before(r.deadline) })
+		next := p.step(now, img)
+		timer.Reset(next.Sub(now))
+		select {
+		case <-p.wake:
+		case <-timer.C:
+		case <-changed:
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// step does all that can be done now, and returns when something is due next.
+func (p *Producer) step(now time.Time, img *image) (next time.Time) {
+	p.mu.Lock()
+	sealed := p.tendLocked(now, img)
+	p.mu.Unlock()
+	for _, d := range sealed {
+		p.build(d)
+	}
+
+	p.mu.Lock()
+	requests, wantsID := p.gatherLocked(now, img)
+	ask := wantsID && !p.id.asking && !now.Before(p.id.retryAt)
+	p.id.asking = p.id.asking || ask
+	current := p.id.now
+	next = p.nextLocked(now)
+	p.mu.Unlock()
+
+	if ask {
+		p.askID(current)
+	}
+	for _, r := range requests {
+		p.submit(r)
+	}
+	return next
+}
+
+// tendLocked gives up what is too late or cannot be, and seals what is due.
+func (p *Producer) tendLocked(now time.Time, img *image) (sealed []*delivery) {
+	idErr := p.id.err
+	p.id.err = nil
+	for _, f := range p.active {
+		f.lane.expire(now)
+		t := img.topics[f.lane.topic]
+		if f.open != nil && p.dueLocked(f, t, now) {
+			sealed = append(sealed, p.sealLocked(f))
+			f.lane.expire(now)
+		}
+		switch {
+		case idErr != nil && !p.cfg.NotIdempotent:
+			f.lane.failAll(idErr)
+		case t == nil:
+		case t.err != nil:
+			f.lane.failAll(t.err)
+		case int(f.lane.partition) >= len(t.leaders):
+			f.lane.failAll(ErrNoPartition)
+		default:
+			f.lane.moveTo(t.id)
+		}
+		p.collectLocked(f)
+	}
+	p.active = slices.DeleteFunc(p.active, func(f *feed) bool {
+		f.active = f.open != nil || len(f.lane.queue) > 0 || f.lane.inFlight > 0
+		return !f.active
+	})
+	return sealed
+}
+
+// dueLocked reports whether the open batch should wait no longer. As long as
+// it could not be sent, it may as well grow.
+func (p *Producer) dueLocked(f *feed, t *topic, now time.Time) bool {
+	if !now.Before(f.open.opened.Add(p.cfg.DeliveryTimeout)) {
+		return true
+	}
+	if f.lane.full() {
+		return false
+	}
+	if t != nil && int(f.lane.partition) < len(t.leaders) && p.byNode[t.leaders[f.lane.partition].node] >= maxNodeInFlight {
+		return false
+	}
+	return f.open.urgent || p.flushing > 0 || !now.Before(f.open.opened.Add(p.cfg.Linger))
+}
+
+// gatherLocked puts together the requests to be sent now, at most one a node,
+// and reports whether a new producer id is needed.
+func (p *Producer) gatherLocked(now time.Time, img *image) (requests []*produceRequest, wantsID bool) {
+	byNode := make(map[int32]*produceRequest)
+	for i, f := range p.active {
+		t := img.topics[f.lane.topic]
+		if t == nil || t.err != nil || int(f.lane.partition) >= len(t.leaders) {
+			poke(p.c.meta.refresh)
+			continue
+		}
+		wantsID = f.lane.wantsID(p.id.now) || wantsID
+		node := t.leaders[f.lane.partition].node
+		if _, known := img.nodes[node]; !known {
+			if len(f.lane.queue) > 0 {
+				poke(p.c.meta.refresh)
+			}
+			continue
+		}
+		if p.byNode[node] >= maxNodeInFlight {
+			continue
+		}
+		for {
+			b := f.lane.ready(now, p.id.now)
+			if b == nil {
+				break
+			}
+			r := byNode[node]
+			if r == nil {
+				r = &produceRequest{node: node, deadline: b.deadline}
+				byNode[node] = r
+				requests = append(requests, r)
+				p.byNode[node]++
+			}
+			if len(r.parts) > 0 && r.bytes+len(b.bytes) > maxRequestBytes {
+				// Whoever found no room comes first in the next step.
+				p.active[0], p.active[i] = p.active[i], p.active[0]
+				poke(p.wake)
+				break
+			}
+			f.lane.send(b, t.id)
+			stamp(b)
+			r.parts = append(r.parts, producePart{sending: b, id: t.id, bytes: b.bytes})
+			r.bytes += len(b.bytes)
+			if b.deadline.Before(r.deadline) {
+				r.deadline = b.deadline
+			}
+		}
+	}
+	return requests, wantsID
+}
+
+// stamp writes a batch's numbers into its bytes. Bytes that a connection was
+// given before are not written to again: they are copied.
+func stamp(b *sending) {
+	h, err := batch.ParseHeader(b.bytes)
+	if err != nil {
+		panic(fmt.Sprintf("client: own batch: %v", err))
+	}
+	want := batch.NoProducer
+	if b.numbered {
+		want = batch.Producer{ID: b.pid.id, Epoch: b.pid.epoch, Sequence: b.sequence}
+	}
+	if h.Producer == want {
+		return
+	}
+	if h.Producer != batch.NoProducer {
+		b.bytes = bytes.Clone(b.bytes)
+	}
+	batch.SetProducer(b.bytes, want)
+}
+
+// nextLocked returns when to look again if nothing happens.
+func (p *Producer) nextLocked(now time.Time) time.Time {
+	next := now.Add(maxTimeout)
+	earlier := func(t time.Time) {
+		if t.After(now) && t.Before(next) {
+			next = t
+		}
+	}
+	for _, f := range p.active {
+		if f.open != nil {
+			earlier(f.open.opened.Add(p.cfg.Linger))
+			earlier(f.open.opened.Add(p.cfg.DeliveryTimeout))
+		}
+		if len(f.lane.queue) > 0 {
+			earlier(f.lane.queue[0].deadline)
+			earlier(f.lane.retryAt)
+		}
+	}
+	earlier(p.id.retryAt)
+	return next
+}
+
+// submit sends a request to its node.
+func (p *Producer) submit(r *produceRequest) {
+	req := &pb.ProduceRequest{Acks: p.acks(), TimeoutMs: p.c.serverTimeoutMS()}
+	payload := make([]frame.Part, len(r.parts))
+	r.resp = new(pb.ProduceResponse)
+	r.call = &call{kind: frame.KindProduce, req: req, payload: payload}
+	if p.cfg.Acks != AcksNone {
+		r.call.resp = r.resp
+	}
+	for i := range r.parts {
+		part := &r.parts[i]
+		req.Parts = append(req.Parts, &pb.ProducePart{
+			TopicId:   part.id[:],
+			Partition: part.what.feed.lane.partition,
+			Length:    uint32(len(part.bytes)),
+		})
+		payload[i].Bytes = part.bytes
+	}
+	r.call.done = func(a answer) { p.answered(r, a) }
+	if r.link = p.c.nodeLink(r.node); r.link == nil {
+		r.call.done(answer{err: fmt.Errorf("%w: node %d is gone", ErrConnection, r.node)})
+		return
+	}
+	p.mu.Lock()
+	p.underWay[r] = true
+	p.mu.Unlock()
+	r.link.submit(r.call)
+}
+
+// takeBack ends those of the requests under way that wait for a connection, so
+// that their batches can be given up with a known outcome.
+func (p *Producer) takeBack(which func(*produceRequest) bool) {
+	var waiting []*produceRequest
+	p.mu.Lock()
+	for r := range p.underWay {
+		if which(r) {
+			waiting = append(waiting, r)
+		}
+	}
+	p.mu.Unlock()
+	for _, r := range waiting {
+		if r.link.unqueue(r.call) {
+			p.answered(r, answer{err: r.link.lastError()})
+		}
+	}
+}
+
+// answered settles every batch of a request.
+func (p *Producer) answered(r *produceRequest, a answer) {
+	err, resp := a.err, r.resp
+	if err == nil && p.cfg.Acks != AcksNone && len(resp.Results) != len(r.parts) {
+		err = fmt.Errorf("%w: %d results for %d parts", ErrProtocol, len(resp.Results), len(r.parts))
+	}
+	type moved struct {
+		l   *lane
+		err error
+	}
+	var misled []moved
+	p.mu.Lock()
+	p.byNode[r.node]--
+	delete(p.underWay, r)
+	now := p.c.cfg.Now()
+	for i, part := range r.parts {
+		d := part.what
+		partErr := err
+		if partErr == nil && p.cfg.Acks == AcksNone {
+			d.baseOffset = -1
+		} else if partErr == nil {
+			res := resp.Results[i]
+			d.baseOffset, d.appendTimeMS = res.BaseOffset, res.LogAppendTimeMs
+			partErr = fromServer(res.Error)
+		}
+		o := p.judge(partErr, a.sent, len(r.parts))
+		if o == appended && partErr != nil {
+			d.baseOffset = -1
+		}
+		if o != appended && movesAway(partErr) {
+			misled = append(misled, moved{&d.feed.lane, partErr})
+		}
+		d.feed.lane.settle(part.sending, o, partErr, func(failures int) time.Time { return now.Add(p.c.backoff(failures)) })
+		p.collectLocked(d.feed)
+	}
+	p.mu.Unlock()
+	for _, m := range misled {
+		p.c.misled(m.l.topic, m.l.partition, m.err)
+	}
+	poke(p.wake)
+}
+
+// judge says what the answer to an attempt means. parts is how many batches the
+// request had.
+func (p *Producer) judge(err error, sent bool, parts int) outcome {
+	code, answered := CodeOf(err)
+	switch {
+	case err == nil:
+		return appended
+	case errors.Is(err, frame.ErrTooLarge):
+		if parts > 1 {
+			return postponed // alone, next time
+		}
+		return refused
+	case !answered && !sent:
+		return postponed
+	case !answered && p.cfg.Acks == AcksNone:
+		return abandoned // nobody would notice a second copy
+	case !answered:
+		return unclear
+	case code == errcode.DuplicateSequenceNumber:
+		return appended
+	case code == errcode.OutOfOrderSequenceNumber && !p.cfg.NotIdempotent:
+		return outOfOrder
+	case retriable(err) && mayHaveHappened(err):
+		return unclear
+	case retriable(err):
+		return postponed
+	case mayHaveHappened(err):
+		return abandoned
+	}
+	return refused
+}
+
+// askID asks some node for a producer id, or a higher epoch of the current one.
+func (p *Producer) askID(current producerID) {
+	req, resp := new(pb.InitProducerRequest), new(pb.InitProducerResponse)
+	if current.valid {
+		req.Current = &pb.Producer{Id: current.id, Epoch: int32(current.epoch)}
+	}
+	p.c.anyLink().submit(&call{kind: frame.KindInitProducer, req: req, resp: resp, done: func(a answer) {
+		got := resp.GetProducer()
+		if a.err == nil && (got.GetId() < 0 || got.GetEpoch() < 0 || got.GetEpoch() > 32767 || got == nil) {
+			a.err = fmt.Errorf("%w: producer %v", ErrProtocol, got)
+		}
+		p.gotID(current, got, a.err)
+	}})
+}
+
+// gotID takes the answer to askID.
+func (p *Producer) gotID(current producerID, got *pb.Producer, err error) {
+	p.mu.Lock()
+	id := &p.id
+	id.asking = false
+	switch {
+	case err == nil:
+		id.now = producerID{valid: true, id: got.Id, epoch: int16(got.Epoch)}
+		id.failures, id.retryAt = 0, time.Time{}
+	case !retriable(err) && !current.valid && !errors.Is(err, ErrClosed):
+		id.err = fmt.Errorf("client: no producer id: %w", err)
+		fallthrough
+	default:
+		if !retriable(err) {
+			id.now = producerID{} // ask for another one
+		} else {
+			p.c.links.next.Add(1)
+		}
+		id.failures++
+		id.retryAt = p.c.cfg.Now().Add(p.c.backoff(id.failures))
+	}
+	p.mu.Unlock()
+	poke(p.wake)
+}
+
+// giveUp ends everything that is left when the producer closes.
+func (p *Producer) giveUp() {
+	p.takeBack(func(*produceRequest) bool { return true })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, f := range p.active {
+		if f.open != nil {
+			p.sealLocked(f)
+		}
+		f.lane.failAll(ErrClosed)
+		p.collectLocked(f)
+	}
+	p.active = nil
+}
