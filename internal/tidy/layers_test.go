@@ -1,0 +1,208 @@
+// Package tidy holds tests of the source itself: which package imports which,
+// what the deciding packages stay away from, and what no file may say. It has
+// no code of its own.
+package tidy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/flotilla-log/flotilla"
+
+// layer is one package of this module and the packages of this module that it
+// may import.
+type layer struct {
+	pkg     string
+	imports []string
+}
+
+// layers is the package table of docs/design.md, in its order: an arrow points
+// at an earlier line only. A package that is not listed fails the test. Think
+// hard before adding an arrow.
+var layers = []layer{
+	{"internal/tidy", nil},
+	{"internal/mutants", nil},
+	{"internal/errcode", nil},
+	{"internal/config", nil},
+	{"internal/section", nil},
+	{"internal/vfs", nil},
+	{"internal/netsim", nil},
+	{"internal/history", nil},
+	{"log/batch", nil},
+	{"log/journal", []string{"internal/vfs"}},
+	{"log/segment", []string{"internal/vfs", "log/batch"}},
+	{"log/control", []string{"internal/vfs"}},
+	{"partition", []string{"internal/errcode", "internal/section", "log/batch"}},
+	{"partition/store", []string{
+		"internal/config", "internal/errcode", "internal/section", "internal/vfs", "log/batch", "log/segment", "partition",
+	}},
+	{"replication/transport", []string{"internal/errcode"}},
+	{"replication", []string{
+		"internal/errcode", "internal/section", "internal/vfs", "log/control", "log/journal", "replication/transport",
+	}},
+	{"consumergroup", []string{"internal/errcode", "internal/section"}},
+	{"broker/metadata", []string{"internal/config", "internal/errcode", "internal/section"}},
+	{"broker/coordinator", []string{"consumergroup", "internal/errcode", "internal/section", "log/batch", "replication"}},
+	{"broker", []string{
+		"broker/coordinator", "broker/metadata", "consumergroup", "internal/config", "internal/errcode",
+		"internal/section", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",
+		"partition", "partition/store", "replication", "replication/transport",
+	}},
+	{"wire/pb", nil},
+	{"wire/pb/gen", nil},
+	{"wire/frame", []string{"internal/errcode", "wire/pb"}},
+	{"wire/server", []string{"broker", "internal/errcode", "wire/frame", "wire/pb"}},
+	{"kafka", []string{"broker", "internal/errcode", "log/batch"}},
+	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
+	{"internal/admin", []string{"broker"}},
+	{"internal/node", []string{
+		"broker", "broker/coordinator", "broker/metadata", "consumergroup", "internal/admin", "internal/config",
+		"internal/errcode", "internal/vfs", "kafka", "log/batch", "log/control", "log/journal", "log/segment",
+		"partition", "partition/store", "replication", "replication/transport", "wire/frame", "wire/server",
+	}},
+	{"internal/sim", []string{
+		"client", "internal/config", "internal/errcode", "internal/history", "internal/netsim", "internal/node", "internal/vfs",
+	}},
+	{"bench", []string{"client", "internal/errcode", "internal/history"}},
+	{"cmd/flotilla", []string{
+		"bench", "client", "internal/config", "internal/errcode", "internal/node", "internal/sim", "internal/vfs",
+	}},
+}
+
+// only lists the folders that may import each outside module, with what is
+// below them. A module that is not listed is imported by nobody.
+var only = map[string][]string{
+	"github.com/anishathalye/porcupine": {"internal/history"},
+	"github.com/bufbuild/protocompile":  {"wire/pb/gen"},
+	"github.com/hashicorp/go-hclog":     {"replication"},
+	"github.com/hashicorp/raft":         {"replication"},
+	"github.com/klauspost/compress":     {"log/batch"},
+	"github.com/pierrec/lz4":            {"log/batch"},
+	"github.com/spf13/cobra":            {"cmd"},
+	"github.com/spf13/pflag":            {"cmd"},
+	"github.com/tidwall/wal":            {"log/control"},
+	"github.com/twmb/franz-go":          {"bench", "internal/sim", "kafka"},
+	"golang.org/x/sys":                  {"internal/vfs", "kafka", "wire/server"},
+	"google.golang.org/protobuf":        {"client", "wire"},
+	"gopkg.in/yaml.v3":                  {"internal/config"},
+}
+
+// testOnly lists the outside modules that any test may import, and nothing
+// else may.
+var testOnly = []string{
+	"github.com/anishathalye/porcupine",
+	"github.com/cockroachdb/datadriven",
+	"github.com/google/go-cmp",
+	"github.com/twmb/franz-go",
+	"pgregory.net/rapid",
+}
+
+// forbidden says why pkg may not import imp, or nothing if it may. pkg is a
+// folder of this module; test says that a test file asks.
+func forbidden(pkg, imp string, test bool) string {
+	if ours, ok := strings.CutPrefix(imp, module+"/"); ok {
+		i := slices.IndexFunc(layers, func(l layer) bool { return l.pkg == pkg })
+		switch {
+		case i < 0:
+			return fmt.Sprintf("package %s is in no layer", pkg)
+		case slices.Contains(layers[i].imports, ours):
+			return ""
+		case test && (ours == pkg || strings.HasPrefix(ours, "internal/")):
+			return ""
+		}
+		return fmt.Sprintf("%s may not import %s", pkg, ours)
+	}
+	if first, _, _ := strings.Cut(imp, "/"); !strings.Contains(first, ".") {
+		return "" // the standard library
+	}
+	if test && slices.ContainsFunc(testOnly, func(mod string) bool { return within(imp, mod) }) {
+		return ""
+	}
+	for mod, homes := range only {
+		if !within(imp, mod) {
+			continue
+		}
+		if slices.ContainsFunc(homes, func(home string) bool { return within(pkg, home) }) {
+			return ""
+		}
+		return fmt.Sprintf("%s imports %s, which only %s may", pkg, mod, strings.Join(homes, " and "))
+	}
+	return fmt.Sprintf("%s imports %s, which is in no list", pkg, imp)
+}
+
+// within reports whether the slash-separated name lies in or below folder.
+func within(name, folder string) bool {
+	return name == folder || strings.HasPrefix(name, folder+"/")
+}
+
+func TestLayers(t *testing.T) {
+	t.Parallel()
+	for _, f := range goFiles(t) {
+		if !slices.ContainsFunc(layers, func(l layer) bool { return l.pkg == f.pkg }) {
+			t.Errorf("%s: package %s is in no layer", f.name, f.pkg)
+			continue
+		}
+		for _, imp := range f.imports() {
+			if why := forbidden(f.pkg, imp, f.test()); why != "" {
+				t.Errorf("%s: %s", f.name, why)
+			}
+		}
+	}
+}
+
+// TestLayersPointUp keeps the table itself free of cycles.
+func TestLayersPointUp(t *testing.T) {
+	t.Parallel()
+	above := make(map[string]bool)
+	for _, l := range layers {
+		if above[l.pkg] {
+			t.Errorf("%s stands twice", l.pkg)
+		}
+		for _, imp := range l.imports {
+			if !above[imp] {
+				t.Errorf("%s may import %s, which does not stand above it", l.pkg, imp)
+			}
+		}
+		above[l.pkg] = true
+	}
+}
+
+func TestForbidden(t *testing.T) {
+	t.Parallel()
+	const flotilla = module + "/"
+	tests := []struct {
+		pkg, imp string
+		test     bool
+		allowed  bool
+	}{
+		{pkg: "consumergroup", imp: flotilla + "internal/errcode", allowed: true},
+		{pkg: "consumergroup", imp: flotilla + "broker"},
+		{pkg: "consumergroup", imp: flotilla + "broker", test: true},
+		{pkg: "consumergroup", imp: flotilla + "internal/history", test: true, allowed: true},
+		{pkg: "consumergroup", imp: flotilla + "internal/history"},
+		{pkg: "consumergroup", imp: flotilla + "consumergroup", test: true, allowed: true},
+		{pkg: "client", imp: flotilla + "broker"},
+		{pkg: "bench", imp: flotilla + "broker"},
+		{pkg: "util", imp: flotilla + "internal/errcode"},
+		{pkg: "partition", imp: "slices", allowed: true},
+		{pkg: "log/control", imp: "github.com/tidwall/wal", allowed: true},
+		{pkg: "log/journal", imp: "github.com/tidwall/wal"},
+		{pkg: "log/journal", imp: "github.com/tidwall/wal", test: true},
+		{pkg: "log/batch", imp: "github.com/klauspost/compress/zstd", allowed: true},
+		{pkg: "kafka", imp: "github.com/klauspost/compress/zstd"},
+		{pkg: "log/batch", imp: "github.com/klauspost/compressor"},
+		{pkg: "replication/transport", imp: "github.com/hashicorp/raft", allowed: true},
+		{pkg: "broker", imp: "github.com/hashicorp/raft"},
+		{pkg: "partition", imp: "pgregory.net/rapid", test: true, allowed: true},
+		{pkg: "partition", imp: "pgregory.net/rapid"},
+		{pkg: "partition", imp: "example.com/new"},
+	}
+	for _, tt := range tests {
+		if why := forbidden(tt.pkg, tt.imp, tt.test); (why == "") != tt.allowed {
+			t.Errorf("forbidden(%q, %q, %t) = %q, want allowed %t", tt.pkg, tt.imp, tt.test, why, tt.allowed)
+		}
+	}
+}
