@@ -8,6 +8,12 @@ import (
 	"github.com/flotilla-log/flotilla/partition/store"
 )
 
+// What the answers are made of, for listeners.
+type (
+	TopicID = partition.TopicID
+	Chunk   = store.Chunk
+)
+
 // Node is one node of the cluster, as clients see it.
 type Node struct {
 	ID      int32
@@ -17,7 +23,7 @@ type Node struct {
 // Topic is one topic and who leads its partitions.
 type Topic struct {
 	Name       string
-	ID         partition.TopicID
+	ID         TopicID
 	Partitions []PartitionLeader // by partition index
 }
 
@@ -47,7 +53,7 @@ type TopicSpec struct {
 
 // ProducePart is one record batch for one partition.
 type ProducePart struct {
-	Topic partition.TopicID
+	Topic TopicID
 	Index int32
 	Batch []byte // one foreign record batch; the broker's until the answer: it may set timestamps
 }
@@ -72,7 +78,7 @@ type FetchRequest struct {
 
 // FetchPart asks for one partition's records.
 type FetchPart struct {
-	Topic    partition.TopicID
+	Topic    TopicID
 	Index    int32
 	Offset   int64
 	MaxBytes int
@@ -85,7 +91,7 @@ type FetchResult struct {
 	Err           *errcode.Error
 	HighWatermark int64 // -1 if unknown
 	LogStart      int64 // -1 if unknown
-	Chunks        []*store.Chunk
+	Chunks        []*Chunk
 }
 
 // Bytes returns the bytes of the chunks together.

@@ -45,8 +45,8 @@ type Options struct {
 	Now      func() time.Time
 	Rand     io.Reader
 	Log      *slog.Logger
-	OnFailed func(error)  // told of what this node must stop for, once or more
-	OnPhase  func(string) // told of checkpoints and deletions as they begin, for tests
+	OnFailed func(error)                    // told of what this node must stop for, once or more
+	OnPhase  func(name string, begins bool) // told of checkpoints and deletions
 }
 
 // Broker serves one node. All methods are safe for concurrent use.

@@ -39,8 +39,9 @@ func (b *Broker) checkpointOldest() {
 		return
 	}
 	if s := b.shards[replication.ShardID(id)]; s != nil {
-		b.opt.OnPhase("checkpoint")
+		b.opt.OnPhase("checkpoint", true)
 		b.report("data", s.replica.Checkpoint())
+		b.opt.OnPhase("checkpoint", false)
 	}
 }
 

@@ -163,7 +163,8 @@ func (b *Broker) DeleteTopic(ctx context.Context, id partition.TopicID) error {
 	if t == nil {
 		return errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s", id)
 	}
-	b.opt.OnPhase("topic deletion")
+	b.opt.OnPhase("topic deletion", true)
+	defer b.opt.OnPhase("topic deletion", false)
 	if _, err := b.proposeMeta(ctx, metadata.DeleteTopic{ID: t.ID}); err != nil {
 		return err
 	}

@@ -83,10 +83,12 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	}
 	n := &Node{opt: opt, failed: make(chan error, 1)}
 	start := opt.Now()
+	n.phase("recovery", true)
 	if err := n.open(ctx); err != nil {
 		_ = n.stop(context.Background())
 		return nil, err
 	}
+	n.phase("recovery", false)
 	n.recovered = opt.Now().Sub(start)
 	n.server = server.New(server.Options{
 		Broker: n.broker, Log: opt.Log, Version: opt.Version,

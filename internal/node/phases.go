@@ -5,32 +5,42 @@ import (
 	"github.com/flotilla-log/flotilla/partition/store"
 )
 
-// phase logs that the node goes through something that a crash should meet in
-// tests: growth of the ring, flush, roll, checkpoint, recovery, deletion. It is
-// a debug line, so that the tests wait for the same thing that an operator can
-// see.
-func (n *Node) phase(name string) { n.opt.Log.Debug("phase", "phase", name) }
+// phase logs that the node begins or ends something in which a crash is of
+// interest. It is a debug line, so that crash tests wait for what an operator
+// can see too.
+func (n *Node) phase(name string, begins bool) {
+	state := "end"
+	if begins {
+		state = "begin"
+	}
+	n.opt.Log.Debug("phase", "phase", name, "state", state)
+}
 
 func (n *Node) journalEvent(e journal.Event) {
 	switch e.Kind {
 	case journal.EventGrow:
-		n.phase("ring growth")
-	case journal.EventRecycle:
-		n.phase("ring reuse")
-	case journal.EventTornTail, journal.EventRecovered:
-		n.phase("recovery")
+		n.phase("ring growth", true)
+	case journal.EventGrown:
+		n.phase("ring growth", false)
 	case journal.EventDiskFull:
+		n.phase("ring growth", false)
 		n.opt.Log.Warn("the disk is full; the journal cannot grow", "file", e.File, "err", e.Err)
+	case journal.EventRecycle:
+		n.phase("ring reuse", true)
+	case journal.EventRecycled:
+		n.phase("ring reuse", false)
 	}
 }
 
 func (n *Node) storeEvent(e store.Event) {
 	switch e.Kind {
 	case store.EventFlushStart:
-		n.phase("flush")
+		n.phase("flush", true)
+	case store.EventFlushEnd:
+		n.phase("flush", false)
 	case store.EventRoll:
-		n.phase("segment roll")
+		n.phase("segment roll", true)
 	case store.EventFullDisk:
-		n.opt.Log.Warn("the disk is full; tails stay in memory", "topic_id", e.TopicID, "partition", e.Index)
+		n.opt.Log.Warn("the disk is full; records stay in memory and in the journal", "partition", e.Index)
 	}
 }

@@ -67,9 +67,12 @@ var layers = []layer{
 		"client", "internal/config", "internal/errcode", "internal/history", "internal/netsim", "internal/node", "internal/vfs",
 	}},
 	{"bench", []string{"client", "internal/errcode", "internal/history"}},
+	{"cmd/demo", []string{"client", "log/batch"}},
 	{"cmd/flotilla", []string{
 		"bench", "client", "internal/config", "internal/errcode", "internal/node", "internal/sim", "internal/vfs",
+		"log/batch",
 	}},
+	{"internal/killtest", []string{"client", "internal/errcode", "internal/history"}},
 }
 
 // only lists the folders that may import each outside module, with what is

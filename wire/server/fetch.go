@@ -4,14 +4,13 @@ import (
 	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/errcode"
-	"github.com/flotilla-log/flotilla/internal/vfs"
-	"github.com/flotilla-log/flotilla/partition/store"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
@@ -117,14 +116,14 @@ func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult) 
 			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(r.Bytes()),
 		}
 		for _, c := range r.Chunks {
-			if c.Kind == store.ExtentMemory {
+			if c.File == nil {
 				held += c.Bytes
 				for _, v := range c.Vectors {
 					payload = append(payload, frame.Part{Bytes: v})
 				}
 				continue
 			}
-			payload = append(payload, frame.Part{Source: &fileRange{file: c.File, pos: c.Pos, n: c.Bytes}})
+			payload = append(payload, frame.Part{Source: fileRange{c}})
 		}
 	}
 	release := func() {
@@ -148,23 +147,20 @@ func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult) 
 	}()
 }
 
-// fileRange is a stretch of a segment file on its way to a client.
-type fileRange struct {
-	file   vfs.File
-	pos, n int64
-}
+// fileRange is a chunk of a segment file on its way to a client.
+type fileRange struct{ chunk *broker.Chunk }
 
 // Len implements frame.Source.
-func (f *fileRange) Len() int64 { return f.n }
+func (f fileRange) Len() int64 { return f.chunk.Bytes }
 
 // WriteTo implements frame.Source: by sendfile if it is worth it and can be.
-func (f *fileRange) WriteTo(w io.Writer) (int64, error) {
-	if f.n >= sendfileBytes {
-		if conn, ok := w.(*net.TCPConn); ok {
-			if src, ok := f.file.(vfs.OSFile); ok {
-				return sendFile(conn, src.OSFile(), f.pos, f.n)
-			}
+func (f fileRange) WriteTo(w io.Writer) (int64, error) {
+	if f.chunk.Bytes >= sendfileBytes {
+		conn, isTCP := w.(*net.TCPConn)
+		file, isFile := f.chunk.File.(interface{ OSFile() *os.File }) // the real file system's
+		if isTCP && isFile {
+			return sendFile(conn, file.OSFile(), f.chunk.Pos, f.chunk.Bytes)
 		}
 	}
-	return io.CopyN(w, io.NewSectionReader(f.file, f.pos, f.n), f.n)
+	return io.CopyN(w, io.NewSectionReader(f.chunk.File, f.chunk.Pos, f.chunk.Bytes), f.chunk.Bytes)
 }

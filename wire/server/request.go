@@ -8,7 +8,6 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/errcode"
-	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
@@ -126,11 +125,11 @@ func (q *request) pbError(e *errcode.Error) *pb.Error {
 	return frame.NewError(e.Code, e.Detail)
 }
 
-func topicID(b []byte) (id partition.TopicID, err error) {
+func topicID(b []byte) (id broker.TopicID, err error) {
 	if len(b) != len(id) {
 		return id, errcode.Errorf(errcode.InvalidRequest, "a topic id of %d bytes, want %d", len(b), len(id))
 	}
-	return partition.TopicID(b), nil
+	return broker.TopicID(b), nil
 }
 
 // produce splits the payload into its batches and hands them to the broker.

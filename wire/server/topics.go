@@ -7,7 +7,6 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/errcode"
-	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
 
@@ -69,7 +68,7 @@ func (q *request) metadata(m *pb.MetadataRequest) (proto.Message, error) {
 
 func (q *request) topic(t broker.Topic, err *errcode.Error) *pb.Topic {
 	out := &pb.Topic{Name: t.Name, Error: q.pbError(err)}
-	if t.ID != (partition.TopicID{}) {
+	if t.ID != (broker.TopicID{}) {
 		out.TopicId = t.ID[:]
 	}
 	for _, p := range t.Partitions {
