@@ -78,12 +78,13 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	if at.epoch() < 0 {
 		return nil, nil, errcode.Errorf(errcode.NotLeaderOrFollower, "node %d does not lead partition %d", b.opt.NodeID, part.Index)
 	}
-	if len(part.Batch) > int(at.config.MaxMessageBytes) {
+	most := min(int(at.config.MaxMessageBytes), b.MaxBatchBytes())
+	if len(part.Batch) > most {
 		return nil, nil, errcode.Errorf(errcode.MessageTooLarge,
-			"a batch of %d bytes; the topic takes %d (max.message.bytes)", len(part.Batch), at.config.MaxMessageBytes)
+			"a batch of %d bytes; the topic takes %d (max.message.bytes)", len(part.Batch), most)
 	}
 	sum, err := batch.Validate(part.Batch, batch.Limits{
-		MaxBatchBytes:        int(at.config.MaxMessageBytes),
+		MaxBatchBytes:        most,
 		MaxDecompressedBytes: maxDecompressedBytes,
 	})
 	if err != nil {

@@ -107,7 +107,8 @@ func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 	if err := metadata.CheckConfigs(c.Configs); err != nil {
 		return c, err
 	}
-	if most := b.MaxBatchBytes(); int(partitionConfig(c.Configs).MaxMessageBytes) > most {
+	_, asked := spec.Configs[metadata.ConfigMaxMessageBytes] // the default is as much as fits
+	if most := b.MaxBatchBytes(); asked && int(partitionConfig(c.Configs).MaxMessageBytes) > most {
 		return c, errcode.Errorf(errcode.InvalidConfig,
 			"max.message.bytes is above %d, what a quarter of a journal file holds (journal.file.bytes)", most)
 	}
