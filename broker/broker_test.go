@@ -511,6 +511,20 @@ func TestDiskErrorStops(t *testing.T) {
 	})
 }
 
+// TestIdleShardsDoNotHoldTheRing writes several times what the journal holds to
+// one shard, while the last entries of the others stay the oldest.
+func TestIdleShardsDoNotHoldTheRing(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		topic := r.create("t", 1, nil)
+		for i := range 300 {
+			res := r.produce(topic, 0, records(t, batch.NoProducer, string(bytes.Repeat([]byte{'b'}, 30_000))))
+			if res.Err != nil || res.BaseOffset != int64(i) {
+				t.Fatalf("batch %d: %+v", i, res)
+			}
+		}
+	})
+}
+
 func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)

@@ -1,31 +1,40 @@
 package broker
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
+	"github.com/flotilla-log/flotilla/log/journal"
 	"github.com/flotilla-log/flotilla/replication"
 )
 
-// metadataEntries is how many entries the metadata shard's log may hold before
-// a checkpoint of it is due.
-const metadataEntries = 1000
+const (
+	// metadataEntries is how many entries the metadata shard's log may hold
+	// before a checkpoint of it is due.
+	metadataEntries = 1000
 
-// checkpointEvery bounds how long an idle shard's log waits for a checkpoint.
-const checkpointEvery = time.Minute
+	// checkpointRetry is when to look again while somebody waits for room in the
+	// journal and no checkpoint could make any.
+	checkpointRetry = 50 * time.Millisecond
+)
 
 // runCheckpoints takes checkpoints for as long as the broker runs, one after
 // the other: whenever an eighth of the journal was written, of the shard whose
 // entries are oldest, so that its files can be used again.
 func (b *Broker) runCheckpoints() {
-	tick := time.NewTicker(checkpointEvery)
-	defer tick.Stop()
+	retry := time.NewTimer(checkpointRetry)
+	retry.Stop()
 	for {
 		select {
 		case <-b.opt.Journal.Pressure():
-			b.checkpointOldest()
-		case <-tick.C:
+		case <-retry.C:
 		case <-b.stopping.Done():
 			return
+		}
+		b.relieve()
+		if b.opt.Journal.Usage().Waiting > 0 {
+			retry.Reset(checkpointRetry)
 		}
 		if b.meta.Applied()-b.meta.Checkpointed() >= metadataEntries {
 			b.report("metadata", b.meta.Checkpoint())
@@ -33,15 +42,24 @@ func (b *Broker) runCheckpoints() {
 	}
 }
 
-func (b *Broker) checkpointOldest() {
-	id, _, ok := b.opt.Journal.Oldest()
-	if !ok {
-		return
-	}
-	if s := b.shards[replication.ShardID(id)]; s != nil {
+// relieve takes a checkpoint of the shard with the oldest entries, of which
+// there is one to take, and goes on with the next while somebody waits for
+// room. A shard that was written to no more since its checkpoint keeps its last
+// entry in the journal, and is passed over: that one is copied forward (R7).
+func (b *Broker) relieve() {
+	infos := b.opt.Journal.Shards()
+	slices.SortFunc(infos, func(x, y journal.ShardInfo) int { return cmp.Compare(x.OldestLSN, y.OldestLSN) })
+	for _, info := range infos {
+		s := b.shards[replication.ShardID(info.ID)]
+		if s == nil || s.replica.Applied() == s.replica.Checkpointed() {
+			continue
+		}
 		b.opt.OnPhase("checkpoint", true)
 		b.report("data", s.replica.Checkpoint())
 		b.opt.OnPhase("checkpoint", false)
+		if b.opt.Journal.Usage().Waiting == 0 || b.stopping.Err() != nil {
+			return
+		}
 	}
 }
 
