@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -521,6 +522,38 @@ func TestIdleShardsDoNotHoldTheRing(t *testing.T) {
 			if res.Err != nil || res.BaseOffset != int64(i) {
 				t.Fatalf("batch %d: %+v", i, res)
 			}
+		}
+	})
+}
+
+// TestProduceWaitsForMemory stalls the flusher: produce is admitted up to the
+// budget of the tails, then waits, then fails and says that nothing was
+// appended; when the disk is back so is produce.
+func TestProduceWaitsForMemory(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		topic := r.create("t", 1, nil)
+		r.fs.SetInjector(func(op vfs.Op) vfs.Fault {
+			if op.Kind == vfs.OpWriteAt && strings.HasPrefix(op.Path, "partitions/") {
+				return vfs.Fault{Delay: time.Hour}
+			}
+			return vfs.Fault{}
+		})
+		appended := 0
+		var last ProduceResult
+		for range 1000 {
+			last = r.produceParts(5*time.Second, ProducePart{Topic: topic.ID, Batch: records(t, batch.NoProducer, string(make([]byte, 20_000)))})[0]
+			if last.Err != nil {
+				break
+			}
+			appended++
+		}
+		if errcode.Of(asError(last.Err)) != errcode.RequestTimedOut || appended == 0 {
+			t.Fatalf("%d appended, then %v; want REQUEST_TIMED_OUT after some", appended, last.Err)
+		}
+		r.fs.SetInjector(nil)
+		time.Sleep(2 * time.Hour)
+		if res := r.produce(topic, 0, records(t, batch.NoProducer, "again")); res.Err != nil {
+			t.Errorf("after the stall: %v", res.Err)
 		}
 	})
 }

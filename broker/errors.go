@@ -34,6 +34,7 @@ var codes = []struct {
 	{store.ErrUnknownPartition, errcode.UnknownTopicOrPartition},
 	{store.ErrCorrupt, errcode.KafkaStorageError},
 	{store.ErrFailed, errcode.KafkaStorageError},
+	{store.ErrClosed, errcode.NotLeaderOrFollower},
 }
 
 // CodeOf returns err as clients see it. An error that is in no table is a bug,

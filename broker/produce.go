@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -39,7 +40,21 @@ type pendingPart struct {
 // A part that is not answered in time by its shard fails with
 // REQUEST_TIMED_OUT: its batch may have been appended or may still be, unless
 // the detail says that it was not.
+//
+// Produce itself waits, at most for timeout, while the tails of the node's
+// partitions are above their memory budget: who calls it for a connection reads
+// no more from it meanwhile, and TCP tells the sender.
 func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([]ProduceResult)) {
+	began := b.opt.Now()
+	if err := b.admit(parts, timeout); err != nil {
+		results := make([]ProduceResult, len(parts))
+		for i := range results {
+			results[i] = failed(err)
+		}
+		done(results)
+		return
+	}
+	timeout -= b.opt.Now().Sub(began)
 	p := &produce{
 		done:    done,
 		results: make([]ProduceResult, len(parts)),
@@ -67,6 +82,26 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 		}
 	}
 	p.release()
+}
+
+// admit waits until the tails have room for the batches.
+func (b *Broker) admit(parts []ProducePart, timeout time.Duration) *errcode.Error {
+	bytes := int64(0)
+	for i := range parts {
+		bytes += int64(len(parts[i].Batch))
+	}
+	ctx, cancel := context.WithTimeout(b.stopping, timeout)
+	defer cancel()
+	err := b.opt.Store.Admit(ctx, bytes)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && b.stopping.Err() == nil:
+		return errcode.Errorf(errcode.RequestTimedOut, "no room in memory in time; nothing was appended")
+	case ctx.Err() != nil:
+		return errcode.Errorf(errcode.NotLeaderOrFollower, "the node is stopping; nothing was appended")
+	}
+	return CodeOf(err)
 }
 
 // prepare checks one part and makes its proposal.

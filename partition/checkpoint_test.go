@@ -124,6 +124,35 @@ func TestRequeue(t *testing.T) {
 	}
 }
 
+// A capture stays what it was when later entries add to, prune and replace what
+// it refers to.
+func TestCaptureIsFrozen(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.apply(create("a", 0, 1), produce(1, testBatch{id: 1, count: 1}))
+	m.term++
+	m.apply(produce(1, testBatch{id: 1, seq: 1, count: 1}))
+	steps := []func(){
+		func() { m.apply(produce(1, testBatch{id: 1, seq: 2, count: 1})) },
+		func() { m.apply(advance(1, 3)) },
+		func() { m.term++; m.apply(produce(1, testBatch{id: 1, seq: 3, count: 1})) },
+		func() { m.term++; m.apply(produce(1, testBatch{id: 1, seq: 4, count: 1})) },
+		func() { m.apply(remove("a", 0, 2)) },
+	}
+	var captures []*Capture
+	var want [][]byte
+	for _, step := range steps {
+		c := m.s.Capture()
+		captures, want = append(captures, c), append(want, delta(t, c))
+		step()
+	}
+	for i, c := range captures {
+		if got := delta(t, c); !bytes.Equal(got, want[i]) {
+			t.Errorf("capture %d changed:\nnow %x\nwas %x", i, got, want[i])
+		}
+	}
+}
+
 // WriteDelta reads nothing that Apply writes. The race detector says so.
 func TestWriteBesideApply(t *testing.T) {
 	t.Parallel()

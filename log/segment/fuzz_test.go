@@ -1,14 +1,18 @@
 package segment
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/flotilla-log/flotilla/log/batch"
 )
 
 // FuzzOpen opens any bytes as data and index, cut to any end. Whatever they
-// are,
+// are, and also with every checksum made right, as nobody but an enemy would,
 //   - Open, reads and Verify do not panic and end,
 //   - what Open could not take as intact it says,
 //   - what is left takes appends and is read back by the next Open.
@@ -26,16 +30,22 @@ func FuzzOpen(f *testing.F) {
 	fx.append(10, 20, 5000)
 	fx.append(30)
 	own, ownIndex := read(f, fx.mem, fx.seg.Name()), read(f, fx.mem, fx.seg.indexName())
-	f.Add(data, index, int64(1007))
-	f.Add(own, ownIndex, int64(7))
-	f.Add(own, ownIndex, int64(3))
-	f.Add(own, []byte(nil), int64(7))
-	f.Add(own[:len(own)-3], ownIndex, int64(7))
-	f.Add(own[:HeaderBytes], ownIndex[:indexHeaderBytes], int64(0))
-	f.Add([]byte(nil), []byte(nil), int64(0))
+	f.Add(data, index, int64(1007), false)
+	f.Add(own, ownIndex, int64(7), false)
+	f.Add(own, ownIndex, int64(3), false)
+	f.Add(own, ownIndex, int64(7), true)
+	f.Add(own, []byte(nil), int64(7), false)
+	f.Add(own[:len(own)-3], ownIndex, int64(7), false)
+	f.Add(own[:HeaderBytes], ownIndex[:indexHeaderBytes], int64(0), false)
+	f.Add([]byte(nil), []byte(nil), int64(0), false)
 
-	f.Fuzz(func(t *testing.T, data, index []byte, end int64) {
+	f.Fuzz(func(t *testing.T, data, index []byte, end int64, forge bool) {
 		end = max(end, 1)
+		if forge {
+			data, index = bytes.Clone(data), bytes.Clone(index)
+			forgeData(data)
+			forgeIndex(data, index)
+		}
 		mem := place(t, data, index)
 		s, err := reopen(mem, 0, end)
 		if err != nil {
@@ -82,6 +92,39 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
+// forgeData makes the checksums of a data file right, as far as it has batches.
+func forgeData(b []byte) {
+	if len(b) < HeaderBytes {
+		return
+	}
+	binary.LittleEndian.PutUint32(b[headerCRCAt:], checksum(0, b[:headerCRCAt]))
+	for b = b[HeaderBytes:]; len(b) >= batch.HeaderBytes; {
+		n := 12 + int(int32(binary.BigEndian.Uint32(b[8:])))
+		if n < batch.HeaderBytes || n > len(b) {
+			return
+		}
+		binary.BigEndian.PutUint32(b[17:], checksum(0, b[21:n]))
+		b = b[n:]
+	}
+}
+
+// forgeIndex does the same for an index file, and binds it to the data file.
+func forgeIndex(data, b []byte) {
+	h, err := parseHeader(data)
+	if err != nil || len(b) < indexHeaderBytes {
+		return
+	}
+	copy(b, appendIndexHeader(nil, h))
+	for b = b[indexHeaderBytes:]; len(b) >= blockBytes; {
+		n := blockBytes + int(binary.LittleEndian.Uint16(b[4:]))*entryBytes
+		if n > len(b) {
+			return
+		}
+		binary.LittleEndian.PutUint32(b, checksum(0, b[4:n]))
+		b = b[n:]
+	}
+}
+
 // FuzzParseBlock: a block that decodes re-encodes to the same bytes, and no
 // one-bit change survives.
 func FuzzParseBlock(f *testing.F) {
@@ -104,6 +147,7 @@ func FuzzParseBlock(f *testing.F) {
 		if copy(got[36:40], in[36:40]); string(got[4:]) != string(in[4:n]) {
 			t.Fatalf("re-encoded %x, want %x", got, in[:n])
 		}
+		in = bytes.Clone(in)
 		i := int(bit) % (8 * n)
 		in[i/8] ^= 1 << (i % 8)
 		if _, _, err := parseBlock(in); err == nil && i/8 != 4 && i/8 != 5 {

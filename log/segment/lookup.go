@@ -84,7 +84,7 @@ func (s *Segment) openError(offset int64, err error) error {
 }
 
 func (s *Segment) find(h *handle, st state, hint hint, offset, maxBytes int64) (Range, error) {
-	at := walkPoint{offset: hint.offset, pos: hint.pos}
+	at := walkPoint(hint)
 	if hint.pos == 0 || hint.offset != offset {
 		p, err := s.floor(st, func(e entry) bool { return s.hdr.Base+int64(e.rel) <= offset })
 		if err != nil {

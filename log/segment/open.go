@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"syscall"
 
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
@@ -34,7 +35,8 @@ type OpenOptions struct {
 // alone. Otherwise the index is read; the batches after its last block that
 // lies below End are read and checked by CRC, and the index is continued, or
 // written anew if it is missing or damaged. What lies above End is cut off,
-// data and index. Nothing is synced.
+// data and index. Nothing is synced. On a full disk, an index that would have
+// to grow stays as it is, and the segment takes no appends.
 //
 // If a batch below End is damaged or missing, Open changes nothing and returns
 // a segment that ends before it; Damage tells. A damaged header is an error
@@ -159,12 +161,8 @@ func (s *Segment) recover(h *handle, raw []byte, size int64, opt OpenOptions) er
 	s.st, s.index, s.sealed = to, after, sealed && len(blocks) == 0
 	var damage *CorruptError
 	if errors.As(err, &damage) {
-		s.damage, s.sealed = damage, true
-		// The index file stays behind the marks, which alone serve now.
-		s.index.size = 0
-		for i := range s.index.marks {
-			s.index.marks[i].indexPos = 0
-		}
+		s.damage = damage
+		s.readByMarks()
 		return nil
 	}
 	if err != nil {
@@ -178,7 +176,22 @@ func (s *Segment) recover(h *handle, raw []byte, size int64, opt OpenOptions) er
 	if indexErr == nil && len(blocks) == 0 && x.size == int64(len(raw)) {
 		return nil
 	}
-	return s.rewriteIndex(indexErr != nil, x.size, blocks)
+	err = s.rewriteIndex(indexErr != nil, x.size, blocks)
+	if errors.Is(err, syscall.ENOSPC) {
+		s.readByMarks()
+		return nil
+	}
+	return err
+}
+
+// readByMarks makes a segment whose index file cannot be brought to its end
+// read-only: look-ups start at the marks.
+func (s *Segment) readByMarks() {
+	s.sealed = true
+	s.index.size = 0
+	for i := range s.index.marks {
+		s.index.marks[i].indexPos = 0
+	}
 }
 
 // rewriteIndex cuts the index file to size, or makes a new one, and appends

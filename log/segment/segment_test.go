@@ -236,6 +236,9 @@ func TestOpenCuts(t *testing.T) {
 				t.Fatalf("end %d: End %d, sealed %t", end, s.End(), s.Sealed())
 			}
 			check(t, s, fx.all[:i])
+			if n := len(read(t, mem, s.Name())); int64(n) != s.Bytes() {
+				t.Fatalf("end %d: %d bytes left in the file, want %d", end, n, s.Bytes())
+			}
 			if s.Sealed() {
 				continue
 			}

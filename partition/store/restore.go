@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"syscall"
 
 	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/log/segment"
@@ -108,7 +109,7 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 		// Only the last one is written on. A footer that was lost, with the
 		// index that it ended, spares the next restart a walk.
 		if i+1 < len(bases) && !seg.Sealed() {
-			if err := seg.Seal(); err != nil {
+			if err := seg.Seal(); err != nil && !errors.Is(err, syscall.ENOSPC) {
 				return nil, err
 			}
 			p.unsynced = append(p.unsynced, seg)

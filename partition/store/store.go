@@ -83,7 +83,7 @@ type Options struct {
 	TailMaxAge     time.Duration // so is one whose first batch is this old; default 10 s
 	MemoryBytes    int64         // budget of all tails, see Admit; default 512 MiB
 	SegmentBytes   int64         // default of Config.SegmentBytes; default 256 MiB
-	IdleFiles      int           // files kept open without use; default 1024
+	IdleFiles      int           // files kept open beside those read or not yet synced; default 1024
 	Flushers       int           // goroutines that flush; default 2
 	SyncWorkers    int           // syncs under way at once in FlushTo; default 4
 	FullDiskRetry  time.Duration // pause after a write met a full disk; default 1 s
