@@ -312,27 +312,26 @@ func (w *model) verify(c *Mem, how Unsynced) error {
 	return nil
 }
 
-// readPlus reads a file, and checks that it would grow by zeros and has its
-// place on the disk.
+// readPlus reads a file, and then checks that it has its place on the disk and
+// grows by zeros.
 func readPlus(c *Mem, name string) ([]byte, error) {
 	data, err := ReadFile(c, name)
 	if err != nil {
 		return nil, err
 	}
-	k := c.KillClone() // so that c stays as it is
-	f, err := k.Open(name)
+	f, err := c.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	if err := f.Truncate(modelBytes); err != nil {
 		return nil, err
 	}
-	grown, err := ReadFile(k, name)
+	grown, err := ReadFile(c, name)
 	if err == nil && len(bytes.Trim(grown[len(data):], "\x00")) > 0 {
 		err = fmt.Errorf("%s grows by more than zeros", name)
 	}
-	for i := range f.(*memFile).n.data.pages {
-		if !f.(*memFile).n.data.space.has(i) {
+	for i, pg := range f.(*memFile).n.data.pages {
+		if pg.cur != nil && !f.(*memFile).n.data.space.has(i) {
 			err = fmt.Errorf("%s: page %d takes no space", name, i)
 		}
 	}
@@ -343,7 +342,7 @@ func readPlus(c *Mem, name string) ([]byte, error) {
 // on a naive model, and cuts the power now and then.
 func TestCrashModel(t *testing.T) {
 	t.Parallel()
-	for range 25 {
+	for range 15 {
 		seed := rand.Uint64()
 		w := &model{m: NewMem(seed), rng: rand.New(rand.NewPCG(seed, 1)), saved: make(modelNames)}
 		for _, dir := range modelDirs {

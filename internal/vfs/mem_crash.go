@@ -184,9 +184,9 @@ func (cr crash) block(n *node, i int64, pg *page) *block {
 	}
 	switch {
 	case kept == loose: // or the page is durable as it is
-		return share(pg.cur)
+		return pg.cur
 	case kept == 0:
-		return share(pg.old)
+		return pg.old
 	}
 	return mix(pg.old, pg.cur, kept)
 }

@@ -183,6 +183,7 @@ func TestSlowSync(t *testing.T) {
 		if got := contentOf(t, lose(m), "/x"); got != "" {
 			t.Errorf("during the sync %q is durable", got)
 		}
+		killed := m.KillClone()
 		check(t, write(f, "AFT"))
 		go func() {
 			err := f.Sync()
@@ -192,7 +193,6 @@ func TestSlowSync(t *testing.T) {
 			done <- err
 		}()
 		synctest.Wait()
-		killed := m.KillClone()
 		check(t, <-done)
 		check(t, <-done)
 		if got := contentOf(t, lose(m), "/x"); got != "AFTore" {
@@ -204,7 +204,7 @@ func TestSlowSync(t *testing.T) {
 		g, err := killed.Open("/x")
 		check(t, err)
 		check(t, g.Sync())
-		if got := contentOf(t, lose(killed), "/x"); got != "AFTore" {
+		if got := contentOf(t, lose(killed), "/x"); got != "before" {
 			t.Errorf("killed during the sync, and synced anew: %q", got)
 		}
 
@@ -391,6 +391,13 @@ func TestCapacity(t *testing.T) {
 	wantErr(t, "space of a removed file that is open", g.Preallocate(4*pageBytes), syscall.ENOSPC)
 	check(t, f.Close())
 	check(t, g.Preallocate(5*pageBytes))
+	check(t, g.Close())
+	check(t, m.Rename("/y", "/w"))
+	if free, err := m.Free("/"); free != 100 || err != nil {
+		t.Errorf("Free = %d, %v after a rename", free, err)
+	}
+	g, err = m.Open("/w")
+	check(t, err)
 	m.SetCapacity(0)
 	wantErr(t, "WriteAt", write(create(t, m, "/z", ""), "x"), syscall.ENOSPC)
 	m.SetCapacity(-1)
@@ -422,25 +429,29 @@ func TestSparse(t *testing.T) {
 // TestClonesAreSeparate: a clone and its original share bytes, not changes.
 func TestClonesAreSeparate(t *testing.T) {
 	t.Parallel()
-	m := NewMem(1)
-	f := create(t, m, "/x", "original")
-	a := m.KillClone() // first, so that nothing is shared yet
-	b := m.CrashClone(CrashOptions{Unsynced: Keep})
-	check(t, write(f, "ORIGINAL"))
-	for _, c := range []*Mem{a, b} {
-		g, err := c.Open("/x")
-		check(t, err)
-		if got := contentOf(t, c, "/x"); got != "original" {
-			t.Errorf("the clone reads %q", got)
-		}
-		check(t, write(g, "cl"))
-		check(t, c.Remove("/x"))
-	}
-	if got := contentOf(t, m, "/x"); got != "ORIGINAL" {
-		t.Errorf("the original reads %q", got)
-	}
-	if m.Stats().Ops[OpRemove] != 0 || a.Stats().Ops[OpRemove] != 1 {
-		t.Error("clones count operations together")
+	for name, clone := range map[string]func(*Mem) *Mem{
+		"crash": func(m *Mem) *Mem { return m.CrashClone(CrashOptions{Unsynced: Keep}) },
+		"kill":  (*Mem).KillClone,
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := NewMem(1)
+			f := create(t, m, "/x", "original")
+			c := clone(m)
+			check(t, write(f, "ORIGINAL"))
+			if got := contentOf(t, c, "/x"); got != "original" {
+				t.Errorf("the clone reads %q", got)
+			}
+			g, err := c.Open("/x")
+			check(t, err)
+			check(t, write(g, "cl"))
+			check(t, c.Remove("/x"))
+			if got := contentOf(t, m, "/x"); got != "ORIGINAL" {
+				t.Errorf("the original reads %q", got)
+			}
+			if m.Stats().Ops[OpRemove] != 0 || c.Stats().Ops[OpRemove] != 1 {
+				t.Error("clone and original count operations together")
+			}
+		})
 	}
 }
 
@@ -567,7 +578,7 @@ func TestMemConcurrent(t *testing.T) {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(i), 0))
 			p := make([]byte, 3000)
-			for range 200 {
+			for range 100 {
 				off := rng.Int64N(50_000)
 				_, _ = f.WriteAt(p, off)
 				_, _ = f.ReadAt(p, off)

@@ -2,6 +2,9 @@ package journal
 
 import "errors"
 
+// copyStepBytes are copied forward along with one commit.
+const copyStepBytes = 256 << 10
+
 // copyRef is an entry of the oldest file, as it was when copying began.
 type copyRef struct {
 	s     *Shard
@@ -13,10 +16,8 @@ type copyRef struct {
 // (R7): no file is prepared and none can be, and the one being written is half
 // full. Until then a checkpoint may yet free the oldest file.
 func (j *Journal) copyAhead() error {
-	w := &j.w
 	j.mu.Lock()
-	due := j.at == len(j.files)-1 && j.at > 0 && j.files[0].live > 0 && j.planLocked() == planNothing &&
-		w.file.end > (headerBytes+j.opt.FileBytes)/2
+	due := j.at == len(j.files)-1 && j.at > 0 && j.files[0].live > 0 && j.halfFullLocked() && j.planLocked() == planNothing
 	j.mu.Unlock()
 	if !due {
 		return nil

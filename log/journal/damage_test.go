@@ -112,6 +112,11 @@ func TestFlipEveryByte(t *testing.T) {
 			wantLog(t, j.Shard(ShardID(id), 1), want[id])
 		}
 		mustClose(t, j)
+		if off < headerBytes {
+			if b := image(t, mem, name); !bytes.Equal(b[:blockBytes], b[blockBytes:headerBytes]) {
+				t.Fatalf("flip at %d: the headers still differ", off)
+			}
+		}
 	}
 	if corrupt == 0 {
 		t.Error("no flip was found")
@@ -160,8 +165,69 @@ func TestFlipUnproven(t *testing.T) {
 	})
 }
 
-// TestCutEveryByte leaves only the first bytes of a file, as zeros or as bytes
-// of its old use behind them. What opens is a prefix of what was written, in
+// TestCloseProves: a closed journal is proven synced to its last entry, also
+// after a power cut: nothing is left to mend, and damage there is corruption.
+func TestCloseProves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem(1)
+		j, want := twoShards(t, mem)
+		last := j.files[0].end - recordHeaderBytes - 1
+		mustClose(t, j)
+		mem = mem.CrashClone(vfs.CrashOptions{Unsynced: vfs.Lose})
+		j = mustOpen(t, mem, small())
+		if r := j.Recovery(); r.RewrittenBytes != 0 || r.Torn {
+			t.Errorf("a closed journal was mended: %+v", r)
+		}
+		wantLog(t, j.Shard(1, 1), want[1])
+		mustClose(t, j)
+		if err := mem.Corrupt(path.Join(testDir, fileName(0)), last, func(b []byte) { b[0]++ }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(mem, testDir, small()); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("damage to the last entry of a closed journal: Open = %v", err)
+		}
+	})
+}
+
+// TestUnsyncedMark: the mark that an idle journal leaves is not synced, and no
+// later record may say that it is: a power cut can take the mark and leave the
+// record.
+func TestUnsyncedMark(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewMem(1)
+		j, want := twoShards(t, mem)
+		killed := mem.KillClone()
+		mustClose(t, j)
+
+		j = mustOpen(t, killed, small())
+		var cuts []*vfs.Mem
+		killed.OnOp(func(op vfs.Op, phase vfs.Phase) {
+			for seed := range uint64(64) {
+				cuts = append(cuts, killed.CrashClone(vfs.CrashOptions{Unsynced: vfs.Coin, Seed: seed}))
+			}
+		})
+		more := records(6, 3, 1000)
+		if err := j.Shard(1, 1).Append(more); err != nil {
+			t.Fatal(err)
+		}
+		killed.OnOp(nil)
+		mustClose(t, j)
+		for i, mem := range cuts {
+			j := mustOpen(t, mem, small())
+			got, err := contents(j.Shard(1, 1))
+			if err != nil || len(got) < 5 {
+				t.Fatalf("cut %d: %v, %v", i, indexes(got), err)
+			}
+			wantLog(t, j.Shard(1, 1), append(want[1][:5:5], more[:len(got)-5]...))
+			mustClose(t, j)
+		}
+	})
+}
+
+// TestCutEveryByte leaves only the first bytes of a file, with zeros or other
+// bytes behind them. What opens is a prefix of what was written, in
 // both logs; a shorter file never opens.
 func TestCutEveryByte(t *testing.T) {
 	t.Parallel()
@@ -177,13 +243,19 @@ func TestCutEveryByte(t *testing.T) {
 		mustClose(t, j)
 	})
 	name := fileName(0)
+	whole := d.mem(t)
 	for cut := int64(headerBytes); cut <= end; cut++ {
 		for _, fill := range []byte{0, 0xa5} {
-			b := append([]byte(nil), d[name]...)
-			for i := cut; i < int64(len(b)); i++ {
-				b[i] = fill
+			mem := whole.KillClone()
+			if err := mem.Corrupt(path.Join(testDir, name), cut, func(b []byte) {
+				for i := range b[:end-cut+recordHeaderBytes] {
+					b[i] = fill
+				}
+			}); err != nil {
+				t.Fatal(err)
 			}
-			j := mustOpen(t, disk{name: b, fileName(1): d[fileName(1)]}.mem(t), small())
+			b := image(t, mem, path.Join(testDir, name))
+			j := mustOpen(t, mem, small())
 			total := 0
 			for id := range want {
 				got, err := contents(j.Shard(ShardID(id), 1))
@@ -193,7 +265,8 @@ func TestCutEveryByte(t *testing.T) {
 				total += len(got)
 				wantLog(t, j.Shard(ShardID(id), 1), want[id][:len(got)])
 			}
-			if whole := cut >= end-recordHeaderBytes; whole != (total == 10) {
+			mark := end - recordHeaderBytes // padding may be zeros already
+			if whole := bytes.Equal(b[:mark], d[name][:mark]); whole != (total == 10) {
 				t.Fatalf("cut at %d of %d: %d records", cut, end, total)
 			}
 			mustClose(t, j)

@@ -98,8 +98,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
-	"slices"
 	"sync"
 	"time"
 
@@ -219,11 +217,12 @@ func (o *Options) setDefaults() error {
 // Journal is an open journal. Its methods are safe for concurrent use. The
 // caller holds a lock on the directory; two journals on one destroy it.
 type Journal struct {
-	fs       vfs.FS
-	dir      string
-	opt      Options
-	maxFiles int
-	recovery Recovery
+	fs           vfs.FS
+	dir          string
+	opt          Options
+	maxFiles     int // the ring's bound
+	maxRecovered int // a bound that has room for all that recovery brought back
+	recovery     Recovery
 
 	wake     chan struct{} // 1-buffered: the queue is not empty, or closing
 	prepare  chan struct{} // 1-buffered: plan may have something to do
@@ -261,6 +260,9 @@ type Journal struct {
 
 // Open opens the journal in dir, and makes it, of two files, if there is none.
 // All recovery (R8) is done when it returns: what Shards then lists is durable.
+// Entries that were compacted can be back. Compact each shard up to its
+// checkpoint, and Drop what no replica owns, before anything is appended: until
+// then their space counts as taken.
 //
 // Damage below what was synced is a *CorruptError and a newer format an
 // ErrVersion; both leave the disk as it was.
@@ -288,6 +290,9 @@ func Open(fs vfs.FS, dir string, opt Options) (*Journal, error) {
 		return nil, err
 	}
 	j.maxFiles = max(int(opt.MaxBytes/j.opt.FileBytes), len(j.files))
+	for j.maxRecovered = len(j.files) + 1; j.limitOf(j.maxRecovered) < j.space.live; {
+		j.maxRecovered++
+	}
 	j.w.start(j)
 	j.wg.Go(j.runPreparer)
 	go j.runWriter()
@@ -337,81 +342,6 @@ func (j *Journal) Recovery() Recovery { return j.recovery }
 // when a reservation begins to wait: the time to checkpoint the oldest shard.
 // Signals that nobody takes are merged.
 func (j *Journal) Pressure() <-chan struct{} { return j.pressure }
-
-// Usage are a journal's plain numbers. Counters count from Open.
-type Usage struct {
-	Files, MaxFiles int
-	RingBytes       int64 // of all files, headers included
-	LiveBytes       int64 // records still needed
-	ReservedBytes   int64 // reserved and not yet appended
-	LimitBytes      int64 // what live, queued and reserved bytes may reach now
-	Waiting         int   // reservations that wait for space
-
-	NextLSN, SyncedLSN uint64
-
-	Commits, Records, Syncs   uint64
-	WrittenBytes, CopiedBytes int64
-	LastCommitBytes           int64
-	LastCommit                time.Duration
-	CommitStarted             time.Time // of the commit that runs now; zero if none does
-}
-
-// Usage returns the numbers of this moment.
-func (j *Journal) Usage() Usage {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	u := j.stats
-	u.Files, u.MaxFiles = len(j.files), j.maxFiles
-	u.RingBytes = int64(len(j.files)) * j.opt.FileBytes
-	u.LiveBytes, u.ReservedBytes = j.space.live, j.space.reserved
-	u.LimitBytes = j.limitLocked()
-	u.Waiting = len(j.space.waiters)
-	u.NextLSN, u.SyncedLSN = j.nextLSN, j.synced
-	return u
-}
-
-// ShardInfo describes the log of one shard's incarnation.
-type ShardInfo struct {
-	ID          ShardID
-	Incarnation uint64
-	First, Last uint64 // 0, 0 if empty
-	Bytes       int64  // on disk, of the entries in [First, Last]
-	OldestLSN   uint64 // lowest order LSN of them; 0 if empty
-}
-
-// Shards lists the logs that hold entries or are open, by shard and
-// incarnation. After Open it is what was recovered: a log that no replica of
-// the node owns any more wants Shard(...).Drop, or it is carried along for ever.
-func (j *Journal) Shards() []ShardInfo {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	infos := make([]ShardInfo, 0, len(j.shards))
-	for _, s := range j.shards {
-		infos = append(infos, s.infoLocked())
-	}
-	slices.SortFunc(infos, func(a, b ShardInfo) int {
-		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Incarnation, b.Incarnation))
-	})
-	return infos
-}
-
-// Oldest returns the shard that holds the oldest entry still needed, and that
-// entry's age in records written since; ok is false if nothing is needed. A
-// checkpoint of it frees the ring soonest.
-func (j *Journal) Oldest() (id ShardID, age uint64, ok bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	oldest := uint64(math.MaxUint64)
-	for _, s := range j.shards {
-		if len(s.entries) > 0 && s.entries[0].order < oldest {
-			oldest, id, ok = s.entries[0].order, s.key.id, true
-		}
-	}
-	if !ok {
-		return 0, 0, false
-	}
-	return id, j.nextLSN - oldest, true
-}
 
 // fail latches the first error and returns the latched one. A second sync after
 // a failed one may report success for pages that the kernel has dropped, so

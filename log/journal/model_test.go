@@ -217,15 +217,17 @@ type cut struct {
 func history(t *testing.T, seed uint64, n int, opt Options, at func(mem *vfs.Mem, m *model, where string)) (events map[EventKind]int) {
 	events = make(map[EventKind]int)
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		mem, m := vfs.NewMem(seed), newModel(3)
 		mem.OnOp(func(op vfs.Op, phase vfs.Phase) {
 			switch op.Kind {
 			case vfs.OpReadAt, vfs.OpStat, vfs.OpFree, vfs.OpReadDir, vfs.OpOpen, vfs.OpMkdirAll:
 			default:
+				mu.Lock() // writer and preparer work side by side
+				defer mu.Unlock()
 				at(mem, m, fmt.Sprintf("%s op %d, %s %s at %d", phase, op.Seq, op.Kind, op.Path, op.Off))
 			}
 		})
-		var mu sync.Mutex
 		opt.OnEvent = func(e Event) { mu.Lock(); events[e.Kind]++; mu.Unlock() }
 		rng := rand.New(rand.NewPCG(seed, 1))
 		j := mustOpen(t, mem, opt)
@@ -238,6 +240,9 @@ func history(t *testing.T, seed uint64, n int, opt Options, at func(mem *vfs.Mem
 			if i == n/3 || i == n/2 { // a restart within
 				mustClose(t, j)
 				j = mustOpen(t, mem, opt)
+				if r := j.Recovery(); r.Torn || r.RewrittenBytes != 0 || r.RepairedHeaders != 0 {
+					t.Errorf("step %d: a closed journal was mended: %+v", i, r)
+				}
 				if err := m.restart(j); err != nil {
 					t.Fatal(err)
 				}

@@ -45,11 +45,12 @@ const (
 
 // planLocked decides how the ring gets its next file. It wants one prepared
 // file, from the oldest if that holds nothing needed, else by growing; and it
-// grows early when more than half of the limit is taken, or somebody waits.
+// grows early when more than half of the limit is taken, or a reservation found
+// no room.
 //
-// It grows beyond maxFiles only if else nothing could be appended: after a
-// crash at the wrong moment, entries that were compacted are back and the
-// oldest file no longer fits where there was nothing to copy before.
+// It grows beyond maxFiles, up to maxRecovered, only if else nothing could be
+// appended: after a restart, entries that were compacted are back, and Raft may
+// append before anybody compacts them again.
 func (j *Journal) planLocked() plan {
 	if j.failed != nil {
 		return planNothing
@@ -58,12 +59,18 @@ func (j *Journal) planLocked() plan {
 	if none && j.at > 0 && j.files[0].live == 0 {
 		return planRecycle
 	}
-	tight := j.committedLocked() > j.limitLocked()/2 || len(j.space.waiters) > 0
-	stuck := none && !j.copyFitsLocked()
+	tight := j.committedLocked() > j.limitLocked()/2 || len(j.space.waiters) > 0 || j.space.refused
+	stuck := none && len(j.files) < j.maxRecovered &&
+		(j.space.live > j.limitLocked() || !j.copyFitsLocked())
 	if ((none || tight) && len(j.files) < j.maxFiles || stuck) && !j.diskFull {
 		return planGrow
 	}
 	return planNothing
+}
+
+// halfFullLocked reports that the file being written is half full.
+func (j *Journal) halfFullLocked() bool {
+	return j.files[j.at].end > (headerBytes+j.opt.FileBytes)/2
 }
 
 // copyFitsLocked reports that all that is needed of the oldest file fits behind
@@ -170,7 +177,7 @@ func (j *Journal) grow(h fileHeader) error {
 	j.mu.Lock()
 	j.files = append(j.files, f)
 	j.slots = append(j.slots, f)
-	j.diskFull = false
+	j.diskFull, j.space.refused = false, false
 	j.grantLocked()
 	j.mu.Unlock()
 	j.event(Event{Kind: EventGrown, File: name, Sequence: h.sequence})

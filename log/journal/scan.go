@@ -41,13 +41,14 @@ func (w *window) at(off, n int64) ([]byte, error) {
 // the LSN that is expected there.
 func scanRecords(f *file, size int64, expect uint64, visit func(h *recordHeader, offset int64)) (end int64, next uint64, err error) {
 	w := &window{f: f.f, name: f.path, size: size}
+	var h recordHeader // one for all: visit makes it escape
 	for end = headerBytes; end+recordHeaderBytes <= size; {
 		b, err := w.at(end, recordHeaderBytes)
 		if err != nil {
 			return 0, 0, err
 		}
-		h, ok := decodeRecordHeader(b, f.seed)
-		if !ok || expect != 0 && h.lsn != expect || end+h.size() > size {
+		var ok bool
+		if h, ok = decodeRecordHeader(b, f.seed); !ok || expect != 0 && h.lsn != expect || end+h.size() > size {
 			break
 		}
 		expect = h.lsn // known even if the payload is damaged

@@ -17,6 +17,7 @@ type space struct {
 	reserved  int64 // promised to future Appends
 	unapplied int64 // of live: above what Commit said
 	waiters   []*waiter
+	refused   bool // a TryReserve, since the ring last grew
 }
 
 // Reservation is room in the ring for what its shard will append.
@@ -118,6 +119,7 @@ func (j *Journal) TryReserve(s *Shard, bytes int64) (*Reservation, error) {
 	defer j.mu.Unlock()
 	r, err := j.tryReserveLocked(s, bytes)
 	if err == ErrNoSpace {
+		j.space.refused = true
 		j.askForGrowthLocked()
 		signal(j.pressure)
 	}

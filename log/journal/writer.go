@@ -1,16 +1,6 @@
 package journal
 
-import (
-	"errors"
-	"fmt"
-	"time"
-)
-
-const (
-	inlineBytes   = 4 << 10   // smaller data is copied into a run, not given an iovec of its own
-	keepRunBytes  = 4 << 20   // a larger buffer is not kept for the next commit
-	copyStepBytes = 256 << 10 // copied forward along with one commit
-)
+import "time"
 
 // request is one call that waits for the writer.
 type request struct {
@@ -23,83 +13,6 @@ type request struct {
 	done  chan error // 1-buffered
 
 	answered bool // the writer's own
-}
-
-// placed is a record of the run, and what follows from it once it is durable.
-type placed struct {
-	s     *Shard
-	kind  kind
-	copy  bool // of a record that the index holds at another place
-	index uint64
-	entry entry
-	req   *request // completed with this record; nil before its last one
-}
-
-// run is what is written next: consecutive records for the file being written.
-// It belongs to the writer.
-type run struct {
-	file   *file
-	budget int64 // bytes that may still be placed; see Journal.budgetLocked
-
-	iov   [][]byte
-	buf   []byte // headers, small payloads, padding; its parts before open are in iov
-	open  int
-	bytes int64
-	lsn   uint64 // of the next record
-	items []placed
-
-	copies []copyRef // what is left to copy forward of the oldest file
-	copied uint64    // that file's sequence
-}
-
-// start sets the writer to the end of the recovered journal.
-func (w *run) start(j *Journal) {
-	w.file = j.files[j.at]
-	w.lsn = j.nextLSN
-	w.budget = j.budgetLocked()
-}
-
-// add encodes one record behind the run.
-func (w *run) add(h *recordHeader, ext, data []byte) {
-	h.lsn = w.lsn
-	w.lsn++
-	if h.order == 0 {
-		h.order = h.lsn
-	}
-	h.payloadBytes, h.extBytes = uint32(len(ext)+len(data)), uint32(len(ext))
-	w.buf = h.encode(w.buf, w.file.seed)
-	w.buf = append(w.buf, ext...)
-	if len(data) < inlineBytes {
-		w.buf = append(w.buf, data...)
-	} else {
-		w.closePart()
-		w.iov = append(w.iov, data)
-	}
-	size := h.size()
-	w.buf = append(w.buf, zeroPad[:size-recordHeaderBytes-int64(h.payloadBytes)]...)
-	w.bytes += size
-	w.budget -= size
-}
-
-// closePart moves the open part of buf to iov. A part keeps its bytes if buf is
-// later moved to a larger array.
-func (w *run) closePart() {
-	if w.open < len(w.buf) {
-		w.iov = append(w.iov, w.buf[w.open:])
-		w.open = len(w.buf)
-	}
-}
-
-// offset is where the next record of the run will lie.
-func (w *run) offset() int64 { return w.file.end + w.bytes }
-
-func (w *run) reset() {
-	clear(w.iov)
-	clear(w.items)
-	w.iov, w.items, w.bytes, w.open = w.iov[:0], w.items[:0], 0, 0
-	if w.buf = w.buf[:0]; cap(w.buf) > keepRunBytes {
-		w.buf = nil
-	}
 }
 
 // runWriter commits what is queued until Close.
@@ -148,11 +61,9 @@ func (j *Journal) take() ([]*request, bool) {
 	for {
 		j.mu.Lock()
 		reqs, closed := j.queue, j.closed
-		j.queue = nil
-		if len(reqs) > 0 {
-			j.stats.CommitStarted = j.opt.Now()
-		}
+		j.queue = j.w.spare
 		j.mu.Unlock()
+		j.w.spare = reqs[:0]
 		switch {
 		case len(reqs) > 0:
 			return reqs, true
@@ -165,13 +76,18 @@ func (j *Journal) take() ([]*request, bool) {
 
 // commit makes reqs durable, in order, and answers them.
 func (j *Journal) commit(reqs []*request) {
-	start := j.stats.CommitStarted // written by this goroutine only
+	start := j.opt.Now()
+	j.mu.Lock()
+	j.stats.CommitStarted = start
 	before := j.stats.WrittenBytes
+	j.mu.Unlock()
+
 	err := j.commitAll(reqs)
 
+	end := j.opt.Now()
 	j.mu.Lock()
 	j.stats.Commits++
-	j.stats.LastCommit = j.opt.Now().Sub(start)
+	j.stats.LastCommit = end.Sub(start)
 	j.stats.LastCommitBytes = j.stats.WrittenBytes - before
 	j.stats.CommitStarted = time.Time{}
 	j.sincePressure += j.stats.LastCommitBytes
@@ -186,6 +102,7 @@ func (j *Journal) commit(reqs []*request) {
 		j.queue = nil
 	}
 	j.mu.Unlock()
+	clear(reqs)
 
 	if err == nil && idle {
 		_ = j.writeMark() // its failure is latched, and these requests have their answer
@@ -345,94 +262,6 @@ func (j *Journal) applyLocked(p *placed) {
 	if p.req != nil {
 		p.s.busy = false
 	}
-}
-
-// budgetLocked is how much may be placed behind file.end before room has to be
-// made. While no file is prepared, what the oldest one still needs is kept
-// free, so that copying it forward always fits and the ring cannot get stuck,
-// even if it then turns out that it cannot grow. It only becomes larger while
-// the writer does nothing, so an old answer is safe.
-func (j *Journal) budgetLocked() int64 {
-	f := j.files[j.at]
-	budget := headerBytes + j.usableFileBytes() - f.end
-	if j.at == len(j.files)-1 {
-		budget -= j.files[0].live
-	}
-	return budget
-}
-
-// makeRoom brings the budget to at least size, by moving on to the next file.
-// It waits for the preparer at most, which waits for the disk only.
-func (j *Journal) makeRoom(size int64) error {
-	if err := j.flush(); err != nil {
-		return err
-	}
-	for switches := 0; ; {
-		j.mu.Lock()
-		err := j.failed
-		j.w.budget = j.budgetLocked()
-		room := j.w.budget >= size
-		next := j.at < len(j.files)-1
-		wait := j.planLocked() != planNothing
-		fits := j.copyFitsLocked()
-		files := len(j.files)
-		j.mu.Unlock()
-		switch {
-		case err != nil:
-			return err
-		case room:
-			return nil
-		case next:
-			if switches++; switches > files+1 {
-				return j.fail("append to", j.w.file.path, j.errFull(size))
-			}
-			if err := j.switchFile(); err != nil {
-				return err
-			}
-		case wait:
-			signal(j.prepare)
-			<-j.prepared
-		case !fits:
-			return j.fail("append to", j.w.file.path, j.errFull(size))
-		default:
-			if err := j.copyForward(copyStepBytes); err != nil {
-				return err
-			}
-			if err := j.flush(); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// errFull says how the ring came to have no room for an Append, which
-// reservations exclude.
-func (j *Journal) errFull(size int64) error {
-	u := j.Usage()
-	return fmt.Errorf("no room for %d bytes in %d files: live %d, reserved %d, limit %d: %w",
-		size, u.Files, u.LiveBytes, u.ReservedBytes, u.LimitBytes, errOverrun)
-}
-
-var errOverrun = errors.New("more is needed than was reserved")
-
-// switchFile moves on to the next prepared file. All before it is synced then:
-// a record in a file is proof of the whole file before.
-func (j *Journal) switchFile() error {
-	if err := j.syncMark(); err != nil {
-		return err
-	}
-	w := &j.w
-	j.mu.Lock()
-	j.at++
-	w.file = j.files[j.at]
-	w.budget = j.budgetLocked()
-	j.diskFull = false // one try for each file
-	if j.planLocked() != planNothing {
-		signal(j.prepare)
-	}
-	j.mu.Unlock()
-	j.event(Event{Kind: EventSwitch, File: w.file.path, Sequence: w.file.sequence})
-	return nil
 }
 
 // writeMark proves the last commit synced, and leaves the mark itself to the
