@@ -30,7 +30,11 @@ func startServer(ctx context.Context, opt *options, addr string, args ...string)
 	if addr == "" {
 		addr = "127.0.0.1:0"
 	}
-	log, err := os.OpenFile(filepath.Join(filepath.Dir(opt.dataDir), "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	beside := filepath.Dir(opt.dataDir)
+	if err := os.MkdirAll(beside, 0o755); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(filepath.Join(beside, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
