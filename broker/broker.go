@@ -35,6 +35,10 @@ type Options struct {
 	Advertise   string // host:port that clients are told
 	Shards      uint32 // data shards of the cluster: 1 to Shards
 
+	// Established says that the node has served before: every replica has to be
+	// on record. Otherwise those that are not are made.
+	Established bool
+
 	FS          vfs.FS
 	ShardsDir   string // holds a directory of checkpoints for each shard
 	Journal     *journal.Journal

@@ -36,6 +36,9 @@ func (b *Broker) replicaID(shard replication.ShardID) (replication.ReplicaID, er
 		id.Incarnation = v.Incarnation
 		return id, nil
 	}
+	if b.opt.Established {
+		return id, fmt.Errorf("%w: shard %d; is a part of the data directory missing, or not mounted?", ErrForgotten, shard)
+	}
 	if shard != replication.MetadataShard {
 		for _, s := range b.opt.Journal.Shards() {
 			if s.ID == journal.ShardID(shard) && s.Last > 0 {

@@ -22,24 +22,27 @@ import (
 // A checkpoint file holds one base (all of the state) or one delta (what
 // changed since the file before it):
 //
-//	0       4        6       8        16      24       32        40
-//	+-------+--------+-------+--------+-------+--------+---------+-----
-//	| magic | format | flags | index  | term  | prev   | cfg idx | ...
-//	+-------+--------+-------+--------+-------+--------+---------+-----
-//	40               44       48
-//	+----------------+--------+---------------+----------------+--------+
-//	| cfg bytes      | 0      | configuration | body           | crc32c |
-//	+----------------+--------+---------------+----------------+--------+
+//	0       4        6       8       12          16            24      32
+//	+-------+--------+-------+-------+-----------+-------------+-------+------
+//	| magic | format | flags | shard | cfg bytes | incarnation | index | term
+//	+-------+--------+-------+-------+-----------+-------------+-------+------
+//	40           48        56         60  64
+//	+------------+---------+----------+---+---------------+------+--------+
+//	| prev index | cfg idx | prev crc | 0 | configuration | body | crc32c |
+//	+------------+---------+----------+---+---------------+------+--------+
 //
 // Integers are little-endian. flags are incompatible ones: a bit that is not
-// known refuses the file. prev is the index of the file that a delta builds on,
-// 0 for a base. The configuration is Raft's, as raft.EncodeConfiguration writes
-// it. The checksum covers everything before it. A file appears under its name
-// only when it is whole and synced, so damage is never a torn write.
+// known refuses the file. shard and incarnation are the replica's that wrote
+// it. prev index and prev crc name the file that a delta builds on, by its last
+// four bytes; they are 0 in a base. The configuration is Raft's, as
+// raft.EncodeConfiguration writes it. The checksum covers everything before it;
+// magic, format and where the checksum lies are the same in every format, so
+// that damage is told from a newer format. A file appears under its name only
+// when it is whole and synced, so damage is never a torn write.
 const (
 	checkpointMagic       = 0x4b434c46 // "FLCK"
 	checkpointFormat      = 1
-	checkpointHeaderBytes = 48
+	checkpointHeaderBytes = 64
 	checkpointSuffix      = ".checkpoint"
 )
 
@@ -55,9 +58,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // List returns only the newest: Raft would fall back to an older one that the
 // journal no longer continues (raft.go: restoreSnapshot).
 type Checkpoints struct {
-	fs   vfs.FS
-	dir  string
-	fold func(dst io.Writer, srcs ...io.Reader) error
+	fs    vfs.FS
+	dir   string
+	shard ShardID
+	id    ReplicaID
+	fold  func(dst io.Writer, srcs ...io.Reader) error
 
 	// turn is held over I/O, so it is a channel: waiting for it is a wait that
 	// virtual time understands.
@@ -67,26 +72,38 @@ type Checkpoints struct {
 }
 
 type checkpointFile struct {
-	name        string
+	shard       ShardID
+	incarnation uint64
 	index, term uint64
-	prev        uint64
+	prev        uint64 // index of the file that this delta builds on, 0: a base
+	prevCRC     uint32
 	configIndex uint64
 	config      raft.Configuration
+	crc         uint32 // the file's own
 	bodyBytes   int64
 }
 
-// OpenCheckpoints opens the checkpoints in dir, and creates the directory if
-// needed. fold writes a base that equals a base and its deltas; nil says that
+// name is the file's, in its directory.
+func (f *checkpointFile) name() string {
+	kind := "base"
+	if f.prev != 0 {
+		kind = "delta"
+	}
+	return fmt.Sprintf("%020d-%s%s", f.index, kind, checkpointSuffix)
+}
+
+// OpenCheckpoints opens the checkpoints of replica id of a shard in dir, and
+// creates the directory if needed. fold writes a base that equals a base and its deltas; nil says that
 // each checkpoint is a base.
 //
-// A file that was never finished is removed. A damaged one is an error matching
-// ErrCorrupt that names it, and one of a newer format ErrUnsupported; both
+// A file that was never finished is removed. A damaged one, or another
+// replica's, is an error matching ErrCorrupt that names it, and one of a newer format ErrUnsupported; both
 // leave the directory as it is.
-func OpenCheckpoints(fsys vfs.FS, dir string, fold func(dst io.Writer, srcs ...io.Reader) error) (*Checkpoints, error) {
+func OpenCheckpoints(fsys vfs.FS, dir string, shard ShardID, id ReplicaID, fold func(dst io.Writer, srcs ...io.Reader) error) (*Checkpoints, error) {
 	if err := vfs.MkdirAllSync(fsys, dir); err != nil {
 		return nil, fmt.Errorf("replication: checkpoints: %w", err)
 	}
-	c := &Checkpoints{fs: fsys, dir: dir, fold: fold, turn: make(chan struct{}, 1)}
+	c := &Checkpoints{fs: fsys, dir: dir, shard: shard, id: id, fold: fold, turn: make(chan struct{}, 1)}
 	names, err := fsys.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("replication: checkpoints: %w", err)
@@ -115,9 +132,9 @@ func OpenCheckpoints(fsys vfs.FS, dir string, fold func(dst io.Writer, srcs ...i
 			break
 		}
 		prev, ok := files[f.prev]
-		if !ok {
-			return nil, fmt.Errorf("%w: %s builds on the checkpoint at index %d, which is missing",
-				ErrCorrupt, path.Join(dir, f.name), f.prev)
+		if !ok || prev.crc != f.prevCRC {
+			return nil, fmt.Errorf("%w: %s builds on the checkpoint at index %d with checksum %08x, which is missing",
+				ErrCorrupt, path.Join(dir, f.name()), f.prev, f.prevCRC)
 		}
 		f = prev
 	}
@@ -134,10 +151,13 @@ func (c *Checkpoints) read(name string) (checkpointFile, []byte, error) {
 		return checkpointFile{}, nil, fmt.Errorf("replication: checkpoint: %w", err)
 	}
 	f, body, err := decodeCheckpoint(b)
+	if err == nil && (f.shard != c.shard || f.incarnation != c.id.Incarnation || f.name() != name) {
+		err = fmt.Errorf("%w: it is %s of shard %d, incarnation %016x, not of shard %d, incarnation %016x",
+			ErrCorrupt, f.name(), f.shard, f.incarnation, c.shard, c.id.Incarnation)
+	}
 	if err != nil {
 		return checkpointFile{}, nil, fmt.Errorf("%w (file %s)", err, full)
 	}
-	f.name = name
 	return f, body, nil
 }
 
@@ -152,20 +172,23 @@ func decodeCheckpoint(b []byte) (checkpointFile, []byte, error) {
 	if m := le.Uint32(b); m != checkpointMagic {
 		return corrupt("magic %08x, want %08x", m, uint32(checkpointMagic))
 	}
+	end := len(b) - 4
+	crc := le.Uint32(b[end:])
+	if got := crc32.Checksum(b[:end], castagnoli); got != crc {
+		return corrupt("crc32c %08x, want %08x, over %d bytes", got, crc, end)
+	}
 	if v, flags := le.Uint16(b[4:]), le.Uint16(b[6:]); v != checkpointFormat || flags != 0 {
 		return checkpointFile{}, nil, fmt.Errorf("%w: format %d, flags %#x; this version reads format %d",
 			ErrUnsupported, v, flags, checkpointFormat)
 	}
-	end := len(b) - 4
-	if got, want := crc32.Checksum(b[:end], castagnoli), le.Uint32(b[end:]); got != want {
-		return corrupt("crc32c %08x, want %08x, over %d bytes", got, want, end)
-	}
 	f := checkpointFile{
-		index: le.Uint64(b[8:]), term: le.Uint64(b[16:]), prev: le.Uint64(b[24:]), configIndex: le.Uint64(b[32:]),
+		shard: ShardID(le.Uint32(b[8:])), incarnation: le.Uint64(b[16:]),
+		index: le.Uint64(b[24:]), term: le.Uint64(b[32:]), prev: le.Uint64(b[40:]), configIndex: le.Uint64(b[48:]),
+		prevCRC: le.Uint32(b[56:]), crc: crc,
 	}
-	n := int(le.Uint32(b[40:]))
-	if n > end-checkpointHeaderBytes {
-		return corrupt("configuration of %d bytes in a file of %d", n, len(b))
+	n := int(le.Uint32(b[12:]))
+	if n > end-checkpointHeaderBytes || le.Uint32(b[60:]) != 0 {
+		return corrupt("configuration of %d bytes in a file of %d, reserved %x", n, len(b), b[60:64])
 	}
 	cfg, err := decodeConfiguration(b[checkpointHeaderBytes : checkpointHeaderBytes+n])
 	if err != nil {
@@ -188,22 +211,27 @@ func decodeConfiguration(b []byte) (c raft.Configuration, err error) {
 	return raft.DecodeConfiguration(b), nil
 }
 
-func encodeCheckpoint(f checkpointFile, body []byte) []byte {
+// encodeCheckpoint returns the file's bytes, and notes their checksum in f.
+func encodeCheckpoint(f *checkpointFile, body []byte) []byte {
 	le := binary.LittleEndian
 	cfg := raft.EncodeConfiguration(f.config)
 	b := make([]byte, 0, checkpointHeaderBytes+len(cfg)+len(body)+4)
 	b = le.AppendUint32(b, checkpointMagic)
 	b = le.AppendUint16(b, checkpointFormat)
 	b = le.AppendUint16(b, 0)
+	b = le.AppendUint32(b, uint32(f.shard))
+	b = le.AppendUint32(b, uint32(len(cfg)))
+	b = le.AppendUint64(b, f.incarnation)
 	b = le.AppendUint64(b, f.index)
 	b = le.AppendUint64(b, f.term)
 	b = le.AppendUint64(b, f.prev)
 	b = le.AppendUint64(b, f.configIndex)
-	b = le.AppendUint32(b, uint32(len(cfg)))
+	b = le.AppendUint32(b, f.prevCRC)
 	b = le.AppendUint32(b, 0)
 	b = append(b, cfg...)
 	b = append(b, body...)
-	return le.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	f.crc = crc32.Checksum(b, castagnoli)
+	return le.AppendUint32(b, f.crc)
 }
 
 // removeOthers unlinks every file that is not in the chain.
@@ -213,7 +241,7 @@ func (c *Checkpoints) removeOthers() error {
 		return fmt.Errorf("replication: checkpoints: %w", err)
 	}
 	for _, name := range names {
-		if slices.ContainsFunc(c.chain, func(f checkpointFile) bool { return f.name == name }) {
+		if slices.ContainsFunc(c.chain, func(f checkpointFile) bool { return f.name() == name }) {
 			continue
 		}
 		if err := c.fs.Remove(path.Join(c.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -245,13 +273,17 @@ func (c *Checkpoints) Newest() (index, term uint64) {
 // Create implements raft.SnapshotStore: it starts the checkpoint at index,
 // which must be above the newest one's.
 func (c *Checkpoints) Create(_ raft.SnapshotVersion, index, term uint64, cfg raft.Configuration, cfgIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
-	newest, _ := c.Newest()
-	if index <= newest {
-		return nil, fmt.Errorf("replication: checkpoint at index %d, and there is one at %d", index, newest)
+	f := checkpointFile{
+		shard: c.shard, incarnation: c.id.Incarnation,
+		index: index, term: term, configIndex: cfgIndex, config: cfg,
 	}
-	f := checkpointFile{index: index, term: term, configIndex: cfgIndex, config: cfg}
-	if c.fold != nil {
-		f.prev = newest
+	if newest := c.newest.Load(); newest != nil {
+		if index <= newest.index {
+			return nil, fmt.Errorf("replication: checkpoint at index %d, and there is one at %d", index, newest.index)
+		}
+		if c.fold != nil {
+			f.prev, f.prevCRC = newest.index, newest.crc
+		}
 	}
 	return &checkpointSink{c: c, f: f, id: checkpointID(f)}, nil
 }
@@ -298,7 +330,7 @@ func (c *Checkpoints) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error)
 func (c *Checkpoints) bodiesLocked() ([]io.Reader, error) {
 	var bodies []io.Reader
 	for _, f := range c.chain {
-		_, body, err := c.read(f.name)
+		_, body, err := c.read(f.name())
 		if err != nil {
 			return nil, err
 		}
@@ -327,12 +359,7 @@ func (c *Checkpoints) commit(f checkpointFile, body []byte) error {
 }
 
 func (c *Checkpoints) write(f *checkpointFile, body []byte) error {
-	kind := "base"
-	if f.prev != 0 {
-		kind = "delta"
-	}
-	f.name = fmt.Sprintf("%020d-%s%s", f.index, kind, checkpointSuffix)
-	if err := vfs.WriteFile(c.fs, path.Join(c.dir, f.name), encodeCheckpoint(*f, body)); err != nil {
+	if err := vfs.WriteFile(c.fs, path.Join(c.dir, f.name()), encodeCheckpoint(f, body)); err != nil {
 		return fmt.Errorf("replication: checkpoint: %w", err)
 	}
 	return nil
@@ -355,7 +382,7 @@ func (c *Checkpoints) compactLocked() error {
 			return fmt.Errorf("replication: checkpoint: fold: %w", err)
 		}
 		f := c.chain[len(c.chain)-1]
-		f.prev, f.bodyBytes = 0, int64(base.Len())
+		f.prev, f.prevCRC, f.bodyBytes = 0, 0, int64(base.Len())
 		if err := c.write(&f, base.Bytes()); err != nil {
 			return err
 		}

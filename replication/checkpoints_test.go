@@ -23,6 +23,12 @@ func foldLines(dst io.Writer, srcs ...io.Reader) error {
 
 var testConfig = raft.Configuration{Servers: []raft.Server{{ID: "1-00000000000000aa", Address: "1-00000000000000aa"}}}
 
+var testID = ReplicaID{Node: 1, Incarnation: 0xaa}
+
+func openTest(fsys vfs.FS, dir string) (*Checkpoints, error) {
+	return OpenCheckpoints(fsys, dir, 3, testID, foldLines)
+}
+
 func writeCheckpoint(c *Checkpoints, index uint64, body string) error {
 	sink, err := c.Create(1, index, 2, testConfig, 1, nil)
 	if err != nil {
@@ -80,7 +86,7 @@ func TestCheckpointsAfterCrash(t *testing.T) {
 		fsys.OnOp(func(op vfs.Op, phase vfs.Phase) {
 			cuts++
 			clone := fsys.CrashClone(vfs.CrashOptions{Seed: uint64(cuts), Unsynced: unsynced})
-			c, err := OpenCheckpoints(clone, "d/c", foldLines)
+			c, err := openTest(clone, "d/c")
 			if err != nil {
 				t.Fatalf("%v: cut at %v %v: %v", unsynced, op, phase, err)
 			}
@@ -95,7 +101,7 @@ func TestCheckpointsAfterCrash(t *testing.T) {
 				t.Fatalf("%v: cut at %v %v: going on: %v", unsynced, op, phase, err)
 			}
 		})
-		c, err := OpenCheckpoints(fsys, "d/c", foldLines)
+		c, err := openTest(fsys, "d/c")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +130,7 @@ func TestCheckpointsAfterCrash(t *testing.T) {
 func TestCheckpointDamage(t *testing.T) {
 	t.Parallel()
 	fsys := vfs.NewMem(1)
-	c, err := OpenCheckpoints(fsys, "c", foldLines)
+	c, err := openTest(fsys, "c")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +155,7 @@ func TestCheckpointDamage(t *testing.T) {
 			if err := vfs.WriteFile(fsys, full, hurt); err != nil {
 				t.Fatal(err)
 			}
-			_, err := OpenCheckpoints(fsys, "c", foldLines)
+			_, err := openTest(fsys, "c")
 			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) {
 				t.Fatalf("bit %d of %s flipped: Open = %v", bit, name, err)
 			}
@@ -158,17 +164,34 @@ func TestCheckpointDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, other := range []struct {
+		shard ShardID
+		id    ReplicaID
+	}{{4, testID}, {3, ReplicaID{Node: 1, Incarnation: 0xab}}} {
+		if _, err := OpenCheckpoints(fsys, "c", other.shard, other.id, foldLines); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("opened as shard %d of %v: %v, want ErrCorrupt", other.shard, other.id, err)
+		}
+	}
+	if err := fsys.Rename(path.Join("c", names[2]), path.Join("c", "00000000000000000031-delta.checkpoint")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openTest(fsys, "c"); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a file under another name: Open = %v, want ErrCorrupt", err)
+	}
+	if err := fsys.Rename(path.Join("c", "00000000000000000031-delta.checkpoint"), path.Join("c", names[2])); err != nil {
+		t.Fatal(err)
+	}
 	if err := fsys.Remove(path.Join("c", names[1])); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenCheckpoints(fsys, "c", foldLines); !errors.Is(err, ErrCorrupt) {
+	if _, err := openTest(fsys, "c"); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a delta in the middle is missing: Open = %v, want ErrCorrupt", err)
 	}
 }
 
 func TestCheckpointOlder(t *testing.T) {
 	t.Parallel()
-	c, err := OpenCheckpoints(vfs.NewMem(1), "c", foldLines)
+	c, err := openTest(vfs.NewMem(1), "c")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,13 +207,13 @@ func TestCheckpointOlder(t *testing.T) {
 
 func FuzzDecodeCheckpoint(f *testing.F) {
 	f.Add([]byte(nil))
-	f.Add(encodeCheckpoint(checkpointFile{index: 7, term: 2, config: testConfig}, []byte("body")))
+	f.Add(encodeCheckpoint(&checkpointFile{index: 7, term: 2, config: testConfig}, []byte("body")))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		file, body, err := decodeCheckpoint(in)
 		if err != nil {
 			return
 		}
-		again, bodyAgain, err := decodeCheckpoint(encodeCheckpoint(file, body))
+		again, bodyAgain, err := decodeCheckpoint(encodeCheckpoint(&file, body))
 		if err != nil || again.index != file.index || !bytes.Equal(body, bodyAgain) {
 			t.Fatalf("re-encoded: %+v %q %v, want %+v %q", again, bodyAgain, err, file, body)
 		}

@@ -36,7 +36,8 @@ type logStore struct {
 	log     entryLog
 	applied func() uint64
 	durable func() uint64 // index of the newest durable checkpoint
-	halt    func(error)   // does not return before the replica is closed
+	fail    func(error)   // stops the replica
+	halt    func(error)   // likewise, and does not return before it is closed
 
 	started *atomic.Bool
 }
@@ -86,7 +87,11 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 // is a compaction, anything else a truncation.
 func (s *logStore) DeleteRange(lo, hi uint64) error {
 	if hi <= s.durable() {
-		return s.log.compact(hi)
+		err := s.log.compact(hi)
+		if err != nil {
+			s.fail(err) // Raft only logs it
+		}
+		return err
 	}
 	if lo <= s.applied() || hi != s.log.last() {
 		err := fmt.Errorf("%w: truncate [%d, %d], applied %d, last %d", errRefused, lo, hi, s.applied(), s.log.last())

@@ -57,7 +57,7 @@ func writeGolden(t *testing.T, c *Checkpoints) {
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	now, old := vfs.NewMem(1), vfs.NewMem(2)
-	c, err := OpenCheckpoints(now, "now", foldLines)
+	c, err := openTest(now, "now")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if c, err = OpenCheckpoints(old, "old", foldLines); err != nil {
+	if c, err = openTest(old, "old"); err != nil {
 		t.Fatal(err)
 	}
 	checkGolden(t, c)

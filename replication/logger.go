@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"github.com/hashicorp/go-hclog"
@@ -29,6 +30,14 @@ func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 		to = slog.LevelWarn
 	case hclog.Error:
 		to = slog.LevelError
+	}
+	if !s.log.Enabled(context.Background(), to) {
+		return
+	}
+	for i, a := range args {
+		if f, ok := a.(hclog.Format); ok && len(f) > 0 {
+			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		}
 	}
 	s.log.Log(context.Background(), to, "raft: "+msg, args...)
 }

@@ -111,7 +111,11 @@ func Start[R any](opt Options[R]) (*Replica[R], error) {
 	setDefault(&opt.MaxEntryBytes, 1<<20)
 	setDefault(&opt.MaxCommands, 4096)
 	setDefault(&opt.MaxInFlight, 4)
-	checkpoints, err := OpenCheckpoints(opt.FS, opt.CheckpointDir, opt.Fold)
+	if opt.Journal != nil {
+		// An entry is one record of the journal.
+		opt.MaxEntryBytes = min(opt.MaxEntryBytes, int(opt.Journal.MaxRecordBytes()))
+	}
+	checkpoints, err := OpenCheckpoints(opt.FS, opt.CheckpointDir, opt.Shard, opt.ID, opt.Fold)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +133,7 @@ func Start[R any](opt Options[R]) (*Replica[R], error) {
 	if opt.Journal != nil {
 		r.journal = opt.Journal.Shard(journal.ShardID(opt.Shard), opt.ID.Incarnation)
 	}
-	r.store = &logStore{log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, halt: r.halt, started: &r.started}
+	r.store = &logStore{log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, fail: r.fail, halt: r.halt, started: &r.started}
 	if err := r.startRaft(); err != nil {
 		cancel()
 		return nil, fmt.Errorf("replication: shard %d: %w", opt.Shard, err)
@@ -166,8 +170,12 @@ func (r *Replica[R]) durableIndex() uint64 {
 
 func (r *Replica[R]) startRaft() (err error) {
 	defer func() {
-		if h, ok := recover().(startHalt); ok {
-			err = h.err
+		switch p := recover().(type) {
+		case nil:
+		case startHalt:
+			err = p.err
+		default:
+			panic(p)
 		}
 	}()
 	opt := &r.opt
@@ -187,6 +195,9 @@ func (r *Replica[R]) startRaft() (err error) {
 	cfg.NotifyCh = r.notify
 	cfg.Logger = raftLogger(opt.Log)
 
+	if err := r.checkLog(); err != nil {
+		return err
+	}
 	if err := r.bootstrap(stable); err != nil {
 		return err
 	}
@@ -205,6 +216,18 @@ func (r *Replica[R]) startRaft() (err error) {
 	return err
 }
 
+// checkLog refuses a log that does not hold the entry of the newest checkpoint.
+// A compaction leaves that one, so the log was lost, or is another replica's or
+// an older one's: offsets that were given out would be given again (R11).
+func (r *Replica[R]) checkLog() error {
+	index := r.durableIndex()
+	first, last := r.store.log.first(), r.store.log.last()
+	if index == 0 || first != 0 && first <= index && index <= last {
+		return nil
+	}
+	return fmt.Errorf("%w: replica %s has a checkpoint at index %d, and its log holds [%d, %d]", ErrLostLog, r.opt.ID, index, first, last)
+}
+
 // bootstrap writes the shard's first configuration, unless there is a log. It
 // does what raft.BootstrapCluster does, but may be repeated after a crash
 // between its two writes.
@@ -213,7 +236,7 @@ func (r *Replica[R]) bootstrap(stable *votes) error {
 		return nil
 	}
 	if stable.vote.Term > 1 {
-		return fmt.Errorf("replica %s voted in term %d and has no log: it has lost it, and must not start over as itself", r.opt.ID, stable.vote.Term)
+		return fmt.Errorf("%w: replica %s voted in term %d and has no entries", ErrLostLog, r.opt.ID, stable.vote.Term)
 	}
 	var cfg raft.Configuration
 	for _, id := range r.opt.Bootstrap {

@@ -48,6 +48,10 @@ var (
 	// Options.OnFailed was told.
 	ErrStopped = errors.New("replication: stopped")
 
+	// ErrLostLog reports a replica whose log ends before what its checkpoint, or
+	// its vote, has seen. It must not go on under its name (R11, R20).
+	ErrLostLog = errors.New("replication: log is missing or another's")
+
 	// ErrCorrupt matches a damaged checkpoint.
 	ErrCorrupt = errors.New("replication: corrupt checkpoint")
 

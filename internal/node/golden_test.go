@@ -100,13 +100,13 @@ func TestDecodeIdentity(t *testing.T) {
 		want error
 	}{
 		{"golden", golden, nil},
-		{"newer format", sealed(`{"format":2,"cluster_id":"c","node_id":1,"shards":4,"incarnation":1}`), ErrNewer},
+		{"newer format", sealed(`{"format":2,"cluster_id":"c","node_id":1,"shards":4,"incarnation":"1"}`), ErrNewer},
 		{"newer format without today's fields", sealed(`{"format":2,"nodes":[]}`), ErrNewer},
-		{"format 0", sealed(`{"format":0,"cluster_id":"c","node_id":1,"shards":4,"incarnation":1}`), ErrDamagedIdentity},
-		{"no cluster id", sealed(`{"format":1,"node_id":1,"shards":4,"incarnation":1}`), ErrDamagedIdentity},
+		{"format 0", sealed(`{"format":0,"cluster_id":"c","node_id":1,"shards":4,"incarnation":"1"}`), ErrDamagedIdentity},
+		{"no cluster id", sealed(`{"format":1,"node_id":1,"shards":4,"incarnation":"1"}`), ErrDamagedIdentity},
 		{"no incarnation", sealed(`{"format":1,"cluster_id":"c","node_id":1,"shards":4}`), ErrDamagedIdentity},
 		{"not JSON", sealed(`format 1`), ErrDamagedIdentity},
-		{"a field that format 1 may have been given", sealed(`{"format":1,"cluster_id":"c","node_id":1,"shards":4,"incarnation":1,"note":"x"}`), nil},
+		{"a field that format 1 may have been given", sealed(`{"format":1,"cluster_id":"c","node_id":1,"shards":4,"incarnation":"1","note":"x"}`), nil},
 		{"checksum in capitals", bytes.ToUpper(golden), ErrDamagedIdentity},
 	}
 	for _, tt := range tests {

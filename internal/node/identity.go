@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -49,7 +50,8 @@ var (
 	ErrDamagedIdentity = errors.New("node: damaged identity")
 )
 
-// identity is what a data directory says of whose it is. It is written once.
+// identity is what a data directory says of whose it is. It is written before
+// anything else, and once more when the first start has come to its end.
 type identity struct {
 	Format    int    `json:"format"`
 	ClusterID string `json:"cluster_id"`
@@ -58,7 +60,26 @@ type identity struct {
 
 	// Incarnation is the directory's own random number: another directory under
 	// the same node id is another node.
-	Incarnation uint64 `json:"incarnation"`
+	Incarnation hexNumber `json:"incarnation"`
+
+	// Started says that the node has served from here: from then on all that
+	// belongs to the directory has to be there. Without it a directory may be
+	// half made.
+	Started bool `json:"started,omitempty"`
+}
+
+// hexNumber is a uint64 that stands in JSON as 16 hex digits: JSON's own numbers
+// are exact up to 2^53 only for many readers.
+type hexNumber uint64
+
+// MarshalText implements encoding.TextMarshaler.
+func (n hexNumber) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%016x", uint64(n)), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (n *hexNumber) UnmarshalText(b []byte) error {
+	v, err := strconv.ParseUint(string(b), 16, 64)
+	*n = hexNumber(v)
+	return err
 }
 
 // encode returns a line of JSON, and a line with its CRC32C in hex.
@@ -77,13 +98,20 @@ func decodeIdentity(b []byte) (identity, error) {
 	if !ok || string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(body, castagnoli)) {
 		return identity{}, fmt.Errorf("%w: checksum does not match", ErrDamagedIdentity)
 	}
-	// The format comes before everything else, strictness included.
+	// The format comes before everything else: a newer one may give the other
+	// fields other types.
+	var format struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(body, &format); err != nil {
+		return identity{}, fmt.Errorf("%w: %w", ErrDamagedIdentity, err)
+	}
+	if format.Format > directoryFormat {
+		return identity{}, fmt.Errorf("%w: %d, this version reads %d", ErrNewer, format.Format, directoryFormat)
+	}
 	var id identity
 	if err := json.Unmarshal(body, &id); err != nil {
 		return identity{}, fmt.Errorf("%w: %w", ErrDamagedIdentity, err)
-	}
-	if id.Format > directoryFormat {
-		return identity{}, fmt.Errorf("%w: %d, this version reads %d", ErrNewer, id.Format, directoryFormat)
 	}
 	if id.Format < 1 || id.ClusterID == "" || id.NodeID < 0 || id.Shards == 0 || id.Incarnation == 0 {
 		return identity{}, fmt.Errorf("%w: incomplete: %s", ErrDamagedIdentity, body)
@@ -109,7 +137,7 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 	}
 	if fresh {
 		for _, name := range names {
-			if name != lockName && !strings.HasSuffix(name, ".tmp") {
+			if name != lockName && name != "lost+found" && !strings.HasSuffix(name, ".tmp") {
 				return identity{}, false, nil, fmt.Errorf("%w: %s holds %s and no %s file; give an empty directory",
 					ErrNotOurs, dir, name, identityName)
 			}
@@ -122,9 +150,10 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 	if err != nil {
 		return identity{}, false, nil, fmt.Errorf("node: %w", err)
 	}
+	held := lock // a return sets lock itself
 	defer func() {
 		if err != nil {
-			_ = lock.Close()
+			_ = held.Close()
 		}
 	}()
 	if !fresh {
@@ -132,7 +161,10 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 		if err != nil {
 			return identity{}, false, nil, fmt.Errorf("%w (file %s)", err, path.Join(dir, identityName))
 		}
-		return id, false, lock, id.check(want, dir)
+		if err := id.check(want, dir); err != nil {
+			return identity{}, false, nil, err
+		}
+		return id, false, lock, nil
 	}
 	id = want
 	id.Format = directoryFormat
@@ -140,7 +172,7 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 	if _, err := io.ReadFull(rand, raw[:]); err != nil {
 		return identity{}, false, nil, fmt.Errorf("node: identity: %w", err)
 	}
-	id.Incarnation = binary.LittleEndian.Uint64(raw[8:]) | 1 // never zero
+	id.Incarnation = hexNumber(binary.LittleEndian.Uint64(raw[8:]) | 1) // never zero
 	if id.ClusterID == "" {
 		id.ClusterID = hex.EncodeToString(raw[:8])
 	}
@@ -148,6 +180,18 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 		return identity{}, false, nil, fmt.Errorf("node: %w", err)
 	}
 	return id, true, lock, nil
+}
+
+// markStarted records that the node has served from the directory.
+func (id *identity) markStarted(fsys vfs.FS, dir string) error {
+	if id.Started {
+		return nil
+	}
+	id.Started = true
+	if err := vfs.WriteFile(fsys, path.Join(dir, identityName), id.encode()); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	return nil
 }
 
 // check refuses a directory that is not want's. What want leaves open matches.

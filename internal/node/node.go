@@ -48,6 +48,9 @@ type Options struct {
 	Log  *slog.Logger
 }
 
+// minMemoryBytes is what a node needs to take the default's largest batches.
+const minMemoryBytes = 4 << 20
+
 // Node is a running node.
 type Node struct {
 	opt    Options
@@ -77,6 +80,9 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	}
 	if opt.MemoryBytes == 0 {
 		opt.MemoryBytes = 1 << 30
+	}
+	if opt.MemoryBytes < minMemoryBytes {
+		return nil, fmt.Errorf("node: memory of %d bytes; give at least %d", opt.MemoryBytes, minMemoryBytes)
 	}
 	if opt.Advertise == "" {
 		opt.Advertise = opt.Listener.Addr().String()
@@ -132,13 +138,16 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.broker, err = broker.Start(ctx, broker.Options{
-		NodeID: n.id.NodeID, ClusterID: n.id.ClusterID, Incarnation: n.id.Incarnation,
+		NodeID: n.id.NodeID, ClusterID: n.id.ClusterID, Incarnation: uint64(n.id.Incarnation), Established: n.id.Started,
 		Advertise: opt.Advertise, Shards: n.id.Shards,
 		FS: opt.FS, ShardsDir: dir(shardsDir),
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return n.id.markStarted(opt.FS, opt.Dir)
 }
 
 // fail notes the first error that the node must stop for (R9).

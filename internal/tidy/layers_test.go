@@ -113,8 +113,8 @@ func forbidden(pkg, imp string, test bool) string {
 			return fmt.Sprintf("package %s is in no layer", pkg)
 		case slices.Contains(layers[i].imports, ours):
 			return ""
-		case test && (ours == pkg || strings.HasPrefix(ours, "internal/")):
-			return ""
+		case test && (ours == pkg || ours == "log/batch" || strings.HasPrefix(ours, "internal/")):
+			return "" // a test may make the records that it sends
 		}
 		return fmt.Sprintf("%s may not import %s", pkg, ours)
 	}

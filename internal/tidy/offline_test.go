@@ -319,20 +319,20 @@ func (o *offline) index(name string, b []byte) error {
 // checkpoint returns a checkpoint's body.
 func (o *offline) checkpoint(name string, b []byte) ([]byte, error) {
 	end := len(b) - 4
-	if end < 48 {
+	if end < 64 {
 		return nil, errShort
 	}
 	if le.Uint32(b[end:]) != crc(b[:end]) {
 		return nil, errChecksum
 	}
 	kind := "base"
-	if le.Uint64(b[24:]) != 0 {
+	if le.Uint64(b[40:]) != 0 {
 		kind = "delta"
 	}
-	if want := fmt.Sprintf("%020d-%s.checkpoint", le.Uint64(b[8:]), kind); path.Base(name) != want {
+	if want := fmt.Sprintf("%020d-%s.checkpoint", le.Uint64(b[24:]), kind); path.Base(name) != want {
 		return nil, fmt.Errorf("holds what %s should", want)
 	}
-	return b[48+le.Uint32(b[40:]) : end], o.note("checkpoint", string(b[:4]), int(le.Uint16(b[4:])))
+	return b[64+le.Uint32(b[12:]) : end], o.note("checkpoint", string(b[:4]), int(le.Uint16(b[4:])))
 }
 
 // sections reads one list. item, if not nil, returns the size of the first item

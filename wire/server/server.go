@@ -146,6 +146,7 @@ func (s *Server) start(nc net.Conn) error {
 func (s *Server) Close(ctx context.Context) {
 	s.mu.Lock()
 	s.closed = true
+	s.stop() // before the listener's end, which Serve must not take for an error
 	if s.listener != nil {
 		_ = s.listener.Close()
 	}
@@ -154,7 +155,6 @@ func (s *Server) Close(ctx context.Context) {
 		conns = append(conns, c)
 	}
 	s.mu.Unlock()
-	s.stop()
 	for _, c := range conns {
 		c.drain()
 	}
