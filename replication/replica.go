@@ -216,13 +216,14 @@ func (r *Replica[R]) startRaft() (err error) {
 	return err
 }
 
-// checkLog refuses a log that does not hold the entry of the newest checkpoint.
-// A compaction leaves that one, so the log was lost, or is another replica's or
-// an older one's: offsets that were given out would be given again (R11).
+// checkLog refuses a log that does not continue the newest checkpoint. A
+// compaction leaves the last entry at least, so the log was lost, or is another
+// replica's or an older one's: offsets that were given out would be given again
+// (R11).
 func (r *Replica[R]) checkLog() error {
 	index := r.durableIndex()
 	first, last := r.store.log.first(), r.store.log.last()
-	if index == 0 || first != 0 && first <= index && index <= last {
+	if index == 0 || first != 0 && first <= index+1 && index <= last {
 		return nil
 	}
 	return fmt.Errorf("%w: replica %s has a checkpoint at index %d, and its log holds [%d, %d]", ErrLostLog, r.opt.ID, index, first, last)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -120,28 +121,14 @@ func decodeIdentity(b []byte) (identity, error) {
 }
 
 // openDir creates the directory if needed, locks it, and returns its identity.
-// fresh says that the directory had none: it was empty, want was written, with
-// a new cluster id if want has none.
+// fresh says that the directory had none: it was empty, and want was written,
+// with a new cluster id if want has none.
 func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identity, fresh bool, lock io.Closer, err error) {
 	if err := vfs.MkdirAllSync(fsys, dir); err != nil {
 		return identity{}, false, nil, fmt.Errorf("node: %w", err)
 	}
-	names, err := fsys.ReadDir(dir)
-	if err != nil {
-		return identity{}, false, nil, fmt.Errorf("node: %w", err)
-	}
-	b, err := vfs.ReadFile(fsys, path.Join(dir, identityName))
-	fresh = errors.Is(err, fs.ErrNotExist)
-	if err != nil && !fresh {
-		return identity{}, false, nil, fmt.Errorf("node: %w", err)
-	}
-	if fresh {
-		for _, name := range names {
-			if name != lockName && name != "lost+found" && !strings.HasSuffix(name, ".tmp") {
-				return identity{}, false, nil, fmt.Errorf("%w: %s holds %s and no %s file; give an empty directory",
-					ErrNotOurs, dir, name, identityName)
-			}
-		}
+	if err := checkOurs(fsys, dir); err != nil {
+		return identity{}, false, nil, err
 	}
 	lock, err = fsys.Lock(path.Join(dir, lockName))
 	if errors.Is(err, vfs.ErrLocked) {
@@ -150,36 +137,70 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 	if err != nil {
 		return identity{}, false, nil, fmt.Errorf("node: %w", err)
 	}
-	held := lock // a return sets lock itself
-	defer func() {
-		if err != nil {
-			_ = held.Close()
-		}
-	}()
-	if !fresh {
-		id, err = decodeIdentity(b)
-		if err != nil {
-			return identity{}, false, nil, fmt.Errorf("%w (file %s)", err, path.Join(dir, identityName))
-		}
-		if err := id.check(want, dir); err != nil {
-			return identity{}, false, nil, err
-		}
-		return id, false, lock, nil
+	// Read under the lock: another process may just have written it.
+	id, fresh, err = readIdentity(fsys, dir)
+	if err == nil && fresh {
+		id, err = makeIdentity(fsys, dir, want, rand)
 	}
-	id = want
+	if err == nil {
+		err = id.check(want, dir)
+	}
+	if err != nil {
+		return identity{}, false, nil, errors.Join(err, lock.Close())
+	}
+	return id, fresh, lock, nil
+}
+
+// checkOurs refuses a directory that holds other things and no identity, before
+// anything in it is touched.
+func checkOurs(fsys vfs.FS, dir string) error {
+	names, err := fsys.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	if slices.Contains(names, identityName) {
+		return nil
+	}
+	for _, name := range names {
+		if name != lockName && name != "lost+found" && !strings.HasSuffix(name, ".tmp") {
+			return fmt.Errorf("%w: %s holds %s and no %s file; give an empty directory", ErrNotOurs, dir, name, identityName)
+		}
+	}
+	return nil
+}
+
+// readIdentity reads the identity; fresh says that there is none.
+func readIdentity(fsys vfs.FS, dir string) (id identity, fresh bool, err error) {
+	file := path.Join(dir, identityName)
+	b, err := vfs.ReadFile(fsys, file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return identity{}, true, nil
+	case err != nil:
+		return identity{}, false, fmt.Errorf("node: %w", err)
+	}
+	if id, err = decodeIdentity(b); err != nil {
+		return identity{}, false, fmt.Errorf("%w (file %s)", err, file)
+	}
+	return id, false, nil
+}
+
+// makeIdentity writes the identity of a fresh directory.
+func makeIdentity(fsys vfs.FS, dir string, want identity, rand io.Reader) (identity, error) {
+	id := want
 	id.Format = directoryFormat
 	var raw [16]byte
 	if _, err := io.ReadFull(rand, raw[:]); err != nil {
-		return identity{}, false, nil, fmt.Errorf("node: identity: %w", err)
+		return identity{}, fmt.Errorf("node: identity: %w", err)
 	}
 	id.Incarnation = hexNumber(binary.LittleEndian.Uint64(raw[8:]) | 1) // never zero
 	if id.ClusterID == "" {
 		id.ClusterID = hex.EncodeToString(raw[:8])
 	}
 	if err := vfs.WriteFile(fsys, path.Join(dir, identityName), id.encode()); err != nil {
-		return identity{}, false, nil, fmt.Errorf("node: %w", err)
+		return identity{}, fmt.Errorf("node: %w", err)
 	}
-	return id, true, lock, nil
+	return id, nil
 }
 
 // markStarted records that the node has served from the directory.
