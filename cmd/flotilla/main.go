@@ -1,12 +1,22 @@
 // Command flotilla is the server and its tools in one binary.
+//
+// Data goes to standard output, everything about it to standard error. The
+// exit status is
+//
+//	0  done; also consume after Ctrl-C, or when nobody reads its output any more
+//	1  the command could not do what was asked
+//	2  the command line or a FLOTILLA_ variable was wrong; nothing was done
+//	3  serve: the disk or the data failed; a restart will probably not help
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -21,29 +31,38 @@ var (
 // Exit statuses.
 const (
 	exitOK      = 0
-	exitFailed  = 1 // the command could not do what was asked
-	exitUsage   = 2 // the command line was wrong
-	exitStopped = 3 // serve: the node stopped because of its disk or its data
+	exitFailed  = 1
+	exitUsage   = 2
+	exitStopped = 3
 )
 
-// usageError is a wrong command line.
+// usageError is a wrong command line or environment.
 type usageError struct{ error }
 
-// stoppedError is a node that stopped by itself.
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// stoppedError is a node that could not start, or stopped by itself, because of
+// its disk or its data.
 type stoppedError struct{ error }
+
+func (e stoppedError) Unwrap() error { return e.error }
 
 func main() { os.Exit(run()) }
 
 func run() int {
+	// A closed pipe is an error of Write, not the end of the process: a server
+	// outlives whoever read its log.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root := rootCommand()
+	root.SetOut(stdout{os.Stdout})
 	err := root.ExecuteContext(ctx)
-	if err == nil {
+	if err == nil || errors.Is(err, errNoReader) {
 		return exitOK
 	}
-	fmt.Fprintln(os.Stderr, "flotilla:", err)
+	fmt.Fprintln(os.Stderr, "flotilla:", message(err))
 	var usage usageError
 	var stopped stoppedError
 	switch {
@@ -55,36 +74,66 @@ func run() int {
 	return exitFailed
 }
 
+// message is an error in one line, without the name of the package that every
+// error of a command but serve comes from.
+func message(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\n", ": ") // errors.Join's
+	return strings.TrimPrefix(text, "client: ")
+}
+
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "flotilla",
-		Short:         "A commit-log server: topics, replicated by Raft, on disk before they are acknowledged",
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Use:   "flotilla",
+		Short: "A commit-log server: topics, replicated by Raft, on disk before they are acknowledged",
+		Long: `A commit-log server: topics, replicated by Raft, on disk before they are
+acknowledged. "flotilla serve" runs a node; the other commands talk to one.`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:              noSuchCommand,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return applyEnvironment(c, os.Environ()) },
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see %q", err, c.CommandPath()+" --help")}
-	})
-	root.AddCommand(serveCommand(), versionCommand())
+	root.SetFlagErrorFunc(flagError)
+	conn := addConnectionFlags(root.PersistentFlags())
+	root.AddCommand(serveCommand(), topicCommand(conn), produceCommand(conn), consumeCommand(conn), versionCommand())
 	return root
 }
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
+	var out outputFormat
+	c := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version and the commit it was built from",
 		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if out == outputJSON {
+				return printJSON(c.OutOrStdout(), struct {
+					Version string `json:"version"`
+					Commit  string `json:"commit"`
+				}{version, commit})
+			}
 			_, err := fmt.Fprintf(c.OutOrStdout(), "flotilla %s (commit %s)\n", version, commit)
 			return err
 		},
 	}
+	out.add(c)
+	hideConnectionFlags(c)
+	return c
 }
 
-// noArgs refuses arguments, as a usage error.
-func noArgs(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no argument %q", c.CommandPath(), args[0])}
+// errNoReader reports that the reader of standard output has gone: the rest of
+// the output is of no use to anybody.
+var errNoReader = errors.New("nobody reads the output")
+
+// stdout turns a broken pipe, of standard output and of nothing else, into
+// errNoReader.
+type stdout struct{ w io.Writer }
+
+func (o stdout) Write(b []byte) (int, error) {
+	n, err := o.w.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		err = errNoReader
 	}
-	return nil
+	return n, err
 }

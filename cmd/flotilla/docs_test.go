@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const cliDoc = "../../docs/cli.md"
+
+// example is a command of docs/cli.md and what it prints.
+type example struct {
+	command string
+	want    string
+}
+
+// examples returns the commands of the blocks marked console.
+func examples(t *testing.T) []example {
+	t.Helper()
+	var all []example
+	inside := false
+	for line := range strings.Lines(read(t, cliDoc)) {
+		command, isCommand := strings.CutPrefix(line, "$ ")
+		switch {
+		case line == "```console\n" || line == "```\n":
+			inside = line == "```console\n"
+		case inside && isCommand:
+			all = append(all, example{command: strings.TrimSpace(command)})
+		case inside:
+			all[len(all)-1].want += line
+		}
+	}
+	return all
+}
+
+// TestDocs runs the examples of docs/cli.md in their order, and compares what
+// they print.
+func TestDocs(t *testing.T) {
+	t.Parallel()
+	all := examples(t)
+	if len(all) < 20 {
+		t.Fatalf("docs/cli.md has %d examples", len(all))
+	}
+	var s *server
+	for _, e := range all {
+		var got string
+		if e.command == "flotilla serve" {
+			s = newServer(t)
+			got = strings.ReplaceAll(s.greeting, " --bootstrap "+s.addr, "")
+			got = strings.ReplaceAll(got, s.addr, defaultBootstrap)
+		} else {
+			got = shell(t, e.command, s)
+		}
+		pattern := strings.ReplaceAll(regexp.QuoteMeta(e.want), `\.\.\.`, `.*`)
+		// The columns of a table are as wide as what differs in them.
+		pattern = regexp.MustCompile(` {2,}`).ReplaceAllString(pattern, ` +`)
+		if !regexp.MustCompile(`^` + pattern + `$`).MatchString(got) {
+			t.Errorf("%s\nprints\n%sand docs/cli.md says\n%s", e.command, got, e.want)
+		}
+	}
+	// Every command is in it.
+	for _, c := range append(rootCommand().Commands(), topicCommand(new(connection)).Commands()...) {
+		if !regexp.MustCompile(`(?m)^## .*\b` + c.Name() + `\b`).MatchString(read(t, cliDoc)) {
+			t.Errorf("docs/cli.md has no section about %s", c.Name())
+		}
+	}
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.FromSlash(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// shell runs a command line and returns what it prints, in order.
+func shell(t *testing.T, line string, s *server) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", line)
+	cmd.Env = environment("PATH=" + filepath.Dir(program) + string(os.PathListSeparator) + os.Getenv("PATH"))
+	if s != nil {
+		cmd.Env = append(cmd.Env, "FLOTILLA_BOOTSTRAP="+s.addr)
+	}
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		t.Fatalf("%s: %v, %v", line, err, ctx.Err())
+	}
+	return string(out)
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	"github.com/flotilla-log/flotilla/client"
+)
+
+// offsetFlag is what --from or --until says.
+type offsetFlag struct {
+	at     client.At // if named
+	named  bool
+	offset int64 // otherwise; negative: so many before the end
+}
+
+// parseFrom parses --from.
+func parseFrom(s string) (offsetFlag, error) {
+	switch s {
+	case "beginning", "start", "earliest":
+		return offsetFlag{named: true, at: client.Earliest}, nil
+	case "end", "latest":
+		return offsetFlag{named: true, at: client.Latest}, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return offsetFlag{}, usagef("--from %q: give beginning, end, an offset, or -N for the last N records of each partition", s)
+	}
+	return offsetFlag{offset: n}, nil
+}
+
+// noEnd is the end of a span that is followed for ever.
+const noEnd = math.MaxInt64
+
+// parseUntil parses --until, "" for noEnd.
+func parseUntil(s string) (offsetFlag, error) {
+	switch s {
+	case "":
+		return offsetFlag{offset: noEnd}, nil
+	case "end", "latest":
+		return offsetFlag{named: true, at: client.Latest}, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		return offsetFlag{}, usagef("--until %q: give end, or the offset to stop before", s)
+	}
+	return offsetFlag{offset: n}, nil
+}
+
+// span is the offsets [from, until) of a partition.
+type span struct{ from, until int64 }
+
+// newSpan resolves what the flags say for a partition that holds [earliest,
+// latest) now.
+func newSpan(from, until offsetFlag, earliest, latest int64) (span, error) {
+	resolve := func(f offsetFlag) int64 {
+		switch {
+		case f.named && f.at == client.Earliest:
+			return earliest
+		case f.named:
+			return latest
+		case f.offset < 0:
+			return max(earliest, latest+f.offset)
+		}
+		return f.offset
+	}
+	s := span{from: resolve(from), until: resolve(until)}
+	if s.from < earliest || s.from > latest {
+		return s, fmt.Errorf("it holds the offsets %d to %d, and cannot be read from %d", earliest, latest, s.from)
+	}
+	return s, nil
+}
+
+func (s span) empty() bool { return s.from >= s.until }
