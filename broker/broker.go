@@ -80,12 +80,12 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		_ = b.Close()
 		return nil, err
 	}
-	b.group.Go(b.reconciler.run)
 	b.group.Go(b.runCheckpoints)
 	if err := b.reconciler.settle(b.stopping); err != nil {
 		_ = b.Close()
 		return nil, err
 	}
+	b.group.Go(b.reconciler.run) // one pass at a time: what one of two removed, the other would miss
 	return b, nil
 }
 
@@ -115,7 +115,6 @@ var errStartStopped = errors.New("broker: a replica stopped while it was startin
 // says so.
 func (b *Broker) Close() error {
 	b.stop()
-	b.group.Wait()
 	var errs []error
 	for _, s := range b.shards {
 		errs = append(errs, s.replica.Close())
@@ -123,6 +122,8 @@ func (b *Broker) Close() error {
 	if b.meta != nil {
 		errs = append(errs, b.meta.Close())
 	}
+	// Only now: a checkpoint of a replica that has failed ends with the replica.
+	b.group.Wait()
 	return errors.Join(errs...)
 }
 

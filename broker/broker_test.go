@@ -558,6 +558,30 @@ func TestProduceWaitsForMemory(t *testing.T) {
 	})
 }
 
+// TestClosesWhileCheckpointFails breaks the disk under a checkpoint and writes:
+// the node can be closed all the same.
+func TestClosesWhileCheckpointFails(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		topic := r.create("t", 1, nil)
+		broken := false
+		r.fs.SetInjector(func(op vfs.Op) vfs.Fault {
+			if broken && op.Kind == vfs.OpSyncData {
+				return vfs.Fault{Err: syscall.EIO, Delay: time.Second}
+			}
+			return vfs.Fault{}
+		})
+		for range 60 { // so much that checkpoints run
+			if res := r.produce(topic, 0, records(t, batch.NoProducer, string(make([]byte, 30_000)))); res.Err != nil {
+				t.Fatal(res.Err)
+			}
+		}
+		broken = true
+		go r.Checkpoint()
+		r.Produce([]ProducePart{{Topic: topic.ID, Batch: records(t, batch.NoProducer, "x")}}, time.Second, func([]ProduceResult) {})
+		<-r.failed
+	})
+}
+
 func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)

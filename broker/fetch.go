@@ -171,6 +171,7 @@ func (b *Broker) readPart(part *FetchPart, maxBytes int64, atLeastOne bool) Fetc
 		}
 		r.Chunks = append(r.Chunks, c)
 		offset, left, atLeastOne = c.End, left-c.Bytes, false
+		r.HighWatermark = max(end, offset) // more may have been applied since
 		if offset >= end || left <= 0 {
 			return r
 		}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -95,7 +96,11 @@ func (r *reconciler) run() {
 		case <-r.b.stopping.Done():
 			return
 		}
-		if err := r.settle(r.b.stopping); err != nil && r.b.stopping.Err() == nil {
+		err := r.settle(r.b.stopping)
+		if errors.Is(err, replication.ErrStopped) {
+			return // OnFailed was told why
+		}
+		if err != nil && r.b.stopping.Err() == nil {
 			r.b.opt.Log.Warn("partitions could not be made what the metadata says; trying again", "err", err)
 			time.AfterFunc(retryAfter, r.kick)
 		}
@@ -200,9 +205,16 @@ func (r *reconciler) bury(ctx context.Context, im *metadata.Image) error {
 			return err
 		}
 	}
+	synced := false
 	for tomb := range im.Tombstones() {
 		if orphans[tomb.ID] || !r.b.gone(tomb) {
 			continue
+		}
+		if !synced {
+			if err := r.b.opt.Store.SyncNames(); err != nil {
+				return err
+			}
+			synced = true
 		}
 		if _, err := r.b.proposeMeta(ctx, metadata.PurgeTombstone{ID: tomb.ID}); err != nil && !isCode(err, errcode.ResourceNotFound) {
 			return err

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/errcode"
@@ -23,6 +24,10 @@ const (
 	defaultSegmentBytes    = 256 << 20
 	defaultMaxMessageBytes = 1<<20 + 12
 )
+
+// awaitTick is how often a wait for a new topic's partitions looks whether the
+// topic was deleted meanwhile.
+const awaitTick = 100 * time.Millisecond
 
 // proposeMeta proposes a command to the metadata shard and waits for its
 // result.
@@ -77,8 +82,10 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 		return Topic{}, err
 	}
 	t, missing := b.TopicByID(partition.TopicID(c.ID))
-	if missing != nil { // deleted in the meantime
-		return Topic{}, missing
+	if missing != nil {
+		// It was created, and deleted in the meantime. An error would have the
+		// client create it again.
+		return Topic{Name: spec.Name, ID: TopicID(c.ID), Partitions: make([]PartitionLeader, len(c.Assignment))}, nil
 	}
 	return t, nil
 }
@@ -137,8 +144,11 @@ func partitionConfig(configs []metadata.Config) partition.Config {
 	return c
 }
 
-// awaitPartitions waits until all partitions of a topic are here, or gone.
+// awaitPartitions waits until all partitions of a topic are here, or the topic
+// is deleted again; or until none of them is here any more.
 func (b *Broker) awaitPartitions(ctx context.Context, topic partition.TopicID, n int, present bool) error {
+	tick := time.NewTicker(awaitTick)
+	defer tick.Stop()
 	for i := range n {
 		for {
 			changed := b.dir.changed(partitionKey{topic, int32(i)}, present)
@@ -147,6 +157,10 @@ func (b *Broker) awaitPartitions(ctx context.Context, topic partition.TopicID, n
 			}
 			select {
 			case <-changed:
+			case <-tick.C:
+				if present && b.image().TopicByID(metadata.TopicID(topic)) == nil {
+					return nil
+				}
 			case <-ctx.Done():
 				return errcode.Errorf(errcode.RequestTimedOut, "partition %d was not ready in time; it will be", i)
 			case <-b.stopping.Done():

@@ -357,23 +357,42 @@ func (r *Replica[R]) maxProposalBytes() int {
 func (r *Replica[R]) Cancel(p *Proposal[R]) bool { return r.proposer.cancel(p) }
 
 // Checkpoint takes a checkpoint and, when it is durable, lets go of the log up
-// to it. Nothing new since the last one is not an error.
+// to it. Nothing new since the last one is not an error. A replica that stops
+// meanwhile answers ErrStopped at once.
 func (r *Replica[R]) Checkpoint() error {
 	if r.applied.Load() == r.durableIndex() {
 		return nil
 	}
-	err := r.raft.Snapshot().Error()
-	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
-		return fmt.Errorf("replication: shard %d: checkpoint: %w", r.opt.Shard, err)
+	done := make(chan error, 1)
+	r.mu.Lock()
+	stopped := r.stopCtx.Err() != nil
+	if !stopped {
+		// A replica that failed holds goroutines of Raft's until Close, which
+		// ends this one as well.
+		r.group.Go(func() { done <- r.raft.Snapshot().Error() })
 	}
-	return nil
+	r.mu.Unlock()
+	if stopped {
+		return ErrStopped
+	}
+	select {
+	case err := <-done:
+		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			return fmt.Errorf("replication: shard %d: checkpoint: %w", r.opt.Shard, err)
+		}
+		return nil
+	case <-r.stopCtx.Done():
+		return ErrStopped
+	}
 }
 
 // Close stops the replica and waits for its goroutines. What was proposed and
 // not applied is answered with ErrOutcomeUnknown.
 func (r *Replica[R]) Close() error {
 	r.closing.Do(func() {
-		r.stop()
+		r.mu.Lock()
+		r.stop() // under mu: see Checkpoint
+		r.mu.Unlock()
 		f := r.raft.Shutdown()
 		_ = r.opt.Transport.Close() // Raft waits for its calls
 		close(r.released)

@@ -144,9 +144,8 @@ func startRig(fsys *vfs.Mem) (*rig, error) {
 		Journal: r.journal, Votes: r.votes, FS: fsys, CheckpointDir: "checkpoints", Fold: foldLines,
 		Transport: NewSolo(id), Bootstrap: []ReplicaID{id},
 		Encode: encodeList, CommandOverheadBytes: binary.MaxVarintLen64,
-		MaxEntryBytes: 4 << 10,
-		OnFailed:      func(err error) { r.failed <- err },
-		OnLeading:     func() {},
+		OnFailed:  func(err error) { r.failed <- err },
+		OnLeading: func() {},
 	})
 	if err != nil {
 		return nil, errors.Join(err, r.journal.Close(), r.votes.Close())
@@ -404,6 +403,33 @@ func TestReplicaTooLarge(t *testing.T) {
 		}
 		if a := <-got; a.err != nil {
 			t.Errorf("a proposal of %d bytes, the most there is: %v", most, a.err)
+		}
+	})
+}
+
+// TestReplicaGathersWhatFits proposes at once more than a record of the journal
+// holds.
+func TestReplicaGathersWhatFits(t *testing.T) {
+	inBubble(t, func(t *testing.T, fsys *vfs.Mem) {
+		r := mustStart(t, fsys)
+		defer r.stop()
+		var lines []string
+		for range 8 {
+			lines = append(lines, string(bytes.Repeat([]byte{'x'}, 6<<10)))
+		}
+		got, err := r.propose(lines...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range lines {
+			select {
+			case a := <-got:
+				if a.err != nil {
+					t.Fatal(a.err)
+				}
+			case err := <-r.failed:
+				t.Fatal("the replica stopped:", err)
+			}
 		}
 	})
 }

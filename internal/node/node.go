@@ -13,6 +13,7 @@ import (
 	"net"
 	"path"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
@@ -65,6 +66,7 @@ type Node struct {
 
 	serving   sync.WaitGroup
 	failed    chan error // 1-buffered: the first error that the node must stop for
+	broken    atomic.Bool
 	closing   sync.Once
 	closeErr  error
 	recovered time.Duration
@@ -152,6 +154,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 
 // fail notes the first error that the node must stop for (R9).
 func (n *Node) fail(err error) {
+	n.broken.Store(true)
 	select {
 	case n.failed <- err:
 	default:
@@ -188,7 +191,7 @@ func (n *Node) stop(ctx context.Context) error {
 		n.serving.Wait()
 	}
 	if n.broker != nil {
-		if n.server != nil && ctx.Err() == nil && len(n.failed) == 0 {
+		if n.server != nil && ctx.Err() == nil && !n.broken.Load() {
 			n.broker.Checkpoint()
 		}
 		errs = append(errs, n.broker.Close())

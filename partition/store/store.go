@@ -326,6 +326,15 @@ func (st *Store) RemoveOrphan(o Orphan) error {
 	return nil
 }
 
+// SyncNames makes durable which partition directories there are: those that were
+// unlinked before do not come back after a power cut.
+func (st *Store) SyncNames() error {
+	if err := st.fs.SyncDir(st.dir); err != nil {
+		return st.fail(fmt.Errorf("store: sync %s: %w", st.dir, err))
+	}
+	return nil
+}
+
 // claim takes a directory off the orphans, and reports whether it was one.
 func (st *Store) claim(name string) bool {
 	st.mu.Lock()

@@ -1,0 +1,110 @@
+package killtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/internal/history"
+)
+
+// finish kills the server once more when all is answered, and reads everything
+// back. Afterwards the load has ended and the server has stopped as it should.
+func (r *round) finish(ctx context.Context) error {
+	if err := r.start(nil); err != nil {
+		return err
+	}
+	if err := r.serving(ctx); err != nil {
+		return err
+	}
+	if err := r.progress(1); err != nil {
+		return err
+	}
+	if err := r.shut(); err != nil {
+		return err
+	}
+	r.srv.signal(syscall.SIGKILL)
+	<-r.srv.gone
+	if _, err := r.bury(closedInts, nil); err != nil {
+		return err
+	}
+	if err := r.start(nil); err != nil {
+		return err
+	}
+	if err := r.serving(ctx); err != nil {
+		return err
+	}
+	if err := r.readAll(); err != nil {
+		return err
+	}
+	r.load.stop()
+	r.srv.signal(syscall.SIGTERM)
+	return r.awaitEnd()
+}
+
+// closedInts stands for a kill with nothing in flight.
+var closedInts = func() <-chan int { c := make(chan int); close(c); return c }()
+
+// awaitEnd waits until the server has stopped after SIGTERM, without a fault.
+func (r *round) awaitEnd() error {
+	timeout := time.NewTimer(phaseTimeout)
+	defer timeout.Stop()
+	select {
+	case <-r.srv.gone:
+	case <-timeout.C:
+		return r.srv.stuck("the server does not stop after SIGTERM")
+	}
+	_, err := r.bury(closedInts, nil)
+	return err
+}
+
+// readAll reads every partition of every topic from its beginning to its end,
+// and asks which topics there are.
+func (r *round) readAll() error {
+	ctx, cancel := context.WithTimeoutCause(r.load.ctx, phaseTimeout, errors.New("the final reads do not end"))
+	defer cancel()
+	c, err := r.load.connect()
+	if err != nil {
+		return err
+	}
+	topics, err := c.Admin().ListTopics(ctx)
+	if err != nil {
+		return err
+	}
+	for i, t := range topics {
+		ends, err := c.Admin().Offsets(ctx, t.Name, client.Latest)
+		if err != nil {
+			return err
+		}
+		process := finalProcess + int32(i)
+		co, err := r.load.assign(c, process, t.Name, int32(len(ends)))
+		if err != nil {
+			return err
+		}
+		for p, end := range ends {
+			for end > 0 {
+				if at, err := co.Position(t.Name, int32(p)); err != nil {
+					return err
+				} else if at >= end {
+					break
+				}
+				if _, err := r.load.poll(ctx, process, co); err != nil {
+					return fmt.Errorf("final read of %s: %w", t.Name, errors.Join(err, context.Cause(ctx)))
+				}
+			}
+		}
+		_ = co.Close()
+	}
+	exists := make(map[string]bool)
+	for _, t := range topics {
+		exists[t.Name] = true
+	}
+	for i := range churnTopics {
+		name := churnTopic(i)
+		r.load.ask(finalProcess, c.Admin(), history.DescribeTopic, topicSpec(name, 2), !exists[name])
+	}
+	return nil
+}
