@@ -81,9 +81,12 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		return nil, err
 	}
 	b.group.Go(b.runCheckpoints)
-	if err := b.reconciler.settle(b.stopping); err != nil {
-		_ = b.Close()
-		return nil, err
+	if err := b.reconciler.settle(b.stopping); b.stopping.Err() != nil || errors.Is(err, replication.ErrStopped) {
+		return nil, errors.Join(errStartStopped, err, b.Close())
+	} else if err != nil {
+		// A topic that cannot be completed is no reason not to serve the others.
+		opt.Log.Warn("partitions could not be made what the metadata says; trying again", "err", err)
+		b.reconciler.kick()
 	}
 	b.group.Go(b.reconciler.run) // one pass at a time: what one of two removed, the other would miss
 	return b, nil
@@ -110,6 +113,16 @@ func (b *Broker) startAll() error {
 }
 
 var errStartStopped = errors.New("broker: a replica stopped while it was starting")
+
+// Interrupt answers everything that is under way, with an error if need be, and
+// refuses what comes. Close follows.
+func (b *Broker) Interrupt() {
+	b.stop()
+	for _, s := range b.shards {
+		s.replica.Interrupt()
+	}
+	b.meta.Interrupt()
+}
 
 // Close stops the replicas. What is under way is answered with an error that
 // says so.

@@ -73,6 +73,9 @@ func (b *Budget) Release(n int64) {
 	b.admitLocked()
 }
 
+// Limit returns the bytes that there are.
+func (b *Budget) Limit() int64 { return b.limit }
+
 // Used returns the bytes that are taken.
 func (b *Budget) Used() int64 {
 	b.mu.Lock()

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/flotilla-log/flotilla/partition"
@@ -85,17 +86,24 @@ func (d *directory) wakeLocked(k partitionKey) {
 	delete(d.awaiting, k)
 }
 
-// changed returns a channel that is closed when partition k comes or goes, or
-// nil if it is as wanted already.
-func (d *directory) changed(k partitionKey, wantPresent bool) <-chan struct{} {
+// changed returns a channel that is closed when partition k comes or goes, and
+// what stops that; or nil if it is as wanted already.
+func (d *directory) changed(k partitionKey, wantPresent bool) (ch chan struct{}, stop func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, present := d.byKey[k]; present == wantPresent {
-		return nil
+		return nil, nil
 	}
-	ch := make(chan struct{})
+	ch = make(chan struct{})
 	d.awaiting[k] = append(d.awaiting[k], ch)
-	return ch
+	return ch, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		left := slices.DeleteFunc(d.awaiting[k], func(c chan struct{}) bool { return c == ch })
+		if d.awaiting[k] = left; len(left) == 0 {
+			delete(d.awaiting, k)
+		}
+	}
 }
 
 // of returns the partitions of one shard.

@@ -161,7 +161,7 @@ func (b *Broker) readPart(part *FetchPart, maxBytes int64, atLeastOne bool) Fetc
 			if len(r.Chunks) == 0 { // else the next fetch meets it
 				// Above the end is out of range for certain: this replica leads
 				// and has applied its TermStart (R19).
-				r.Err = CodeOf(err)
+				r.Err = readError(err)
 			}
 			return r
 		}
@@ -176,6 +176,15 @@ func (b *Broker) readPart(part *FetchPart, maxBytes int64, atLeastOne bool) Fetc
 			return r
 		}
 	}
+}
+
+// readError is CodeOf for a read: what the table does not know is the disk's.
+func readError(err error) *errcode.Error {
+	e := CodeOf(err)
+	if e.Code == errcode.UnknownServer {
+		e.Code = errcode.KafkaStorageError
+	}
+	return e
 }
 
 // checkEpoch refuses a client that knows another leader epoch (KIP-320), and

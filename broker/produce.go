@@ -90,6 +90,9 @@ func (b *Broker) admit(parts []ProducePart, timeout time.Duration) *errcode.Erro
 	for i := range parts {
 		bytes += int64(len(parts[i].Batch))
 	}
+	if b.opt.Store.TryAdmit(bytes) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(b.stopping, timeout)
 	defer cancel()
 	err := b.opt.Store.Admit(ctx, bytes)

@@ -113,15 +113,13 @@ func (r *reconciler) settle(ctx context.Context) error {
 		return nil // a later change of that kicks
 	}
 	im := r.b.image()
+	var errs []error // what one shard refuses does not hold up the others
 	for _, s := range r.b.shards {
-		if s.replica.Leading() == 0 {
-			continue
-		}
-		if err := r.proposeAll(ctx, s, r.b.missing(im, s)); err != nil {
-			return err
+		if s.replica.Leading() != 0 {
+			errs = append(errs, r.proposeAll(ctx, s, r.b.missing(im, s)))
 		}
 	}
-	return r.bury(ctx, im)
+	return errors.Join(append(errs, r.bury(ctx, im))...)
 }
 
 // missing lists the commands that shard s lacks. A partition goes only for a
@@ -178,17 +176,16 @@ func (r *reconciler) proposeAll(ctx context.Context, s *dataShard, commands []an
 	if err := s.replica.Propose(proposals...); err != nil {
 		return err
 	}
+	var errs []error
 	for range commands {
 		select {
 		case err := <-results:
-			if err != nil {
-				return err
-			}
+			errs = append(errs, err)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // bury removes the orphaned directories of deleted topics, and then the

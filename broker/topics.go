@@ -151,10 +151,11 @@ func (b *Broker) awaitPartitions(ctx context.Context, topic partition.TopicID, n
 	defer tick.Stop()
 	for i := range n {
 		for {
-			changed := b.dir.changed(partitionKey{topic, int32(i)}, present)
+			changed, stop := b.dir.changed(partitionKey{topic, int32(i)}, present)
 			if changed == nil {
 				break
 			}
+			defer stop()
 			select {
 			case <-changed:
 			case <-tick.C:

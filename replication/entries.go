@@ -116,6 +116,10 @@ func (j *journalLog) truncateFrom(i uint64) error { return j.s.TruncateFrom(i) }
 func (j *journalLog) compact(upTo uint64) error   { j.s.Compact(upTo); return nil }
 
 func (j *journalLog) read(index uint64, to *raft.Log, commands bool) error {
+	if term, kind, ok := j.s.Head(index); ok && !commands && raft.LogType(kind) == raft.LogCommand {
+		*to = raft.Log{Index: index, Term: term, Type: raft.LogCommand}
+		return nil
+	}
 	var r journal.Record
 	if err := j.s.Read(index, &r); err != nil {
 		if errors.Is(err, journal.ErrNotFound) {

@@ -56,18 +56,18 @@ func (r *Replica[R]) lose(term uint64) {
 // term. It never waits: Raft's queue holds more than may be in flight.
 func (r *Replica[R]) send(e *entry[R]) {
 	r.mu.Lock()
-	current := e.term != 0 && e.term == r.term
+	current := e.term != 0 && e.term == r.term && r.stopCtx.Err() == nil
 	if current {
 		r.inflight = append(r.inflight, e)
+		// The future is not waited for: ApplyBatch answers the proposals, or
+		// losing the leadership does. (Raft leaves futures unanswered at
+		// shutdown.)
+		r.raft.Apply(e.data, 0)
 	}
 	r.mu.Unlock()
 	if !current {
 		r.drop(e, ErrNotLeader)
-		return
 	}
-	// The future is not waited for: ApplyBatch answers the proposals, or losing
-	// the leadership does. (Raft leaves futures unanswered at shutdown.)
-	r.raft.Apply(e.data, 0)
 }
 
 // drop answers an entry that was not applied.

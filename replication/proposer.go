@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"slices"
 	"sync"
 )
 
@@ -50,6 +51,8 @@ type proposer[R any] struct {
 	queues map[uint32]*queue[R]
 	active []uint32 // round robin, the next turn first
 	bytes  int      // of what waits and is not cancelled
+
+	cancelled int // of what waits, at least; see sweepLocked
 }
 
 func newProposer[R any](maxEntryBytes, maxCommands int) *proposer[R] {
@@ -98,8 +101,30 @@ func (pr *proposer[R]) cancel(p *Proposal[R]) bool {
 	}
 	p.cancelled = true
 	pr.bytes -= p.bytes
-	p.bytes, p.Payload = 0, nil
+	p.bytes, p.Payload, p.Command, p.Done = 0, nil, nil, nil
+	if pr.cancelled++; pr.cancelled > sweepAt {
+		pr.sweepLocked()
+	}
 	return true
+}
+
+// sweepAt is how many cancelled proposals may wait for their turn to be dropped.
+const sweepAt = 1000
+
+// sweepLocked drops all cancelled proposals.
+func (pr *proposer[R]) sweepLocked() {
+	pr.cancelled = 0
+	active := pr.active[:0]
+	for _, id := range pr.active {
+		q := pr.queues[id]
+		q.items = slices.DeleteFunc(q.items, func(p *Proposal[R]) bool { return p.cancelled })
+		if len(q.items) == 0 {
+			delete(pr.queues, id)
+			continue
+		}
+		active = append(active, id)
+	}
+	pr.active = active
 }
 
 // waiting returns how many bytes to make room for before the next gather: all

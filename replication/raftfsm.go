@@ -24,7 +24,7 @@ func (f *fsm[R]) ApplyBatch(logs []*raft.Log) []any {
 				r.halt(err)
 			}
 			if e := r.takeInFlight(l); e != nil {
-				r.answer(e, results)
+				r.answer(e, l.Term, results)
 				done = append(done, e)
 			}
 		}
@@ -54,9 +54,11 @@ func (r *Replica[R]) takeInFlight(l *raft.Log) *entry[R] {
 	return nil
 }
 
-func (r *Replica[R]) answer(e *entry[R], results []R) {
+func (r *Replica[R]) answer(e *entry[R], term uint64, results []R) {
 	if e.start {
-		r.begin(e.term)
+		if term == e.term { // else Raft won another term before it took the entry
+			r.begin(term)
+		}
 		return
 	}
 	for i, p := range e.proposals {
@@ -67,7 +69,7 @@ func (r *Replica[R]) answer(e *entry[R], results []R) {
 // begin serves as the leader of term, unless that is over already.
 func (r *Replica[R]) begin(term uint64) {
 	r.mu.Lock()
-	current := r.term == term
+	current := r.term == term && r.stopCtx.Err() == nil
 	if current {
 		r.ready.Store(term)
 		r.proposer.setOpen(true)

@@ -280,7 +280,10 @@ func (r *Replica[R]) fail(err error) {
 	r.failOnce.Do(func() {
 		r.stop()
 		err = fmt.Errorf("replication: shard %d: %w", r.opt.Shard, err)
-		go r.opt.OnFailed(err)
+		go func() {
+			r.lose(0) // nobody waits for what will not be answered
+			r.opt.OnFailed(err)
+		}()
 	})
 }
 
@@ -386,13 +389,20 @@ func (r *Replica[R]) Checkpoint() error {
 	}
 }
 
+// Interrupt answers everything that waits or is in flight, and refuses what
+// comes. Close follows.
+func (r *Replica[R]) Interrupt() {
+	r.mu.Lock()
+	r.stop() // under mu: see Checkpoint
+	r.mu.Unlock()
+	r.lose(0)
+}
+
 // Close stops the replica and waits for its goroutines. What was proposed and
 // not applied is answered with ErrOutcomeUnknown.
 func (r *Replica[R]) Close() error {
 	r.closing.Do(func() {
-		r.mu.Lock()
-		r.stop() // under mu: see Checkpoint
-		r.mu.Unlock()
+		r.Interrupt()
 		f := r.raft.Shutdown()
 		_ = r.opt.Transport.Close() // Raft waits for its calls
 		close(r.released)

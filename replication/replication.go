@@ -37,10 +37,6 @@ var (
 	// never. Only an idempotent retry is safe.
 	ErrOutcomeUnknown = errors.New("replication: outcome unknown")
 
-	// ErrDeadline reports a proposal whose deadline passed while it waited for
-	// its turn or for room. It was not proposed.
-	ErrDeadline = errors.New("replication: deadline passed before it was proposed")
-
 	// ErrTooLarge reports a command that does not fit in an entry.
 	ErrTooLarge = errors.New("replication: command too large")
 

@@ -179,10 +179,13 @@ func TestPure(t *testing.T) {
 	}
 }
 
+// bubbles are the packages whose tests all run in virtual time.
+var bubbles = []string{"internal/sim"}
+
 // sleeps returns the calls of time.Sleep in a test file that has no bubble to
 // make them take no time.
 func sleeps(f source) []string {
-	if !f.test() || slices.Contains(f.imports(), "testing/synctest") {
+	if !f.test() || slices.Contains(f.imports(), "testing/synctest") || slices.Contains(bubbles, f.pkg) {
 		return nil
 	}
 	return f.uses("time", "Sleep")

@@ -75,7 +75,7 @@ func contents(s *Shard) ([]Record, error) {
 		if err := s.Read(i, &r); err != nil {
 			return nil, err
 		}
-		if term, ok := s.Term(i); !ok || term != r.Term {
+		if term, kind, ok := s.Head(i); !ok || term != r.Term || kind != r.Type {
 			return nil, fmt.Errorf("term of %d: %d, %t; the record says %d", i, term, ok, r.Term)
 		}
 		recs = append(recs, r)

@@ -239,14 +239,15 @@ func (s *Shard) lastLocked() uint64 {
 	return s.first + uint64(len(s.entries)) - 1
 }
 
-// Term returns the term of an entry, from memory; false if it is not there.
-func (s *Shard) Term(index uint64) (uint64, bool) {
+// Head returns the term of an entry and its type, from memory; false if it is
+// not there.
+func (s *Shard) Head(index uint64) (term uint64, raftType uint8, ok bool) {
 	s.j.mu.Lock()
 	defer s.j.mu.Unlock()
 	if e := s.entryLocked(index); e != nil {
-		return e.term, true
+		return e.term, e.raftType, true
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 func (s *Shard) entryLocked(index uint64) *entry {

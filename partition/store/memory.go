@@ -88,6 +88,13 @@ func (st *Store) Admit(ctx context.Context, n int64) error {
 	}
 }
 
+// TryAdmit is Admit for who does not wait: it reports whether the bytes fit now.
+func (st *Store) TryAdmit(n int64) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.failed == nil && !st.closed && len(st.admitting) == 0 && st.fits(n)
+}
+
 func (st *Store) fits(n int64) bool {
 	used := st.memory.Load()
 	return used <= 0 || used+n <= st.opt.MemoryBytes

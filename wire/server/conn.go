@@ -26,8 +26,9 @@ type conn struct {
 
 	cancel   context.CancelFunc
 	polls    polls
-	inflight chan struct{} // a token per unanswered request
-	answers  chan answer   // as many as may be in flight: sending never blocks
+	inflight chan struct{}  // a token per unanswered request
+	answers  chan answer    // as many as may be in flight: sending never blocks
+	holding  *broker.Budget // memory that answers on their way hold
 	requests sync.WaitGroup
 }
 
@@ -47,6 +48,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 		nc:       nc,
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		answers:  make(chan answer, s.opt.MaxInFlight),
+		holding:  broker.NewBudget(s.opt.Answers.Limit() / answerShare),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
@@ -115,6 +117,8 @@ func (c *conn) read() error {
 		case c.inflight <- struct{}{}:
 		case <-c.ctx.Done():
 			return c.ctx.Err()
+		case <-c.s.ctx.Done():
+			return net.ErrClosed
 		}
 		if c.s.ctx.Err() != nil {
 			return net.ErrClosed
@@ -138,32 +142,58 @@ func (c *conn) read() error {
 	}
 }
 
+// freeHeaderBytes is the size of a header that is not counted as memory held.
+const freeHeaderBytes = 16 << 10
+
+// minBytesPerSecond is the slowest that a request may come in, or an answer be
+// taken, once it is under way: what it holds is not held for long.
+const minBytesPerSecond = 256 << 10
+
+// within returns the time that n bytes may take, besides a grace.
+func within(grace time.Duration, n int64) time.Time {
+	return time.Now().Add(grace + time.Duration(n)*time.Second/minBytesPerSecond)
+}
+
 // request reads the rest of one request and starts it.
 func (c *conn) request(p frame.Prefix) error {
-	header, err := c.r.Header()
-	if err != nil {
+	size := int64(p.HeaderBytes + p.PayloadBytes)
+	if err := c.nc.SetReadDeadline(within(c.s.opt.HandshakeTimeout, size)); err != nil {
 		return err
 	}
 	c.requests.Add(1)
 	q := &request{conn: c, Prefix: p}
-	if err := q.decode(header); err != nil {
-		q.fail(err)
-		return nil
-	}
-	if p.PayloadBytes > 0 {
-		if p.Kind != frame.KindProduce {
-			q.fail(errcode.Errorf(errcode.InvalidRequest, "a %s request with a payload", p.Kind))
-			return nil
-		}
-		held := int64(p.PayloadBytes)
-		if err := c.s.opt.Requests.Acquire(c.ctx, held); err != nil {
+	if p.HeaderBytes > freeHeaderBytes || p.PayloadBytes > 0 {
+		if err := c.s.opt.Requests.Acquire(c.ctx, size); err != nil {
 			c.requests.Done()
 			return err
 		}
-		q.held = held
-		if q.payload, err = c.r.Payload(nil); err != nil {
-			c.s.opt.Requests.Release(held)
-			c.requests.Done()
+		q.held = size
+	}
+	if err := q.readAll(); err != nil {
+		q.letGo()
+		c.requests.Done()
+		return err
+	}
+	return nil
+}
+
+// readAll reads header and payload, and starts the request or refuses it. Its
+// error is the connection's.
+func (q *request) readAll() error {
+	header, err := q.r.Header()
+	if err != nil {
+		return err
+	}
+	refused := q.decode(header)
+	if refused == nil && q.PayloadBytes > 0 && q.Kind != frame.KindProduce {
+		refused = errcode.Errorf(errcode.InvalidRequest, "a %s request with a payload", q.Kind)
+	}
+	if refused != nil {
+		q.fail(refused)
+		return nil
+	}
+	if q.PayloadBytes > 0 {
+		if q.payload, err = q.r.Payload(nil); err != nil {
 			return err
 		}
 	}
@@ -219,7 +249,7 @@ func (c *conn) writeSome(a answer) error {
 			return err
 		}
 	}
-	if err := c.nc.SetWriteDeadline(time.Now().Add(c.s.opt.WriteTimeout)); err != nil {
+	if err := c.nc.SetWriteDeadline(within(c.s.opt.WriteTimeout, c.w.Queued())); err != nil {
 		return err
 	}
 	return c.w.Flush()
@@ -233,8 +263,19 @@ func (c *conn) settle(a answer) {
 	<-c.inflight
 }
 
-// send queues the answer of one request. It never blocks.
-func (c *conn) send(a answer) {
-	c.answers <- a
-	c.requests.Done()
+// send queues the answer of one request, and gives back what the request held.
+// It never blocks.
+func (q *request) send(a answer) {
+	q.letGo()
+	q.answers <- a
+	q.requests.Done()
+}
+
+// letGo gives back the memory that the request was counted with.
+func (q *request) letGo() {
+	q.payload = nil
+	if q.held > 0 {
+		q.s.opt.Requests.Release(q.held)
+		q.held = 0
+	}
 }

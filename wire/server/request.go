@@ -24,7 +24,7 @@ type request struct {
 	frame.Prefix
 	msg      proto.Message
 	payload  []byte
-	held     int64 // bytes of the node's request budget
+	held     int64 // bytes of the node's request budget, until the answer
 	answered bool  // a fetch; guarded by polls.mu
 }
 
@@ -125,6 +125,19 @@ func (q *request) pbError(e *errcode.Error) *pb.Error {
 	return frame.NewError(e.Code, e.Detail)
 }
 
+// maxDetails is how many parts an answer may have if each error is to come with
+// its text: the texts of thousands would not fit in a header.
+const maxDetails = 1000
+
+// partError is pbError for one of n parts.
+func (q *request) partError(e *errcode.Error, n int) *pb.Error {
+	m := q.pbError(e)
+	if m != nil && n > maxDetails {
+		m.Message = ""
+	}
+	return m
+}
+
 func topicID(b []byte) (id broker.TopicID, err error) {
 	if len(b) != len(id) {
 		return id, errcode.Errorf(errcode.InvalidRequest, "a topic id of %d bytes, want %d", len(b), len(id))
@@ -142,14 +155,14 @@ func (q *request) produce(m *pb.ProduceRequest) {
 			err = errcode.Errorf(errcode.InvalidRequest, "parts are longer than the payload of %d bytes", len(q.payload))
 		}
 		if err != nil {
-			q.settleProduce(answer{}, err)
+			q.refuseProduce(m, err)
 			return
 		}
 		parts[i] = broker.ProducePart{Topic: id, Index: p.Partition, Batch: rest[:p.Length:p.Length]}
 		rest = rest[p.Length:]
 	}
 	if len(parts) == 0 || len(rest) > 0 {
-		q.settleProduce(answer{}, errcode.Errorf(errcode.InvalidRequest, "%d parts, and %d bytes of payload that are none's", len(parts), len(rest)))
+		q.refuseProduce(m, errcode.Errorf(errcode.InvalidRequest, "%d parts, and %d bytes of payload that are none's", len(parts), len(rest)))
 		return
 	}
 	q.s.opt.Broker.Produce(parts, timeout(m.TimeoutMs), func(results []broker.ProduceResult) {
@@ -159,31 +172,28 @@ func (q *request) produce(m *pb.ProduceRequest) {
 					_ = q.nc.Close()
 				}
 			}
-			q.settleProduce(answer{}, nil)
+			q.send(answer{})
 			return
 		}
 		resp := &pb.ProduceResponse{Results: make([]*pb.ProduceResult, len(results))}
 		for i := range results {
 			r := &results[i]
 			resp.Results[i] = &pb.ProduceResult{
-				TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.pbError(r.Err),
+				TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, len(results)),
 				BaseOffset: r.BaseOffset, LogAppendTimeMs: r.LogAppendTimeMS, LogStartOffset: r.LogStart,
 			}
 		}
-		q.settleProduce(answer{kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: resp}, nil)
+		q.reply(resp)
 	})
 }
 
-// settleProduce gives back the payload's memory and answers.
-func (q *request) settleProduce(a answer, err error) {
-	q.payload = nil
-	if q.held > 0 {
-		q.s.opt.Requests.Release(q.held)
-		q.held = 0
-	}
-	if err != nil {
-		q.fail(err)
+// refuseProduce answers a produce that is none. Without acknowledgements the end
+// of the connection is the only way to tell.
+func (q *request) refuseProduce(m *pb.ProduceRequest, err error) {
+	if m.Acks == pb.Acks_ACKS_NONE {
+		_ = q.nc.Close()
+		q.send(answer{})
 		return
 	}
-	q.send(a)
+	q.fail(err)
 }

@@ -62,6 +62,9 @@ func New(opt Options) *Server {
 	setDefault(&opt.HandshakeTimeout, 10*time.Second)
 	setDefault(&opt.IdleTimeout, 10*time.Minute)
 	setDefault(&opt.WriteTimeout, time.Minute)
+	// A request is counted as memory before it has come, so one may claim a
+	// quarter of the node's budget, or a largest batch.
+	opt.MaxFrameBytes = min(opt.MaxFrameBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+frame.HandshakeMaxBytes))
 	ctx, stop := context.WithCancel(context.Background())
 	return &Server{
 		opt: opt,
@@ -143,6 +146,7 @@ func (s *Server) start(nc net.Conn) error {
 
 // Close stops accepting and reading, lets the requests under way be answered
 // until ctx ends, and closes all connections. It waits for their goroutines.
+// After ctx has ended the broker is interrupted: it serves no more.
 func (s *Server) Close(ctx context.Context) {
 	s.mu.Lock()
 	s.closed = true
@@ -166,7 +170,10 @@ func (s *Server) Close(ctx context.Context) {
 	select {
 	case <-done:
 	case <-ctx.Done():
+		s.opt.Broker.Interrupt() // produces are answered, whatever they wait for
 		for _, c := range conns {
+			c.cancel()
+			c.polls.end()
 			_ = c.nc.Close()
 		}
 		<-done

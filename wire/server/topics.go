@@ -14,7 +14,7 @@ import (
 // for the rest.
 const (
 	maxTopicsAnswered     = 1000
-	maxPartitionsAnswered = 50_000
+	maxPartitionsAnswered = 25_000 // at most 20 bytes each, in a header of 1 MiB
 )
 
 func (q *request) metadata(m *pb.MetadataRequest) (proto.Message, error) {
@@ -176,7 +176,7 @@ func (q *request) listOffsets(m *pb.ListOffsetsRequest) (proto.Message, error) {
 		}
 		r := q.s.opt.Broker.Offset(id, p.Partition, p.At == pb.OffsetAt_OFFSET_AT_EARLIEST, p.LeaderEpoch)
 		resp.Results = append(resp.Results, &pb.ListOffsetsResult{
-			TopicId: p.TopicId, Partition: p.Partition, Error: q.pbError(r.Err), Offset: r.Offset, LeaderEpoch: r.Epoch,
+			TopicId: p.TopicId, Partition: p.Partition, Error: q.partError(r.Err, len(m.Parts)), Offset: r.Offset, LeaderEpoch: r.Epoch,
 		})
 	}
 	return resp, nil

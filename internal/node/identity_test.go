@@ -10,9 +10,9 @@ import (
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
-// TestReviewIdentityIsReadUnderTheLock starts two processes on an empty
+// TestIdentityIsReadUnderTheLock starts two processes on an empty
 // directory: the slower one must not write a second identity over the first.
-func TestReviewIdentityIsReadUnderTheLock(t *testing.T) {
+func TestIdentityIsReadUnderTheLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fsys := vfs.NewMem(1)
 		var locks atomic.Int32
