@@ -341,7 +341,9 @@ func (co *Consumer) yieldFrom(ctx context.Context, f *Fetched, yield func(Record
 			return true // somebody seeks
 		}
 		if !yield(r, nil) {
-			co.putBack(f)
+			if f.from < f.next {
+				co.putBack(f)
+			}
 			return false
 		}
 	}

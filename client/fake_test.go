@@ -26,7 +26,7 @@ import (
 // partitions that deduplicate as the real ones do, and hooks that break things.
 // Its connections are in memory, so that it runs inside a synctest bubble.
 type fakeCluster struct {
-	t *testing.T
+	t testing.TB
 
 	mu        sync.Mutex
 	nodes     map[int32]string // address by id
@@ -38,12 +38,16 @@ type fakeCluster struct {
 	dials     map[string]int
 	requests  map[frame.Kind]int
 	grown     chan struct{} // closed and replaced at each append
+	forget    bool          // keep no batches
+
+	// The hooks are set before the first connection, or under mu (see hook).
 
 	// onProduce, if set, says what to do with each produce request.
 	onProduce func(req *pb.ProduceRequest) fault
 	// onPart, if set, may refuse one part with a code.
 	onPart func(part *pb.ProducePart, h batch.Header) errcode.Code
-	// onAny, if set, sees each request first; true: leave it unanswered.
+	// onAny, if set, sees each request first; true: leave it unanswered. It is
+	// called with mu held, like the others.
 	onAny func(node int32, kind frame.Kind) (silent bool)
 	// onFetch, if set, may change a partition's bytes, or refuse.
 	onFetch func(part *pb.FetchPart, data []byte) ([]byte, errcode.Code)
@@ -82,7 +86,7 @@ type fakeAppend struct {
 	offset      int64
 }
 
-func newFake(t *testing.T, nodes int32) *fakeCluster {
+func newFake(t testing.TB, nodes int32) *fakeCluster {
 	f := &fakeCluster{
 		t: t, nodes: make(map[int32]string), down: make(map[string]bool), conns: make(map[net.Conn]string),
 		topics: make(map[string]*fakeTopic), producers: 100, dials: make(map[string]int),
@@ -174,6 +178,13 @@ func (f *fakeCluster) move(name string, partition int, leader int32) {
 	p.leader, p.epoch = leader, p.epoch+1
 }
 
+// hook changes hooks while connections are open.
+func (f *fakeCluster) hook(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
 func (f *fakeCluster) count(kind frame.Kind) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -242,9 +253,9 @@ type fakeConn struct {
 func (s *fakeConn) handle(fr frame.Frame) bool {
 	s.f.mu.Lock()
 	s.f.requests[fr.Kind]++
-	onAny := s.f.onAny
+	silent := s.f.onAny != nil && s.f.onAny(s.id, fr.Kind)
 	s.f.mu.Unlock()
-	if onAny != nil && onAny(s.id, fr.Kind) {
+	if silent {
 		return true
 	}
 	switch fr.Kind {
@@ -286,7 +297,7 @@ func (s *fakeConn) handle(fr frame.Frame) bool {
 	return false
 }
 
-func decode[M proto.Message](t *testing.T, fr frame.Frame, m M) M {
+func decode[M proto.Message](t testing.TB, fr frame.Frame, m M) M {
 	if err := frame.Unmarshal(fr.Header, m); err != nil {
 		t.Errorf("%s: %v", fr.Kind, err)
 	}
@@ -405,9 +416,11 @@ func (f *fakeCluster) partitionLocked(node int32, id []byte, partition int32) (*
 func (s *fakeConn) produce(fr frame.Frame) bool {
 	req := decode(s.f.t, fr, new(pb.ProduceRequest))
 	do := noFault
+	s.f.mu.Lock()
 	if s.f.onProduce != nil {
 		do = s.f.onProduce(req)
 	}
+	s.f.mu.Unlock()
 	if do == loseRequest {
 		return false
 	}
@@ -431,6 +444,9 @@ func (s *fakeConn) produce(fr frame.Frame) bool {
 		if refused != nil {
 			res.Error = refused
 		} else if res.BaseOffset, res.Error = p.append(slices.Clone(b)); res.Error == nil {
+			if s.f.forget {
+				p.batches = nil
+			}
 			close(s.f.grown)
 			s.f.grown = make(chan struct{})
 		}
@@ -494,6 +510,9 @@ func (s *fakeConn) fetch(fr frame.Frame, req *pb.FetchRequest) {
 			res, data := s.f.readLocked(s.id, part)
 			if res.Error != nil {
 				final = true
+			}
+			if n > 0 && n+len(data) > int(req.MaxBytes) {
+				data, res.Length = nil, 0
 			}
 			n += len(data)
 			resp.Results = append(resp.Results, res)

@@ -114,7 +114,7 @@ func recordBytes(r *Record) int64 {
 func (p *Producer) lockWithSpace(ctx context.Context, bytes int64) error {
 	for {
 		p.mu.Lock()
-		if p.closed {
+		if p.closed || p.ctx.Err() != nil {
 			p.mu.Unlock()
 			return ErrClosed
 		}
@@ -148,7 +148,7 @@ func (p *Producer) acceptLocked(r *Record, bytes int64, t *topic, now time.Time,
 	}
 	d := f.open
 	if d == nil {
-		d = &delivery{feed: f, opened: now, builder: p.builderLocked(), appendTimeMS: -1}
+		d = &delivery{feed: f, opened: now, builder: p.builderLocked(), baseOffset: -1, appendTimeMS: -1}
 	}
 	if err := d.builder.Append(ts, r.Key, r.Value, r.Headers); err != nil {
 		return sealed, true, fmt.Errorf("client: %w", err)

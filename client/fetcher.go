@@ -276,7 +276,7 @@ func (co *Consumer) fetchedLocked(q question, r *pb.FetchResult, data []byte) {
 		return
 	}
 	cur.failures = 0
-	good, next, err := checkBatches(data, q.offset)
+	good, next, err := checkBatches(data, q.offset, r.HighWatermark)
 	if good > 0 {
 		co.ready = append(co.ready, Fetched{
 			Topic: cur.topic, Partition: cur.partition,
@@ -296,8 +296,8 @@ func (co *Consumer) fetchedLocked(q question, r *pb.FetchResult, data []byte) {
 
 // checkBatches verifies the run of batches that a fetch from offset returned.
 // It returns the size of those that are as written, the offset after them, and
-// what is wrong with the one behind.
-func checkBatches(data []byte, offset int64) (good int, next int64, err error) {
+// what is wrong with the one behind. An end of -1 is not known.
+func checkBatches(data []byte, offset, end int64) (good int, next int64, err error) {
 	next = offset
 	for rest := data; len(rest) > 0; {
 		var b []byte
@@ -309,9 +309,10 @@ func checkBatches(data []byte, offset int64) (good int, next int64, err error) {
 		if err == nil {
 			h, err = batch.ParseHeader(b)
 		}
-		if err == nil && (h.LastOffsetDelta < 0 || h.LastOffset() < next || good > 0 && h.BaseOffset < next) {
+		if err == nil && (h.BaseOffset < 0 || h.LastOffsetDelta < 0 || h.LastOffset() < next ||
+			good > 0 && h.BaseOffset < next || end >= 0 && h.LastOffset() >= end) {
 			// The prefix, with the base offset, is outside the checksum.
-			err = fmt.Errorf("batch of offsets %d to %d, want %d next", h.BaseOffset, h.LastOffset(), next)
+			err = fmt.Errorf("batch of offsets %d to %d, want from %d below %d", h.BaseOffset, h.LastOffset(), next, end)
 		}
 		if err != nil {
 			return good, next, fmt.Errorf("%w: %w", ErrCorrupt, err)

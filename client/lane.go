@@ -26,6 +26,7 @@ type sending struct {
 	numbered bool // pid and sequence are fixed: the batch was handed to a connection
 	pid      producerID
 	sequence int32
+	ordinal  int64 // how many batches were numbered under pid before this one
 
 	inFlight bool
 	unsure   bool // an attempt, other than one in flight, may have been appended
@@ -66,6 +67,11 @@ const (
 //   - the first batch under an id and epoch travels alone. A server that has
 //     no state for a producer accepts any first sequence, so two of them in
 //     flight could be appended in the wrong order.
+//   - a new batch is sent only while it is within window of the oldest that is
+//     unanswered, however many after that one were: the server remembers only
+//     so many, and would not know the oldest again.
+//
+// An acknowledged batch proves that those numbered before it were appended too.
 //
 // When a numbered batch is given up, the sequence has a gap that the server
 // will not accept. The lane then waits until nothing is in flight, settles what
@@ -89,7 +95,8 @@ type lane struct {
 	pid     producerID // of the numbers
 	lost    producerID // the last one whose sequence broke
 	next    int32      // sequence of the next batch to be numbered
-	proven  bool       // a batch under pid was appended
+	ordinal int64      // of that batch
+	acked   int64      // the batches below this ordinal were appended
 	health  health
 
 	done []*sending // finished, oldest first, until the Producer takes them
@@ -116,7 +123,7 @@ func (l *lane) ready(now time.Time, pid producerID) *sending {
 			continue // waits for new numbers; those behind it may be unsure
 		case l.health == unknowns, b.bytes == nil:
 			return nil
-		case l.idempotent && !b.numbered && !l.adopt(pid):
+		case l.idempotent && !b.numbered && (l.ahead() || !l.adopt(pid)):
 			return nil
 		}
 		return b
@@ -126,15 +133,21 @@ func (l *lane) ready(now time.Time, pid producerID) *sending {
 
 // limit is the most batches in flight for now.
 func (l *lane) limit() int {
-	if l.idempotent && !l.proven {
+	if l.idempotent && l.acked == 0 {
 		return 1
 	}
 	return l.window
 }
 
+// ahead reports whether the next number is too far from the oldest unanswered.
+func (l *lane) ahead() bool {
+	oldest := l.queue[0]
+	return oldest.numbered && l.ordinal-oldest.ordinal >= int64(l.window)
+}
+
 // full reports whether one more batch would have to wait.
 func (l *lane) full() bool {
-	return l.inFlight >= l.limit() || slices.ContainsFunc(l.queue, func(b *sending) bool { return !b.inFlight })
+	return l.inFlight >= l.limit() || len(l.queue) > 0 && l.ahead() || slices.ContainsFunc(l.queue, func(b *sending) bool { return !b.inFlight })
 }
 
 // wantsID reports whether the lane cannot go on with pid.
@@ -145,7 +158,7 @@ func (l *lane) wantsID(pid producerID) bool {
 // adopt makes sure that the lane has a producer id to number with.
 func (l *lane) adopt(pid producerID) bool {
 	if !l.pid.valid && pid.valid && pid != l.lost {
-		l.pid, l.next, l.proven = pid, 0, false
+		l.pid, l.next, l.ordinal, l.acked = pid, 0, 0, 0
 	}
 	return l.pid.valid
 }
@@ -154,7 +167,8 @@ func (l *lane) adopt(pid producerID) bool {
 // numbers it if it is not. The caller writes the numbers into the batch.
 func (l *lane) send(b *sending, id TopicID) {
 	if l.idempotent && !b.numbered {
-		b.numbered, b.pid, b.sequence = true, l.pid, l.next
+		b.numbered, b.pid, b.sequence, b.ordinal = true, l.pid, l.next, l.ordinal
+		l.ordinal++
 		l.next = int32((int64(l.next) + int64(b.count)) & 0x7fffffff)
 	}
 	l.topicID = id
@@ -173,7 +187,8 @@ func (l *lane) settle(b *sending, o outcome, err error, retryAt func(failures in
 		}
 		switch o {
 		case appended:
-			l.failures, l.proven = 0, true
+			l.failures = 0
+			l.acked = max(l.acked, b.ordinal+1)
 			l.finish(b, nil)
 		case refused:
 			l.refuse(b, err)
@@ -198,8 +213,8 @@ func (l *lane) settle(b *sending, o outcome, err error, retryAt func(failures in
 // judgeOrder says what an out of order sequence means for b: another try if a
 // batch before it is still to come, refusal if not.
 func (l *lane) judgeOrder(b *sending) outcome {
-	if l.health == gap {
-		// The batches missing before b never come, so no attempt of b can have
+	if l.health == gap && b.ordinal >= l.acked {
+		// The batch missing before b never comes, so no attempt of b can have
 		// been appended, nor will one be.
 		b.unsure = false
 		return postponed
@@ -210,15 +225,26 @@ func (l *lane) judgeOrder(b *sending) outcome {
 	return postponed
 }
 
+// verdict is what becomes of b if it is given up because of err.
+func (l *lane) verdict(b *sending, err error) error {
+	switch {
+	case b.numbered && b.ordinal < l.acked:
+		return nil // one after it was appended
+	case b.unsure || b.inFlight:
+		return unknown(err)
+	}
+	return err
+}
+
 // refuse finishes a batch that its server, or its deadline, has turned down.
 func (l *lane) refuse(b *sending, err error) {
-	last := l.next == int32((int64(b.sequence)+int64(b.count))&0x7fffffff)
+	err = l.verdict(b, err)
 	switch {
-	case b.unsure:
-		err = unknown(err)
+	case err == nil:
+	case b.unsure || b.inFlight:
 		l.damage(b, unknowns)
-	case b.numbered && last && b.pid == l.pid && l.health == whole:
-		l.next = b.sequence // nobody has seen the number: the next batch takes it
+	case b.numbered && b.ordinal == l.ordinal-1 && l.health == whole:
+		l.next, l.ordinal = b.sequence, b.ordinal // nobody has seen the number: the next batch takes it
 	default:
 		l.damage(b, gap)
 	}
@@ -237,7 +263,6 @@ func (l *lane) damage(b *sending, h health) {
 func (l *lane) expire(now time.Time) {
 	for len(l.queue) > 0 && !now.Before(l.queue[0].deadline) {
 		b := l.queue[0]
-		b.unsure = b.unsure || b.inFlight
 		err := ErrDeliveryTimeout
 		if b.err != nil {
 			err = fmt.Errorf("%w: %w", err, b.err)
@@ -270,22 +295,18 @@ func (l *lane) mend() {
 	}
 	for _, b := range slices.Clone(l.queue) {
 		if b.unsure {
-			l.finish(b, unknown(b.err))
+			l.finish(b, l.verdict(b, b.err))
 		}
 		b.numbered = false
 	}
 	l.health, l.lost, l.pid = whole, l.pid, producerID{}
-	l.proven, l.rewind, l.retryAt = false, false, time.Time{}
+	l.acked, l.rewind, l.retryAt = 0, false, time.Time{}
 }
 
 // failAll gives up everything, for good.
 func (l *lane) failAll(err error) {
 	for _, b := range slices.Clone(l.queue) {
-		if b.unsure || b.inFlight {
-			l.finish(b, unknown(err))
-		} else {
-			l.finish(b, err)
-		}
+		l.finish(b, l.verdict(b, err))
 	}
 }
 

@@ -80,6 +80,9 @@ func (l *link) submit(cl *call) {
 // do submits a call and waits for its answer or for ctx. After ctx ended the
 // server may still act on it; sent says whether it can have seen it.
 func (l *link) do(ctx context.Context, cl *call) (payload []byte, sent bool, err error) {
+	if ctx.Err() != nil {
+		return nil, false, ctx.Err()
+	}
 	result := make(chan answer, 1)
 	cl.done = func(a answer) { result <- a }
 	l.submit(cl)

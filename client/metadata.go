@@ -198,14 +198,12 @@ func (c *Client) askMetadata(ctx context.Context, l *link, req *pb.MetadataReque
 		if !resp.More {
 			return all, nil
 		}
-		named := min(n, len(req.Names))
-		req = &pb.MetadataRequest{
-			Names: req.Names[named:], TopicIds: req.TopicIds[n-named:],
-			All: req.All, After: resp.Topics[n-1].Name,
-		}
 		if req.All {
-			req.Names, req.TopicIds = nil, nil
+			req = &pb.MetadataRequest{All: true, After: resp.Topics[n-1].Name}
+			continue
 		}
+		named := min(n, len(req.Names))
+		req = &pb.MetadataRequest{Names: req.Names[named:], TopicIds: req.TopicIds[n-named:]}
 	}
 }
 

@@ -305,17 +305,13 @@ func (p *Producer) answered(r *produceRequest, a answer) {
 	for i, part := range r.parts {
 		d := part.what
 		partErr := err
-		if partErr == nil && p.cfg.Acks == AcksNone {
-			d.baseOffset = -1
-		} else if partErr == nil {
+		if partErr == nil && p.cfg.Acks != AcksNone {
 			res := resp.Results[i]
-			d.baseOffset, d.appendTimeMS = res.BaseOffset, res.LogAppendTimeMs
-			partErr = fromServer(res.Error)
+			if partErr = fromServer(res.Error); partErr == nil && !part.finished {
+				d.baseOffset, d.appendTimeMS = res.BaseOffset, res.LogAppendTimeMs
+			}
 		}
 		o := p.judge(partErr, a.sent, len(r.parts))
-		if o == appended && partErr != nil {
-			d.baseOffset = -1
-		}
 		if o != appended && movesAway(partErr) {
 			misled = append(misled, moved{&d.feed.lane, partErr})
 		}

@@ -1,0 +1,80 @@
+package client
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+// TestNewTopic learns of a topic from nodes that know more and less.
+func TestNewTopic(t *testing.T) {
+	t.Parallel()
+	id := func(b byte) []byte { return append(make([]byte, 15), b) }
+	answer := func(b byte, leader, epoch int32) *pb.Topic {
+		return &pb.Topic{Name: "a", TopicId: id(b), Leaders: []int32{leader}, LeaderEpochs: []int32{epoch}}
+	}
+	missing := &pb.Topic{Name: "a", Error: frame.NewError(errcode.UnknownTopicOrPartition, "")}
+	forbidden := &pb.Topic{Name: "a", Error: frame.NewError(errcode.TopicAuthorizationFailed, "")}
+	tests := []struct {
+		name    string
+		answers []*pb.Topic
+		want    leader // node -1: an error
+		misses  int
+	}{
+		{"first", []*pb.Topic{answer(1, 5, 7)}, leader{5, 7}, 0},
+		{"newer leader", []*pb.Topic{answer(1, 5, 7), answer(1, 6, 8)}, leader{6, 8}, 0},
+		{"older leader", []*pb.Topic{answer(1, 5, 7), answer(1, 6, 6)}, leader{5, 7}, 0},
+		{"older epoch of another topic", []*pb.Topic{answer(1, 5, 7), answer(2, 6, 1)}, leader{6, 1}, 0},
+		{"missing once", []*pb.Topic{answer(1, 5, 7), missing}, leader{5, 7}, 1},
+		{"missing, then there", []*pb.Topic{missing, missing, answer(1, 5, 7)}, leader{5, 7}, 0},
+		{"missing for good", []*pb.Topic{answer(1, 5, 7), missing, missing, missing, missing, missing}, leader{node: -1}, 5},
+		{"forbidden", []*pb.Topic{answer(1, 5, 7), forbidden}, leader{node: -1}, 1},
+		{"short id", []*pb.Topic{{Name: "a", TopicId: []byte{1}}}, leader{node: -1}, 1},
+		{"fewer epochs", []*pb.Topic{{Name: "a", TopicId: id(1), Leaders: []int32{1}}}, leader{node: -1}, 1},
+	}
+	for _, tt := range tests {
+		var got *topic
+		for _, a := range tt.answers {
+			got = newTopic(a, got)
+		}
+		l := leader{node: -1}
+		if got.err == nil {
+			l = got.leaders[0]
+		}
+		if l != tt.want || got.misses != tt.misses {
+			t.Errorf("%s: %+v, error %v, %d misses, want %+v and %d", tt.name, l, got.err, got.misses, tt.want, tt.misses)
+		}
+	}
+}
+
+// TestHint adopts a leader from an error, unless it is an older one.
+func TestHint(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 1)
+		c := f.client()
+		defer c.Close()
+		if _, err := c.topic(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		hint := func(node, epoch int32, addr string) {
+			e := frame.NewError(errcode.NotLeaderOrFollower, "")
+			e.Leader = &pb.LeaderHint{NodeId: node, LeaderEpoch: epoch, Address: addr}
+			c.misled("a", 0, fromServer(e))
+		}
+		hint(8, 1, "late:1") // the image has epoch 1
+		hint(7, 3, "new:1")
+		hint(9, 2, "late:2")
+		hint(9, 4, "")
+		img := c.meta.image.Load()
+		if diff := cmp.Diff(map[int32]string{0: "node0:9092", 7: "new:1"}, img.nodes); diff != "" {
+			t.Errorf("nodes (-want +got):\n%s", diff)
+		}
+		if got := img.topics["a"].leaders[0]; got != (leader{7, 3}) {
+			t.Errorf("leader %+v, want node 7 in epoch 3", got)
+		}
+	})
+}
