@@ -81,6 +81,8 @@ type Replica[R any] struct {
 	notify      chan bool     // Raft's leadership changes
 	slots       chan struct{} // holds one token per entry in flight
 
+	checkpointing chan struct{} // 1-buffered: held by the Checkpoint under way
+
 	mu       sync.Mutex  // taken before proposer.mu
 	term     uint64      // guarded by mu: the term that this replica leads, or 0
 	inflight []*entry[R] // guarded by mu: in the order of proposing
@@ -127,6 +129,8 @@ func Start[R any](opt Options[R]) (*Replica[R], error) {
 		notify:      make(chan bool, 16),
 		slots:       make(chan struct{}, opt.MaxInFlight),
 		released:    make(chan struct{}),
+
+		checkpointing: make(chan struct{}, 1),
 		stopCtx:     ctx,
 		stop:        cancel,
 	}
@@ -223,7 +227,7 @@ func (r *Replica[R]) startRaft() (err error) {
 func (r *Replica[R]) checkLog() error {
 	index := r.durableIndex()
 	first, last := r.store.log.first(), r.store.log.last()
-	if index == 0 || first != 0 && first <= index+1 && index <= last {
+	if last == 0 && index == 0 || last != 0 && first <= index+1 && index <= last {
 		return nil
 	}
 	return fmt.Errorf("%w: replica %s has a checkpoint at index %d, and its log holds [%d, %d]", ErrLostLog, r.opt.ID, index, first, last)
@@ -363,6 +367,12 @@ func (r *Replica[R]) Cancel(p *Proposal[R]) bool { return r.proposer.cancel(p) }
 // to it. Nothing new since the last one is not an error. A replica that stops
 // meanwhile answers ErrStopped at once.
 func (r *Replica[R]) Checkpoint() error {
+	select {
+	case r.checkpointing <- struct{}{}: // one at a time: the second finds nothing new
+		defer func() { <-r.checkpointing }()
+	case <-r.stopCtx.Done():
+		return ErrStopped
+	}
 	if r.applied.Load() == r.durableIndex() {
 		return nil
 	}
