@@ -131,8 +131,8 @@ func Start[R any](opt Options[R]) (*Replica[R], error) {
 		released:    make(chan struct{}),
 
 		checkpointing: make(chan struct{}, 1),
-		stopCtx:     ctx,
-		stop:        cancel,
+		stopCtx:       ctx,
+		stop:          cancel,
 	}
 	if opt.Journal != nil {
 		r.journal = opt.Journal.Shard(journal.ShardID(opt.Shard), opt.ID.Incarnation)
