@@ -75,6 +75,15 @@ func demo(ctx context.Context, opt *options) error {
 		return err
 	}
 	if opt.tamper {
+		// What lies above the newest checkpoint is written again from the journal
+		// at the next start, so the record to change must lie below one.
+		srv, err := opt.start(ctx, "")
+		if err == nil {
+			err = srv.stop()
+		}
+		if err != nil {
+			return err
+		}
 		where, err := tamper(opt.dataDir)
 		if err != nil {
 			return err
