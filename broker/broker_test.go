@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -563,9 +564,9 @@ func TestProduceWaitsForMemory(t *testing.T) {
 func TestClosesWhileCheckpointFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		topic := r.create("t", 1, nil)
-		broken := false
+		var broken atomic.Bool
 		r.fs.SetInjector(func(op vfs.Op) vfs.Fault {
-			if broken && op.Kind == vfs.OpSyncData {
+			if broken.Load() && op.Kind == vfs.OpSyncData {
 				return vfs.Fault{Err: syscall.EIO, Delay: time.Second}
 			}
 			return vfs.Fault{}
@@ -575,7 +576,7 @@ func TestClosesWhileCheckpointFails(t *testing.T) {
 				t.Fatal(res.Err)
 			}
 		}
-		broken = true
+		broken.Store(true)
 		go r.Checkpoint()
 		r.Produce([]ProducePart{{Topic: topic.ID, Batch: records(t, batch.NoProducer, "x")}}, time.Second, func([]ProduceResult) {})
 		<-r.failed

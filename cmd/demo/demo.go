@@ -107,13 +107,18 @@ func (o *options) start(ctx context.Context, addr string) (*serverProcess, error
 		"--journal.file.bytes", fmt.Sprint(journalFileBytes))
 }
 
-// sender is the state of sending, shared with the callbacks.
+// sender is the state of sending. offsets, acked and failed are shared with the
+// callbacks.
 type sender struct {
 	opt     *options
 	started time.Time
+	said    time.Time
 	offsets []atomic.Int64 // by line: the acknowledged offset + 1
 	acked   atomic.Int64
 	failed  atomic.Pointer[error]
+
+	server    *serverProcess // the one to kill; restarted's sender sets it again
+	restarted chan error     // 1-buffered: the server is back, or why not; nil before the kill
 }
 
 // send sends all lines, kills the server half-way, starts it again, finishes,
@@ -123,8 +128,6 @@ func send(ctx context.Context, opt *options, c *corpus) (*sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	running := srv
-	defer func() { running.kill() }()
 	opt.printf("server at %s, data in %s, journal of %d x %d MiB", srv.addr, opt.dataDir, journalFiles, journalFileBytes>>20)
 
 	cl, err := client.New(client.Config{Bootstrap: []string{srv.addr}, ClientID: "demo"})
@@ -143,21 +146,16 @@ func send(ctx context.Context, opt *options, c *corpus) (*sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sender{opt: opt, started: time.Now(), offsets: make([]atomic.Int64, c.lines)}
-	killed := make(chan error, 1)
-	go func() {
-		again, err := s.killHalfWay(ctx, p, c, srv)
-		if again != nil {
-			running = again
-		}
-		killed <- err
-	}()
+	s := &sender{opt: opt, started: time.Now(), offsets: make([]atomic.Int64, c.lines), server: srv}
+	defer func() { s.server.kill() }()
 	err = s.sendAll(ctx, p, c)
 	if err == nil {
 		err = p.Close(ctx)
 	}
-	if e := <-killed; err == nil {
-		err = e
+	if s.restarted != nil {
+		if e := <-s.restarted; err == nil {
+			err = e
+		}
 	}
 	if e := s.failed.Load(); e != nil && err == nil {
 		err = wrong("a record was refused: %w", *e)
@@ -172,7 +170,7 @@ func send(ctx context.Context, opt *options, c *corpus) (*sender, error) {
 	return s, nil
 }
 
-// sendAll sends every line, in order.
+// sendAll sends every line, in order, and kills the server half-way.
 func (s *sender) sendAll(ctx context.Context, p *client.Producer, c *corpus) error {
 	for i := range c.files {
 		f := &c.files[i]
@@ -180,7 +178,7 @@ func (s *sender) sendAll(ctx context.Context, p *client.Producer, c *corpus) err
 		err := eachLine(f.path, func(b []byte) error {
 			n := line
 			line++
-			return p.Send(ctx, client.Record{Partition: client.AnyPartition, Key: key, Value: b}, func(r client.RecordResult) {
+			err := p.Send(ctx, client.Record{Partition: client.AnyPartition, Key: key, Value: b}, func(r client.RecordResult) {
 				if r.Err != nil {
 					s.failed.CompareAndSwap(nil, &r.Err)
 					return
@@ -188,6 +186,11 @@ func (s *sender) sendAll(ctx context.Context, p *client.Producer, c *corpus) err
 				s.offsets[n].Store(r.Offset + 1)
 				s.acked.Add(1)
 			})
+			if err == nil && s.restarted == nil && n >= c.lines/2 && p.InFlight() > 0 {
+				s.kill(ctx, p)
+			}
+			s.progress(c)
+			return err
 		})
 		if err != nil {
 			return err
@@ -196,36 +199,49 @@ func (s *sender) sendAll(ctx context.Context, p *client.Producer, c *corpus) err
 			return fmt.Errorf("%s changed while it was being sent", f.path)
 		}
 	}
-	return nil
+	if s.restarted != nil {
+		return nil
+	}
+	// So few lines that none was in flight while the others were sent.
+	flushed := make(chan error, 1)
+	go func() { flushed <- p.Flush(ctx) }()
+	for p.InFlight() == 0 {
+		select {
+		case err := <-flushed:
+			if err == nil {
+				err = fmt.Errorf("%s is too small: it was sent before the server could be killed", s.opt.file)
+			}
+			return err
+		default:
+		}
+	}
+	s.kill(ctx, p)
+	return <-flushed
 }
 
-// killHalfWay kills the server when half of the lines are acknowledged, with
-// batches in flight, and starts it again at the same address.
-func (s *sender) killHalfWay(ctx context.Context, p *client.Producer, c *corpus, srv *serverProcess) (*serverProcess, error) {
-	tick := time.NewTicker(100 * time.Microsecond)
-	defer tick.Stop()
-	said := time.Now()
-	for s.acked.Load() < int64(c.lines)/2 || p.InFlight() == 0 {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-tick.C:
+// progress says now and then how far it is.
+func (s *sender) progress(c *corpus) {
+	if now := time.Now(); now.Sub(s.said) > time.Second {
+		if !s.said.IsZero() {
+			s.opt.printf("  %5.1f s  %d of %d lines acknowledged", now.Sub(s.started).Seconds(), s.acked.Load(), c.lines)
 		}
-		if e := s.failed.Load(); e != nil {
-			return nil, *e
-		}
-		if time.Since(said) > time.Second {
-			said = time.Now()
-			s.opt.printf("  %5.1f s  %d of %d lines acknowledged", time.Since(s.started).Seconds(), s.acked.Load(), c.lines)
-		}
+		s.said = now
 	}
+}
+
+// kill kills the server, with batches in flight, and starts it again at the same
+// address, while sending goes on.
+func (s *sender) kill(ctx context.Context, p *client.Producer) {
 	inFlight := p.InFlight()
-	srv.kill()
+	s.server.kill()
 	s.opt.printf("killed the server with SIGKILL at %d acknowledged lines, %d batches in flight", s.acked.Load(), inFlight)
-	again, err := s.opt.start(ctx, srv.addr)
-	if err != nil {
-		return nil, err
-	}
-	s.opt.printf("server is back at %s", again.addr)
-	return again, nil
+	s.restarted = make(chan error, 1)
+	go func() {
+		again, err := s.opt.start(ctx, s.server.addr)
+		if err == nil {
+			s.server = again
+			s.opt.printf("server is back at %s", again.addr)
+		}
+		s.restarted <- err
+	}()
 }
