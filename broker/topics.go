@@ -165,7 +165,7 @@ func (b *Broker) awaitPartitions(ctx context.Context, topic partition.TopicID, n
 			case <-ctx.Done():
 				return errcode.Errorf(errcode.RequestTimedOut, "partition %d was not ready in time; it will be", i)
 			case <-b.stopping.Done():
-				return errcode.Errorf(errcode.NotController, "the node is stopping; the topic is completed at its next start")
+				return errcode.Errorf(errcode.RequestTimedOut, "the node is stopping; what was asked is completed at its next start")
 			}
 		}
 	}

@@ -103,6 +103,12 @@ func OpenCheckpoints(fsys vfs.FS, dir string, shard ShardID, id ReplicaID, fold 
 	if err := vfs.MkdirAllSync(fsys, dir); err != nil {
 		return nil, fmt.Errorf("replication: checkpoints: %w", err)
 	}
+	// The name of the newest may be in memory only, left by a process that was
+	// killed before it synced the directory: the log is compacted up to what is
+	// found here, and a power cut must not take it back (R8).
+	if err := fsys.SyncDir(dir); err != nil {
+		return nil, fmt.Errorf("replication: checkpoints: %w", err)
+	}
 	c := &Checkpoints{fs: fsys, dir: dir, shard: shard, id: id, fold: fold, turn: make(chan struct{}, 1)}
 	names, err := fsys.ReadDir(dir)
 	if err != nil {

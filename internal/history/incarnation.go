@@ -50,6 +50,8 @@ func (c *checker) topicLives() map[string]*lives {
 		lives
 		deletes     int // that may have worked, since the last boundary closed
 		outstanding int // of those, without an answer yet or for ever
+		open        int // of those, under way
+		ended       int // index where the last of those was answered or given up
 		exists      bool
 	}
 	topics := make(map[string]*state)
@@ -74,10 +76,19 @@ func (c *checker) topicLives() map[string]*lives {
 			}
 			s.deletes++
 			s.outstanding++
+			s.open++
 		case op.F == DeleteTopic && op.Type == OK && other != none:
 			s.outstanding--
+			s.open--
+			s.ended = i
+		case op.F == DeleteTopic && op.Type == Info && other != none:
+			s.open--
+			s.ended = i
 		case op.F == CreateTopic && op.Type == OK && other != none:
 			switch {
+			case s.deletes > 0 && !s.exists && (s.open > 0 || int(other) < s.ended):
+				// A delete that overlaps the first create that is known of may
+				// have come after it: the boundary stays open.
 			case s.deletes > 0:
 				// One delete cannot be late: without it this create would have
 				// been refused. Of several, those without an answer can.

@@ -1,0 +1,21 @@
+// Package sim runs whole nodes, with real clients, in virtual time, takes their
+// power away, and checks what the clients saw. It holds tests only.
+//
+// A world is one node in a testing/synctest bubble: internal/node as the binary
+// starts it, over a file system in memory that knows what a power cut leaves
+// (vfs.Mem) and a network in memory (netsim). Clients record what they do
+// (history), and at the end everything is read back and checked: nothing
+// acknowledged is lost, no offset holds two records, no record has two offsets.
+//
+// Every run has a seed, which decides the clients' load, the delays of disk and
+// network, when the power goes, and what is left of what was not synced. A run
+// that fails prints the command that repeats it, and writes its history, the
+// disk operations and the node's log to a file.
+//
+// The seed does not decide in which order goroutines run that are ready at the
+// same virtual time: two runs of a seed follow one plan, and no two have had the
+// same history to the byte. So a failure comes back often, not always, and
+// SIM_RUNS=n repeats the seed that SIM_SEED names n times. What a single run
+// shows is kept: TestEveryOperationCut takes the disk at each operation of one
+// run and looks at all of them.
+package sim
