@@ -362,10 +362,6 @@ func TestCorruptRecords(t *testing.T) {
 func TestConsumerFollowsLeader(t *testing.T) {
 	bubble(t, 3, func(t *testing.T, f *fakeCluster) {
 		f.createTopic("a", 2)
-		c := f.client()
-		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0}, {"a", 1, 0}}})
-		defer co.Close()
 		n := 0
 		f.onFetch = func(_ *pb.FetchPart, data []byte) ([]byte, errcode.Code) {
 			if n++; n%7 == 0 {
@@ -373,6 +369,10 @@ func TestConsumerFollowsLeader(t *testing.T) {
 			}
 			return data, errcode.None
 		}
+		c := f.client()
+		defer c.Close()
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0}, {"a", 1, 0}}})
+		defer co.Close()
 		for i := range 30 {
 			f.fill("a", i%2, i/2*10, i/2*10+10, 3, batch.None)
 			switch i % 3 {

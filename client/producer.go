@@ -87,8 +87,8 @@ type ProducerConfig struct {
 	// decides.
 	BatchBytes int
 
-	// MaxBufferedBytes bounds what was accepted and is not yet answered,
-	// default 64 MiB. Beyond it Send waits.
+	// MaxBufferedBytes bounds what was accepted and whose callback has not yet
+	// returned, default 64 MiB. Beyond it Send waits.
 	MaxBufferedBytes int64
 
 	// DeliveryTimeout is how long after Send a record is given up, default 2
@@ -205,7 +205,8 @@ func (c *Client) NewProducer(cfg ProducerConfig) (*Producer, error) {
 // done is not called then.
 //
 // done is called from one goroutine for all records, in order for those of a
-// partition. While it runs no other is called.
+// partition. While it runs no other is called, and the record counts as taken
+// for MaxBufferedBytes: a Send from done may wait for ever.
 func (p *Producer) Send(ctx context.Context, r Record, done func(RecordResult)) error {
 	return p.send(ctx, r, done, false)
 }

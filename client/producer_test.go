@@ -428,6 +428,39 @@ func TestSendWaitsForSpace(t *testing.T) {
 	})
 }
 
+// TestFlushRacesCallbacks flushes at every moment of a callback's life.
+func TestFlushRacesCallbacks(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 1)
+		c := f.client()
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a", Linger: -1})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for range 2000 {
+			done := false
+			if err := p.Send(ctx, Record{}, func(RecordResult) { done = true }); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Flush(ctx); err != nil {
+				t.Fatalf("Flush = %v", err)
+			}
+			if !done {
+				t.Fatal("Flush returned before the callback")
+			}
+			if _, err := p.SendSync(ctx, Record{}); err != nil { // returns within its callback
+				t.Fatal(err)
+			}
+			if err := p.Flush(ctx); err != nil {
+				t.Fatalf("Flush beside a callback that returns = %v", err)
+			}
+		}
+		if err := p.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func TestCloseGivesUp(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
 		f.createTopic("a", 1)

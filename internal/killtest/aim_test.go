@@ -3,6 +3,7 @@ package killtest
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -39,7 +40,7 @@ func (r *round) kill(ctx context.Context, target string, again bool) (in []strin
 		for {
 			err = r.start(func(s *server) { s.phases.aim(target, 0, after(delay, func() { strike(s) })) })
 			if err == nil {
-				err = r.awaitDeath(target)
+				err = r.awaitDeath(target, strike)
 			}
 			if !portTaken(err) || !wait(ctx, portPause) {
 				return r.bury(inFlight, err)
@@ -83,9 +84,15 @@ func (r *round) kill(ctx context.Context, target string, again bool) (in []strin
 		}
 	}
 	if err == nil {
-		err = r.awaitDeath(target)
+		err = r.awaitDeath(target, strike)
 	}
 	return r.bury(inFlight, err)
+}
+
+// ringFull reports whether the journal has all the files that it may have.
+func (r *round) ringFull() bool {
+	files, err := filepath.Glob(filepath.Join(r.dir, "data", "journal", "*.journal"))
+	return err == nil && len(files) >= r.set.journalBytes/r.set.journalFileBytes
 }
 
 // after returns f, or what calls f so much later.
@@ -130,16 +137,27 @@ func (r *round) shut() error {
 	}
 }
 
-// awaitDeath waits until a server that is going to be killed is gone.
-func (r *round) awaitDeath(target string) error {
+// awaitDeath waits until a server that is going to be killed is gone. One whose
+// ring has grown up before it could be killed for growing is killed all the
+// same, and has missed.
+func (r *round) awaitDeath(target string, strike func(*server)) error {
 	timeout := time.NewTimer(phaseTimeout)
 	defer timeout.Stop()
-	select {
-	case <-r.srv.gone:
-	case <-timeout.C:
-		return r.srv.stuck(fmt.Sprintf("phase %q did not come in %v; seen: %v", target, phaseTimeout, r.srv.phases.seen()))
-	case <-r.load.ctx.Done():
-		return context.Cause(r.load.ctx)
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for gone := false; !gone; {
+		select {
+		case <-r.srv.gone:
+			gone = true
+		case <-look.C:
+			if target == ringGrowth && r.ringFull() && !r.srv.signalled.Load() {
+				strike(r.srv)
+			}
+		case <-timeout.C:
+			return r.srv.stuck(fmt.Sprintf("phase %q did not come in %v; seen: %v", target, phaseTimeout, r.srv.phases.seen()))
+		case <-r.load.ctx.Done():
+			return context.Cause(r.load.ctx)
+		}
 	}
 	if !r.srv.signalled.Load() {
 		return r.srv.died(fmt.Sprint("the server died by itself: ", r.srv.err))
