@@ -103,11 +103,7 @@ func refusal(header []byte) error {
 // The connection is to be closed then. The time that it may take is the
 // caller's to bound, by a deadline on the stream.
 func Accept(r *Reader, w *Writer, server *pb.ServerHello) (*pb.ClientHello, error) {
-	// At once: a client may wait for it before it says Hello.
 	w.Magic()
-	if err := w.Flush(); err != nil {
-		return nil, fmt.Errorf("frame: sending the magic: %w", err)
-	}
 	hello, err := readHello(r)
 	var refused *errcode.Error
 	if err == nil {
