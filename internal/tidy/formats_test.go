@@ -239,9 +239,8 @@ func serve(t *testing.T, dir string, use func(c conn) error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hungUp := make(chan struct{})
 	n, err := node.Start(t.Context(), node.Options{
-		FS: vfs.OS, Dir: dir, NodeID: 1, Version: "tidy", Listener: listener{l, hungUp},
+		FS: vfs.OS, Dir: dir, NodeID: 1, Version: "tidy", Listener: l,
 		Shards: 1, JournalFileBytes: 32 << 10, JournalBytes: 4 * 32 << 10,
 		Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	})
@@ -253,34 +252,12 @@ func serve(t *testing.T, dir string, use func(c conn) error) {
 		defer c.Close()
 		err = use(c)
 	}
-	go func() {
-		defer close(hungUp)
-		if err == nil {
-			_, _ = io.Copy(io.Discard, c) // until the server hangs up, in whatever way
-		}
-	}()
 	if err != nil {
 		t.Error(err)
 	}
 	if err := n.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// listener is one whose Accept ends only after the server hung up on its
-// client. A server takes an Accept that ends before it knows that it is closing
-// for a failure, and a node that failed leaves no checkpoint.
-type listener struct {
-	net.Listener
-	hungUp <-chan struct{}
-}
-
-func (l listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.hungUp
-	}
-	return c, err
 }
 
 // vectorTopic is the topic id in the frames of docs/vectors.
