@@ -163,8 +163,9 @@ func (r *reconciler) proposeAll(ctx context.Context, s *dataShard, commands []an
 	results := make(chan error, len(commands))
 	proposals := make([]*produceProposal, len(commands))
 	for i, c := range commands {
+		_, frees := c.(partition.DeletePartition)
 		proposals[i] = &produceProposal{
-			Command: c,
+			Command: c, Urgent: frees,
 			Done: func(res partition.Result, err error) {
 				if err == nil {
 					err = res.Err()

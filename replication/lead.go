@@ -1,6 +1,9 @@
 package replication
 
 import (
+	"errors"
+	"time"
+
 	"github.com/flotilla-log/flotilla/log/journal"
 )
 
@@ -84,8 +87,8 @@ func (r *Replica[R]) finish(e *entry[R]) {
 	if e.release != nil {
 		e.release()
 	}
-	if !e.start {
-		<-r.slots
+	if e.slots != nil {
+		<-e.slots
 	}
 }
 
@@ -123,6 +126,75 @@ func (r *Replica[R]) proposeOne() bool {
 	return true
 }
 
+const (
+	// urgentBytes bounds an urgent entry, so that what is kept aside in the
+	// journal takes several.
+	urgentBytes = 4 << 10
+
+	// urgentRetry is when to look again for room for one.
+	urgentRetry = 50 * time.Millisecond
+)
+
+// proposeUrgent proposes what frees space, one entry at a time, for as long as
+// the replica runs.
+func (r *Replica[R]) proposeUrgent() {
+	slot := make(chan struct{}, 1)
+	for {
+		select {
+		case <-r.proposer.wakeUrgent:
+		case <-r.stopCtx.Done():
+			return
+		}
+		for {
+			select {
+			case slot <- struct{}{}:
+			case <-r.stopCtx.Done():
+				return
+			}
+			e := &entry[R]{slots: slot, term: r.ready.Load()}
+			var bytes int
+			if e.proposals, bytes = r.proposer.gatherUrgent(urgentBytes); len(e.proposals) == 0 {
+				<-slot
+				break
+			}
+			if !r.reserveUrgent(e, bytes+r.opt.EntryOverheadBytes) {
+				r.drop(e, ErrNotLeader)
+				return
+			}
+			e.data = r.opt.Encode(e.term, r.opt.Now().UnixMilli(), e.proposals)
+			r.send(e)
+		}
+	}
+}
+
+// reserveUrgent waits until what is kept aside has room; false says that the
+// replica stops.
+func (r *Replica[R]) reserveUrgent(e *entry[R], bytes int) bool {
+	if r.journal == nil {
+		return true
+	}
+	for {
+		room, err := r.opt.Journal.TryReserveUrgent(r.journal, journal.RecordBytes(bytes, 0))
+		if err == nil {
+			e.release = room.Release
+			return true
+		}
+		if !errors.Is(err, journal.ErrNoSpace) {
+			if r.stopCtx.Err() == nil {
+				r.fail(err)
+			}
+			return false
+		}
+		retry := time.NewTimer(urgentRetry)
+		select {
+		case <-retry.C:
+		case <-r.stopCtx.Done():
+			retry.Stop()
+			return false
+		}
+	}
+}
+
 // gather makes the next entry. Room is reserved before anything is taken: a
 // proposal that waits for room can still be cancelled.
 func (r *Replica[R]) gather() *entry[R] {
@@ -130,7 +202,7 @@ func (r *Replica[R]) gather() *entry[R] {
 	if limit == 0 {
 		return nil
 	}
-	e := &entry[R]{}
+	e := &entry[R]{slots: r.slots}
 	if r.journal != nil {
 		room, err := r.opt.Journal.Reserve(r.stopCtx, r.journal, journal.RecordBytes(limit+r.opt.EntryOverheadBytes, 0))
 		if err != nil {

@@ -22,6 +22,11 @@ type Proposal[R any] struct {
 	Command any
 	Payload []byte
 
+	// Urgent says that the command frees space: it does not wait behind what
+	// waits for room in the journal, and may use what is kept aside there (R6).
+	// It keeps no order with its queue.
+	Urgent bool
+
 	// Done is called exactly once, from a goroutine of the replica's, unless
 	// Propose or Cancel returned an error or true. It must not block. err is
 	// ErrNotLeader, ErrOutcomeUnknown or ErrStopped, wrapped or not.
@@ -45,6 +50,7 @@ type proposer[R any] struct {
 	maxEntryBytes int           // gathered up to here, or one larger proposal alone
 	maxCommands   int           // in an entry
 	wake          chan struct{} // 1-buffered: there is something to gather
+	wakeUrgent    chan struct{} // likewise, of what is urgent
 
 	mu     sync.Mutex
 	open   bool // proposals are taken: this replica leads and is ready
@@ -53,6 +59,7 @@ type proposer[R any] struct {
 	bytes  int      // of what waits and is not cancelled
 
 	cancelled int // of what waits, at least; see sweepLocked
+	urgent    []*Proposal[R]
 }
 
 func newProposer[R any](maxEntryBytes, maxCommands int) *proposer[R] {
@@ -60,6 +67,7 @@ func newProposer[R any](maxEntryBytes, maxCommands int) *proposer[R] {
 		maxEntryBytes: maxEntryBytes,
 		maxCommands:   maxCommands,
 		wake:          make(chan struct{}, 1),
+		wakeUrgent:    make(chan struct{}, 1),
 		queues:        make(map[uint32]*queue[R]),
 	}
 }
@@ -72,6 +80,11 @@ func (pr *proposer[R]) push(ps []*Proposal[R]) error {
 		return ErrNotLeader
 	}
 	for _, p := range ps {
+		if p.Urgent {
+			pr.urgent = append(pr.urgent, p)
+			signal(pr.wakeUrgent)
+			continue
+		}
 		q := pr.queues[p.Queue]
 		if q == nil {
 			q = new(queue[R])
@@ -84,11 +97,29 @@ func (pr *proposer[R]) push(ps []*Proposal[R]) error {
 		q.items = append(q.items, p)
 		pr.bytes += p.bytes
 	}
+	signal(pr.wake)
+	return nil
+}
+
+// signal leaves a token in a 1-buffered channel.
+func signal(ch chan struct{}) {
 	select {
-	case pr.wake <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
-	return nil
+}
+
+// gatherUrgent takes what is urgent, up to maxBytes.
+func (pr *proposer[R]) gatherUrgent(maxBytes int) (ps []*Proposal[R], bytes int) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	n := 0
+	for n < len(pr.urgent) && n < pr.maxCommands && (n == 0 || bytes+pr.urgent[n].bytes <= maxBytes) {
+		bytes += pr.urgent[n].bytes
+		n++
+	}
+	ps, pr.urgent = pr.urgent[:n:n], pr.urgent[n:]
+	return ps, bytes
 }
 
 // cancel takes p back if it still waits, and reports whether it did: then it
@@ -201,6 +232,7 @@ func (pr *proposer[R]) setOpen(open bool) (dropped []*Proposal[R]) {
 		}
 	}
 	clear(pr.queues)
-	pr.active, pr.bytes = nil, 0
+	dropped = append(dropped, pr.urgent...)
+	pr.active, pr.bytes, pr.urgent = nil, 0, nil
 	return dropped
 }

@@ -103,8 +103,9 @@ type entry[R any] struct {
 	data      []byte
 	proposals []*Proposal[R]
 	term      uint64
-	start     bool // holds a TermStart, no proposals
-	release   func()
+	start     bool          // holds a TermStart, no proposals
+	release   func()        // gives back its room in the journal; nil: none was reserved
+	slots     chan struct{} // holds its token; nil: none
 }
 
 // Start opens the replica's state and starts Raft. A replica whose log is empty
@@ -144,6 +145,7 @@ func Start[R any](opt Options[R]) (*Replica[R], error) {
 	}
 	r.group.Go(r.watch)
 	r.group.Go(r.propose)
+	r.group.Go(r.proposeUrgent)
 	if r.alone() {
 		// One voter need not wait for a silence that nobody could break.
 		opt.Transport.Inject(raft.RPC{

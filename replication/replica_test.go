@@ -433,7 +433,8 @@ func TestReplicaGathersWhatFits(t *testing.T) {
 }
 
 // TestReplicaWaitsForRoom fills the journal while no checkpoint runs: proposals
-// wait and can be cancelled, nothing fails, and a checkpoint lets them pass.
+// wait and can be cancelled, one that frees space passes (R6), nothing fails, and
+// a checkpoint lets the others pass.
 func TestReplicaWaitsForRoom(t *testing.T) {
 	inBubble(t, func(t *testing.T, fsys *vfs.Mem) {
 		r := mustStart(t, fsys)
@@ -456,6 +457,23 @@ func TestReplicaWaitsForRoom(t *testing.T) {
 		done := len(got)
 		if done == 0 || done == n {
 			t.Fatalf("%d of %d applied without a checkpoint; the journal should hold some", done, n)
+		}
+		freed := make(chan answer, 1)
+		if err := r.replica.Propose(&Proposal[int]{
+			Payload: []byte("frees space"), Urgent: true,
+			Done: func(n int, err error) { freed <- answer{n, err} },
+		}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		select {
+		case a := <-freed:
+			if a.err != nil || a.result != done+1 {
+				t.Errorf("the command that frees space: %d, %v; want it next, at %d", a.result, a.err, done+1)
+			}
+		default:
+			t.Error("a command that frees space waits behind those that wait for room")
 		}
 		if !r.replica.Cancel(ps[n-1]) {
 			t.Error("the last proposal waits, and could not be cancelled")

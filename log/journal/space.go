@@ -126,6 +126,28 @@ func (j *Journal) TryReserve(s *Shard, bytes int64) (*Reservation, error) {
 	return r, err
 }
 
+// TryReserveUrgent is TryReserve for an entry that frees space, such as the
+// deletion of a partition: it may use half of what is kept aside, passes those
+// that wait, and no share is looked at (R6). The other half stays for what Raft
+// stores by itself.
+func (j *Journal) TryReserveUrgent(s *Shard, bytes int64) (*Reservation, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.usableLocked(); err != nil {
+		return nil, err
+	}
+	if s.dead {
+		return nil, s.droppedError()
+	}
+	limit := j.limitLocked() // seven eighths
+	if j.committedLocked()+bytes > limit+limit/14 {
+		return nil, ErrNoSpace
+	}
+	r := &Reservation{s: s}
+	r.takeLocked(bytes)
+	return r, nil
+}
+
 func (j *Journal) tryReserveLocked(s *Shard, bytes int64) (*Reservation, error) {
 	if err := j.usableLocked(); err != nil {
 		return nil, err
