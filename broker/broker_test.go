@@ -38,6 +38,16 @@ type rig struct {
 
 func startRig(t *testing.T, fsys *vfs.Mem) *rig {
 	t.Helper()
+	r, err := tryRig(t, fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// tryRig returns the error of Start; the rig is to be stopped all the same.
+func tryRig(t *testing.T, fsys *vfs.Mem) (*rig, error) {
+	t.Helper()
 	r := &rig{t: t, fs: fsys, failed: make(chan error, 16)}
 	must := func(err error) {
 		t.Helper()
@@ -67,14 +77,15 @@ func startRig(t *testing.T, fsys *vfs.Mem) *rig {
 		Now: time.Now, Rand: rand.NewChaCha8([32]byte{2}), Log: log,
 		OnFailed: func(err error) { r.failed <- err }, OnPhase: func(string, bool) {},
 	})
-	must(err)
-	return r
+	return r, err
 }
 
 // stop closes everything, and lets the goroutines end that Raft does not wait
 // for.
 func (r *rig) stop() {
-	_ = r.Close()
+	if r.Broker != nil {
+		_ = r.Close()
+	}
 	_ = r.store.Close()
 	_ = r.journal.Close()
 	_ = r.meta.Close()

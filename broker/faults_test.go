@@ -20,48 +20,6 @@ import (
 	"github.com/flotilla-log/flotilla/partition/store"
 )
 
-// tryRig is startRig, and returns Start's error.
-func tryRig(t *testing.T, fsys *vfs.Mem) (*rig, error) {
-	r := &rig{t: t, fs: fsys, failed: make(chan error, 16)}
-	log := slog.New(slog.DiscardHandler)
-	var err error
-	if r.votes, err = control.OpenVotes(fsys, "votes", control.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	if r.meta, err = control.OpenLog(fsys, "metadata", control.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	if r.journal, err = journal.Open(fsys, "journal", journal.Options{
-		FileBytes: 256 << 10, MaxBytes: 2 << 20, Rand: rand.NewChaCha8([32]byte{1}), Logger: log, OnFailed: func(err error) { r.failed <- err },
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if r.store, err = store.Open(fsys, "partitions", store.Options{
-		TailFlushBytes: 16 << 10, MemoryBytes: 4 << 20, SegmentBytes: 1 << 20, Logger: log, OnFailed: func(err error) { r.failed <- err },
-	}); err != nil {
-		t.Fatal(err)
-	}
-	b, err := Start(t.Context(), Options{
-		NodeID: 1, ClusterID: "c", Incarnation: 9, Advertise: "localhost:9092", Shards: 2,
-		FS: fsys, ShardsDir: "shards", Journal: r.journal, Votes: r.votes, MetadataLog: r.meta, Store: r.store,
-		Now: time.Now, Rand: rand.NewChaCha8([32]byte{2}), Log: log,
-		OnFailed: func(err error) { r.failed <- err }, OnPhase: func(string, bool) {},
-	})
-	r.Broker = b
-	return r, err
-}
-
-func (r *rig) quit() {
-	if r.Broker != nil {
-		_ = r.Close()
-	}
-	_ = r.store.Close()
-	_ = r.journal.Close()
-	_ = r.meta.Close()
-	_ = r.votes.Close()
-	time.Sleep(time.Minute)
-}
-
 // deletedAndBack leaves a disk as a crash between a durable checkpoint and its
 // unlinks does: the topic is deleted, tombstone and all, and its directory is
 // back.
@@ -92,7 +50,7 @@ func deletedAndBack(t *testing.T, fsys *vfs.Mem, partitions int32) string {
 		t.Fatal(err)
 	}
 	r.Checkpoint()
-	r.quit()
+	r.stop()
 	fsys.SetInjector(nil)
 	left, _ := fsys.ReadDir("partitions")
 	if len(left) != int(partitions) {
@@ -109,18 +67,18 @@ func TestTombstoneOutlivesUnlink(t *testing.T) {
 		dir := deletedAndBack(t, fsys, 1)
 		r, err := tryRig(t, fsys)
 		if err != nil {
-			t.Skip("the race of TestStartRace came first: ", err)
+			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		clone := fsys.CrashClone(vfs.CrashOptions{Unsynced: vfs.Lose})
 		fsys.Freeze()
-		r.quit()
+		r.stop()
 		r, err = tryRig(t, clone)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer r.quit()
+		defer r.stop()
 		time.Sleep(time.Minute)
 		tombs := 0
 		for range r.image().Tombstones() {
@@ -145,7 +103,7 @@ func TestStartRace(t *testing.T) {
 			return vfs.Fault{}
 		})
 		r, err := tryRig(t, fsys)
-		defer r.quit()
+		defer r.stop()
 		if err != nil {
 			t.Error("Start:", err)
 		}
@@ -200,7 +158,7 @@ func TestCloseAfterDiskFails(t *testing.T) {
 		case <-time.After(time.Hour):
 			t.Error("Checkpoint after a failed disk has not returned in an hour")
 		}
-		r.quit()
+		r.stop()
 	})
 }
 
@@ -242,7 +200,7 @@ func TestCloseWhileCheckpoint(t *testing.T) {
 			}
 			<-closed
 		}
-		r.quit()
+		r.stop()
 	})
 }
 

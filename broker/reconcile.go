@@ -47,7 +47,7 @@ func (b *Broker) bootstrap(ctx context.Context) error {
 		if b.known(c) {
 			continue
 		}
-		if _, err := b.proposeMeta(ctx, c); err != nil && !isCode(err, errcode.DuplicateResource) {
+		if _, err := b.proposeMeta(ctx, c); err != nil && errcode.Of(err) != errcode.DuplicateResource {
 			return fmt.Errorf("broker: bootstrap: %w", err)
 		}
 	}
@@ -214,7 +214,7 @@ func (r *reconciler) bury(ctx context.Context, im *metadata.Image) error {
 			}
 			synced = true
 		}
-		if _, err := r.b.proposeMeta(ctx, metadata.PurgeTombstone{ID: tomb.ID}); err != nil && !isCode(err, errcode.ResourceNotFound) {
+		if _, err := r.b.proposeMeta(ctx, metadata.PurgeTombstone{ID: tomb.ID}); err != nil && errcode.Of(err) != errcode.ResourceNotFound {
 			return err
 		}
 	}

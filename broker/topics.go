@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"io"
 	"iter"
 	"math"
@@ -285,10 +284,4 @@ func (b *Broker) absent(topic partition.TopicID, index int32) *errcode.Error {
 		return errcode.Errorf(errcode.UnknownTopicOrPartition, "topic %s has partitions 0 to %d, not %d", t.Name, len(t.Assignment)-1, index)
 	}
 	return errcode.Errorf(errcode.LeaderNotAvailable, "partition %d of topic %s is being created", index, t.Name)
-}
-
-// isCode reports whether err is the answer code.
-func isCode(err error, code errcode.Code) bool {
-	var e *errcode.Error
-	return errors.As(err, &e) && e.Code == code
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -98,11 +97,4 @@ func eachLine(path string, do func(line []byte) error) error {
 			return nil
 		}
 	}
-}
-
-// reader follows the replay of one file's records.
-type reader struct {
-	file  *file
-	lines int
-	sum   hash.Hash
 }

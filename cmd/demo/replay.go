@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"hash"
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
@@ -49,6 +50,13 @@ func replay(ctx context.Context, opt *options, c *corpus, sent *sender) error {
 	opt.printf("  %d records in %.1f s: %.0f records/s, %.1f MB/s", v.records, took.Seconds(),
 		float64(v.records)/took.Seconds(), mb(v.bytes)/took.Seconds())
 	return v.verdict(opt)
+}
+
+// reader follows the replay of one file's records.
+type reader struct {
+	file  *file
+	lines int
+	sum   hash.Hash
 }
 
 // verifier holds what was read against the files and the acknowledgements.
