@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
@@ -20,6 +21,14 @@ var goldenDir = filepath.Join("testdata", "golden", "v1")
 func writeGolden(t *testing.T) (d disk, want map[ShardID][]Record) {
 	synctest.Test(t, func(t *testing.T) {
 		mem, m := vfs.NewMem(1), newModel(3)
+		// A header that is prepared beside a commit says what was synced before
+		// it. A sync that takes time settles which of the two comes first.
+		mem.SetInjector(func(op vfs.Op) vfs.Fault {
+			if op.Kind == vfs.OpSyncData {
+				return vfs.Fault{Delay: time.Millisecond}
+			}
+			return vfs.Fault{}
+		})
 		j := mustOpen(t, mem, small())
 		step := func(id ShardID, s logStep) {
 			t.Helper()

@@ -133,11 +133,8 @@ func (j *Journal) TryReserve(s *Shard, bytes int64) (*Reservation, error) {
 func (j *Journal) TryReserveUrgent(s *Shard, bytes int64) (*Reservation, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if err := j.usableLocked(); err != nil {
+	if err := s.reservableLocked(); err != nil {
 		return nil, err
-	}
-	if s.dead {
-		return nil, s.droppedError()
 	}
 	limit := j.limitLocked() // seven eighths
 	if j.committedLocked()+bytes > limit+limit/14 {
@@ -148,12 +145,20 @@ func (j *Journal) TryReserveUrgent(s *Shard, bytes int64) (*Reservation, error) 
 	return r, nil
 }
 
-func (j *Journal) tryReserveLocked(s *Shard, bytes int64) (*Reservation, error) {
-	if err := j.usableLocked(); err != nil {
-		return nil, err
+// reservableLocked returns why no room can be had for s at all, or nil.
+func (s *Shard) reservableLocked() error {
+	if err := s.j.usableLocked(); err != nil {
+		return err
 	}
 	if s.dead {
-		return nil, s.droppedError()
+		return s.droppedError()
+	}
+	return nil
+}
+
+func (j *Journal) tryReserveLocked(s *Shard, bytes int64) (*Reservation, error) {
+	if err := s.reservableLocked(); err != nil {
+		return nil, err
 	}
 	if limit := j.limitOf(max(j.maxFiles, len(j.files))); bytes > limit {
 		return nil, fmt.Errorf("%w: reservation of %d bytes, limit %d", ErrTooLarge, bytes, limit)
