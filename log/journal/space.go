@@ -138,6 +138,8 @@ func (j *Journal) TryReserveUrgent(s *Shard, bytes int64) (*Reservation, error) 
 	}
 	limit := j.limitLocked() // seven eighths
 	if j.committedLocked()+bytes > limit+limit/14 {
+		j.askForGrowthLocked()
+		signal(j.pressure) // a checkpoint makes room: nobody else may ask for one
 		return nil, ErrNoSpace
 	}
 	r := &Reservation{s: s}
