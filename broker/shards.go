@@ -124,9 +124,7 @@ func encodeEntry(term uint64, wallMS int64, ps []*produceProposal) []byte {
 		size += commandOverheadBytes + len(p.Payload)
 	}
 	var e partition.EntryBuilder
-	e.Reset(make([]byte, 0, size), partition.EntryHeader{
-		ApplyVersion: partition.MinApplyVersion, DecidedTerm: term, WallClockMS: wallMS,
-	})
+	e.Reset(make([]byte, 0, size), partition.EntryHeader{DecidedTerm: term, WallClockMS: wallMS})
 	for _, p := range ps {
 		switch c := p.Command.(type) {
 		case nil:

@@ -45,9 +45,31 @@ func sampleDeltas(t testing.TB) (*State, [][]byte) {
 	return m.s, lists
 }
 
+// sampleDeltasOfVersion2 does the same for a shard that is raised to apply
+// version 2 between the first list and the second, and holds what needs it.
+func sampleDeltasOfVersion2(t testing.TB) (*State, [][]byte) {
+	t.Helper()
+	m := newMachine(t)
+	m.apply(create("a", 0, 1), produce(1, testBatch{id: 7, count: 3}))
+	lists := [][]byte{delta(t, m.s.Capture())}
+	m.apply(
+		func(b *EntryBuilder) { b.SetApplyVersion(2) },
+		func(b *EntryBuilder) { b.CreatePartition(CreatePartition{topicID("b"), 4, 2, 7, secondConfig}) },
+		func(b *EntryBuilder) { b.SetPartitionConfig(SetPartitionConfig{topicID("a"), 0, 3, secondConfig}) },
+	)
+	return m.s, append(lists, delta(t, m.s.Capture()))
+}
+
 func TestRestore(t *testing.T) {
 	t.Parallel()
-	s, lists := sampleDeltas(t)
+	for _, sample := range []func(testing.TB) (*State, [][]byte){sampleDeltas, sampleDeltasOfVersion2} {
+		s, lists := sample(t)
+		testRestore(t, s, lists)
+	}
+}
+
+func testRestore(t *testing.T, s *State, lists [][]byte) {
+	t.Helper()
 	got := restore(t, lists...)
 	if got.StateHash() != s.StateHash() {
 		t.Error("the restored state differs")
@@ -68,7 +90,7 @@ func TestRestore(t *testing.T) {
 	}
 	// A state goes on after a fold as before it: deltas fit on top of the base.
 	m := &machine{t: t, s: s, index: s.lastIndex, term: s.lastTerm}
-	m.apply(produce(1, testBatch{id: 7, seq: 5, count: 1}))
+	m.apply(produce(1, testBatch{id: -1, count: 1}))
 	next := delta(t, s.Capture())
 	if restore(t, folded.Bytes(), next).StateHash() != s.StateHash() {
 		t.Error("the state differs with a delta behind the fold")
@@ -260,6 +282,19 @@ func TestRestoreRefuses(t *testing.T) {
 		}
 	}
 	c := good()
+	c.parts[0].config.SegmentMS = 1
+	if _, err := Restore(bytes.NewReader(delta(t, c))); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("config of version 2 in version 1: error = %v, want ErrUnsupported", err)
+	}
+	c.header.version = 2
+	if _, err := Restore(bytes.NewReader(delta(t, c))); err != nil {
+		t.Errorf("config of version 2 in version 2: error = %v", err)
+	}
+	c.header.version = 0
+	if _, err := Restore(bytes.NewReader(delta(t, c))); !errors.Is(err, ErrDamaged) {
+		t.Errorf("no apply version: error = %v, want ErrDamaged", err)
+	}
+	c = good()
 	c.header.version = MaxApplyVersion + 1
 	if _, err := Restore(bytes.NewReader(delta(t, c))); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("newer apply version: error = %v, want ErrUnsupported", err)
@@ -309,7 +344,12 @@ func TestRestoreUnknownSections(t *testing.T) {
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	s, lists := sampleDeltas(t)
-	files := map[string][]byte{"entry-v1.bin": everyCommand()}
+	files := map[string][]byte{"entry-v1.bin": everyCommand(), "entry-apply-v2.bin": everyCommandOfVersion2()}
+	s2, lists2 := sampleDeltasOfVersion2(t)
+	for i, l := range lists2 {
+		files[fmt.Sprintf("checkpoint-apply-v2.%d.bin", i)] = l
+	}
+	files["statehash-apply-v2.txt"] = fmt.Appendf(nil, "%x\n", s2.StateHash())
 	for i, l := range lists {
 		files[fmt.Sprintf("checkpoint-v1.%d.bin", i)] = l
 	}
@@ -334,6 +374,8 @@ func TestGolden(t *testing.T) {
 func FuzzRestore(f *testing.F) {
 	s, lists := sampleDeltas(f)
 	f.Add(bytes.Join(lists, nil))
+	_, lists2 := sampleDeltasOfVersion2(f)
+	f.Add(bytes.Join(lists2, nil))
 	f.Add(delta(f, s.full()))
 	f.Add(delta(f, New().full()))
 	f.Fuzz(func(t *testing.T, in []byte) {

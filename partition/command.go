@@ -19,12 +19,13 @@ import (
 //
 // config:
 //
-//	0               8                   12      13         25
-//	+---------------+-------------------+-------+----------+
-//	| segment bytes | max message bytes | flags | reserved |
-//	+---------------+-------------------+-------+----------+
+//	0               8                   12      13           21         25
+//	+---------------+-------------------+-------+------------+----------+
+//	| segment bytes | max message bytes | flags | segment ms | reserved |
+//	+---------------+-------------------+-------+------------+----------+
 //
-// flags bit 0: log append time. reserved is zero.
+// flags bit 0: log append time. segment ms is zero in what is of apply version
+// 1. reserved is zero.
 //
 // AdvanceLogStart: offset, 8 bytes. SetApplyVersion: version, 2 bytes.
 //
@@ -37,7 +38,7 @@ import (
 const (
 	keyBytes       = 16 + 4
 	deleteBytes    = keyBytes + 8
-	configBytes    = 8 + 4 + 1 + 12
+	configBytes    = 8 + 4 + 1 + 8 + configReserved
 	setConfigBytes = deleteBytes + configBytes
 	createBytes    = deleteBytes + 4 + configBytes
 	advanceBytes   = 8
@@ -45,6 +46,7 @@ const (
 	limitsBytes    = 4 + 4 + 4 + 8
 
 	configLogAppendTime = 1
+	configReserved      = 4
 )
 
 // CreatePartition makes a partition exist with a config. Repeated for one that
@@ -73,10 +75,10 @@ type SetPartitionConfig struct {
 	Config        Config
 }
 
-// checkPayload refuses payloads of the wrong size or with unknown bits. It runs
-// over the whole entry before the first command is applied, so that an entry is
+// checkPayload refuses payloads of the wrong size or with bits that the entry's
+// apply version does not know. It runs over the whole entry before the first command is applied, so that an entry is
 // applied whole or not at all.
-func (c Command) checkPayload() error {
+func (c Command) checkPayload(version uint16) error {
 	var want int
 	switch c.Kind {
 	case KindProduce:
@@ -104,7 +106,7 @@ func (c Command) checkPayload() error {
 	}
 	switch c.Kind {
 	case KindCreatePartition, KindSetPartitionConfig:
-		return checkConfig(c.Payload[want-configBytes:])
+		return checkConfig(c.Payload[want-configBytes:], version)
 	case KindSetApplyVersion:
 		if v := binary.LittleEndian.Uint16(c.Payload); v > MaxApplyVersion {
 			return fmt.Errorf("%w: apply version %d, this build has %d", ErrUnsupported, v, MaxApplyVersion)
@@ -170,7 +172,8 @@ func (c Config) append(b []byte) []byte {
 		flags = configLogAppendTime
 	}
 	b = append(b, flags)
-	return append(b, make([]byte, 12)...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(c.SegmentMS))
+	return append(b, make([]byte, configReserved)...)
 }
 
 func decodeConfig(b []byte) Config {
@@ -178,24 +181,40 @@ func decodeConfig(b []byte) Config {
 		SegmentBytes:    int64(binary.LittleEndian.Uint64(b)),
 		MaxMessageBytes: int32(binary.LittleEndian.Uint32(b[8:])),
 		LogAppendTime:   b[12]&configLogAppendTime != 0,
+		SegmentMS:       int64(binary.LittleEndian.Uint64(b[13:])),
 	}
 }
 
-// checkConfig refuses bits that a newer build may have set.
-func checkConfig(b []byte) error {
+// checkConfig refuses bits that version does not know: a newer build may have
+// set them.
+func checkConfig(b []byte, version uint16) error {
+	known := 13
+	if version >= segmentMSVersion {
+		known = configBytes - configReserved
+	}
 	unknown := b[12] &^ configLogAppendTime
-	for _, c := range b[13:configBytes] {
+	for _, c := range b[known:configBytes] {
 		unknown |= c
 	}
 	if unknown != 0 {
-		return fmt.Errorf("%w: config %x", ErrUnsupported, b[:configBytes])
+		return fmt.Errorf("%w: config %x in apply version %d", ErrUnsupported, b[:configBytes], version)
 	}
 	return nil
 }
 
+// minVersion returns the first apply version that knows c.
+func (c Config) minVersion() uint16 {
+	if c.SegmentMS != 0 {
+		return segmentMSVersion
+	}
+	return MinApplyVersion
+}
+
 // valid reports whether the values make sense at all; their ranges are checked
 // where a topic is configured.
-func (c Config) valid() bool { return c.SegmentBytes > 0 && c.MaxMessageBytes > 0 }
+func (c Config) valid() bool {
+	return c.SegmentBytes > 0 && c.MaxMessageBytes > 0 && c.SegmentMS >= 0
+}
 
 func (l Limits) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint32(b, l.MaxPartitions)

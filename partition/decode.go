@@ -55,6 +55,8 @@ func Decode(entry []byte) (Decoder, error) {
 	}
 	if v := d.Header.ApplyVersion; v > MaxApplyVersion {
 		return Decoder{}, fmt.Errorf("%w: entry of apply version %d, this build has %d", ErrUnsupported, v, MaxApplyVersion)
+	} else if v < MinApplyVersion {
+		return Decoder{}, fmt.Errorf("%w: entry of apply version %d", ErrDamaged, v)
 	}
 	if d.Header.WallClockMS < 0 {
 		return Decoder{}, fmt.Errorf("%w: wall clock %d ms", ErrDamaged, d.Header.WallClockMS)
@@ -68,7 +70,7 @@ func (d *Decoder) check(count uint32) error {
 	for uint32(d.Count) < count {
 		cmd, size, err := decodeFrame(walk)
 		if err == nil {
-			err = cmd.checkPayload()
+			err = cmd.checkPayload(d.Header.ApplyVersion)
 		}
 		if err != nil {
 			return fmt.Errorf("command %d of %d: %w", d.Count, count, err)

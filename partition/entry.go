@@ -16,7 +16,8 @@ import (
 //	+--------+-------+---------------+-------+--------------+------------+
 //
 // flags bit 0 asks for the state's hash at this entry. apply version is the
-// oldest that knows everything in the entry. decided term is the term in which
+// oldest that knows everything in the entry; what it does not know is refused,
+// whatever the reader knows. decided term is the term in which
 // the leader decided the commands other than Produce. wall clock is the
 // leader's, in ms since 1970. count is the number of frames.
 //
@@ -39,7 +40,8 @@ import (
 //	+------+--------+-------+
 //
 // Bit 15 of type marks the TLV as mandatory: who does not know it must stop.
-// Others may be skipped. The encoding is canonical: an entry has one form.
+// Others may be skipped. The encoding is canonical: an entry has one form, if
+// apply version is the lowest that will do, as EntryBuilder writes it.
 const (
 	entryFormat      = 1
 	entryHeaderBytes = 24
@@ -106,30 +108,34 @@ const (
 
 // EntryHeader is what an entry says of all its commands.
 type EntryHeader struct {
-	ApplyVersion uint16 // the oldest that knows everything in the entry
-	DecidedTerm  uint64 // of the commands other than Produce
-	WallClockMS  int64  // the leader's; not negative
-	HashAsked    bool   // the replicas report the state's hash at this entry
+	// ApplyVersion is the oldest that knows everything in the entry. An
+	// EntryBuilder finds it, and takes no notice of what Reset is given.
+	ApplyVersion uint16
+
+	DecidedTerm uint64 // of the commands other than Produce
+	WallClockMS int64  // the leader's; not negative
+	HashAsked   bool   // the replicas report the state's hash at this entry
 }
 
 // EntryBuilder appends commands to one entry. The zero EntryBuilder needs a
 // Reset. Not safe for concurrent use.
 type EntryBuilder struct {
-	buf   []byte
-	start int
-	count uint32
+	buf     []byte
+	start   int
+	count   uint32
+	version uint16 // that the commands so far need
 }
 
 // Reset starts an entry behind what buf holds already, growing buf as append
 // does. The builder owns buf until Bytes is taken.
 func (b *EntryBuilder) Reset(buf []byte, h EntryHeader) {
-	b.start, b.count = len(buf), 0
+	b.start, b.count, b.version = len(buf), 0, MinApplyVersion
 	var flags byte
 	if h.HashAsked {
 		flags = flagHashAsked
 	}
 	buf = append(buf, entryFormat, flags)
-	buf = binary.LittleEndian.AppendUint16(buf, h.ApplyVersion)
+	buf = binary.LittleEndian.AppendUint16(buf, 0)
 	buf = binary.LittleEndian.AppendUint32(buf, 0)
 	buf = binary.LittleEndian.AppendUint64(buf, h.DecidedTerm)
 	b.buf = binary.LittleEndian.AppendUint64(buf, uint64(h.WallClockMS))
@@ -141,9 +147,14 @@ func (b *EntryBuilder) Len() int { return len(b.buf) - b.start }
 // Count returns the number of commands so far.
 func (b *EntryBuilder) Count() int { return int(b.count) }
 
+// ApplyVersion returns the oldest apply version that knows all commands so far.
+// The entry may be proposed only to a shard that has it.
+func (b *EntryBuilder) ApplyVersion() uint16 { return b.version }
+
 // Bytes returns buf of Reset followed by the entry. The entry is immutable once
 // it was proposed (R1): the next Reset needs another buffer.
 func (b *EntryBuilder) Bytes() []byte {
+	binary.LittleEndian.PutUint16(b.buf[b.start+2:], b.version)
 	binary.LittleEndian.PutUint32(b.buf[b.start+4:], b.count)
 	return b.buf
 }
@@ -162,6 +173,7 @@ func (b *EntryBuilder) TermStart() { b.frame(KindTermStart, 0, 0) }
 // CreatePartition appends c.
 func (b *EntryBuilder) CreatePartition(c CreatePartition) {
 	b.frame(KindCreatePartition, 0, createBytes)
+	b.version = max(b.version, c.Config.minVersion())
 	b.buf = c.append(b.buf)
 }
 
@@ -174,6 +186,7 @@ func (b *EntryBuilder) DeletePartition(c DeletePartition) {
 // SetPartitionConfig appends c.
 func (b *EntryBuilder) SetPartitionConfig(c SetPartitionConfig) {
 	b.frame(KindSetPartitionConfig, 0, setConfigBytes)
+	b.version = max(b.version, c.Config.minVersion())
 	b.buf = c.append(b.buf)
 }
 

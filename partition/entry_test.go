@@ -10,12 +10,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// everyCommand builds an entry with each command.
+// sampleConfig needs nothing newer than apply version 1.
+var sampleConfig = Config{SegmentBytes: 1 << 20, MaxMessageBytes: 1 << 16, LogAppendTime: true}
+
+// everyCommand builds an entry with each command of apply version 1.
 func everyCommand() []byte {
 	var b EntryBuilder
-	b.Reset(nil, EntryHeader{ApplyVersion: 1, DecidedTerm: 3, WallClockMS: 1234, HashAsked: true})
+	b.Reset(nil, EntryHeader{DecidedTerm: 3, WallClockMS: 1234, HashAsked: true})
 	b.TermStart()
-	b.CreatePartition(CreatePartition{topicID("a"), 1, 10, 7, Config{1 << 20, 1 << 16, true}})
+	b.CreatePartition(CreatePartition{topicID("a"), 1, 10, 7, sampleConfig})
 	b.Produce(1, testBatch{id: 7, count: 3, trailing: 20}.bytes())
 	b.SetPartitionConfig(SetPartitionConfig{topicID("a"), 1, 11, testConfig})
 	b.AdvanceLogStart(1, 2)
@@ -23,6 +26,48 @@ func everyCommand() []byte {
 	b.SetLimits(DefaultLimits)
 	b.DeletePartition(DeletePartition{topicID("a"), 1, 12})
 	return b.Bytes()
+}
+
+// secondConfig needs apply version 2.
+var secondConfig = Config{SegmentBytes: 1 << 20, MaxMessageBytes: 1 << 16, SegmentMS: 0x0102030405060708}
+
+// everyCommandOfVersion2 builds an entry with each command that has more in
+// apply version 2.
+func everyCommandOfVersion2() []byte {
+	var b EntryBuilder
+	b.Reset(nil, EntryHeader{DecidedTerm: 3, WallClockMS: 1234})
+	b.SetApplyVersion(2)
+	b.CreatePartition(CreatePartition{topicID("a"), 1, 10, 7, secondConfig})
+	b.SetPartitionConfig(SetPartitionConfig{topicID("a"), 1, 11, secondConfig})
+	return b.Bytes()
+}
+
+// An entry has the lowest apply version that knows everything in it.
+func TestBuilderVersion(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		add  func(b *EntryBuilder)
+		want uint16
+	}{
+		{"nothing", func(*EntryBuilder) {}, 1},
+		{"to raise the version", func(b *EntryBuilder) { b.SetApplyVersion(2) }, 1},
+		{"create without segment ms", func(b *EntryBuilder) { b.CreatePartition(CreatePartition{Config: sampleConfig}) }, 1},
+		{"create", func(b *EntryBuilder) { b.CreatePartition(CreatePartition{Config: secondConfig}) }, 2},
+		{"config", func(b *EntryBuilder) { b.SetPartitionConfig(SetPartitionConfig{Config: secondConfig}) }, 2},
+	}
+	for _, tt := range tests {
+		var b EntryBuilder
+		b.Reset(nil, EntryHeader{ApplyVersion: 9})
+		b.SetPartitionConfig(SetPartitionConfig{Config: secondConfig})
+		b.Reset(nil, EntryHeader{ApplyVersion: 9}) // remembers nothing
+		tt.add(&b)
+		b.TermStart()
+		d, err := Decode(b.Bytes())
+		if err != nil || d.Header.ApplyVersion != tt.want || b.ApplyVersion() != tt.want {
+			t.Errorf("%s: version %d, %d in the builder, %v, want %d", tt.name, d.Header.ApplyVersion, b.ApplyVersion(), err, tt.want)
+		}
+	}
 }
 
 func TestEntryRoundTrip(t *testing.T) {
@@ -41,7 +86,7 @@ func TestEntryRoundTrip(t *testing.T) {
 		var got, want any
 		switch c.Kind {
 		case KindCreatePartition:
-			got, want = decodeCreate(c.Payload), CreatePartition{topicID("a"), 1, 10, 7, Config{1 << 20, 1 << 16, true}}
+			got, want = decodeCreate(c.Payload), CreatePartition{topicID("a"), 1, 10, 7, sampleConfig}
 		case KindSetPartitionConfig:
 			got, want = decodeSetConfig(c.Payload), SetPartitionConfig{topicID("a"), 1, 11, testConfig}
 		case KindDeletePartition:
@@ -68,7 +113,7 @@ func TestEntryRoundTrip(t *testing.T) {
 func TestBuilderSizes(t *testing.T) {
 	t.Parallel()
 	var b EntryBuilder
-	b.Reset([]byte("raft"), EntryHeader{ApplyVersion: 1})
+	b.Reset([]byte("raft"), EntryHeader{})
 	batch := testBatch{id: -1, count: 1}.bytes()
 	b.Produce(1, batch)
 	b.Produce(2, batch)
@@ -114,6 +159,7 @@ func TestDecodeErrors(t *testing.T) {
 	}
 	config := SetPartitionConfig{Config: testConfig}.append(nil)
 	config[len(config)-1] = 1
+	second := SetPartitionConfig{Config: secondConfig}.append(nil)
 
 	tests := []struct {
 		name   string
@@ -125,6 +171,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"newer format", set(0, entryFormat+1), ErrUnsupported},
 		{"unknown entry flag", set(1, 2), ErrUnsupported},
 		{"newer apply version", set(2, MaxApplyVersion+1), ErrUnsupported},
+		{"no apply version", set(2, 0), ErrDamaged},
 		{"negative wall clock", set(23, 0x80), ErrDamaged},
 		{"count too high", set(4, 2), ErrDamaged},
 		{"count too low", set(4, 0), ErrDamaged},
@@ -143,12 +190,13 @@ func TestDecodeErrors(t *testing.T) {
 		{"payload of the wrong size", command(KindAdvanceLogStart, 1, 1, 2, 3), ErrDamaged},
 		{"number where none belongs", command(KindTermStart, 1), ErrDamaged},
 		{"newer config", command(KindSetPartitionConfig, 0, config...), ErrUnsupported},
-		{"newer version to set", command(KindSetApplyVersion, 0, 2, 0), ErrUnsupported},
+		{"config of version 2 in an entry of version 1", command(KindSetPartitionConfig, 0, second...), ErrUnsupported},
+		{"newer version to set", command(KindSetApplyVersion, 0, MaxApplyVersion+1, 0), ErrUnsupported},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var b EntryBuilder
-			b.Reset(nil, EntryHeader{ApplyVersion: 1, WallClockMS: 5})
+			b.Reset(nil, EntryHeader{WallClockMS: 5})
 			b.Produce(1, testBatch{id: -1, count: 1}.bytes())
 			in := tt.change(b.Bytes())
 			if _, err := Decode(in); !errors.Is(err, tt.want) {
@@ -176,6 +224,7 @@ func TestDecodeErrors(t *testing.T) {
 // an entry without TLVs re-encodes to the same bytes.
 func FuzzDecode(f *testing.F) {
 	f.Add(everyCommand())
+	f.Add(everyCommandOfVersion2())
 	f.Add([]byte(nil))
 	f.Add(newMachine(f).entry(produce(1, testBatch{id: 1, count: math.MaxInt32})))
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -202,6 +251,7 @@ func FuzzDecode(f *testing.F) {
 func reencode(t *testing.T, d Decoder, in []byte) {
 	var b EntryBuilder
 	b.Reset(nil, d.Header)
+	b.version = d.Header.ApplyVersion // any that will do is as good to a decoder
 	for d.Next() {
 		c := d.Command()
 		if len(c.TLVs) > 0 {

@@ -61,7 +61,7 @@ func newMachine(t testing.TB) *machine {
 // entry builds an entry of what add appends.
 func (m *machine) entry(add ...func(*EntryBuilder)) []byte {
 	var b EntryBuilder
-	b.Reset(nil, EntryHeader{ApplyVersion: 1, DecidedTerm: m.term, WallClockMS: m.clock})
+	b.Reset(nil, EntryHeader{DecidedTerm: m.term, WallClockMS: m.clock})
 	for _, f := range add {
 		f(&b)
 	}

@@ -27,7 +27,11 @@ const (
 	MinApplyVersion = 1
 
 	// MaxApplyVersion is the newest behaviour that this build has.
-	MaxApplyVersion = 1
+	//
+	// Version 2 knows Config.SegmentMS.
+	MaxApplyVersion = 2
+
+	segmentMSVersion = 2 // the first that knows Config.SegmentMS
 )
 
 // maxTerm bounds Raft terms, and base epochs, so that their sum fits a leader
@@ -77,6 +81,11 @@ type Config struct {
 	SegmentBytes    int64
 	MaxMessageBytes int32 // of one record batch
 	LogAppendTime   bool  // timestamps are the leader's, not the client's
+
+	// SegmentMS is how long a segment takes appends before the next one is
+	// begun, in ms; 0: as long as it has room. Other values need apply version
+	// 2.
+	SegmentMS int64
 }
 
 // Limits are what Apply enforces. They are part of the state, since every
@@ -170,6 +179,7 @@ const (
 	ReasonLogStart              // want: at most the log end; have: the offset
 	ReasonOffsetsUsedUp         // want: room below the highest offset; have: the log end
 	ReasonConfig                // a config, limit or base epoch is out of range
+	ReasonVersion               // want: the apply version that knows the command; have: the shard's
 	reasonCount
 )
 
@@ -189,6 +199,7 @@ var reasonTexts = [reasonCount]string{
 	ReasonLogStart:       "offset is outside the log",
 	ReasonOffsetsUsedUp:  "no offsets are left",
 	ReasonConfig:         "value out of range",
+	ReasonVersion:        "newer than the shard's apply version",
 }
 
 // String returns the reason in a few words.

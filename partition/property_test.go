@@ -147,7 +147,7 @@ func (g *generator) entry() []byte {
 		decided--
 	}
 	var b EntryBuilder
-	b.Reset(nil, EntryHeader{ApplyVersion: 1, DecidedTerm: decided, WallClockMS: int64(g.int(0, 10_000, "clock"))})
+	b.Reset(nil, EntryHeader{DecidedTerm: decided, WallClockMS: int64(g.int(0, 10_000, "clock"))})
 	for range g.int(0, 8, "commands") {
 		g.command(&b)
 	}
@@ -163,11 +163,12 @@ func (g *generator) command(b *EntryBuilder) {
 	case 0:
 		b.TermStart()
 	case 1, 2, 3:
-		c := Config{SegmentBytes: int64(g.int(1, 3, "segment")), MaxMessageBytes: 1}
+		c := Config{SegmentBytes: int64(g.int(1, 3, "segment")), MaxMessageBytes: 1, SegmentMS: int64(g.int(0, 1, "segment ms"))}
 		b.CreatePartition(CreatePartition{topic, index, stamp, int32(g.int(0, 2, "base")), c})
 	case 4:
 		b.DeletePartition(DeletePartition{topic, index, stamp})
 	case 5:
+		b.SetApplyVersion(uint16(g.int(1, MaxApplyVersion, "version")))
 		b.SetPartitionConfig(SetPartitionConfig{topic, index, stamp, Config{SegmentBytes: 9, MaxMessageBytes: 1}})
 	case 6:
 		b.AdvanceLogStart(n, int64(g.int(0, 20, "log start")))

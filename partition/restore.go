@@ -150,6 +150,8 @@ func (rs *restorer) shard(b []byte) error {
 	switch {
 	case h.version > MaxApplyVersion:
 		return fmt.Errorf("%w: apply version %d, this build has %d", ErrUnsupported, h.version, MaxApplyVersion)
+	case h.version < MinApplyVersion:
+		return fmt.Errorf("%w: apply version %d", ErrDamaged, h.version)
 	case h.from != rs.s.lastIndex:
 		return fmt.Errorf("%w: delta goes on index %d, have %d", ErrDamaged, h.from, rs.s.lastIndex)
 	case h.version < rs.s.version, h.clockMS < rs.s.clockMS, h.lastNumber < rs.s.lastNumber,
@@ -184,7 +186,7 @@ func (rs *restorer) partition(in *reader) {
 		baseEpoch: int32(le.Uint32(b[4+deleteBytes:])),
 	}
 	b = b[4+deleteBytes+4:]
-	if err := checkConfig(b); err != nil {
+	if err := checkConfig(b, rs.s.version); err != nil {
 		in.err = err
 		return
 	}

@@ -60,11 +60,11 @@ func (m *machine) script(d *datadriven.TestData) string {
 func (m *machine) scriptState() string {
 	var sb strings.Builder
 	index, term := m.s.Applied()
-	fmt.Fprintf(&sb, "index=%d term=%d clock=%d producers=%d\n", index, term, m.s.ClockMS(), m.s.Producers())
+	fmt.Fprintf(&sb, "index=%d term=%d clock=%d producers=%d version=%d\n", index, term, m.s.ClockMS(), m.s.Producers(), m.s.ApplyVersion())
 	for v := range m.s.Partitions() {
-		fmt.Fprintf(&sb, "%d: %s-%d [%d, %d) epoch=%d producers=%d stamp=%d segment=%d epochs=%v\n", v.Number,
+		fmt.Fprintf(&sb, "%d: %s-%d [%d, %d) epoch=%d producers=%d stamp=%d%s epochs=%v\n", v.Number,
 			strings.TrimRight(string(v.TopicID[:]), "\x00"), v.Index, v.LogStart, v.End, v.LeaderEpoch, v.Producers,
-			v.MetadataIndex, v.Config.SegmentBytes, m.s.Epochs(v.Number))
+			v.MetadataIndex, formatConfig(v.Config), m.s.Epochs(v.Number))
 	}
 	return sb.String()
 }
@@ -73,7 +73,7 @@ func (m *machine) scriptApply(d *datadriven.TestData) string {
 	decided := m.term
 	d.MaybeScanArgs(m.t, "decided", &decided)
 	var b EntryBuilder
-	b.Reset(nil, EntryHeader{ApplyVersion: 1, DecidedTerm: decided, WallClockMS: m.clock})
+	b.Reset(nil, EntryHeader{DecidedTerm: decided, WallClockMS: m.clock})
 	for line := range strings.Lines(d.Input) {
 		m.scriptCommand(&b, strings.Fields(line))
 	}
@@ -96,7 +96,7 @@ func (m *machine) scriptApply(d *datadriven.TestData) string {
 // scriptCommand appends the command of one line, as in "produce n=1 pid=7
 // epoch=0 seq=0 count=3".
 func (m *machine) scriptCommand(b *EntryBuilder, words []string) {
-	args := map[string]int64{"pid": -1, "epoch": -1, "seq": -1, "count": 1, "segment": testConfig.SegmentBytes}
+	args := map[string]int64{"pid": -1, "epoch": -1, "seq": -1, "count": 1, "segment": testConfig.SegmentBytes, "segment-ms": 0}
 	var topic string
 	for _, w := range words[1:] {
 		k, v, _ := strings.Cut(w, "=")
@@ -111,7 +111,7 @@ func (m *machine) scriptCommand(b *EntryBuilder, words []string) {
 		args[k] = n
 	}
 	config := testConfig
-	config.SegmentBytes = args["segment"]
+	config.SegmentBytes, config.SegmentMS = args["segment"], args["segment-ms"]
 	id, index, stamp := topicID(topic), int32(args["index"]), uint64(args["stamp"])
 	switch words[0] {
 	case "term-start":
@@ -156,18 +156,26 @@ func formatResult(r *Result) string {
 	return s + "\n"
 }
 
+func formatConfig(c Config) string {
+	s := fmt.Sprintf(" segment=%d", c.SegmentBytes)
+	if c.SegmentMS != 0 {
+		s += fmt.Sprintf(" segment-ms=%d", c.SegmentMS)
+	}
+	return s
+}
+
 func formatEffect(e Effect) string {
 	switch e.Kind {
 	case EffectAppended:
 		return fmt.Sprintf("  append n=%d [%d, %d] epoch=%d bytes=%d\n", e.Number, e.BaseOffset, e.LastOffset, e.LeaderEpoch, len(e.Batch))
 	case EffectCreated:
-		return fmt.Sprintf("  create n=%d index=%d segment=%d\n", e.Number, e.Index, e.Config.SegmentBytes)
+		return fmt.Sprintf("  create n=%d index=%d%s\n", e.Number, e.Index, formatConfig(e.Config))
 	case EffectDeleted:
 		return fmt.Sprintf("  delete n=%d\n", e.Number)
 	case EffectLogStartMoved:
 		return fmt.Sprintf("  log-start n=%d offset=%d\n", e.Number, e.LogStart)
 	case EffectConfigSet:
-		return fmt.Sprintf("  config n=%d segment=%d\n", e.Number, e.Config.SegmentBytes)
+		return fmt.Sprintf("  config n=%d%s\n", e.Number, formatConfig(e.Config))
 	}
 	return fmt.Sprintf("  unknown effect %d\n", e.Kind)
 }

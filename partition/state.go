@@ -133,11 +133,15 @@ func (a *application) apply(c Command) {
 	switch c.Kind {
 	case KindTermStart: // moved the term, like every entry
 	case KindCreatePartition:
-		a.create(decodeCreate(c.Payload))
+		if c := decodeCreate(c.Payload); a.knows(c.Config.minVersion()) {
+			a.create(c)
+		}
 	case KindDeletePartition:
 		a.delete(decodeDelete(c.Payload))
 	case KindSetPartitionConfig:
-		a.setConfig(decodeSetConfig(c.Payload))
+		if c := decodeSetConfig(c.Payload); a.knows(c.Config.minVersion()) {
+			a.setConfig(c)
+		}
 	case KindAdvanceLogStart:
 		a.advance(c.Number, int64(binary.LittleEndian.Uint64(c.Payload)))
 	case KindSetApplyVersion:
@@ -147,6 +151,17 @@ func (a *application) apply(c Command) {
 	default:
 		panic(fmt.Sprintf("partition: %v passed Decode", c.Kind))
 	}
+}
+
+// knows refuses the command if it needs a newer apply version than the shard
+// has agreed on. A leader does not propose such a command; if one did, replicas
+// that know it must not act on it while others may still join that do not.
+func (a *application) knows(version uint16) bool {
+	if version > a.s.version {
+		a.refuse(errcode.UnsupportedVersion, ReasonVersion, int64(version), int64(a.s.version))
+		return false
+	}
+	return true
 }
 
 // refuse makes the command change nothing.

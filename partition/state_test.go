@@ -111,7 +111,7 @@ func nextBatches(seqs []int32) func(buf []byte) []byte {
 	batch := testBatch{count: 3, trailing: 200}
 	return func(buf []byte) []byte {
 		var b EntryBuilder
-		b.Reset(buf, EntryHeader{ApplyVersion: 1, DecidedTerm: 1, WallClockMS: 1})
+		b.Reset(buf, EntryHeader{DecidedTerm: 1, WallClockMS: 1})
 		for id := range seqs {
 			batch.id, batch.seq = int64(id), seqs[id]
 			b.Produce(1, batch.bytes())
