@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -105,6 +106,10 @@ type Client struct {
 	chance chance
 	meta   metadata
 	links  links
+
+	// frameBytes is the smallest limit on a frame that any server has announced;
+	// 0 before the first.
+	frameBytes atomic.Int64
 }
 
 // New returns a Client. It connects when the first request is made, so that an

@@ -39,6 +39,7 @@ type fakeCluster struct {
 	requests  map[frame.Kind]int
 	grown     chan struct{} // closed and replaced at each append
 	forget    bool          // keep no batches
+	frame     uint32        // what a server takes at most; 0: the default
 
 	// The hooks are set before the first connection, or under mu (see hook).
 
@@ -220,7 +221,7 @@ func (f *fakeCluster) serve(id int32, nc net.Conn) {
 	if p, _, err := frame.ReadMagic(nc); err != nil || p != frame.Native {
 		return
 	}
-	if _, err := frame.Accept(s.r, s.w, &pb.ServerHello{NodeId: id, ClusterId: "fake", IdleTimeoutMs: 60_000}); err != nil {
+	if _, err := frame.Accept(s.r, s.w, &pb.ServerHello{NodeId: id, ClusterId: "fake", IdleTimeoutMs: 60_000, MaxFrameBytes: f.frame}); err != nil {
 		return
 	}
 	for {

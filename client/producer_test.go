@@ -79,6 +79,33 @@ func TestProduceInOrder(t *testing.T) {
 }
 
 // TestStamp numbers a batch twice: bytes that were sent once stay as they were.
+// TestProduceFitsFrame: many full batches wait for one node, which takes small
+// frames only.
+func TestProduceFitsFrame(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.frame = 128 << 10
+		f.createTopic("a", 8)
+		c := f.client()
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a", BatchBytes: 60_000})
+		failed := 0
+		for i := range 100 {
+			r := Record{Partition: int32(i % 8), Value: make([]byte, 20_000)}
+			err := p.Send(t.Context(), r, func(r RecordResult) {
+				if r.Err != nil {
+					failed++
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Close(t.Context()); err != nil || failed != 0 {
+			t.Fatalf("%d of 100 records failed; close: %v", failed, err)
+		}
+	})
+}
+
 func TestStamp(t *testing.T) {
 	t.Parallel()
 	var b batch.Builder

@@ -14,8 +14,14 @@ const (
 	// once. While they are under way, what comes gathers into larger batches.
 	maxNodeInFlight = 5
 
-	// maxRequestBytes is the payload at which a produce request is full.
+	// maxRequestBytes is the size at which a produce request is full, if its
+	// server does not take less.
 	maxRequestBytes = 8 << 20
+
+	// partBytes is more than the header of a produce request grows by with each
+	// part, and fixedBytes more than the rest of its frame takes.
+	partBytes  = 64
+	fixedBytes = 1 << 10
 )
 
 // sendLoop runs the producer until it is closed: it wakes up for each event and
@@ -117,6 +123,10 @@ func (p *Producer) dueLocked(f *feed, t *topic, now time.Time) bool {
 // and reports whether a new producer id is needed.
 func (p *Producer) gatherLocked(now time.Time, img *image) (requests []*produceRequest, wantsID bool) {
 	byNode := make(map[int32]*produceRequest)
+	full := maxRequestBytes
+	if n := int(p.c.frameBytes.Load()); n != 0 {
+		full = min(full, n-fixedBytes)
+	}
 	for i, f := range p.active {
 		t := img.topics[f.lane.topic]
 		if t == nil || t.err != nil || int(f.lane.partition) >= len(t.leaders) {
@@ -146,7 +156,7 @@ func (p *Producer) gatherLocked(now time.Time, img *image) (requests []*produceR
 				requests = append(requests, r)
 				p.byNode[node]++
 			}
-			if len(r.parts) > 0 && r.bytes+len(b.bytes) > maxRequestBytes {
+			if len(r.parts) > 0 && r.bytes+len(b.bytes)+partBytes > full {
 				// Whoever found no room comes first in the next step.
 				p.active[0], p.active[i] = p.active[i], p.active[0]
 				poke(p.wake)
@@ -155,7 +165,7 @@ func (p *Producer) gatherLocked(now time.Time, img *image) (requests []*produceR
 			f.lane.send(b, t.id)
 			stamp(b)
 			r.parts = append(r.parts, producePart{sending: b, id: t.id, bytes: b.bytes})
-			r.bytes += len(b.bytes)
+			r.bytes += len(b.bytes) + partBytes
 			if b.deadline.Before(r.deadline) {
 				r.deadline = b.deadline
 			}

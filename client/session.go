@@ -39,6 +39,9 @@ func (l *link) connect(ctx context.Context) (*session, error) {
 		SoftwareVersion: softwareVersion(),
 		ClusterId:       l.c.cfg.ClusterID,
 	})
+	if err == nil {
+		l.c.noteFrameBytes(int64(s.hello.MaxFrameBytes))
+	}
 	if err == nil && !stop() {
 		err = dialCtx.Err() // nc was closed as the handshake ended
 	}
@@ -63,6 +66,16 @@ func softwareVersion() string {
 		}
 	}
 	return string(b[:min(len(b), 64)])
+}
+
+// noteFrameBytes lowers the size of requests to what a server takes.
+func (c *Client) noteFrameBytes(n int64) {
+	for {
+		old := c.frameBytes.Load()
+		if n == 0 || old != 0 && old <= n || c.frameBytes.CompareAndSwap(old, n) {
+			return
+		}
+	}
 }
 
 // broken wraps the error of a connection: ErrClosed if ctx has ended.
