@@ -28,10 +28,11 @@ const (
 
 	// MaxApplyVersion is the newest behaviour that this build has.
 	//
-	// Version 2 knows Config.SegmentMS.
+	// Version 2 knows Config.SegmentMS and ExpireProducers.
 	MaxApplyVersion = 2
 
 	segmentMSVersion = 2 // the first that knows Config.SegmentMS
+	expireVersion    = 2 // the first that knows ExpireProducers
 )
 
 // maxTerm bounds Raft terms, and base epochs, so that their sum fits a leader

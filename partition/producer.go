@@ -31,6 +31,11 @@ func (pr *producer) note() {
 	}
 }
 
+// idle returns pr as an ExpireProducers lists it.
+func (pr *producer) idle() IdleProducer {
+	return IdleProducer{Number: pr.part.number, ID: pr.id, Epoch: pr.epoch, LastSequence: pr.window.at(int(pr.window.count) - 1).last}
+}
+
 // appended is a batch that a producer appended.
 type appended struct {
 	first, last int32 // sequences

@@ -148,6 +148,10 @@ func (a *application) apply(c Command) {
 		a.setVersion(binary.LittleEndian.Uint16(c.Payload))
 	case KindSetLimits:
 		a.setLimits(decodeLimits(c.Payload))
+	case KindExpireProducers:
+		if a.knows(expireVersion) {
+			a.expire(decodeExpire(c.Payload))
+		}
 	default:
 		panic(fmt.Sprintf("partition: %v passed Decode", c.Kind))
 	}
@@ -315,6 +319,24 @@ func (a *application) setLimits(l Limits) {
 	}
 	a.res.Duplicate = l == a.s.limits
 	a.s.limits = l
+}
+
+// expire forgets those of the listed producers that are as the leader found
+// them. Which they are is answered by Producers, and by the next IdleProducers.
+func (a *application) expire(c ExpireProducers) {
+	a.res.Duplicate = true
+	for _, idle := range c.Producers {
+		p := a.s.parts[idle.Number]
+		if p == nil {
+			continue
+		}
+		// The same epoch and sequence could be a later life's: a producer that
+		// was forgotten, and came back with the batch that it sent last.
+		if pr := p.producers[idle.ID]; pr != nil && pr.idle() == idle && pr.lastMS <= c.UntilMS {
+			a.s.forget(pr)
+			a.res.Duplicate = false
+		}
+	}
 }
 
 // stampOf returns the metadata index at or below which a command about a
