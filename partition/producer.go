@@ -124,6 +124,9 @@ func (r *recency) push(pr *producer, stamp uint64) {
 	r.count++
 }
 
+// has reports whether pr is in the order: a panic may have left it outside.
+func (r *recency) has(pr *producer) bool { return pr.prev != nil || pr.next != nil || r.head == pr }
+
 func (r *recency) remove(pr *producer) {
 	if pr.prev == nil {
 		r.head = pr.next
