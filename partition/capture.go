@@ -3,12 +3,16 @@ package partition
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/hex"
 	"io"
 	"slices"
 )
 
 // Hash is a digest of a State's logical content.
 type Hash [sha256.Size]byte
+
+// String returns the hash in hexadecimal.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
 // changes is what a State notes between two captures.
 type changes struct {

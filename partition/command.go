@@ -123,7 +123,7 @@ func (c Command) checkPayload(version uint16) error {
 	case KindSetLimits:
 		want = limitsBytes
 	case KindExpireProducers:
-		if version < expireVersion {
+		if version < ExpireVersion {
 			return fmt.Errorf("%w: %v in apply version %d", ErrUnsupported, c.Kind, version)
 		}
 		// The number of producers is what the length says, and at least one.
@@ -220,7 +220,7 @@ func decodeConfig(b []byte) Config {
 // set them.
 func checkConfig(b []byte, version uint16) error {
 	known := 13
-	if version >= segmentMSVersion {
+	if version >= SegmentMSVersion {
 		known = configBytes - configReserved
 	}
 	unknown := b[12] &^ configLogAppendTime
@@ -236,7 +236,7 @@ func checkConfig(b []byte, version uint16) error {
 // minVersion returns the first apply version that knows c.
 func (c Config) minVersion() uint16 {
 	if c.SegmentMS != 0 {
-		return segmentMSVersion
+		return SegmentMSVersion
 	}
 	return MinApplyVersion
 }
@@ -246,6 +246,9 @@ func (c Config) minVersion() uint16 {
 func (c Config) valid() bool {
 	return c.SegmentBytes > 0 && c.MaxMessageBytes > 0 && c.SegmentMS >= 0
 }
+
+// Bytes returns the size of c's payload.
+func (c ExpireProducers) Bytes() int { return expireBytes + len(c.Producers)*idleBytes }
 
 func (c ExpireProducers) append(b []byte) []byte {
 	le := binary.LittleEndian

@@ -211,9 +211,9 @@ func (b *EntryBuilder) AskHash() { b.buf[b.start+1] |= flagHashAsked }
 
 // ExpireProducers appends c, whose list must not be empty.
 func (b *EntryBuilder) ExpireProducers(c ExpireProducers) {
-	b.frame(KindExpireProducers, 0, expireBytes+len(c.Producers)*idleBytes)
+	b.frame(KindExpireProducers, 0, c.Bytes())
 	b.buf = c.append(b.buf)
-	b.version = max(b.version, expireVersion)
+	b.version = max(b.version, ExpireVersion)
 }
 
 // SetLimits appends a command that replaces the shard's limits.

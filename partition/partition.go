@@ -31,8 +31,11 @@ const (
 	// Version 2 knows Config.SegmentMS and ExpireProducers.
 	MaxApplyVersion = 2
 
-	segmentMSVersion = 2 // the first that knows Config.SegmentMS
-	expireVersion    = 2 // the first that knows ExpireProducers
+	// ExpireVersion is the first that knows ExpireProducers.
+	ExpireVersion = 2
+
+	// SegmentMSVersion is the first that knows Config.SegmentMS.
+	SegmentMSVersion = 2
 )
 
 // maxTerm bounds Raft terms, and base epochs, so that their sum fits a leader

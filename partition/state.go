@@ -155,7 +155,7 @@ func (a *application) apply(c Command) {
 	case KindSetLimits:
 		a.setLimits(decodeLimits(c.Payload))
 	case KindExpireProducers:
-		if a.knows(expireVersion) {
+		if a.knows(ExpireVersion) {
 			a.expire(decodeExpire(c.Payload))
 		}
 	default:
