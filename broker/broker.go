@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
@@ -46,11 +47,61 @@ type Options struct {
 	MetadataLog *control.Log
 	Store       *store.Store
 
-	Now      func() time.Time
-	Rand     io.Reader
-	Log      *slog.Logger
+	Now  func() time.Time
+	Rand io.Reader
+	Log  *slog.Logger
+	// ProducerExpiry is how long an idempotent producer is remembered that
+	// appends nothing (producer.id.expiration.ms); default 24 h.
+	ProducerExpiry time.Duration
+
+	// HashInterval is how often the leader of a data shard that was written to
+	// asks its replicas for their state hashes (hash.interval); default 10 min.
+	HashInterval time.Duration
+
+	// QuarantineDir keeps what is needed to repeat a panic (R5). It is made when
+	// there is something to keep.
+	QuarantineDir string
+
+	// RecordLevel is told the cluster's feature level before anything that only
+	// this level allows is written, and records it durably, so that a version
+	// that does not know the level refuses the directory. Default: nothing.
+	RecordLevel func(level uint16) error
+
+	// OnStateHash is told each state hash that a replica of this node has made
+	// (R4), from a goroutine of the broker's. Default: nothing.
+	OnStateHash func(replication.HashReport)
+
 	OnFailed func(error)                    // told of what this node must stop for, once or more
 	OnPhase  func(name string, begins bool) // told of checkpoints and deletions
+
+	// For tests. poison is called before an effect is followed, and may panic;
+	// known stands for knownByReplicas; wrap puts another version's machine in the
+	// place of a data shard's.
+	poison func(*partition.Effect)
+	known  func(replication.ShardID) []uint16
+	wrap   func(replication.FSM[partition.Result]) replication.FSM[partition.Result]
+}
+
+func (o Options) withDefaults() Options {
+	if o.ProducerExpiry == 0 {
+		o.ProducerExpiry = defaultProducerExpiry
+	}
+	if o.HashInterval == 0 {
+		o.HashInterval = defaultHashInterval
+	}
+	if o.RecordLevel == nil {
+		o.RecordLevel = func(uint16) error { return nil }
+	}
+	if o.OnStateHash == nil {
+		o.OnStateHash = func(replication.HashReport) {}
+	}
+	if o.wrap == nil {
+		o.wrap = func(m replication.FSM[partition.Result]) replication.FSM[partition.Result] { return m }
+	}
+	if o.known == nil {
+		o.known = knownByReplicas
+	}
+	return o
 }
 
 // Broker serves one node. All methods are safe for concurrent use.
@@ -63,6 +114,10 @@ type Broker struct {
 	reconciler *reconciler
 	producers  producerIDs
 
+	hashes      *hashes
+	quarantines *quarantines
+	recorded    atomic.Uint32 // the feature level that RecordLevel has recorded
+
 	stopping context.Context
 	stop     context.CancelFunc
 	group    sync.WaitGroup
@@ -71,23 +126,30 @@ type Broker struct {
 // Start starts the node's replicas and returns when they lead and serve: what
 // the journal holds is applied by then. It gives up when ctx ends.
 func Start(ctx context.Context, opt Options) (*Broker, error) {
+	opt = opt.withDefaults()
 	b := &Broker{opt: opt, dir: newDirectory(), shards: make(map[replication.ShardID]*dataShard)}
 	b.producers.turn = make(chan struct{}, 1)
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	b.reconciler = newReconciler(b)
+	b.hashes = newHashes(int(opt.Shards), b.reportHash)
+	b.quarantines = newQuarantines(opt.FS, opt.QuarantineDir, opt.OnFailed)
 	defer context.AfterFunc(ctx, b.stop)()
 	if err := b.startAll(); err != nil {
+		err = errors.Join(err, b.why())
 		_ = b.Close()
 		return nil, err
 	}
 	b.group.Go(b.runCheckpoints)
+	b.group.Go(func() { b.hashes.run(b.stopping.Done()) })
+	b.group.Go(func() { b.quarantines.run(b.stopping.Done()) })
 	if err := b.reconciler.settle(b.stopping); b.stopping.Err() != nil || errors.Is(err, replication.ErrStopped) {
-		return nil, errors.Join(errStartStopped, err, b.Close())
+		return nil, errors.Join(errStartStopped, err, b.why(), b.Close())
 	} else if err != nil {
 		// A topic that cannot be completed is no reason not to serve the others.
 		opt.Log.Warn("partitions could not be made what the metadata says; trying again", "err", err)
 		b.reconciler.kick()
 	}
+	b.group.Go(newUpkeep(b, opt.Now()).run)
 	b.group.Go(b.reconciler.run) // one pass at a time: what one of two removed, the other would miss
 	return b, nil
 }
@@ -110,6 +172,18 @@ func (b *Broker) startAll() error {
 		}
 	}
 	return b.bootstrap(b.stopping)
+}
+
+// why returns what stopped replicas, if some were stopped by an error.
+func (b *Broker) why() error {
+	var errs []error
+	if b.meta != nil {
+		errs = append(errs, b.meta.Failed())
+	}
+	for _, s := range b.shards {
+		errs = append(errs, s.replica.Failed())
+	}
+	return errors.Join(errs...)
 }
 
 var errStartStopped = errors.New("broker: a replica stopped while it was starting")

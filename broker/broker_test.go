@@ -36,9 +36,9 @@ type rig struct {
 	failed chan error
 }
 
-func startRig(t *testing.T, fsys *vfs.Mem) *rig {
+func startRig(t *testing.T, fsys *vfs.Mem, tune ...func(*Options)) *rig {
 	t.Helper()
-	r, err := tryRig(t, fsys)
+	r, err := tryRig(t, fsys, tune...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func startRig(t *testing.T, fsys *vfs.Mem) *rig {
 }
 
 // tryRig returns the error of Start; the rig is to be stopped all the same.
-func tryRig(t *testing.T, fsys *vfs.Mem) (*rig, error) {
+func tryRig(t *testing.T, fsys *vfs.Mem, tune ...func(*Options)) (*rig, error) {
 	t.Helper()
 	r := &rig{t: t, fs: fsys, failed: make(chan error, 16)}
 	must := func(err error) {
@@ -71,12 +71,17 @@ func tryRig(t *testing.T, fsys *vfs.Mem) (*rig, error) {
 		OnFailed: func(err error) { r.failed <- err },
 	})
 	must(err)
-	r.Broker, err = Start(t.Context(), Options{
+	opt := Options{
 		NodeID: 1, ClusterID: "c", Incarnation: 9, Advertise: "localhost:9092", Shards: 2,
 		FS: fsys, ShardsDir: "shards", Journal: r.journal, Votes: r.votes, MetadataLog: r.meta, Store: r.store,
 		Now: time.Now, Rand: rand.NewChaCha8([32]byte{2}), Log: log,
-		OnFailed: func(err error) { r.failed <- err }, OnPhase: func(string, bool) {},
-	})
+		QuarantineDir: "quarantine",
+		OnFailed:      func(err error) { r.failed <- err }, OnPhase: func(string, bool) {},
+	}
+	for _, f := range tune {
+		f(&opt)
+	}
+	r.Broker, err = Start(t.Context(), opt)
 	return r, err
 }
 

@@ -22,7 +22,13 @@ type placed struct {
 	baseEpoch int32
 	config    partition.Config
 	stamp     uint64 // metadata index of its newest config
+
+	// quarantine is the index of the entry that put it into quarantine on this
+	// replica (R5), or 0.
+	quarantine uint64
 }
+
+func (p *placed) quarantined() bool { return p.quarantine != 0 }
 
 // epoch returns the partition's leader epoch if this node leads its shard, else
 // -1 (R16).

@@ -146,6 +146,10 @@ func (b *Broker) readPart(part *FetchPart, maxBytes int64, atLeastOne bool) Fetc
 		r.Err = b.absent(part.Topic, part.Index)
 		return r
 	}
+	if p.quarantined() {
+		r.Err = b.quarantineError(p, p.quarantine)
+		return r
+	}
 	if r.Err = p.checkEpoch(part.Epoch); r.Err != nil {
 		return r
 	}
@@ -208,6 +212,9 @@ func (b *Broker) Offset(topic [16]byte, index int32, first bool, knownEpoch int3
 	p := b.dir.find(topic, index)
 	if p == nil {
 		return OffsetResult{Err: b.absent(topic, index), Offset: -1, Epoch: -1}
+	}
+	if p.quarantined() {
+		return OffsetResult{Err: b.quarantineError(p, p.quarantine), Offset: -1, Epoch: -1}
 	}
 	if err := p.checkEpoch(knownEpoch); err != nil {
 		return OffsetResult{Err: err, Offset: -1, Epoch: -1}

@@ -2,8 +2,11 @@ package broker
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
+	"sync"
 
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/partition/store"
@@ -19,8 +22,21 @@ type machine struct {
 	dir   *directory
 	log   *slog.Logger
 
+	id          replication.ReplicaID
+	hashes      *hashes
+	quarantines *quarantines
+	poison      func(*partition.Effect) // tests: panics in place of what would; else nil
+
+	// mu guards state against those that look at it beside Apply. It is held
+	// while an entry is applied, and never over I/O.
+	mu    sync.Mutex
 	state *partition.State
 	out   partition.Outcome // reused
+
+	// The entry that is being applied, and the pin of it, nil until the first
+	// batch.
+	entry []byte
+	pin   *store.Pin
 
 	// returned is a capture that did not become durable. It comes back on
 	// another goroutine than Apply's, which alone may requeue it.
@@ -28,37 +44,79 @@ type machine struct {
 }
 
 // Apply implements replication.FSM.
-func (m *machine) Apply(index, term uint64, entry []byte) ([]partition.Result, error) {
-	if err := m.state.Apply(index, term, entry, &m.out); err != nil {
-		return nil, err
-	}
-	var pin *store.Pin
-	for i := range m.out.Effects {
-		e := &m.out.Effects[i]
-		key := uint32(e.Number)
-		switch e.Kind {
-		case partition.EffectAppended:
-			if pin == nil {
-				pin = m.node.Pin(len(entry))
-			}
-			m.store.Append(key, e.BaseOffset, e.LastOffset, e.LeaderEpoch, e.Batch, pin)
-		case partition.EffectLogStartMoved:
-			m.store.SetLogStart(key, e.LogStart)
-		case partition.EffectCreated:
-			m.store.Create(key, e.TopicID, e.Index, storeConfig(e.Config))
-			m.publish(e.Number)
-		case partition.EffectDeleted:
-			m.store.Delete(key)
-			m.dir.remove(partitionKey{e.TopicID, e.Index})
-		case partition.EffectConfigSet:
-			m.store.Configure(key, storeConfig(e.Config))
-			m.publish(e.Number)
+func (m *machine) Apply(index, term uint64, entry []byte) (results []partition.Result, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	defer func() {
+		if p := recover(); p != nil { // not one command's: see partition.Quarantine
+			err = fmt.Errorf("%w: entry %d: %v\n%s", partition.ErrBroken, index, p, debug.Stack())
 		}
+	}()
+	m.entry = entry
+	err = m.state.Apply(index, term, entry, &m.out)
+	if m.pin != nil {
+		m.pin.Release()
 	}
-	if pin != nil {
-		pin.Release()
+	m.entry, m.pin = nil, nil
+	if err != nil {
+		return nil, needsNewer(err)
+	}
+	m.shard.version.Store(uint32(m.state.ApplyVersion()))
+	for i := range m.out.Quarantines {
+		m.quarantine(&m.out.Quarantines[i], entry)
+	}
+	if m.out.HashAsked {
+		m.hash(index)
 	}
 	return m.out.Results, nil
+}
+
+// follow does what an effect of the present entry says.
+func (m *machine) follow(e *partition.Effect) {
+	if m.poison != nil {
+		m.poison(e)
+	}
+	key := uint32(e.Number)
+	switch e.Kind {
+	case partition.EffectAppended:
+		if m.pin == nil {
+			m.pin = m.node.Pin(len(m.entry))
+		}
+		m.store.Append(key, e.BaseOffset, e.LastOffset, e.LeaderEpoch, e.Batch, m.pin)
+	case partition.EffectLogStartMoved:
+		m.store.SetLogStart(key, e.LogStart)
+	case partition.EffectCreated:
+		m.store.Create(key, e.TopicID, e.Index, storeConfig(e.Config))
+		m.publish(e.Number)
+	case partition.EffectDeleted:
+		m.store.Delete(key)
+		m.dir.remove(partitionKey{e.TopicID, e.Index})
+	case partition.EffectConfigSet:
+		m.store.Configure(key, storeConfig(e.Config))
+		m.publish(e.Number)
+	}
+}
+
+// hash has the state's hash at index made and reported. A state of which a part
+// is in quarantine has none: it is not what its entries say.
+func (m *machine) hash(index uint64) {
+	if !m.state.Whole() {
+		m.log.Warn("no state hash: a partition is in quarantine on this replica", "shard", m.shard.id, "index", index)
+		return
+	}
+	report := replication.HashReport{Shard: m.shard.id, Replica: m.id, Index: index}
+	if !m.hashes.add(hashJob{report: report, state: m.state.Freeze()}) {
+		m.log.Warn("no state hash: others are still being made", "shard", m.shard.id, "index", index)
+	}
+}
+
+// idleProducers lists producers that have appended nothing for expiryMS by the
+// shard clock, as it will be once an entry of nowMS is applied.
+func (m *machine) idleProducers(nowMS, expiryMS int64, limit int) partition.ExpireProducers {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	until := max(m.state.ClockMS(), nowMS) - expiryMS
+	return partition.ExpireProducers{UntilMS: until, Producers: m.state.IdleProducers(until, limit)}
 }
 
 func storeConfig(c partition.Config) store.Config { return store.Config{SegmentBytes: c.SegmentBytes} }
@@ -67,11 +125,13 @@ func storeConfig(c partition.Config) store.Config { return store.Config{SegmentB
 func (m *machine) publish(n partition.Number) {
 	v, ok := m.state.Partition(n)
 	if !ok {
-		return // deleted by a later command of the same entry
+		panic(fmt.Sprintf("broker: partition %d of shard %d was changed and is not there", n, m.shard.id))
 	}
+	// While entries are applied again, as of the quarantine that is to come.
+	index, _ := m.state.Quarantined(n)
 	m.dir.put(&placed{
 		key: partitionKey{v.TopicID, v.Index}, shard: m.shard, number: n,
-		baseEpoch: v.BaseEpoch, config: v.Config, stamp: v.MetadataIndex,
+		baseEpoch: v.BaseEpoch, config: v.Config, stamp: v.MetadataIndex, quarantine: index,
 	})
 }
 
@@ -80,6 +140,8 @@ func (m *machine) AppliedBatch() { m.store.AppliedBatch() }
 
 // Capture implements replication.FSM.
 func (m *machine) Capture() (replication.Capture, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	select {
 	case c := <-m.returned:
 		m.state.Requeue(c)
@@ -90,11 +152,18 @@ func (m *machine) Capture() (replication.Capture, error) {
 
 // Restore implements replication.FSM.
 func (m *machine) Restore(checkpoint io.Reader) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	state, err := restoreState(checkpoint)
 	if err != nil {
-		return err
+		return needsNewer(err)
 	}
 	m.state = state
+	m.out.Follow = m.follow
+	m.shard.version.Store(uint32(state.ApplyVersion()))
+	if err := m.quarantines.replay(m.shard.id, state); err != nil {
+		return err
+	}
 	var restored []store.Restored
 	for v := range state.Partitions() {
 		r := store.Restored{
@@ -143,6 +212,11 @@ type capture struct {
 
 // Persist implements replication.Capture.
 func (c *capture) Persist(w io.Writer) error {
+	// A checkpoint may cover the entry that put a partition into quarantine: what
+	// says so has to be durable first.
+	if err := c.m.quarantines.write(); err != nil {
+		return err
+	}
 	dirty := c.state.Dirty()
 	ends := make([]store.End, len(dirty))
 	for i, d := range dirty {

@@ -22,7 +22,7 @@ type metaMachine struct {
 func (m *metaMachine) Apply(index, term uint64, entry []byte) ([]metadata.Result, error) {
 	r, err := m.state.Apply(index, term, entry)
 	if err != nil {
-		return nil, err
+		return nil, needsNewer(err)
 	}
 	m.result[0] = r
 	// Published before the result is answered: who was told of a topic finds it.
@@ -48,7 +48,7 @@ func (m *metaMachine) Restore(checkpoint io.Reader) error {
 	m.state = metadata.New()
 	if len(b) > 0 {
 		if m.state, err = metadata.Restore(bytes.NewReader(b)); err != nil {
-			return err
+			return needsNewer(err)
 		}
 	}
 	m.image.Store(m.state.Image())

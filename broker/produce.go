@@ -113,6 +113,9 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	if at == nil {
 		return nil, nil, b.absent(part.Topic, part.Index)
 	}
+	if at.quarantined() {
+		return nil, nil, b.quarantineError(at, at.quarantine)
+	}
 	if at.epoch() < 0 {
 		return nil, nil, errcode.Errorf(errcode.NotLeaderOrFollower, "node %d does not lead partition %d", b.opt.NodeID, part.Index)
 	}
@@ -137,7 +140,12 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	return at.shard, &produceProposal{
 		Queue:   uint32(at.number),
 		Payload: part.Batch,
-		Done:    func(r partition.Result, err error) { p.answer(i, produceResult(&r, err)) },
+		Done: func(r partition.Result, err error) {
+			if err == nil && r.Reason == partition.ReasonQuarantined {
+				err = b.quarantineError(at, uint64(r.Want))
+			}
+			p.answer(i, produceResult(&r, err))
+		},
 	}, nil
 }
 

@@ -33,13 +33,19 @@ func (b *Broker) bootstrap(ctx context.Context) error {
 		return fmt.Errorf("broker: advertised address %s: %w", b.opt.Advertise, err)
 	}
 	self := metadata.NodeID(b.opt.NodeID)
-	commands := []metadata.Command{
+	var commands []metadata.Command
+	if b.image().ClusterID() == "" {
+		// A fresh cluster; one that is there stays at its level until somebody
+		// raises it.
+		commands = append(commands, metadata.SetFeatureLevel{Level: metadata.MaxFeatureLevel})
+	}
+	commands = append(commands,
 		metadata.SetClusterID{ClusterID: b.opt.ClusterID},
 		metadata.RegisterNode{
 			ID: self, Incarnation: b.opt.Incarnation,
 			Addresses: []metadata.Address{{Listener: clientListener, Host: host, Port: uint16(port)}},
 		},
-	}
+	)
 	for id := range b.opt.Shards {
 		commands = append(commands, metadata.CreateShard{ID: metadata.ShardID(id + 1), Replicas: []metadata.NodeID{self}})
 	}
@@ -59,6 +65,8 @@ func (b *Broker) bootstrap(ctx context.Context) error {
 func (b *Broker) known(c metadata.Command) bool {
 	im := b.image()
 	switch c := c.(type) {
+	case metadata.SetFeatureLevel:
+		return im.FeatureLevel() == c.Level
 	case metadata.SetClusterID:
 		return im.ClusterID() == c.ClusterID
 	case metadata.CreateShard:
@@ -113,10 +121,13 @@ func (r *reconciler) settle(ctx context.Context) error {
 		return nil // a later change of that kicks
 	}
 	im := r.b.image()
+	if err := r.b.recordLevel(im.FeatureLevel()); err != nil {
+		return err
+	}
 	var errs []error // what one shard refuses does not hold up the others
 	for _, s := range r.b.shards {
 		if s.replica.Leading() != 0 {
-			errs = append(errs, r.proposeAll(ctx, s, r.b.missing(im, s)))
+			errs = append(errs, r.raise(ctx, im, s), r.proposeAll(ctx, s, r.b.missing(im, s)))
 		}
 	}
 	return errors.Join(append(errs, r.bury(ctx, im))...)
@@ -138,7 +149,7 @@ func (b *Broker) missing(im *metadata.Image, s *dataShard) []any {
 				commands = append(commands, partition.CreatePartition{
 					TopicID: id, Index: index, MetadataIndex: t.PartitionIndex(index), Config: config,
 				})
-			case p.stamp < t.UpdatedAt && p.config != config:
+			case p.stamp < t.UpdatedAt && p.config != config && !p.quarantined():
 				commands = append(commands, partition.SetPartitionConfig{
 					TopicID: id, Index: index, MetadataIndex: t.UpdatedAt, Config: config,
 				})
@@ -164,8 +175,12 @@ func (r *reconciler) proposeAll(ctx context.Context, s *dataShard, commands []an
 	proposals := make([]*produceProposal, len(commands))
 	for i, c := range commands {
 		_, frees := c.(partition.DeletePartition)
+		listed := 0
+		if e, ok := c.(partition.ExpireProducers); ok {
+			listed = e.Bytes()
+		}
 		proposals[i] = &produceProposal{
-			Command: c, Urgent: frees,
+			Command: c, CommandBytes: listed, Urgent: frees,
 			Done: func(res partition.Result, err error) {
 				if err == nil {
 					err = res.Err()

@@ -26,6 +26,8 @@ type dataShard struct {
 	id      replication.ShardID
 	replica *replication.Replica[partition.Result]
 	store   *store.Shard
+	machine *machine
+	published
 }
 
 // replicaID returns this node's replica of a shard: the one on record, or a new
@@ -90,12 +92,14 @@ func (b *Broker) startData(shard replication.ShardID) error {
 		return err
 	}
 	s := &dataShard{id: shard, store: b.opt.Store.Shard(uint32(shard))}
+	s.machine = &machine{
+		shard: s, store: s.store, node: b.opt.Store, dir: b.dir, log: b.opt.Log,
+		id: id, hashes: b.hashes, quarantines: b.quarantines, poison: b.opt.poison,
+		returned: make(chan *partition.Capture, 1),
+	}
 	s.replica, err = replication.Start(replication.Options[partition.Result]{
 		Shard: shard, ID: id, Now: b.opt.Now, Log: b.opt.Log,
-		FSM: &machine{
-			shard: s, store: s.store, node: b.opt.Store, dir: b.dir, log: b.opt.Log,
-			returned: make(chan *partition.Capture, 1),
-		},
+		FSM:     b.opt.wrap(s.machine),
 		Journal: b.opt.Journal, Votes: b.opt.Votes,
 		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), Fold: partition.Fold,
 		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
@@ -137,6 +141,13 @@ func encodeEntry(term uint64, wallMS int64, ps []*produceProposal) []byte {
 			e.DeletePartition(c)
 		case partition.SetPartitionConfig:
 			e.SetPartitionConfig(c)
+		case partition.ExpireProducers:
+			e.ExpireProducers(c)
+		case setApplyVersion:
+			e.SetApplyVersion(c.version)
+		case askHash:
+			e.AskHash()
+			e.SetApplyVersion(partition.MinApplyVersion)
 		default:
 			panic(fmt.Sprintf("broker: cannot encode a %T", c))
 		}

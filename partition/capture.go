@@ -3,12 +3,16 @@ package partition
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/hex"
 	"io"
 	"slices"
 )
 
 // Hash is a digest of a State's logical content.
 type Hash [sha256.Size]byte
+
+// String returns the hash in hexadecimal.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
 // changes is what a State notes between two captures.
 type changes struct {
@@ -121,31 +125,61 @@ func (c *Capture) Dirty() []End {
 // by number.
 func (c *Capture) Deleted() []Number { return slices.Clone(c.deleted) }
 
-// StateHash returns a digest of the whole logical state: states to which the
-// same entries were applied have the same one, however they were restored
-// meanwhile. It takes time and memory proportional to the State.
-func (s *State) StateHash() Hash {
+// Frozen is a State's whole content at one index: a copy that may be hashed, or
+// written, beside Apply.
+type Frozen struct{ c *Capture }
+
+// Freeze copies s. It takes time proportional to the State, and a small part of
+// what Hash takes.
+func (s *State) Freeze() *Frozen {
+	c := &Capture{
+		header:    s.header(0),
+		parts:     make([]part, 0, len(s.parts)),
+		producers: make([]capturedProducer, 0, s.recent.count),
+		stamps:    make([]stamped, 0, len(s.stamps)),
+	}
+	for _, p := range s.parts {
+		c.parts = append(c.parts, p.frozen())
+	}
+	for pr := s.recent.oldest(); pr != nil; pr = pr.next {
+		c.producers = append(c.producers, pr.frozen())
+	}
+	for k, stamp := range s.stamps {
+		c.stamps = append(c.stamps, stamped{k, stamp})
+	}
+	return &Frozen{c}
+}
+
+// Index returns the index of the last entry that f includes.
+func (f *Frozen) Index() uint64 { return f.c.header.lastIndex }
+
+// Hash returns a digest of the whole logical state: states to which the same
+// entries were applied have the same one, however they were restored meanwhile.
+// One call at a time.
+func (f *Frozen) Hash() Hash {
 	h := sha256.New()
-	if err := s.full().WriteDelta(h); err != nil {
+	if err := f.WriteBase(h); err != nil {
 		panic("partition: hashing failed: " + err.Error()) // a hash takes all bytes
 	}
 	return Hash(h.Sum(nil))
 }
 
-// WriteBase writes all of s as one base, without taking part in the sequence of
-// captures.
-func (s *State) WriteBase(w io.Writer) error { return s.full().WriteDelta(w) }
+// WriteBase writes f as one base, which takes no part in the sequence of
+// captures. One call at a time.
+func (f *Frozen) WriteBase(w io.Writer) error {
+	f.c.sort()
+	return f.c.WriteDelta(w)
+}
+
+// StateHash returns the hash of s as it is: Frozen.Hash of Freeze.
+func (s *State) StateHash() Hash { return s.Freeze().Hash() }
+
+// WriteBase writes s as it is: Frozen.WriteBase of Freeze.
+func (s *State) WriteBase(w io.Writer) error { return s.Freeze().WriteBase(w) }
 
 // full captures everything, and leaves s as it is.
 func (s *State) full() *Capture {
-	c := &Capture{header: s.header(0), stamps: s.sortedStamps()}
-	for _, n := range s.numbers() {
-		p := s.parts[n]
-		c.parts = append(c.parts, p.frozen())
-		for _, pr := range p.producers {
-			c.producers = append(c.producers, pr.frozen())
-		}
-	}
+	c := s.Freeze().c
 	c.sort()
 	return c
 }

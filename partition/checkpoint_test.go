@@ -349,11 +349,11 @@ func TestGolden(t *testing.T) {
 	for i, l := range lists2 {
 		files[fmt.Sprintf("checkpoint-apply-v2.%d.bin", i)] = l
 	}
-	files["statehash-apply-v2.txt"] = fmt.Appendf(nil, "%x\n", s2.StateHash())
+	files["statehash-apply-v2.txt"] = fmt.Appendf(nil, "%v\n", s2.StateHash())
 	for i, l := range lists {
 		files[fmt.Sprintf("checkpoint-v1.%d.bin", i)] = l
 	}
-	files["statehash-v1.txt"] = fmt.Appendf(nil, "%x\n", s.StateHash())
+	files["statehash-v1.txt"] = fmt.Appendf(nil, "%v\n", s.StateHash())
 	for name, got := range files {
 		path := filepath.Join("testdata", "golden", name)
 		if *update {

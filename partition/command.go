@@ -35,6 +35,13 @@ import (
 //	+----------------+---------------+------------+------------------+
 //	| max partitions | max producers | max stamps | producer idle ms |
 //	+----------------+---------------+------------+------------------+
+//
+// ExpireProducers, with one or more producers:
+//
+//	0           8        12            20      22              26
+//	+-----------+--------+-------------+-------+---------------+- - -
+//	| last until| number | producer id | epoch | last sequence | number
+//	+-----------+--------+-------------+-------+---------------+- - -
 const (
 	keyBytes       = 16 + 4
 	deleteBytes    = keyBytes + 8
@@ -44,6 +51,8 @@ const (
 	advanceBytes   = 8
 	versionBytes   = 2
 	limitsBytes    = 4 + 4 + 4 + 8
+	expireBytes    = 8
+	idleBytes      = 4 + 8 + 2 + 4
 
 	configLogAppendTime = 1
 	configReserved      = 4
@@ -75,6 +84,22 @@ type SetPartitionConfig struct {
 	Config        Config
 }
 
+// ExpireProducers forgets producers that appended nothing for long. The leader
+// found them idle by the shard clock; one that has appended since, or is gone,
+// is passed over.
+type ExpireProducers struct {
+	UntilMS   int64 // shard clock, in ms: the last append of each is at or before it
+	Producers []IdleProducer
+}
+
+// IdleProducer is one producer on one partition, as it was found.
+type IdleProducer struct {
+	Number       Number
+	ID           ProducerID
+	Epoch        int16
+	LastSequence int32 // of its last batch
+}
+
 // checkPayload refuses payloads of the wrong size or with bits that the entry's
 // apply version does not know. It runs over the whole entry before the first command is applied, so that an entry is
 // applied whole or not at all.
@@ -97,6 +122,12 @@ func (c Command) checkPayload(version uint16) error {
 		want = versionBytes
 	case KindSetLimits:
 		want = limitsBytes
+	case KindExpireProducers:
+		if version < ExpireVersion {
+			return fmt.Errorf("%w: %v in apply version %d", ErrUnsupported, c.Kind, version)
+		}
+		// The number of producers is what the length says, and at least one.
+		want = expireBytes + max(1, (len(c.Payload)-expireBytes)/idleBytes)*idleBytes
 	}
 	if len(c.Payload) != want {
 		return fmt.Errorf("%w: %v with a payload of %d bytes, want %d", ErrDamaged, c.Kind, len(c.Payload), want)
@@ -189,7 +220,7 @@ func decodeConfig(b []byte) Config {
 // set them.
 func checkConfig(b []byte, version uint16) error {
 	known := 13
-	if version >= segmentMSVersion {
+	if version >= SegmentMSVersion {
 		known = configBytes - configReserved
 	}
 	unknown := b[12] &^ configLogAppendTime
@@ -205,7 +236,7 @@ func checkConfig(b []byte, version uint16) error {
 // minVersion returns the first apply version that knows c.
 func (c Config) minVersion() uint16 {
 	if c.SegmentMS != 0 {
-		return segmentMSVersion
+		return SegmentMSVersion
 	}
 	return MinApplyVersion
 }
@@ -214,6 +245,35 @@ func (c Config) minVersion() uint16 {
 // where a topic is configured.
 func (c Config) valid() bool {
 	return c.SegmentBytes > 0 && c.MaxMessageBytes > 0 && c.SegmentMS >= 0
+}
+
+// Bytes returns the size of c's payload.
+func (c ExpireProducers) Bytes() int { return expireBytes + len(c.Producers)*idleBytes }
+
+func (c ExpireProducers) append(b []byte) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint64(b, uint64(c.UntilMS))
+	for _, p := range c.Producers {
+		b = le.AppendUint32(b, uint32(p.Number))
+		b = le.AppendUint64(b, uint64(p.ID))
+		b = le.AppendUint16(b, uint16(p.Epoch))
+		b = le.AppendUint32(b, uint32(p.LastSequence))
+	}
+	return b
+}
+
+func decodeExpire(b []byte) ExpireProducers {
+	le := binary.LittleEndian
+	c := ExpireProducers{UntilMS: int64(le.Uint64(b))}
+	for b = b[expireBytes:]; len(b) > 0; b = b[idleBytes:] {
+		c.Producers = append(c.Producers, IdleProducer{
+			Number:       Number(le.Uint32(b)),
+			ID:           ProducerID(le.Uint64(b[4:])),
+			Epoch:        int16(le.Uint16(b[12:])),
+			LastSequence: int32(le.Uint32(b[14:])),
+		})
+	}
+	return c
 }
 
 func (l Limits) append(b []byte) []byte {

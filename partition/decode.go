@@ -109,7 +109,7 @@ func decodeFrame(b []byte) (Command, int, error) {
 	if kind == 0 {
 		return Command{}, 0, fmt.Errorf("%w: command of kind 0", ErrDamaged)
 	}
-	if kind > KindSetLimits {
+	if kind > lastKind {
 		return Command{}, 0, fmt.Errorf("%w: command %v", ErrUnsupported, kind)
 	}
 	if b[1] != 0 {

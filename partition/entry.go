@@ -70,9 +70,9 @@ const (
 	KindAdvanceLogStart    Kind = 6
 	KindSetApplyVersion    Kind = 7
 	KindSetLimits          Kind = 8
+	KindExpireProducers    Kind = 9 // from apply version 2 on
 
-	// KindExpireProducers is reserved: no apply version knows it yet.
-	KindExpireProducers Kind = 9
+	lastKind = KindExpireProducers
 )
 
 var kindNames = [...]string{
@@ -203,6 +203,17 @@ func (b *EntryBuilder) AdvanceLogStart(n Number, offset int64) {
 func (b *EntryBuilder) SetApplyVersion(version uint16) {
 	b.frame(KindSetApplyVersion, 0, versionBytes)
 	b.buf = binary.LittleEndian.AppendUint16(b.buf, version)
+}
+
+// AskHash asks the replicas for the state's hash at this entry: behind all of
+// its commands.
+func (b *EntryBuilder) AskHash() { b.buf[b.start+1] |= flagHashAsked }
+
+// ExpireProducers appends c, whose list must not be empty.
+func (b *EntryBuilder) ExpireProducers(c ExpireProducers) {
+	b.frame(KindExpireProducers, 0, c.Bytes())
+	b.buf = c.append(b.buf)
+	b.version = max(b.version, ExpireVersion)
 }
 
 // SetLimits appends a command that replaces the shard's limits.

@@ -31,6 +31,10 @@ func everyCommand() []byte {
 // secondConfig needs apply version 2.
 var secondConfig = Config{SegmentBytes: 1 << 20, MaxMessageBytes: 1 << 16, SegmentMS: 0x0102030405060708}
 
+var sampleExpire = ExpireProducers{UntilMS: 77, Producers: []IdleProducer{
+	{Number: 1, ID: 7, Epoch: 3, LastSequence: 1<<31 - 1}, {Number: 2, ID: 1 << 40},
+}}
+
 // everyCommandOfVersion2 builds an entry with each command that has more in
 // apply version 2.
 func everyCommandOfVersion2() []byte {
@@ -39,6 +43,7 @@ func everyCommandOfVersion2() []byte {
 	b.SetApplyVersion(2)
 	b.CreatePartition(CreatePartition{topicID("a"), 1, 10, 7, secondConfig})
 	b.SetPartitionConfig(SetPartitionConfig{topicID("a"), 1, 11, secondConfig})
+	b.ExpireProducers(sampleExpire)
 	return b.Bytes()
 }
 
@@ -54,6 +59,7 @@ func TestBuilderVersion(t *testing.T) {
 		{"to raise the version", func(b *EntryBuilder) { b.SetApplyVersion(2) }, 1},
 		{"create without segment ms", func(b *EntryBuilder) { b.CreatePartition(CreatePartition{Config: sampleConfig}) }, 1},
 		{"create", func(b *EntryBuilder) { b.CreatePartition(CreatePartition{Config: secondConfig}) }, 2},
+		{"expire", func(b *EntryBuilder) { b.ExpireProducers(sampleExpire) }, 2},
 		{"config", func(b *EntryBuilder) { b.SetPartitionConfig(SetPartitionConfig{Config: secondConfig}) }, 2},
 	}
 	for _, tt := range tests {
@@ -106,6 +112,23 @@ func TestEntryRoundTrip(t *testing.T) {
 	}
 	if d := cmp.Diff(want, kinds); d != "" {
 		t.Errorf("commands differ (-want +got):\n%s", d)
+	}
+}
+
+func TestExpireRoundTrip(t *testing.T) {
+	t.Parallel()
+	if d := cmp.Diff(sampleExpire, decodeExpire(sampleExpire.append(nil))); d != "" {
+		t.Errorf("differs (-want +got):\n%s", d)
+	}
+	for _, n := range []int{0, 1, 7, 8, 8 + 17, 8 + 19, 8 + 35} {
+		var b EntryBuilder
+		b.Reset(nil, EntryHeader{})
+		b.version = 2
+		b.frame(KindExpireProducers, 0, n)
+		b.buf = append(b.buf, make([]byte, n)...)
+		if _, err := Decode(b.Bytes()); !errors.Is(err, ErrDamaged) {
+			t.Errorf("payload of %d bytes: error = %v, want ErrDamaged", n, err)
+		}
 	}
 }
 
@@ -176,7 +199,8 @@ func TestDecodeErrors(t *testing.T) {
 		{"count too high", set(4, 2), ErrDamaged},
 		{"count too low", set(4, 0), ErrDamaged},
 		{"kind 0", set(frame, 0), ErrDamaged},
-		{"reserved kind", set(frame, byte(KindExpireProducers)), ErrUnsupported},
+		{"a kind of version 2 in an entry of version 1", command(KindExpireProducers, 0, make([]byte, expireBytes+idleBytes)...), ErrUnsupported},
+		{"the kind after the last", set(frame, byte(lastKind+1)), ErrUnsupported},
 		{"unknown kind", set(frame, 200), ErrUnsupported},
 		{"unknown frame flag", set(frame+1, 1), ErrUnsupported},
 		{"header too short", set(frame+2, frameHeaderBytes-1), ErrDamaged},
@@ -265,6 +289,8 @@ func reencode(t *testing.T, d Decoder, in []byte) {
 			b.buf = decodeSetConfig(c.Payload).append(b.buf)
 		case KindDeletePartition:
 			b.buf = decodeDelete(c.Payload).append(b.buf)
+		case KindExpireProducers:
+			b.buf = decodeExpire(c.Payload).append(b.buf)
 		case KindSetLimits:
 			b.buf = decodeLimits(c.Payload).append(b.buf)
 		default:

@@ -28,10 +28,14 @@ const (
 
 	// MaxApplyVersion is the newest behaviour that this build has.
 	//
-	// Version 2 knows Config.SegmentMS.
+	// Version 2 knows Config.SegmentMS and ExpireProducers.
 	MaxApplyVersion = 2
 
-	segmentMSVersion = 2 // the first that knows Config.SegmentMS
+	// ExpireVersion is the first that knows ExpireProducers.
+	ExpireVersion = 2
+
+	// SegmentMSVersion is the first that knows Config.SegmentMS.
+	SegmentMSVersion = 2
 )
 
 // maxTerm bounds Raft terms, and base epochs, so that their sum fits a leader
@@ -52,6 +56,11 @@ var (
 	// ErrOrder reports an entry whose index or term is not above, or at least
 	// at, that of the entries before it.
 	ErrOrder = errors.New("partition: entry out of order")
+
+	// ErrBroken reports a panic that could not be put down to one partition. The
+	// state must not be used any more; a Restore and the same entries may well
+	// lead to the same panic.
+	ErrBroken = errors.New("partition: a command panicked")
 )
 
 // TopicID is a topic's 16-byte id. Ids are never reused.
@@ -179,6 +188,7 @@ const (
 	ReasonLogStart              // want: at most the log end; have: the offset
 	ReasonOffsetsUsedUp         // want: room below the highest offset; have: the log end
 	ReasonConfig                // a config, limit or base epoch is out of range
+	ReasonQuarantined           // want: the index of the entry that panicked; have: the entry's
 	ReasonVersion               // want: the apply version that knows the command; have: the shard's
 	reasonCount
 )
@@ -199,6 +209,7 @@ var reasonTexts = [reasonCount]string{
 	ReasonLogStart:       "offset is outside the log",
 	ReasonOffsetsUsedUp:  "no offsets are left",
 	ReasonConfig:         "value out of range",
+	ReasonQuarantined:    "in quarantine on this replica",
 	ReasonVersion:        "newer than the shard's apply version",
 }
 
@@ -250,9 +261,17 @@ type Outcome struct {
 
 	// HashAsked says that the entry wants the state's hash at its index.
 	HashAsked bool
+
+	// Quarantines says which partitions the entry put into quarantine here.
+	Quarantines []Quarantine
+
+	// Follow, if it is set, does what an effect says, each as soon as its command
+	// is applied: if it panics, the command is taken back as if it had panicked
+	// itself. The caller sets it, once; it is for the goroutine of Apply.
+	Follow func(*Effect)
 }
 
 func (o *Outcome) reset() {
 	clear(o.Effects) // drop the references to the last entry
-	o.Results, o.Effects, o.HashAsked = o.Results[:0], o.Effects[:0], false
+	o.Results, o.Effects, o.HashAsked, o.Quarantines = o.Results[:0], o.Effects[:0], false, nil
 }

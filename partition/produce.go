@@ -10,7 +10,7 @@ import (
 // produce appends the command's batch to its partition, or finds that it is a
 // retry, or refuses it.
 func (a *application) produce(c Command) {
-	p := a.s.parts[c.Number]
+	p := a.part
 	if p == nil {
 		a.refuse(errcode.UnknownTopicOrPartition, ReasonNoPartition, 0, int64(c.Number))
 		return

@@ -31,6 +31,11 @@ func (pr *producer) note() {
 	}
 }
 
+// idle returns pr as an ExpireProducers lists it.
+func (pr *producer) idle() IdleProducer {
+	return IdleProducer{Number: pr.part.number, ID: pr.id, Epoch: pr.epoch, LastSequence: pr.window.at(int(pr.window.count) - 1).last}
+}
+
 // appended is a batch that a producer appended.
 type appended struct {
 	first, last int32 // sequences
@@ -118,6 +123,9 @@ func (r *recency) push(pr *producer, stamp uint64) {
 	r.tail = pr
 	r.count++
 }
+
+// has reports whether pr is in the order: a panic may have left it outside.
+func (r *recency) has(pr *producer) bool { return pr.prev != nil || pr.next != nil || r.head == pr }
 
 func (r *recency) remove(pr *producer) {
 	if pr.prev == nil {

@@ -172,6 +172,18 @@ func (g *generator) command(b *EntryBuilder) {
 		b.SetPartitionConfig(SetPartitionConfig{topic, index, stamp, Config{SegmentBytes: 9, MaxMessageBytes: 1}})
 	case 6:
 		b.AdvanceLogStart(n, int64(g.int(0, 20, "log start")))
+	case 8:
+		// Whoever was forgotten goes on in an epoch that it never used, so that
+		// the model's "never twice" holds.
+		id := int64(g.int(0, 3, "expired"))
+		key := fmt.Sprint(n, id)
+		tb, ok := g.sent[key]
+		b.ExpireProducers(ExpireProducers{UntilMS: 10_000, Producers: []IdleProducer{
+			{Number: n, ID: ProducerID(id), Epoch: tb.epoch, LastSequence: addSequence(tb.seq, tb.count-1)},
+		}})
+		if ok {
+			g.sent[key] = testBatch{id: id, epoch: tb.epoch + 10, count: 1}
+		}
 	case 7:
 		// Producers are forgotten only once idle for longer than a run lasts, or
 		// the model's "never twice" would not hold: see TestScenarios for that.

@@ -94,6 +94,19 @@ func (s *State) Len() int { return len(s.parts) }
 // Producers returns the number of producers remembered, over all partitions.
 func (s *State) Producers() int { return s.recent.count }
 
+// IdleProducers returns producers whose last append was at or before untilMS by
+// the shard clock, those that appended longest ago first, and at most limit of
+// them. It takes time proportional to what it returns.
+func (s *State) IdleProducers(untilMS int64, limit int) []IdleProducer {
+	var idle []IdleProducer
+	// The order of last appends is that of the shard clock, which never goes
+	// back.
+	for pr := s.recent.oldest(); pr != nil && pr.lastMS <= untilMS && len(idle) < limit; pr = pr.next {
+		idle = append(idle, pr.idle())
+	}
+	return idle
+}
+
 // Applied returns index and term of the last entry applied, or zeros.
 func (s *State) Applied() (index, term uint64) { return s.lastIndex, s.lastTerm }
 

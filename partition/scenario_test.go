@@ -52,6 +52,15 @@ func (m *machine) script(d *datadriven.TestData) string {
 		return ""
 	case "state":
 		return m.scriptState()
+	case "idle":
+		var until, limit int
+		d.ScanArgs(m.t, "until", &until)
+		d.ScanArgs(m.t, "limit", &limit)
+		var sb strings.Builder
+		for _, p := range m.s.IdleProducers(int64(until), limit) {
+			fmt.Fprintf(&sb, "n=%d pid=%d epoch=%d last=%d\n", p.Number, p.ID, p.Epoch, p.LastSequence)
+		}
+		return sb.String()
 	}
 	m.t.Fatalf("unknown command %s", d.Cmd)
 	return ""
@@ -128,6 +137,10 @@ func (m *machine) scriptCommand(b *EntryBuilder, words []string) {
 		b.SetLimits(Limits{uint32(args["partitions"]), uint32(args["producers"]), args["idle"], uint32(args["stamps"])})
 	case "version":
 		b.SetApplyVersion(uint16(args["is"]))
+	case "expire":
+		b.ExpireProducers(ExpireProducers{UntilMS: args["until"], Producers: []IdleProducer{
+			{Number: Number(args["n"]), ID: ProducerID(args["pid"]), Epoch: int16(args["epoch"]), LastSequence: int32(args["last"])},
+		}})
 	case "produce":
 		tb := testBatch{id: args["pid"], epoch: int16(args["epoch"]), seq: int32(args["seq"]), count: int32(args["count"]), attrs: uint16(args["attrs"])}
 		if at, ok := args["log-append-time"]; ok {

@@ -33,6 +33,10 @@ type State struct {
 
 	recent recency // producers of all partitions
 	dirty  changes // since the last Capture
+
+	// quarantined holds, by partition, the index of the entry that panicked. It
+	// is this replica's alone. Nil until the first.
+	quarantined map[Number]uint64
 }
 
 // key names a partition across the cluster.
@@ -79,9 +83,10 @@ func New() *State {
 // term are the Raft entry's.
 //
 // An error means that the replica cannot go on: ErrDamaged, ErrUnsupported, or
-// ErrOrder if index is not above every applied one or term is below the last.
-// The state is then as it was. A command that is refused is no error: its
-// Result says so, and the others take effect.
+// ErrOrder if index is not above every applied one or term is below the last,
+// and the state is then as it was; or ErrBroken, and it must not be used any
+// more. A command that is refused is no error: its Result says so, and the others
+// take effect; nor is one that panics: see Quarantine.
 //
 // The Outcome's effects alias entry until the next Apply with the same Outcome.
 // A produce of known producers does not allocate, once out has grown.
@@ -101,9 +106,9 @@ func (s *State) Apply(index, term uint64, entry []byte, out *Outcome) error {
 	s.clockMS = max(s.clockMS, d.Header.WallClockMS)
 	out.HashAsked = d.Header.HashAsked
 	for d.Next() {
-		a := application{s: s, out: out, res: noResult, decided: d.Header.DecidedTerm}
-		a.apply(d.Command())
-		out.Results = append(out.Results, a.res)
+		if err := s.applyOne(d.Command(), d.Header.DecidedTerm, out); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -117,6 +122,7 @@ type application struct {
 	out     *Outcome
 	res     Result
 	decided uint64
+	part    *part // that it is about; nil: none, or none yet
 }
 
 func (a *application) apply(c Command) {
@@ -143,11 +149,15 @@ func (a *application) apply(c Command) {
 			a.setConfig(c)
 		}
 	case KindAdvanceLogStart:
-		a.advance(c.Number, int64(binary.LittleEndian.Uint64(c.Payload)))
+		a.advance(a.part, c.Number, int64(binary.LittleEndian.Uint64(c.Payload)))
 	case KindSetApplyVersion:
 		a.setVersion(binary.LittleEndian.Uint16(c.Payload))
 	case KindSetLimits:
 		a.setLimits(decodeLimits(c.Payload))
+	case KindExpireProducers:
+		if a.knows(ExpireVersion) {
+			a.expire(decodeExpire(c.Payload))
+		}
 	default:
 		panic(fmt.Sprintf("partition: %v passed Decode", c.Kind))
 	}
@@ -278,8 +288,7 @@ func (a *application) delete(c DeletePartition) {
 	e.TopicID, e.Index = c.TopicID, c.Index
 }
 
-func (a *application) advance(n Number, offset int64) {
-	p := a.s.parts[n]
+func (a *application) advance(p *part, n Number, offset int64) {
 	switch {
 	case p == nil:
 		a.refuse(errcode.UnknownTopicOrPartition, ReasonNoPartition, 0, int64(n))
@@ -317,6 +326,24 @@ func (a *application) setLimits(l Limits) {
 	a.s.limits = l
 }
 
+// expire forgets those of the listed producers that are as the leader found
+// them. Which they are is answered by Producers, and by the next IdleProducers.
+func (a *application) expire(c ExpireProducers) {
+	a.res.Duplicate = true
+	for _, idle := range c.Producers {
+		p := a.s.parts[idle.Number]
+		if p == nil {
+			continue
+		}
+		// The same epoch and sequence could be a later life's: a producer that
+		// was forgotten, and came back with the batch that it sent last.
+		if pr := p.producers[idle.ID]; pr != nil && pr.idle() == idle && pr.lastMS <= c.UntilMS {
+			a.s.forget(pr)
+			a.res.Duplicate = false
+		}
+	}
+}
+
 // stampOf returns the metadata index at or below which a command about a
 // partition that does not exist is outdated.
 func (s *State) stampOf(k key) uint64 { return max(s.stamps[k], s.stampFloor) }
@@ -328,6 +355,7 @@ func (s *State) drop(p *part) {
 	}
 	delete(s.parts, p.number)
 	delete(s.byKey, p.key)
+	delete(s.quarantined, p.number)
 	s.dirty.deleted = append(s.dirty.deleted, p.number)
 }
 

@@ -148,6 +148,27 @@ func TestApplyDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// BenchmarkHash gives what a state hash costs: freeze is the part that holds up
+// Apply.
+func BenchmarkHash(b *testing.B) {
+	for _, partitions := range []int{1000, 100_000} {
+		m := newMachine(b)
+		for i := range partitions {
+			m.apply(create("a", int32(i), 1), produce(Number(i+1), testBatch{id: int64(i), count: 1}))
+		}
+		b.Run(fmt.Sprintf("freeze/partitions=%d", partitions), func(b *testing.B) {
+			for b.Loop() {
+				m.s.Freeze()
+			}
+		})
+		b.Run(fmt.Sprintf("hash/partitions=%d", partitions), func(b *testing.B) {
+			for b.Loop() {
+				m.s.StateHash()
+			}
+		})
+	}
+}
+
 func BenchmarkApply(b *testing.B) {
 	for _, producers := range []int{1, 64, 1024} {
 		b.Run(fmt.Sprintf("batches=%d", producers), func(b *testing.B) {

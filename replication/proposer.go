@@ -22,6 +22,10 @@ type Proposal[R any] struct {
 	Command any
 	Payload []byte
 
+	// CommandBytes is what Command takes in the entry above
+	// Options.CommandOverheadBytes.
+	CommandBytes int
+
 	// Urgent says that the command frees space: it does not wait behind what
 	// waits for room in the journal, and may use what is kept aside there (R6).
 	// It keeps no order with its queue.

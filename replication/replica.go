@@ -42,7 +42,7 @@ type Options[R any] struct {
 
 	// Encode lays out one entry of commands decided in term, at wallMS by the
 	// leader's clock. The entry is at most EntryOverheadBytes, and for each
-	// proposal CommandOverheadBytes and its payload, long.
+	// proposal CommandOverheadBytes, its CommandBytes and its payload, long.
 	Encode               func(term uint64, wallMS int64, ps []*Proposal[R]) []byte
 	EntryOverheadBytes   int
 	CommandOverheadBytes int
@@ -91,7 +91,8 @@ type Replica[R any] struct {
 	applied  atomic.Uint64
 	started  atomic.Bool // Raft's goroutines may run
 	failOnce sync.Once
-	released chan struct{} // closed when a halted goroutine may end
+	failed   atomic.Pointer[error] // what stopped the replica
+	released chan struct{}         // closed when a halted goroutine may end
 	stopCtx  context.Context
 	stop     context.CancelFunc
 	group    sync.WaitGroup
@@ -284,8 +285,9 @@ func (emptyReader) Read([]byte) (int, error) { return 0, io.EOF }
 // fail stops the replica for good.
 func (r *Replica[R]) fail(err error) {
 	r.failOnce.Do(func() {
-		r.stop()
 		err = fmt.Errorf("replication: shard %d: %w", r.opt.Shard, err)
+		r.failed.Store(&err)
+		r.stop()
 		go func() {
 			r.lose(0) // nobody waits for what will not be answered
 			r.opt.OnFailed(err)
@@ -306,6 +308,15 @@ func (r *Replica[R]) halt(err error) {
 	r.fail(err)
 	<-r.released
 	runtime.Goexit()
+}
+
+// Failed returns the error that stopped the replica, the one that OnFailed is
+// told, or nil.
+func (r *Replica[R]) Failed() error {
+	if err := r.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Leading returns the term in which this replica serves as leader: its own
@@ -342,7 +353,7 @@ func (r *Replica[R]) Checkpointed() uint64 { return r.durableIndex() }
 // ErrTooLarge or ErrStopped, and then no Done is called.
 func (r *Replica[R]) Propose(ps ...*Proposal[R]) error {
 	for _, p := range ps {
-		p.bytes = max(len(p.Payload)+r.opt.CommandOverheadBytes, 1) // 0 is a cancelled one's
+		p.bytes = max(len(p.Payload)+p.CommandBytes+r.opt.CommandOverheadBytes, 1) // 0 is a cancelled one's
 		if most := r.maxProposalBytes(); p.bytes > most {
 			return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, p.bytes, most)
 		}

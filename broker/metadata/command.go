@@ -39,6 +39,7 @@ const (
 	KindDeleteTopic         Kind = 9
 	KindPurgeTombstone      Kind = 10
 	KindAllocateProducerIDs Kind = 11
+	KindSetFeatureLevel     Kind = 12
 )
 
 // Command is one of the command structs of this package.
@@ -112,6 +113,12 @@ type PurgeTombstone struct{ ID TopicID }
 // AllocateProducerIDs takes a block of producer ids that nobody had before.
 type AllocateProducerIDs struct{ Count int32 }
 
+// SetFeatureLevel raises the cluster's feature level: see MaxFeatureLevel. It is
+// proposed only once every node of the cluster knows the level: those that do
+// not will stop. Repeated, it does nothing; a lower one answers
+// errcode.InvalidUpdateVersion.
+type SetFeatureLevel struct{ Level uint16 }
+
 func (TermStart) kind() Kind           { return KindTermStart }
 func (SetClusterID) kind() Kind        { return KindSetClusterID }
 func (RegisterNode) kind() Kind        { return KindRegisterNode }
@@ -123,6 +130,7 @@ func (SetTopicConfigs) kind() Kind     { return KindSetTopicConfigs }
 func (DeleteTopic) kind() Kind         { return KindDeleteTopic }
 func (PurgeTombstone) kind() Kind      { return KindPurgeTombstone }
 func (AllocateProducerIDs) kind() Kind { return KindAllocateProducerIDs }
+func (SetFeatureLevel) kind() Kind     { return KindSetFeatureLevel }
 
 // Append appends to dst the entry of a command that was decided in a term, and
 // returns the longer slice. It panics for a string of 64 KiB or more; Apply
@@ -186,6 +194,8 @@ func (r *reader) command(k Kind) Command {
 		return PurgeTombstone{r.topicID()}
 	case KindAllocateProducerIDs:
 		return AllocateProducerIDs{int32(r.uint32())}
+	case KindSetFeatureLevel:
+		return SetFeatureLevel{r.level()}
 	}
 	return nil
 }
@@ -227,6 +237,10 @@ func (c PurgeTombstone) append(b []byte) []byte { return append(b, c.ID[:]...) }
 
 func (c AllocateProducerIDs) append(b []byte) []byte {
 	return binary.LittleEndian.AppendUint32(b, uint32(c.Count))
+}
+
+func (c SetFeatureLevel) append(b []byte) []byte {
+	return binary.LittleEndian.AppendUint16(b, c.Level)
 }
 
 func appendString(b []byte, s string) []byte {

@@ -15,6 +15,7 @@ type Image struct {
 	term           uint64
 	clusterID      string
 	nextProducerID int64
+	featureLevel   uint16
 
 	nodes      table[NodeID, *Node]
 	shards     table[ShardID, *Shard]
@@ -69,6 +70,10 @@ func (im *Image) ClusterID() string { return im.clusterID }
 // NextProducerID returns the producer id that the next allocated block starts
 // with.
 func (im *Image) NextProducerID() int64 { return im.nextProducerID }
+
+// FeatureLevel returns the level that the cluster has finalised, at most
+// MaxFeatureLevel; 0: none.
+func (im *Image) FeatureLevel() uint16 { return im.featureLevel }
 
 // TopicByName returns the topic of a name, or nil.
 func (im *Image) TopicByName(name string) *Topic {

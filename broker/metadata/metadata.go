@@ -31,6 +31,14 @@ const (
 	MaxProducerIDBlock = 1_000_000
 )
 
+// Feature levels: what the whole cluster has agreed to write to disk and to send
+// between nodes. A level is finalised by SetFeatureLevel, once every node knows
+// it, and never lowered. 0 stands for a cluster that never finalised one, and is
+// as good as 1.
+//
+// Level 2 allows apply version 2 of data shards.
+const MaxFeatureLevel = 2
+
 var (
 	// ErrDamaged reports bytes that are not a command, or a snapshot, as
 	// written.

@@ -40,6 +40,7 @@ var everyCommand = []Command{
 	DeleteTopic{topicID("C")},
 	PurgeTombstone{topicID("C")},
 	AllocateProducerIDs{1000},
+	SetFeatureLevel{2},
 }
 
 func sample(t testing.TB) *machine {
@@ -290,13 +291,25 @@ func TestSnapshotCutAndFlip(t *testing.T) {
 	}
 }
 
+// An image of a level that this build does not know is refused, and says what to
+// do.
+func TestRestoreNewerFeatureLevel(t *testing.T) {
+	t.Parallel()
+	im := sample(t).s.Image()
+	im.featureLevel = MaxFeatureLevel + 1
+	_, err := Restore(bytes.NewReader(snapshot(t, im)))
+	if want := fmt.Sprintf("feature level is %d, and this build knows up to %d; start the newer version", MaxFeatureLevel+1, MaxFeatureLevel); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), want) {
+		t.Errorf("error = %v, want ErrUnsupported and %q", err, want)
+	}
+}
+
 func TestRestoreUnknownSections(t *testing.T) {
 	t.Parallel()
 	var buf bytes.Buffer
 	write := func(extra section.Section) error {
 		buf.Reset()
 		w := section.NewWriter(&buf)
-		cluster := append(make([]byte, 24), appendString(nil, "c")...)
+		cluster := append(make([]byte, 26), appendString(nil, "c")...)
 		first := section.Section{Kind: sectionCluster, Version: snapshotVersion, Mandatory: true, Payload: cluster}
 		if err := errors.Join(w.Write(first), w.Write(extra), w.Close()); err != nil {
 			t.Fatal(err)

@@ -41,6 +41,18 @@ func (r *reader) shard() ShardID   { return ShardID(r.uint32()) }
 func (r *reader) config() Config   { return Config{r.string(), r.string()} }
 func (r *reader) address() Address { return Address{r.string(), r.string(), r.uint16()} }
 
+// level reads a feature level, and refuses one that this build does not know:
+// what was written since may be anything.
+func (r *reader) level() uint16 {
+	level := r.uint16()
+	if level > MaxFeatureLevel && r.err == nil {
+		r.err = fmt.Errorf("%w: the cluster's feature level is %d, and this build knows up to %d; start the newer version that raised it",
+			ErrUnsupported, level, MaxFeatureLevel)
+		r.b = nil
+	}
+	return level
+}
+
 func (r *reader) nodes() []NodeID {
 	ids := list(r, 4, func() NodeID { return NodeID(r.uint32()) })
 	if !slices.IsSorted(ids) {

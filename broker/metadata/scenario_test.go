@@ -147,6 +147,8 @@ func (m *machine) command(name string, args map[string]string) Command {
 		return DeleteTopic{id}
 	case "purge":
 		return PurgeTombstone{id}
+	case "feature-level":
+		return SetFeatureLevel{uint16(num("is"))}
 	case "producer-ids":
 		return AllocateProducerIDs{int32(num("count"))}
 	}
@@ -177,7 +179,8 @@ func configs(s string) (cs []Config) {
 
 func describe(im *Image) string {
 	var sb strings.Builder
-	fmt.Fprintf(&sb, "index=%d term=%d cluster=%q next producer=%d\n", im.Index(), im.Term(), im.ClusterID(), im.NextProducerID())
+	fmt.Fprintf(&sb, "index=%d term=%d cluster=%q next producer=%d feature level=%d\n",
+		im.Index(), im.Term(), im.ClusterID(), im.NextProducerID(), im.FeatureLevel())
 	for n := range im.Nodes() {
 		fmt.Fprintf(&sb, "node %d: incarnation=%d %v at %d\n", n.ID, n.Incarnation, n.Addresses, n.UpdatedAt)
 	}

@@ -15,7 +15,8 @@ import (
 // as in commands:
 //
 //	kind           item
-//	1 cluster      index 8, term 8, next producer id 8, cluster id
+//	1 cluster      index 8, term 8, next producer id 8, feature level 2,
+//	               cluster id
 //	2 nodes        id 4, incarnation 8, rack, addresses, updated at 8
 //	3 shards       id 4, replicas, updated at 8
 //	4 topics       id 16, name, assignment, configs, created at 8,
@@ -59,6 +60,7 @@ func (im *Image) WriteSnapshot(w io.Writer) error {
 		b = le.AppendUint64(b, im.index)
 		b = le.AppendUint64(b, im.term)
 		b = le.AppendUint64(b, uint64(im.nextProducerID))
+		b = le.AppendUint16(b, im.featureLevel)
 		return appendString(b, im.clusterID)
 	})
 	for n := range im.Nodes() {
@@ -166,7 +168,8 @@ func (rs *restorer) item(k section.Kind, in *reader) {
 	im := &rs.im
 	switch k {
 	case sectionCluster:
-		im.index, im.term, im.nextProducerID, im.clusterID = in.uint64(), in.uint64(), int64(in.uint64()), in.string()
+		im.index, im.term, im.nextProducerID = in.uint64(), in.uint64(), int64(in.uint64())
+		im.featureLevel, im.clusterID = in.level(), in.string()
 		if im.nextProducerID < 0 || len(in.b) > 0 {
 			in.damaged("next producer id %d, %d bytes left", im.nextProducerID, len(in.b))
 		}

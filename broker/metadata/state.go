@@ -169,6 +169,17 @@ func (c AllocateProducerIDs) apply(a *application) {
 	}
 }
 
+func (c SetFeatureLevel) apply(a *application) {
+	switch have := a.im.featureLevel; {
+	case c.Level < 1:
+		a.fail(errcode.InvalidRequest, "feature level %d, want 1 to %d", c.Level, MaxFeatureLevel)
+	case c.Level < have:
+		a.fail(errcode.InvalidUpdateVersion, "the feature level is %d already, and is never lowered to %d", have, c.Level)
+	default:
+		a.im.featureLevel = c.Level
+	}
+}
+
 // checkReplicas wants 1 to MaxReplicas registered nodes, none twice. ids is
 // sorted.
 func (a *application) checkReplicas(ids []NodeID) *errcode.Error {

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
@@ -27,6 +28,8 @@ const (
 	metadataDir  = "metadata"
 	shardsDir    = "shards"
 	dataDir      = "partitions"
+
+	quarantineDir = "quarantine" // made when there is something to keep
 )
 
 // directoryFormat is the version of the data directory's layout.
@@ -67,6 +70,11 @@ type identity struct {
 	// belongs to the directory has to be there. Without it a directory may be
 	// half made.
 	Started bool `json:"started,omitempty"`
+
+	// FeatureLevel is the cluster's finalised feature level, recorded before
+	// anything is written that only this level allows: a version that does not
+	// know the level refuses the directory by this alone.
+	FeatureLevel uint16 `json:"feature_level,omitempty"`
 }
 
 // hexNumber is a uint64 that stands in JSON as 16 hex digits: JSON's own numbers
@@ -102,13 +110,18 @@ func decodeIdentity(b []byte) (identity, error) {
 	// The format comes before everything else: a newer one may give the other
 	// fields other types.
 	var format struct {
-		Format int `json:"format"`
+		Format       int `json:"format"`
+		FeatureLevel int `json:"feature_level"`
 	}
 	if err := json.Unmarshal(body, &format); err != nil {
 		return identity{}, fmt.Errorf("%w: %w", ErrDamagedIdentity, err)
 	}
 	if format.Format > directoryFormat {
-		return identity{}, fmt.Errorf("%w: %d, this version reads %d", ErrNewer, format.Format, directoryFormat)
+		return identity{}, fmt.Errorf("%w: format %d, this version reads up to %d; start the newer version that wrote it", ErrNewer, format.Format, directoryFormat)
+	}
+	if format.FeatureLevel > metadata.MaxFeatureLevel {
+		return identity{}, fmt.Errorf("%w: feature level %d, this version knows up to %d; start the newer version that raised it",
+			ErrNewer, format.FeatureLevel, metadata.MaxFeatureLevel)
 	}
 	var id identity
 	if err := json.Unmarshal(body, &id); err != nil {
@@ -203,15 +216,17 @@ func makeIdentity(fsys vfs.FS, dir string, want identity, rand io.Reader) (ident
 	return id, nil
 }
 
-// markStarted records that the node has served from the directory.
-func (id *identity) markStarted(fsys vfs.FS, dir string) error {
-	if id.Started {
+// change makes the identity durably what edit makes of it.
+func (id *identity) change(fsys vfs.FS, dir string, edit func(*identity)) error {
+	now := *id
+	edit(&now)
+	if now == *id {
 		return nil
 	}
-	id.Started = true
-	if err := vfs.WriteFile(fsys, path.Join(dir, identityName), id.encode()); err != nil {
+	if err := vfs.WriteFile(fsys, path.Join(dir, identityName), now.encode()); err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
+	*id = now
 	return nil
 }
 

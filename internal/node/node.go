@@ -44,6 +44,9 @@ type Options struct {
 	MemoryBytes      int64  // of tails, requests and answers together; default 1 GiB
 	FlushAge         time.Duration
 
+	ProducerExpiry time.Duration // of idempotent producers that send nothing; default 24 h
+	HashInterval   time.Duration // between state hashes of a shard; default 10 min
+
 	Now  func() time.Time
 	Rand io.Reader
 	Log  *slog.Logger
@@ -55,6 +58,7 @@ const minMemoryBytes = 4 << 20
 // Node is a running node.
 type Node struct {
 	opt    Options
+	idTurn chan struct{} // 1-buffered: held while id is changed
 	id     identity
 	lock   io.Closer
 	votes  *control.Votes
@@ -89,7 +93,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	if opt.Advertise == "" {
 		opt.Advertise = opt.Listener.Addr().String()
 	}
-	n := &Node{opt: opt, failed: make(chan error, 1)}
+	n := &Node{opt: opt, idTurn: make(chan struct{}, 1), failed: make(chan error, 1)}
 	start := opt.Now()
 	n.phase("recovery", true)
 	if err := n.open(ctx); err != nil {
@@ -144,12 +148,30 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Advertise: opt.Advertise, Shards: n.id.Shards,
 		FS: opt.FS, ShardsDir: dir(shardsDir),
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store,
+		ProducerExpiry: opt.ProducerExpiry, HashInterval: opt.HashInterval,
+		QuarantineDir: dir(quarantineDir), RecordLevel: n.recordLevel,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
 	})
 	if err != nil {
 		return err
 	}
-	return n.id.markStarted(opt.FS, opt.Dir)
+	return n.changeIdentity(func(id *identity) { id.Started = true })
+}
+
+// recordLevel makes the directory say which feature level it may need.
+func (n *Node) recordLevel(level uint16) error {
+	err := n.changeIdentity(func(id *identity) { id.FeatureLevel = max(id.FeatureLevel, level) })
+	if err != nil {
+		n.fail(err) // a write or a sync failed (R9)
+	}
+	return err
+}
+
+// changeIdentity makes the directory's identity durably what edit makes of it.
+func (n *Node) changeIdentity(edit func(*identity)) error {
+	n.idTurn <- struct{}{}
+	defer func() { <-n.idTurn }()
+	return n.id.change(n.opt.FS, n.opt.Dir, edit)
 }
 
 // fail notes the first error that the node must stop for (R9).

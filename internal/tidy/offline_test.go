@@ -198,6 +198,9 @@ func (o *offline) entry(b []byte) error {
 			return errShort
 		}
 		sizes := map[byte]int{2: 0, 3: 57, 4: 28, 5: 53, 6: 8, 7: 2, 8: 20}
+		if b[0] == 9 {
+			sizes[9] = 8 + max(1, (n-8)/18)*18
+		}
 		if want, ok := sizes[b[0]]; ok && n != want || !ok && b[0] != 1 {
 			return fmt.Errorf("command of kind %d with %d bytes", b[0], n)
 		}
@@ -211,7 +214,7 @@ func (o *offline) entry(b []byte) error {
 
 // command reads the data of a metadata entry, as far as its fields.
 func (o *offline) command(b []byte) error {
-	if len(b) < 12 || b[1] < 1 || b[1] > 11 || b[2]|b[3] != 0 {
+	if len(b) < 12 || b[1] < 1 || b[1] > 12 || b[2]|b[3] != 0 {
 		return errShort
 	}
 	return o.note("command", "", int(b[0]))

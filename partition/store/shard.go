@@ -89,26 +89,26 @@ func (sh *Shard) Create(key uint32, topicID [16]byte, index int32, cfg Config) {
 // Delete removes a partition: readers get ErrUnknownPartition from now on. Its
 // files are unlinked by the Checkpointed of a later Capture. An unknown key is
 // ignored.
-func (sh *Shard) Delete(key uint32) {
+func (sh *Shard) Delete(key uint32) { sh.st.release(sh.delete(key)) }
+
+func (sh *Shard) delete(key uint32) (freed freed) {
 	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	p := sh.parts[key]
 	if p == nil {
-		sh.mu.Unlock()
-		return
+		return freed
 	}
 	delete(sh.parts, key)
 	sh.dying[key] = p
 	sh.causes = append(sh.causes, cause{p: p, at: sh.captures, deleted: true})
-	var freed freed
 	if sh.open == 0 {
 		freed = p.popLocked(len(p.tail))
 	}
 	sh.noteMovedLocked(p)
 	sh.st.mu.Lock()
+	defer sh.st.mu.Unlock()
 	sh.st.aging.remove(p)
-	sh.st.mu.Unlock()
-	sh.mu.Unlock()
-	sh.st.release(freed)
+	return freed
 }
 
 // Configure changes a partition's configuration. An unknown key is ignored.
@@ -134,15 +134,24 @@ func (sh *Shard) Append(key uint32, baseOffset, lastOffset int64, leaderEpoch in
 	}
 	if pin == nil {
 		used += n
-	} else {
-		pin.refs.Add(1)
 	}
+	sh.append(key, baseOffset, lastOffset, leaderEpoch, body, pin)
+	sh.st.use(used)
+}
+
+// append is Append under the lock, which a panic does not keep: the caller may
+// go on with the other partitions (R5).
+func (sh *Shard) append(key uint32, baseOffset, lastOffset int64, leaderEpoch int32, body []byte, pin *Pin) {
+	n := int64(len(body))
 	stamp := sh.st.appended.Add(n)
 	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	p := sh.parts[key]
 	if p == nil || p.end != baseOffset {
-		sh.mu.Unlock()
 		panic(fmt.Sprintf("store: append to partition %d at offset %d", key, baseOffset))
+	}
+	if pin != nil {
+		pin.refs.Add(1)
 	}
 	first := len(p.tail) == 0
 	p.tail = append(p.tail, segment.Batch{Base: baseOffset, Body: body, Last: int32(lastOffset - baseOffset), Epoch: leaderEpoch})
@@ -156,8 +165,6 @@ func (sh *Shard) Append(key uint32, baseOffset, lastOffset int64, leaderEpoch in
 	if len(p.watches) > 0 {
 		sh.noteMovedLocked(p)
 	}
-	sh.mu.Unlock()
-	sh.st.use(used)
 }
 
 // SetLogStart moves the first readable offset up. Segments wholly below it are
