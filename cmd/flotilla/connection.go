@@ -50,10 +50,7 @@ func (conn *connection) with(ctx context.Context, stderr io.Writer, work func(co
 	if conn.timeout <= 0 {
 		return usagef("--timeout %s: give a positive duration, such as 10s", conn.timeout)
 	}
-	addrs := make([]string, len(conn.bootstrap))
-	for i, a := range conn.bootstrap {
-		addrs[i] = withPort(a)
-	}
+	addrs := conn.addresses()
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	d := &dialer{untried: make(map[string]bool), giveUp: giveUp, stderr: stderr}
@@ -74,6 +71,15 @@ func (conn *connection) with(ctx context.Context, stderr io.Writer, work func(co
 		return unreachable
 	}
 	return conn.explain(err)
+}
+
+// addresses returns the bootstrap addresses, each with a port.
+func (conn *connection) addresses() []string {
+	addrs := make([]string, len(conn.bootstrap))
+	for i, a := range conn.bootstrap {
+		addrs[i] = withPort(a)
+	}
+	return addrs
 }
 
 // withPort adds the default port to an address that has none.

@@ -78,19 +78,20 @@ var layers = []layer{
 // only lists the folders that may import each outside module, with what is
 // below them. A module that is not listed is imported by nobody.
 var only = map[string][]string{
-	"github.com/anishathalye/porcupine": {"internal/history"},
-	"github.com/bufbuild/protocompile":  {"wire/pb/gen"},
-	"github.com/hashicorp/go-hclog":     {"replication"},
-	"github.com/hashicorp/raft":         {"replication"},
-	"github.com/klauspost/compress":     {"log/batch"},
-	"github.com/pierrec/lz4":            {"log/batch"},
-	"github.com/spf13/cobra":            {"cmd"},
-	"github.com/spf13/pflag":            {"cmd"},
-	"github.com/tidwall/wal":            {"log/control"},
-	"github.com/twmb/franz-go":          {"bench", "internal/sim", "kafka"},
-	"golang.org/x/sys":                  {"internal/vfs", "kafka", "wire/server"},
-	"google.golang.org/protobuf":        {"client", "wire"},
-	"gopkg.in/yaml.v3":                  {"internal/config"},
+	"github.com/HdrHistogram/hdrhistogram-go": {"bench"},
+	"github.com/anishathalye/porcupine":       {"internal/history"},
+	"github.com/bufbuild/protocompile":        {"wire/pb/gen"},
+	"github.com/hashicorp/go-hclog":           {"replication"},
+	"github.com/hashicorp/raft":               {"replication"},
+	"github.com/klauspost/compress":           {"log/batch"},
+	"github.com/pierrec/lz4":                  {"log/batch"},
+	"github.com/spf13/cobra":                  {"cmd"},
+	"github.com/spf13/pflag":                  {"cmd"},
+	"github.com/tidwall/wal":                  {"log/control"},
+	"github.com/twmb/franz-go":                {"bench", "internal/sim", "kafka"},
+	"golang.org/x/sys":                        {"internal/vfs", "kafka", "wire/server"},
+	"google.golang.org/protobuf":              {"client", "wire"},
+	"gopkg.in/yaml.v3":                        {"internal/config"},
 }
 
 // testOnly lists the outside modules that any test may import, and nothing
