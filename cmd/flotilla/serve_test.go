@@ -58,7 +58,7 @@ func TestServeRefuses(t *testing.T) {
 		{[]string{"--data.dir", old.dir, "--node.id", "2"}, exitFailed, "belongs to node 1, not 2"},
 		{[]string{"--data.dir", old.dir, "--cluster.id", "other"}, exitFailed, "belongs to cluster"},
 		{[]string{"--data.dir", file("photo.jpg", "")}, exitFailed, "holds photo.jpg and no IDENTITY file"},
-		{[]string{"--data.dir", file("IDENTITY", fmt.Sprintf("%s\n%08x\n", newer, sum))}, exitFailed, "newer format: 99"},
+		{[]string{"--data.dir", file("IDENTITY", fmt.Sprintf("%s\n%08x\n", newer, sum))}, exitFailed, "newer format: format 99"},
 		{[]string{"--data.dir", file("IDENTITY", "{}\n")}, exitStopped, "damaged identity"},
 		{[]string{"--data.dir", filepath.Join(file("f", ""), "f")}, exitUsage, "is not a directory"},
 		{[]string{"--listen", taken.Addr().String()}, exitFailed, "address already in use; choose another address with --listen"},
