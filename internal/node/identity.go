@@ -137,8 +137,10 @@ func decodeIdentity(b []byte) (identity, error) {
 // fresh says that the directory had none: it was empty, and want was written,
 // with a new cluster id if want has none.
 func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identity, fresh bool, lock io.Closer, err error) {
-	if err := vfs.MkdirAllSync(fsys, dir); err != nil {
-		return identity{}, false, nil, fmt.Errorf("node: %w", err)
+	if _, err := fsys.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := vfs.MkdirAllSync(fsys, dir); err != nil {
+			return identity{}, false, nil, fmt.Errorf("node: %w", err)
+		}
 	}
 	if err := checkOurs(fsys, dir); err != nil {
 		return identity{}, false, nil, err
@@ -152,11 +154,18 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 	}
 	// Read under the lock: another process may just have written it.
 	id, fresh, err = readIdentity(fsys, dir)
-	if err == nil && fresh {
-		id, err = makeIdentity(fsys, dir, want, rand)
+	if err == nil && !fresh {
+		if err = id.check(want, dir); err == nil {
+			err = checkVersions(fsys, dir)
+		}
 	}
 	if err == nil {
-		err = id.check(want, dir)
+		// An earlier process may have been killed before the directory's own name
+		// was durable.
+		err = vfs.MkdirAllSync(fsys, dir)
+	}
+	if err == nil && fresh {
+		id, err = makeIdentity(fsys, dir, want, rand)
 	}
 	if err != nil {
 		return identity{}, false, nil, errors.Join(err, lock.Close())

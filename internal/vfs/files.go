@@ -90,3 +90,31 @@ func ReadFile(fsys FS, name string) ([]byte, error) {
 	}
 	return data, nil
 }
+
+// ReadHead returns the first n bytes of the file name, or as many as it has; none
+// if it does not exist.
+func ReadHead(fsys FS, name string, n int) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, n)
+	n, err = f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b[:n], nil
+}
+
+// ReadDirIfThere is ReadDir, and nothing for a directory that does not exist.
+func ReadDirIfThere(fsys FS, name string) ([]string, error) {
+	names, err := fsys.ReadDir(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return names, err
+}

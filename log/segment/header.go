@@ -69,10 +69,10 @@ func parseHeader(b []byte) (Header, error) {
 	}
 	format, flags := binary.LittleEndian.Uint16(b[8:]), binary.LittleEndian.Uint16(b[10:])
 	if format != Format || flags != 0 {
-		return Header{}, fmt.Errorf("%w: format %d, flags %#x", ErrVersion, format, flags)
+		return Header{}, fmt.Errorf("%w: format %d, flags %#x; this build reads format %d without flags", ErrVersion, format, flags, Format)
 	}
 	if key := binary.LittleEndian.Uint32(b[12:]); key != 0 {
-		return Header{}, fmt.Errorf("%w: key id %d", ErrVersion, key)
+		return Header{}, fmt.Errorf("%w: key id %d; this build reads no encrypted files", ErrVersion, key)
 	}
 	h := Header{
 		TopicID:          [16]byte(b[16:32]),
