@@ -74,11 +74,14 @@ type Options struct {
 	OnFailed func(error)                    // told of what this node must stop for, once or more
 	OnPhase  func(name string, begins bool) // told of checkpoints and deletions
 
+	// ReplicaVersions returns the newest apply version that each replica of a data
+	// shard knows, and 0 for one that has not said (R4). Default: this node's own,
+	// as the only replica.
+	ReplicaVersions func(shard replication.ShardID) []uint16
+
 	// For tests. poison is called before an effect is followed, and may panic;
-	// known stands for knownByReplicas; wrap puts another version's machine in the
-	// place of a data shard's.
+	// wrap puts another version's machine in the place of a data shard's.
 	poison func(*partition.Effect)
-	known  func(replication.ShardID) []uint16
 	wrap   func(replication.FSM[partition.Result]) replication.FSM[partition.Result]
 }
 
@@ -98,8 +101,8 @@ func (o Options) withDefaults() Options {
 	if o.wrap == nil {
 		o.wrap = func(m replication.FSM[partition.Result]) replication.FSM[partition.Result] { return m }
 	}
-	if o.known == nil {
-		o.known = knownByReplicas
+	if o.ReplicaVersions == nil {
+		o.ReplicaVersions = ownVersion
 	}
 	return o
 }
@@ -131,7 +134,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.producers.turn = make(chan struct{}, 1)
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	b.reconciler = newReconciler(b)
-	b.hashes = newHashes(int(opt.Shards), b.reportHash)
+	b.hashes = newHashes(b.reportHash)
 	b.quarantines = newQuarantines(opt.FS, opt.QuarantineDir, opt.OnFailed)
 	defer context.AfterFunc(ctx, b.stop)()
 	if err := b.startAll(); err != nil {

@@ -34,9 +34,9 @@ func nextApplyVersion(level uint16, known []uint16) uint16 {
 	return max(partition.MinApplyVersion, min(v, slices.Min(known)))
 }
 
-// knownByReplicas returns the newest apply version that each replica of a shard
-// knows. A shard has one replica, this node's.
-func knownByReplicas(replication.ShardID) []uint16 { return []uint16{partition.MaxApplyVersion} }
+// ownVersion returns the newest apply version that this node knows: what the
+// replicas of a shard know that has no other.
+func ownVersion(replication.ShardID) []uint16 { return []uint16{partition.MaxApplyVersion} }
 
 // recordLevel makes the data directory say that it may hold what the cluster's
 // feature level allows, before anything of it is written.
@@ -54,7 +54,7 @@ func (b *Broker) recordLevel(level uint16) error {
 // raise proposes the apply version that shard s should have, if that is newer
 // than the one it has, and returns when it is applied.
 func (r *reconciler) raise(ctx context.Context, im *metadata.Image, s *dataShard) error {
-	want := nextApplyVersion(im.FeatureLevel(), r.b.opt.known(s.id))
+	want := nextApplyVersion(im.FeatureLevel(), r.b.opt.ReplicaVersions(s.id))
 	if want <= s.applyVersion() {
 		return nil
 	}

@@ -68,11 +68,11 @@ func TestApplyVersionRaised(t *testing.T) {
 		knows := uint16(1)
 		tune := func(o *Options) {
 			o.RecordLevel = func(level uint16) error { recorded = append(recorded, level); return nil }
-			o.known = func(id replication.ShardID) []uint16 {
+			o.ReplicaVersions = func(id replication.ShardID) []uint16 {
 				if id == 1 {
 					return []uint16{knows, partition.MaxApplyVersion}
 				}
-				return knownByReplicas(id)
+				return ownVersion(id)
 			}
 		}
 		r := startRig(t, fsys, tune)
@@ -126,7 +126,7 @@ func TestLevelRecordedFirst(t *testing.T) {
 func TestOlderFeatureLevel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fsys := vfs.NewMem(1)
-		none := func(o *Options) { o.known = func(replication.ShardID) []uint16 { return nil } }
+		none := func(o *Options) { o.ReplicaVersions = func(replication.ShardID) []uint16 { return nil } }
 		r := startRig(t, fsys, none)
 		r.stop()
 		// What a build without levels leaves has none at all.
@@ -202,7 +202,7 @@ func TestProducersExpireNeedsVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startRig(t, vfs.NewMem(1), func(o *Options) {
 			o.ProducerExpiry = time.Hour
-			o.known = func(replication.ShardID) []uint16 { return []uint16{1} }
+			o.ReplicaVersions = func(replication.ShardID) []uint16 { return []uint16{1} }
 		})
 		defer r.stop()
 		topic := r.create("t", 1, nil)

@@ -11,11 +11,12 @@ import (
 // hashes computes the state hashes that entries ask for, beside Apply, and keeps
 // the last one of each shard.
 type hashes struct {
-	jobs chan hashJob // holds one for each shard
+	wake chan struct{} // 1-buffered: something waits
 	told func(replication.HashReport)
 
-	mu   sync.Mutex
-	last map[replication.ShardID]replication.HashReport
+	mu      sync.Mutex
+	waiting []hashJob // at most one of a shard
+	last    map[replication.ShardID]replication.HashReport
 }
 
 type hashJob struct {
@@ -23,36 +24,52 @@ type hashJob struct {
 	state  *partition.Frozen
 }
 
-func newHashes(shards int, told func(replication.HashReport)) *hashes {
+func newHashes(told func(replication.HashReport)) *hashes {
 	return &hashes{
-		jobs: make(chan hashJob, shards),
+		wake: make(chan struct{}, 1),
 		told: told,
 		last: make(map[replication.ShardID]replication.HashReport),
 	}
 }
 
-// add hands over a job; false says that as many wait as there are shards. It
-// does not block.
-func (h *hashes) add(j hashJob) bool {
+// add hands over a job, which takes the place of one of the same shard that still
+// waits, so that no more than a state of each shard is held. It does not block.
+func (h *hashes) add(j hashJob) {
+	h.mu.Lock()
+	h.waiting = slices.DeleteFunc(h.waiting, func(o hashJob) bool { return o.report.Shard == j.report.Shard })
+	h.waiting = append(h.waiting, j)
+	h.mu.Unlock()
 	select {
-	case h.jobs <- j:
-		return true
+	case h.wake <- struct{}{}:
 	default:
-		return false
 	}
+}
+
+// take returns the job that waits longest.
+func (h *hashes) take() (j hashJob, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.waiting) == 0 {
+		return hashJob{}, false
+	}
+	j = h.waiting[0]
+	h.waiting = slices.Delete(h.waiting, 0, 1)
+	return j, true
 }
 
 func (h *hashes) run(stop <-chan struct{}) {
 	for {
 		select {
-		case j := <-h.jobs:
+		case <-h.wake:
+		case <-stop:
+			return
+		}
+		for j, ok := h.take(); ok; j, ok = h.take() {
 			j.report.Hash = j.state.Hash()
 			h.mu.Lock()
 			h.last[j.report.Shard] = j.report
 			h.mu.Unlock()
 			h.told(j.report)
-		case <-stop:
-			return
 		}
 	}
 }

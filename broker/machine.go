@@ -105,9 +105,7 @@ func (m *machine) hash(index uint64) {
 		return
 	}
 	report := replication.HashReport{Shard: m.shard.id, Replica: m.id, Index: index}
-	if !m.hashes.add(hashJob{report: report, state: m.state.Freeze()}) {
-		m.log.Warn("no state hash: others are still being made", "shard", m.shard.id, "index", index)
-	}
+	m.hashes.add(hashJob{report: report, state: m.state.Freeze()})
 }
 
 // idleProducers lists producers that have appended nothing for expiryMS by the

@@ -21,6 +21,7 @@ import (
 	"github.com/flotilla-log/flotilla/log/control"
 	"github.com/flotilla-log/flotilla/log/journal"
 	"github.com/flotilla-log/flotilla/partition/store"
+	"github.com/flotilla-log/flotilla/replication"
 	"github.com/flotilla-log/flotilla/wire/server"
 )
 
@@ -50,6 +51,9 @@ type Options struct {
 	Now  func() time.Time
 	Rand io.Reader
 	Log  *slog.Logger
+
+	// For tests; see broker.Options.
+	replicaVersions func(replication.ShardID) []uint16
 }
 
 // minMemoryBytes is what a node needs to take the default's largest batches.
@@ -148,7 +152,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Advertise: opt.Advertise, Shards: n.id.Shards,
 		FS: opt.FS, ShardsDir: dir(shardsDir),
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store,
-		ProducerExpiry: opt.ProducerExpiry, HashInterval: opt.HashInterval,
+		ReplicaVersions: opt.replicaVersions,
+		ProducerExpiry:  opt.ProducerExpiry, HashInterval: opt.HashInterval,
 		QuarantineDir: dir(quarantineDir), RecordLevel: n.recordLevel,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
 	})

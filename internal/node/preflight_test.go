@@ -40,7 +40,7 @@ func startOn(t *testing.T, fsys vfs.FS, log *slog.Logger) (*Node, error) {
 	return Start(t.Context(), Options{
 		FS: fsys, Dir: "data", NodeID: 1, Version: "test", Listener: newQuietListener(), Shards: 2,
 		JournalBytes: 8 * 32 << 10, JournalFileBytes: 32 << 10,
-		Now: time.Now, Rand: rand.NewChaCha8([32]byte{1}), Log: log,
+		Now: time.Now, Rand: &lockedRand{r: rand.NewChaCha8([32]byte{1})}, Log: log,
 	})
 }
 
