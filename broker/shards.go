@@ -26,6 +26,11 @@ type dataShard struct {
 	id      replication.ShardID
 	replica *replication.Replica[partition.Result]
 	store   *store.Shard
+
+	// The newest metadata of which this shard lacked nothing, in the term in
+	// which it led; the reconciler's.
+	complete   *metadata.Image
+	completeIn uint64
 }
 
 // replicaID returns this node's replica of a shard: the one on record, or a new
