@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"github.com/flotilla-log/flotilla/partition"
-	"github.com/flotilla-log/flotilla/replication"
 )
 
 // partitionKey names a partition across the cluster.
@@ -110,17 +109,4 @@ func (d *directory) changed(k partitionKey, wantPresent bool) (ch chan struct{},
 			delete(d.awaiting, k)
 		}
 	}
-}
-
-// of returns the partitions of one shard.
-func (d *directory) of(shard replication.ShardID) []*placed {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	var ps []*placed
-	for _, p := range d.byKey {
-		if p.shard.id == shard {
-			ps = append(ps, p)
-		}
-	}
-	return ps
 }

@@ -128,6 +128,7 @@ func (r *reconciler) settle(ctx context.Context) error {
 	for _, s := range r.b.shards {
 		if s.replica.Leading() != 0 {
 			errs = append(errs, r.raise(ctx, im, s), r.proposeAll(ctx, s, r.b.missing(im, s)))
+			_ = r.b.missing(im, s) // notes that nothing is missing any more
 		}
 	}
 	return errors.Join(append(errs, r.bury(ctx, im))...)
@@ -136,9 +137,16 @@ func (r *reconciler) settle(ctx context.Context) error {
 // missing lists the commands that shard s lacks. A partition goes only for a
 // tombstone of its topic id, in metadata that is known to be current: this
 // node leads the metadata shard, as the only voter there is (R17, R19).
+//
+// It looks at what changed since the newest image of which nothing was missing
+// in this term: that of another leader may have been more than it applied.
 func (b *Broker) missing(im *metadata.Image, s *dataShard) []any {
 	var commands []any
-	for t := range im.Topics() {
+	term, since := s.replica.Leading(), s.complete
+	if term != s.completeIn {
+		since = nil
+	}
+	for t := range im.TopicsSince(since) {
 		for i, shard := range t.Assignment {
 			if replication.ShardID(shard) != s.id {
 				continue
@@ -156,12 +164,17 @@ func (b *Broker) missing(im *metadata.Image, s *dataShard) []any {
 			}
 		}
 	}
-	for _, p := range b.dir.of(s.id) {
-		if tomb := im.Tombstone(metadata.TopicID(p.key.topic)); tomb != nil {
-			commands = append(commands, partition.DeletePartition{
-				TopicID: p.key.topic, Index: p.key.index, MetadataIndex: tomb.DeletedAt,
-			})
+	for tomb := range im.TombstonesSince(since) {
+		for i := range tomb.Partitions {
+			if p := b.dir.find(partition.TopicID(tomb.ID), i); p != nil && p.shard == s {
+				commands = append(commands, partition.DeletePartition{
+					TopicID: p.key.topic, Index: p.key.index, MetadataIndex: tomb.DeletedAt,
+				})
+			}
 		}
+	}
+	if len(commands) == 0 {
+		s.complete, s.completeIn = im, term
 	}
 	return commands
 }

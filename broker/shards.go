@@ -28,6 +28,11 @@ type dataShard struct {
 	store   *store.Shard
 	machine *machine
 	published
+
+	// The newest metadata of which this shard lacked nothing, in the term in
+	// which it led; the reconciler's.
+	complete   *metadata.Image
+	completeIn uint64
 }
 
 // replicaID returns this node's replica of a shard: the one on record, or a new

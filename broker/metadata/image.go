@@ -123,3 +123,22 @@ func (im *Image) Tombstone(id TopicID) *Tombstone {
 
 // Tombstones walks the tombstones in the order of their ids.
 func (im *Image) Tombstones() iter.Seq[*Tombstone] { return im.tombstones.values() }
+
+// TopicsSince walks the topics that are new or changed since an older image of
+// the same shard, in the order of their ids; with nil, all of them. What it costs
+// depends on what changed, and little on how many topics there are.
+func (im *Image) TopicsSince(old *Image) iter.Seq[*Topic] {
+	if old == nil {
+		return im.topics.values()
+	}
+	return since(im.topics, old.topics)
+}
+
+// TombstonesSince walks the tombstones that are new since an older image, like
+// TopicsSince.
+func (im *Image) TombstonesSince(old *Image) iter.Seq[*Tombstone] {
+	if old == nil {
+		return im.tombstones.values()
+	}
+	return since(im.tombstones, old.tombstones)
+}

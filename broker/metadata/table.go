@@ -104,3 +104,28 @@ func (t table[K, V]) values() iter.Seq[V] {
 		}
 	}
 }
+
+// since walks, in the order of their keys, the values of t that old does not
+// have under the same key. It looks at the rows of the chunks that the two do not
+// share, and no others.
+func since[K any, V comparable](t, old table[K, V]) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		shared := make(map[*row[K, V]]bool, len(old.chunks))
+		for _, c := range old.chunks {
+			shared[&c[0]] = true
+		}
+		for _, c := range t.chunks {
+			if shared[&c[0]] {
+				continue // chunks are never changed, so it is the same one
+			}
+			for i := range c {
+				if v, ok := old.get(c[i].key); ok && v == c[i].value {
+					continue
+				}
+				if !yield(c[i].value) {
+					return
+				}
+			}
+		}
+	}
+}

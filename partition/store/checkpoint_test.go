@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"syscall"
 	"testing"
@@ -437,5 +438,38 @@ func TestDamageBelowLogStartIsNobodysLoss(t *testing.T) {
 	again.restore(h.captured)
 	if got := segmentsOf(t, hurt, 0); !slices.Equal(got, bases[len(bases)-1:]) {
 		t.Errorf("segments %v after Restore, of %v", got, bases)
+	}
+}
+
+// countingFS counts the directories that are read.
+type countingFS struct {
+	vfs.FS
+	dirsRead int
+}
+
+func (c *countingFS) ReadDir(name string) ([]string, error) {
+	c.dirsRead++
+	return c.FS.ReadDir(name)
+}
+
+// TestRestoreIdlePartitions: what was never written costs no file operation.
+func TestRestoreIdlePartitions(t *testing.T) {
+	t.Parallel()
+	fsys := &countingFS{FS: vfs.NewMem(1)}
+	st, err := Open(fsys, "d", Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	opened := fsys.dirsRead
+	rs := make([]Restored, 1000)
+	for i := range rs {
+		rs[i] = Restored{Key: uint32(i + 1), TopicID: [16]byte{1}, Index: int32(i)}
+	}
+	if damage, err := st.Shard(1).Restore(rs); err != nil || damage != nil {
+		t.Fatal(damage, err)
+	}
+	if n := fsys.dirsRead - opened; n > 0 {
+		t.Errorf("%d directories were read for partitions that have none", n)
 	}
 }

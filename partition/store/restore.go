@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 	"sort"
@@ -71,10 +70,12 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 		sh: sh, key: r.Key, topicID: r.TopicID, index: r.Index, cfg: r.Config,
 		logStart: r.LogStart, flushed: r.End, end: r.End,
 	}
-	sh.st.claim(dirName(r.TopicID, r.Index))
-	bases, err := sh.st.listSegments(p.dir(), r)
-	if err != nil {
-		return nil, err
+	var bases []int64
+	if sh.st.claim(dirName(r.TopicID, r.Index)) { // an idle partition has no directory
+		var err error
+		if bases, err = sh.st.listSegments(p.dir(), r); err != nil {
+			return nil, err
+		}
 	}
 	var damaged []*segment.CorruptError
 	for i, base := range bases {
@@ -133,9 +134,6 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 // have no segment.
 func (st *Store) listSegments(dir string, r Restored) (bases []int64, err error) {
 	names, err := st.fs.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}
