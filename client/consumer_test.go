@@ -74,7 +74,9 @@ func read(t *testing.T, co *Consumer, n int) map[int32][]string {
 }
 
 func TestConsume(t *testing.T) {
-	for _, codec := range []batch.Codec{batch.None, batch.Zstd} {
+	// Not zstd: its encoders are pooled, and have channels, which no two bubbles
+	// can share.
+	for _, codec := range []batch.Codec{batch.None, batch.LZ4} {
 		t.Run(codec.String(), func(t *testing.T) {
 			bothWays(t, 3, func(t *testing.T, f *fakeCluster) {
 				f.createTopic("a", 3)

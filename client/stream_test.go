@@ -12,6 +12,7 @@ import (
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
 )
 
 // nothing wants no record to come for a while.
@@ -242,6 +243,41 @@ func TestQuietListenerIsKept(t *testing.T) {
 		}
 		if got := f.count(frame.KindPing) - before; got < 5 || got > 20 {
 			t.Errorf("%d pings in five minutes, want about 10", got)
+		}
+	})
+}
+
+// TestStaleDelivery: what was delivered for the place before a Seek is dropped,
+// however late it comes, and its bytes are given back as credit.
+func TestStaleDelivery(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		tp := f.createTopic("a", 1)
+		f.fill("a", 0, 0, 20, 5, batch.None)
+		c := f.client()
+		defer c.Close()
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 10}}})
+		defer co.Close()
+		read(t, co, 10)
+		if err := co.Seek("a", 0, 20); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		co.mu.Lock()
+		st, generation := co.byStream[0], co.cursors[0].generation
+		consumed := st.consumed
+		co.mu.Unlock()
+		late := tp.partitions[0].batches[3]
+		d := &pb.Deliver{Stream: st.id, Parts: []*pb.DeliverPart{{
+			TopicId: tp.id[:], Generation: generation - 1, HighWatermark: 20, Length: uint32(len(late)),
+		}}}
+		if err := co.delivered(st, d, late); err != nil {
+			t.Fatal(err)
+		}
+		nothing(t, co, "of before the Seek")
+		co.mu.Lock()
+		defer co.mu.Unlock()
+		if got := st.consumed - consumed; got != uint64(len(late)) {
+			t.Errorf("%d bytes of credit given back, want %d", got, len(late))
 		}
 	})
 }

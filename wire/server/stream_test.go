@@ -189,7 +189,7 @@ func TestSlowStreams(t *testing.T) {
 	t.Parallel()
 	const memory = 4 << 20
 	const conns, perConn, limit = 16, 64, memory / 8 // room for five of these batches
-	n, addr := startNode(t, memory)
+	n, addr := startNodeFlushing(t, memory, time.Hour) // what is delivered lies in memory yet
 	p, healthy := connect(t, addr), connect(t, addr)
 	topic := p.create("t", 1)
 	value := make([]byte, 100_000)
@@ -242,6 +242,9 @@ func TestSlowStreams(t *testing.T) {
 			t.Fatalf("streams hold %d bytes for consumers that take nothing", n.Streams().HeldBytes)
 		}
 	}
+	if err := slow[0].nc.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	next := make(map[uint32]int)
 	for left := perConn; left > 0; {
 		f, err := slow[0].r.Read()
@@ -262,7 +265,7 @@ func TestSlowStreams(t *testing.T) {
 			}
 			rest = r
 		}
-		if next[m.Stream] >= 100 {
+		if next[m.Stream] >= 10 {
 			left--
 			slow[0].start(frame.KindUnsubscribe, &pb.UnsubscribeRequest{Stream: m.Stream})
 			next[m.Stream] = -1 << 30
