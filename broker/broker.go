@@ -116,6 +116,7 @@ type Broker struct {
 	shards     map[replication.ShardID]*dataShard // fixed once Start has returned
 	reconciler *reconciler
 	producers  producerIDs
+	streams    streamSet
 
 	hashes      *hashes
 	quarantines *quarantines
@@ -145,6 +146,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.group.Go(b.runCheckpoints)
 	b.group.Go(func() { b.hashes.run(b.stopping.Done()) })
 	b.group.Go(func() { b.quarantines.run(b.stopping.Done()) })
+	b.group.Go(b.watchLeaders)
 	if err := b.reconciler.settle(b.stopping); b.stopping.Err() != nil || errors.Is(err, replication.ErrStopped) {
 		return nil, errors.Join(errStartStopped, err, b.why(), b.Close())
 	} else if err != nil {

@@ -59,6 +59,11 @@ func (p *Producer) callbackLoop() {
 		p.running = d
 		p.mu.Unlock()
 		if d != nil {
+			if err := d.sending.err; err != nil {
+				p.tellBatch(d, BatchFailed, err)
+			} else {
+				p.tellBatch(d, BatchAcked, nil)
+			}
 			d.report()
 			p.reported(d)
 			continue

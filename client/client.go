@@ -56,6 +56,9 @@ type Config struct {
 	// Logger gets what an operator should see; discarded if nil.
 	Logger *slog.Logger
 
+	// Hooks are told what the Client does, for metrics and traces.
+	Hooks Hooks
+
 	RequestTimeout time.Duration // of one request, from its start; then its connection is closed
 	DialTimeout    time.Duration // to connect, handshake included
 	KeepAlive      time.Duration // silence after which a connection is probed

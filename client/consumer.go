@@ -40,21 +40,27 @@ type ConsumerConfig struct {
 	// Beginning or End. The default, 0, is an error.
 	OutOfRange int64
 
+	// FetchOnly asks for records by Fetch, also where servers would push them.
+	FetchOnly bool
+
 	// MaxWait is how long a server may hold a fetch that has nothing to answer;
-	// default 500 ms.
+	// default 500 ms. A stream needs none.
 	MaxWait time.Duration
 
 	// MinBytes is what a server gathers, for at most MaxWait, before it
-	// answers; default 1.
+	// answers a fetch; default 1.
 	MinBytes int
 
-	// MaxFetchBytes bounds one answer, and MaxPartitionBytes one partition's
-	// part of it; defaults 8 MiB and 1 MiB. A larger batch still comes, alone.
+	// MaxFetchBytes bounds one answer or delivery, and MaxPartitionBytes one
+	// partition's part of it; defaults 8 MiB and 1 MiB. A server may send less
+	// at a time. A larger batch still comes, alone.
 	MaxFetchBytes     int
 	MaxPartitionBytes int
 
 	// MaxPrefetchedBytes bounds what is held for later Polls; default 32 MiB.
-	// It may be exceeded by the answers under way.
+	// It is the credit that servers have, divided between them, and may be
+	// exceeded by a batch of each; or, with fetches, by the answers under way. One partition holds at most its share of it, or
+	// MaxPartitionBytes if that is more, beside what is under way.
 	MaxPrefetchedBytes int
 
 	// MaxDecompressedBytes bounds what one batch may decompress to; 0 stands
@@ -75,16 +81,12 @@ func (cfg ConsumerConfig) withDefaults() (ConsumerConfig, error) {
 	if cfg.OutOfRange != 0 && cfg.OutOfRange != Beginning && cfg.OutOfRange != End {
 		return cfg, fmt.Errorf("client: OutOfRange %d", cfg.OutOfRange)
 	}
-	for _, a := range cfg.Assignments {
-		if a.Topic == "" || a.Partition < 0 || a.Offset < Beginning {
-			return cfg, fmt.Errorf("client: assignment %+v", a)
-		}
-	}
 	return cfg, nil
 }
 
-// Consumer reads partitions from given offsets on and follows them. It fetches
-// ahead of Poll, up to a bound. It commits nothing: who reads keeps the offset.
+// Consumer reads partitions from given offsets on and follows them. Servers push
+// records ahead of Poll, up to a bound; where they do not offer that, they are
+// asked. It commits nothing: who reads keeps the offset.
 //
 // Poll and Records may be used by one goroutine at a time; the other methods by
 // any.
@@ -98,12 +100,24 @@ type Consumer struct {
 	wake   chan struct{} // 1-buffered: the fetcher has something to do
 
 	mu       sync.Mutex
-	cursors  []*cursor     // in the order of the assignments
+	cursors  []*cursor // in the order of the assignments
+	byName   map[partitionName]*cursor
 	ready    []Fetched     // in the order of arrival
 	arrived  chan struct{} // 1-buffered: ready has grown
 	bytes    int           // of ready
 	byNode   map[int32]int // fetches under way
 	rotation int           // cursor that the next fetches begin with
+	rescan   bool          // some cursor may need a request
+
+	byStream  map[int32]*stream      // by node
+	fresh     map[*stream]bool       // not yet subscribed
+	joined    map[*stream][]question // cursors that the server is to be told of
+	fetchOnly map[int32]bool         // nodes without streams
+}
+
+type partitionName struct {
+	topic     string
+	partition int32
 }
 
 // cursor is the place in one partition.
@@ -119,13 +133,17 @@ type cursor struct {
 	held     int     // bytes in ready
 	stopped  bool    // by an error that was reported; Seek goes on
 	epoch    int     // counts Seeks: answers to what was asked before are dropped
+	paused   bool
+
+	st         *stream // that it is read by, nil: none
+	generation uint32  // of its place in st
+	throttled  bool    // paused at the server, since it holds much
 
 	failures int
 	retryAt  time.Time
 }
 
-// NewConsumer returns a Consumer on c's connections. It begins to fetch at
-// once.
+// NewConsumer returns a Consumer on c's connections. It begins to read at once.
 func (c *Client) NewConsumer(cfg ConsumerConfig) (*Consumer, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -133,46 +151,24 @@ func (c *Client) NewConsumer(cfg ConsumerConfig) (*Consumer, error) {
 	}
 	co := &Consumer{
 		c: c, cfg: cfg,
-		wake:    make(chan struct{}, 1),
-		arrived: make(chan struct{}, 1),
-		byNode:  make(map[int32]int),
+		wake:      make(chan struct{}, 1),
+		arrived:   make(chan struct{}, 1),
+		byName:    make(map[partitionName]*cursor),
+		byNode:    make(map[int32]int),
+		byStream:  make(map[int32]*stream),
+		fresh:     make(map[*stream]bool),
+		joined:    make(map[*stream][]question),
+		fetchOnly: make(map[int32]bool),
 	}
-	for _, a := range cfg.Assignments {
-		if co.find(a.Topic, a.Partition) != nil {
-			return nil, fmt.Errorf("client: %s[%d] is assigned twice", a.Topic, a.Partition)
-		}
-		cur := &cursor{topic: a.Topic, partition: a.Partition}
-		cur.seek(a.Offset)
-		co.cursors = append(co.cursors, cur)
-		c.meta.want(a.Topic)
+	if err := co.Assign(cfg.Assignments...); err != nil {
+		return nil, err
 	}
 	co.ctx, co.cancel = context.WithCancel(c.ctx)
 	co.wg.Go(co.fetchLoop)
 	return co, nil
 }
 
-// seek moves a cursor.
-func (cur *cursor) seek(offset int64) {
-	cur.start, cur.fetch, cur.position = offset, offset, offset
-	if offset < 0 {
-		cur.fetch, cur.position = -1, -1
-	}
-	cur.epoch++
-	cur.id = TopicID{}
-	cur.stopped, cur.failures, cur.retryAt = false, 0, time.Time{}
-}
-
-// find returns a cursor, nil if there is none.
-func (co *Consumer) find(topic string, partition int32) *cursor {
-	for _, cur := range co.cursors {
-		if cur.topic == topic && cur.partition == partition {
-			return cur
-		}
-	}
-	return nil
-}
-
-// Poll returns what has been fetched, at least one Fetched, and waits for it
+// Poll returns what has been read, at least one Fetched, and waits for it
 // until ctx ends or the Consumer is closed (ErrClosed). What it returns is
 // passed: Position moves beyond it.
 func (co *Consumer) Poll(ctx context.Context) ([]Fetched, error) {
@@ -181,11 +177,12 @@ func (co *Consumer) Poll(ctx context.Context) ([]Fetched, error) {
 		ready := co.takeLocked(len(co.ready))
 		for i := range ready {
 			if f := &ready[i]; f.Err == nil {
-				co.find(f.Topic, f.Partition).position = f.next
+				f.cur.position = f.next
 			}
 		}
 		co.mu.Unlock()
 		if len(ready) > 0 {
+			co.c.tellConsumed(ready)
 			return ready, nil
 		}
 		if err := co.wait(ctx); err != nil {
@@ -198,14 +195,28 @@ func (co *Consumer) Poll(ctx context.Context) ([]Fetched, error) {
 func (co *Consumer) takeLocked(n int) []Fetched {
 	taken := slices.Clone(co.ready[:n])
 	co.ready = slices.Delete(co.ready, 0, n)
-	for _, f := range taken {
-		co.bytes -= len(f.data)
-		co.find(f.Topic, f.Partition).held -= len(f.data)
+	for i := range taken {
+		co.letGoLocked(&taken[i], len(taken[i].data))
 	}
 	if n > 0 {
 		poke(co.wake)
 	}
 	return taken
+}
+
+// letGoLocked accounts for n bytes of f that are held no more, or again if n is
+// negative.
+func (co *Consumer) letGoLocked(f *Fetched, n int) {
+	co.bytes -= n
+	f.cur.held -= n
+	if f.st == nil {
+		co.rescan = true // there is room for another fetch
+		return
+	}
+	f.st.consumed += uint64(n) // wraps for a negative n, and back
+	if f.cur.st == f.st {
+		co.evenLocked(f.cur)
+	}
 }
 
 // wait returns nil when ready may have grown.
@@ -239,6 +250,7 @@ func (co *Consumer) Records(ctx context.Context) iter.Seq2[Record, error] {
 				}
 				continue
 			}
+			co.c.tellConsumed(taken)
 			if !co.yieldFrom(ctx, &taken[0], yield) {
 				return
 			}
@@ -280,11 +292,10 @@ func (co *Consumer) yieldFrom(ctx context.Context, f *Fetched, yield func(Record
 func (co *Consumer) moveTo(f *Fetched, offset int64) bool {
 	co.mu.Lock()
 	defer co.mu.Unlock()
-	cur := co.find(f.Topic, f.Partition)
-	if cur.epoch != f.epoch {
+	if f.cur.epoch != f.epoch {
 		return false
 	}
-	cur.position = offset
+	f.cur.position = offset
 	return true
 }
 
@@ -292,72 +303,61 @@ func (co *Consumer) moveTo(f *Fetched, offset int64) bool {
 func (co *Consumer) putBack(f *Fetched) {
 	co.mu.Lock()
 	defer co.mu.Unlock()
-	cur := co.find(f.Topic, f.Partition)
-	if cur.epoch != f.epoch {
+	if f.cur.epoch != f.epoch {
 		return
 	}
+	f.told = true
 	co.ready = slices.Insert(co.ready, 0, *f)
-	co.bytes += len(f.data)
-	cur.held += len(f.data)
+	co.letGoLocked(f, -len(f.data))
 	poke(co.arrived)
 }
 
 // stop ends a partition whose records cannot be decoded.
 func (co *Consumer) stop(f *Fetched, err error) {
 	co.mu.Lock()
-	defer co.mu.Unlock()
-	if cur := co.find(f.Topic, f.Partition); cur.epoch == f.epoch {
-		co.dropLocked(cur)
-		cur.stopped = true
+	if f.cur.epoch == f.epoch {
+		co.leaveLocked(f.cur)
+		co.dropLocked(f.cur)
+		f.cur.stopped = true
 	}
+	co.mu.Unlock()
 	co.c.cfg.Logger.Warn("partition stopped", "topic", f.Topic, "partition", f.Partition, "error", err)
 }
 
-// dropLocked forgets what was fetched of a partition.
+// dropLocked forgets what was read of a partition and not polled.
 func (co *Consumer) dropLocked(cur *cursor) {
 	co.ready = slices.DeleteFunc(co.ready, func(f Fetched) bool {
-		return f.Topic == cur.topic && f.Partition == cur.partition
+		if f.cur == cur {
+			co.letGoLocked(&f, len(f.data))
+		}
+		return f.cur == cur
 	})
-	co.bytes -= cur.held
-	cur.held = 0
 }
 
-// Position returns the offset of the next record of a partition, -1 as long as
-// Beginning or End has not been looked up. It returns ErrNoPartition for one
-// that is not assigned.
-func (co *Consumer) Position(topic string, partition int32) (int64, error) {
+// Buffered returns the bytes that are held for later Polls.
+func (co *Consumer) Buffered() int {
 	co.mu.Lock()
 	defer co.mu.Unlock()
-	cur := co.find(topic, partition)
-	if cur == nil {
-		return 0, &PartitionError{Topic: topic, Partition: partition, Offset: -1, Err: ErrNoPartition}
-	}
-	return cur.position, nil
+	return co.bytes
 }
 
-// Seek goes on at another offset, or Beginning or End, also after an error that
-// stopped the partition. What was fetched and not polled is dropped. It returns
-// ErrNoPartition for a partition that is not assigned.
-func (co *Consumer) Seek(topic string, partition int32, offset int64) error {
-	if offset < Beginning {
-		return fmt.Errorf("client: offset %d", offset)
-	}
-	co.mu.Lock()
-	defer co.mu.Unlock()
-	cur := co.find(topic, partition)
-	if cur == nil {
-		return &PartitionError{Topic: topic, Partition: partition, Offset: -1, Err: ErrNoPartition}
-	}
-	co.dropLocked(cur)
-	cur.seek(offset)
-	poke(co.wake)
-	return nil
-}
-
-// Close stops fetching and waits for the Consumer's goroutine to end. Poll and
+// Close stops reading and waits for the Consumer's goroutine to end. Poll and
 // Records return ErrClosed from now on.
 func (co *Consumer) Close() error {
 	co.cancel()
 	co.wg.Wait()
+	co.mu.Lock()
+	var open []*stream
+	for _, st := range co.byStream {
+		if !co.fresh[st] {
+			open = append(open, st)
+		}
+		st.ended = true
+	}
+	clear(co.byStream)
+	co.mu.Unlock()
+	for _, st := range open {
+		st.unsubscribe()
+	}
 	return nil
 }

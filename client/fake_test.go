@@ -39,7 +39,12 @@ type fakeCluster struct {
 	requests  map[frame.Kind]int
 	grown     chan struct{} // closed and replaced at each append
 	forget    bool          // keep no batches
-	frame     uint32        // what a server takes at most; 0: the default
+
+	noStreams     bool         // offer none
+	refuseStreams errcode.Code // what Subscribe is answered with
+	window        uint64       // the largest credit that a stream began with
+	pauses        int          // of partitions of streams
+	frame         uint32       // what a server takes at most; 0: the default
 
 	// The hooks are set before the first connection, or under mu (see hook).
 
@@ -177,6 +182,7 @@ func (f *fakeCluster) move(name string, partition int, leader int32) {
 	defer f.mu.Unlock()
 	p := f.topics[name].partitions[partition]
 	p.leader, p.epoch = leader, p.epoch+1
+	f.changedLocked()
 }
 
 // hook changes hooks while connections are open.
@@ -221,7 +227,12 @@ func (f *fakeCluster) serve(id int32, nc net.Conn) {
 	if p, _, err := frame.ReadMagic(nc); err != nil || p != frame.Native {
 		return
 	}
-	if _, err := frame.Accept(s.r, s.w, &pb.ServerHello{NodeId: id, ClusterId: "fake", IdleTimeoutMs: 60_000, MaxFrameBytes: f.frame}); err != nil {
+	hello := &pb.ServerHello{NodeId: id, ClusterId: "fake", IdleTimeoutMs: 60_000, MaxFrameBytes: f.frame}
+	if !f.noStreams {
+		hello.Features = []string{frame.FeatureStream}
+	}
+	s.streams = make(map[uint32]*fakeStream)
+	if _, err := frame.Accept(s.r, s.w, hello); err != nil {
 		return
 	}
 	for {
@@ -246,6 +257,7 @@ type fakeConn struct {
 	r        *frame.Reader
 	closed   chan struct{}
 	handlers sync.WaitGroup
+	streams  map[uint32]*fakeStream // guarded by f.mu
 
 	mu sync.Mutex // for w, never held while the reader waits
 	w  *frame.Writer
@@ -293,6 +305,8 @@ func (s *fakeConn) handle(fr frame.Frame) bool {
 		return true
 	case frame.KindListOffsets:
 		return s.answer(fr, s.f.listOffsets(s.id, decode(s.f.t, fr, new(pb.ListOffsetsRequest))))
+	case frame.KindSubscribe, frame.KindChangeStream, frame.KindUnsubscribe, frame.KindCredit:
+		return s.stream(fr)
 	}
 	s.f.t.Errorf("request of %s", fr.Kind)
 	return false

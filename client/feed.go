@@ -72,11 +72,16 @@ func (p *Producer) send(ctx context.Context, r Record, done func(RecordResult), 
 	if bytes > p.cfg.MaxBufferedBytes {
 		return fmt.Errorf("%w: about %d bytes, MaxBufferedBytes is %d", ErrTooLarge, bytes, p.cfg.MaxBufferedBytes)
 	}
-	if err := p.lockWithSpace(ctx, bytes); err != nil {
+	waited, err := p.lockWithSpace(ctx, bytes)
+	if err != nil {
 		return err
 	}
 	sealed, news, err := p.acceptLocked(&r, bytes, t, now, done, urgent)
+	buffered := p.buffered
 	p.mu.Unlock()
+	if hook := p.c.cfg.Hooks.Throttled; hook != nil && waited > 0 {
+		hook(ThrottleEvent{Topic: r.Topic, Duration: waited, Buffered: buffered})
+	}
 	for _, d := range sealed {
 		p.build(d)
 	}
@@ -109,25 +114,32 @@ func recordBytes(r *Record) int64 {
 }
 
 // lockWithSpace waits until there is room for so many bytes, and then returns
-// with mu held.
-func (p *Producer) lockWithSpace(ctx context.Context, bytes int64) error {
+// with mu held, and how long it waited.
+func (p *Producer) lockWithSpace(ctx context.Context, bytes int64) (waited time.Duration, err error) {
+	var since time.Time
 	for {
 		p.mu.Lock()
 		if p.closed || p.ctx.Err() != nil {
 			p.mu.Unlock()
-			return ErrClosed
+			return 0, ErrClosed
 		}
 		if p.buffered+bytes <= p.cfg.MaxBufferedBytes {
-			return nil
+			if !since.IsZero() {
+				waited = p.c.cfg.Now().Sub(since)
+			}
+			return waited, nil
 		}
 		space := p.space
 		p.mu.Unlock()
+		if since.IsZero() {
+			since = p.c.cfg.Now()
+		}
 		select {
 		case <-space:
 		case <-ctx.Done():
-			return ctx.Err()
+			return 0, ctx.Err()
 		case <-p.ctx.Done():
-			return ErrClosed
+			return 0, ErrClosed
 		}
 	}
 }

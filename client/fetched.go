@@ -25,8 +25,12 @@ type Fetched struct {
 	from    int64  // records below were not asked for
 	data    []byte // whole batches, their checksums right
 	maxSize int    // of a batch, decompressed
-	epoch   int    // of the cursor that asked
-	next    int64  // offset after the last batch
+	records int    // that the batches hold, those below from too
+	cur     *cursor
+	st      *stream // that delivered it, nil: none
+	epoch   int     // of the cursor that asked
+	told    bool    // the hooks know of it
+	next    int64   // offset after the last batch
 }
 
 // Records yields the records in order, or an error that ends them. A record's

@@ -27,15 +27,28 @@ type question struct {
 	at     At // for a lookup
 }
 
-// fetchLoop asks for records, and for offsets to start from, until the Consumer
-// is closed.
+// fetchLoop asks for records, and for offsets to start from, and tells the
+// streams what to deliver, until the Consumer is closed.
 func (co *Consumer) fetchLoop() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var seen *image
+	due := co.c.cfg.Now() // when a cursor has to be looked at, if nothing happens
 	for {
 		img, changed := co.c.meta.watch()
 		now := co.c.cfg.Now()
-		timer.Reset(co.step(now, img).Sub(now))
+		co.mu.Lock()
+		scan := co.rescan || img != seen || !now.Before(due)
+		co.rescan = false
+		var work work
+		if scan {
+			due = co.scanLocked(now, img, &work)
+		}
+		work.streams = co.changesLocked()
+		co.mu.Unlock()
+		seen = img
+		co.send(work)
+		timer.Reset(due.Sub(now))
 		select {
 		case <-co.wake:
 		case <-timer.C:
@@ -46,16 +59,21 @@ func (co *Consumer) fetchLoop() {
 	}
 }
 
-// step sends every request that can be sent now, and returns when something is
-// due next.
-func (co *Consumer) step(now time.Time, img *image) (next time.Time) {
+// work is what one turn of the fetch loop sends.
+type work struct {
+	fetches, lookups map[int32][]question // by node
+	streams          []changes
+}
+
+// scanLocked looks at every cursor, finds what can be sent now, and returns
+// when something is due next.
+func (co *Consumer) scanLocked(now time.Time, img *image, w *work) (next time.Time) {
 	next = now.Add(maxTimeout)
-	fetches, lookups := make(map[int32][]question), make(map[int32][]question)
-	co.mu.Lock()
+	w.fetches, w.lookups = make(map[int32][]question), make(map[int32][]question)
 	n := len(co.cursors)
 	for i := range n {
 		cur := co.cursors[(co.rotation+i)%n]
-		if cur.busy || cur.stopped {
+		if cur.busy || cur.stopped || cur.paused {
 			continue
 		}
 		if now.Before(cur.retryAt) {
@@ -65,31 +83,37 @@ func (co *Consumer) step(now time.Time, img *image) (next time.Time) {
 			continue
 		}
 		q, node, ok := co.askLocked(cur, img)
-		if !ok {
-			continue
+		switch {
+		case !ok || cur.st != nil && cur.st.node == node:
+		case cur.fetch < 0:
+			w.lookups[node] = append(w.lookups[node], q)
+			cur.busy = true
+		case co.streams(node):
+			co.leaveLocked(cur) // another node leads it now
+			co.joinLocked(q, node, now)
+		case cur.held < co.cfg.MaxPartitionBytes && co.bytes < co.cfg.MaxPrefetchedBytes && co.byNode[node] < maxNodeFetches:
+			w.fetches[node] = append(w.fetches[node], q)
+			cur.busy = true
 		}
-		if cur.fetch < 0 {
-			lookups[node] = append(lookups[node], q)
-		} else if cur.held < co.cfg.MaxPartitionBytes && co.bytes < co.cfg.MaxPrefetchedBytes && co.byNode[node] < maxNodeFetches {
-			fetches[node] = append(fetches[node], q)
-		} else {
-			continue
-		}
-		cur.busy = true
 	}
 	co.rotation++
-	for node := range fetches {
+	for node := range w.fetches {
 		co.byNode[node]++
 	}
-	co.mu.Unlock()
-
-	for _, node := range slices.Sorted(maps.Keys(lookups)) {
-		co.lookUp(node, lookups[node])
-	}
-	for _, node := range slices.Sorted(maps.Keys(fetches)) {
-		co.fetch(node, fetches[node])
-	}
 	return next
+}
+
+// send sends what a turn has found.
+func (co *Consumer) send(w work) {
+	for _, node := range slices.Sorted(maps.Keys(w.lookups)) {
+		co.lookUp(node, w.lookups[node])
+	}
+	for _, node := range slices.Sorted(maps.Keys(w.fetches)) {
+		co.fetch(node, w.fetches[node])
+	}
+	for _, c := range w.streams {
+		co.tell(c)
+	}
 }
 
 // askLocked returns what to ask about a cursor, and whom. It reports a topic
@@ -125,9 +149,10 @@ func (co *Consumer) askLocked(cur *cursor, img *image) (q question, node int32, 
 
 // reportLocked stops a partition with an error for the next Poll.
 func (co *Consumer) reportLocked(cur *cursor, err error) {
+	co.leaveLocked(cur)
 	cur.stopped = true
 	co.ready = append(co.ready, Fetched{
-		Topic: cur.topic, Partition: cur.partition, HighWatermark: -1, LogStartOffset: -1, epoch: cur.epoch,
+		Topic: cur.topic, Partition: cur.partition, HighWatermark: -1, LogStartOffset: -1, epoch: cur.epoch, cur: cur,
 		Err: &PartitionError{Topic: cur.topic, Partition: cur.partition, Offset: cur.fetch, Err: err},
 	})
 	poke(co.arrived)
@@ -166,7 +191,7 @@ func (co *Consumer) fetch(node int32, qs []question) {
 			if partErr := fromServer(r.Error); partErr != nil {
 				co.failedLocked(q, partErr)
 			} else {
-				co.fetchedLocked(q, r, data)
+				co.fetchedLocked(q, r.HighWatermark, r.LogStartOffset, data)
 			}
 		}
 		co.mu.Unlock()
@@ -242,7 +267,9 @@ func (co *Consumer) settle(qs []question, err error, part func(i int) *pb.Error)
 			co.c.misled(q.topic, q.partition, partErr)
 		}
 	}
-	poke(co.wake)
+	co.mu.Lock()
+	co.rescanLocked()
+	co.mu.Unlock()
 }
 
 // failedLocked takes an error instead of an answer: it tries again later, goes
@@ -252,6 +279,7 @@ func (co *Consumer) failedLocked(q question, err error) {
 	if q.epoch != q.cursor.epoch {
 		return
 	}
+	co.rescan = true
 	code, _ := CodeOf(err)
 	switch {
 	case code == errcode.OffsetOutOfRange && co.cfg.OutOfRange != 0:
@@ -269,24 +297,29 @@ func (co *Consumer) failedLocked(q question, err error) {
 
 // fetchedLocked takes a partition's batches: those before the first that is
 // damaged are kept, and one that is damaged itself stops the partition.
-func (co *Consumer) fetchedLocked(q question, r *pb.FetchResult, data []byte) {
+func (co *Consumer) fetchedLocked(q question, highWatermark, logStart int64, data []byte) {
 	q.busy = false
 	cur := q.cursor
 	if q.epoch != cur.epoch {
 		return
 	}
 	cur.failures = 0
-	good, next, err := checkBatches(data, q.offset, r.HighWatermark)
+	good, records, next, err := checkBatches(data, q.offset, highWatermark)
+	st := cur.st
+	if st != nil {
+		st.consumed += uint64(len(data) - good)
+	}
 	if good > 0 {
 		co.ready = append(co.ready, Fetched{
 			Topic: cur.topic, Partition: cur.partition,
-			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStartOffset,
+			HighWatermark: highWatermark, LogStartOffset: logStart,
 			from: q.offset, data: data[:good:good], maxSize: co.cfg.MaxDecompressedBytes,
-			epoch: cur.epoch, next: next,
+			records: records, cur: cur, st: st, epoch: cur.epoch, next: next,
 		})
 		cur.fetch = next
 		cur.held += good
 		co.bytes += good
+		co.evenLocked(cur)
 		poke(co.arrived)
 	}
 	if err != nil {
@@ -295,9 +328,10 @@ func (co *Consumer) fetchedLocked(q question, r *pb.FetchResult, data []byte) {
 }
 
 // checkBatches verifies the run of batches that a fetch from offset returned.
-// It returns the size of those that are as written, the offset after them, and
-// what is wrong with the one behind. An end of -1 is not known.
-func checkBatches(data []byte, offset, end int64) (good int, next int64, err error) {
+// It returns the size of those that are as written, how many records they hold,
+// the offset after them, and what is wrong with the one behind. An end of -1 is
+// not known.
+func checkBatches(data []byte, offset, end int64) (good, records int, next int64, err error) {
 	next = offset
 	for rest := data; len(rest) > 0; {
 		var b []byte
@@ -315,10 +349,11 @@ func checkBatches(data []byte, offset, end int64) (good int, next int64, err err
 			err = fmt.Errorf("batch of offsets %d to %d, want from %d below %d", h.BaseOffset, h.LastOffset(), next, end)
 		}
 		if err != nil {
-			return good, next, fmt.Errorf("%w: %w", ErrCorrupt, err)
+			return good, records, next, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 		good += len(b)
+		records += int(h.Records)
 		next = h.LastOffset() + 1
 	}
-	return good, next, nil
+	return good, records, next, nil
 }

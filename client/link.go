@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
 )
 
 // softwareName is what the servers are told about this client.
@@ -22,13 +24,31 @@ type call struct {
 	payload []frame.Part
 	resp    proto.Message // decoded into; nil: the request has no response
 	wait    time.Duration // that the server may take beyond RequestTimeout
+	feature string        // what the server must offer; else errNoFeature is the answer
+	opens   *push         // the stream that this opens, registered when it is written
+	closes  uint32        // the stream that this ends: nothing of it is taken any more
 
 	// done is called exactly once, by a goroutine of the link, which must not
 	// be held up, with no lock held.
 	done func(answer)
 
 	deadline time.Time // set by submit
+	written  time.Time
+	told     bool // the hook for Sent was
 }
+
+// push is a stream, as a link knows it: who is told of what is delivered, and
+// of the end of the connection. Both are called by goroutines of the link,
+// which must not be held up, with no lock held; ended at most once, and
+// delivered not after it. An error of delivered breaks the connection.
+type push struct {
+	id        uint32
+	delivered func(m *pb.Deliver, payload []byte) error
+	ended     func(error)
+}
+
+// errNoFeature is the answer to a call that the server does not know.
+var errNoFeature = errors.New("client: the server does not offer that")
 
 // answer is how a call ended. Without an error, call.resp is filled in.
 type answer struct {
@@ -49,11 +69,14 @@ type link struct {
 	mu      sync.Mutex
 	queue   []*call          // not yet written
 	pending map[uint32]*call // written, by correlation id
+	pushes  map[uint32]*push // streams of the present connection
 	nextID  uint32
 	closed  bool
 	err     error // of the last connection
 
-	lastRead atomic.Int64 // unix nanoseconds by cfg.Now
+	lastRead   atomic.Int64 // unix nanoseconds by cfg.Now
+	lastWrite  time.Time    // for the session's own goroutine
+	nextStream atomic.Uint32
 }
 
 // submit hands a call to the link.
@@ -129,10 +152,21 @@ func (l *link) run(ctx context.Context) {
 				return
 			}
 		}
+		began := l.c.cfg.Now()
 		s, err := l.connect(ctx)
+		if hook := l.c.cfg.Hooks.Connected; hook != nil {
+			e := ConnectEvent{Address: l.addr, NodeID: -1, Duration: l.c.cfg.Now().Sub(began), Err: err}
+			if err == nil {
+				e.NodeID = s.hello.NodeId
+			}
+			hook(e)
+		}
 		if err == nil {
 			failures = 0
 			err = s.serve(ctx)
+			if hook := l.c.cfg.Hooks.Disconnected; hook != nil {
+				hook(DisconnectEvent{Address: l.addr, Err: err})
+			}
 		}
 		l.fail(err)
 		if ctx.Err() != nil {
@@ -156,14 +190,17 @@ func (l *link) idle() bool {
 func (l *link) fail(err error) {
 	l.mu.Lock()
 	l.err = err
-	queue, pending := l.queue, l.pending
-	l.queue, l.pending = nil, nil
+	queue, pending, pushes := l.queue, l.pending, l.pushes
+	l.queue, l.pending, l.pushes = nil, nil, nil
 	l.mu.Unlock()
 	for _, cl := range pending {
-		cl.done(answer{sent: true, err: err})
+		l.finish(cl, answer{sent: true, err: err})
 	}
 	for _, cl := range queue {
-		cl.done(answer{err: err})
+		l.finish(cl, answer{err: err})
+	}
+	for _, p := range pushes {
+		p.ended(err)
 	}
 }
 

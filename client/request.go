@@ -87,6 +87,11 @@ func (p *Producer) answered(r *produceRequest, a answer) {
 		err error
 	}
 	var misled []moved
+	type retry struct {
+		d   *delivery
+		err error
+	}
+	var retried []retry
 	p.mu.Lock()
 	p.byNode[r.node]--
 	delete(p.underWay, r)
@@ -104,12 +109,19 @@ func (p *Producer) answered(r *produceRequest, a answer) {
 		if o != appended && movesAway(partErr) {
 			misled = append(misled, moved{&d.feed.lane, partErr})
 		}
+		was := part.finished
 		d.feed.lane.settle(part.sending, o, partErr, func(failures int) time.Time { return now.Add(p.c.backoff(failures)) })
+		if !was && !part.finished {
+			retried = append(retried, retry{d, partErr})
+		}
 		p.collectLocked(d.feed)
 	}
 	p.mu.Unlock()
 	for _, m := range misled {
 		p.c.misled(m.l.topic, m.l.partition, m.err)
+	}
+	for _, r := range retried {
+		p.tellBatch(r.d, BatchRetried, r.err)
 	}
 	poke(p.wake)
 }

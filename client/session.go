@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/flotilla-log/flotilla/wire/frame"
@@ -91,7 +92,8 @@ func (l *link) broken(ctx context.Context, err error) error {
 func (s *session) serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { s.nc.Close() }) // also ends a Write
 	defer stop()
-	s.lastRead.Store(s.c.cfg.Now().UnixNano())
+	s.lastWrite = s.c.cfg.Now()
+	s.lastRead.Store(s.lastWrite.UnixNano())
 	readEnded := make(chan error, 1)
 	go func() { readEnded <- s.read() }()
 	timer := time.NewTimer(0)
@@ -129,25 +131,51 @@ func (s *session) serve(ctx context.Context) error {
 // write sends what is queued.
 func (s *session) write() error {
 	s.mu.Lock()
-	calls := s.queue
+	var unknown []*call
+	calls := s.queue[:0]
+	for _, cl := range s.queue {
+		if cl.feature != "" && !slices.Contains(s.hello.Features, cl.feature) {
+			unknown = append(unknown, cl)
+		} else {
+			calls = append(calls, cl)
+		}
+	}
 	s.queue = nil
 	ids := make([]uint32, len(calls))
+	now := s.c.cfg.Now()
 	for i, cl := range calls {
+		cl.written = now
 		if cl.resp != nil {
 			ids[i] = s.registerLocked(cl)
 		}
+		if cl.opens != nil {
+			if s.pushes == nil {
+				s.pushes = make(map[uint32]*push)
+			}
+			s.pushes[cl.opens.id] = cl.opens
+		}
+		if cl.closes != 0 {
+			delete(s.pushes, cl.closes)
+		}
 	}
 	s.mu.Unlock()
+	for _, cl := range unknown {
+		s.finish(cl, answer{err: errNoFeature})
+	}
 	if len(calls) == 0 {
 		return nil
 	}
+	s.lastWrite = now
 
 	var unanswered []*call
 	for i, cl := range calls {
 		if err := s.w.Queue(cl.kind, 0, ids[i], cl.req, cl.payload...); err != nil {
 			s.forget(ids[i])
-			cl.done(answer{err: fmt.Errorf("client: %w", err)})
-		} else if cl.resp == nil {
+			s.finish(cl, answer{err: fmt.Errorf("client: %w", err)})
+			continue
+		}
+		s.tellSent(cl)
+		if cl.resp == nil {
 			unanswered = append(unanswered, cl)
 		}
 	}
@@ -156,9 +184,9 @@ func (s *session) write() error {
 	err := s.w.Flush()
 	for _, cl := range unanswered {
 		if err != nil {
-			cl.done(answer{sent: true, err: s.broken(s.c.ctx, err)})
+			s.finish(cl, answer{sent: true, err: s.broken(s.c.ctx, err)})
 		} else {
-			cl.done(answer{sent: true})
+			s.finish(cl, answer{sent: true})
 		}
 	}
 	return err
@@ -199,8 +227,10 @@ func (s *session) check(now time.Time) (time.Duration, error) {
 	if next <= 0 {
 		return 0, fmt.Errorf("%w: %s", ErrTimeout, s.addr)
 	}
-	quiet := now.Sub(time.Unix(0, s.lastRead.Load()))
+	// A server that pushes may hear nothing of us for long, while we hear of it.
+	quiet := max(now.Sub(time.Unix(0, s.lastRead.Load())), now.Sub(s.lastWrite))
 	if quiet >= s.keepAlive() {
+		s.lastWrite = now
 		s.lastRead.Store(now.UnixNano()) // one probe for each silence
 		s.submit(&call{kind: frame.KindPing, req: &pb.Ping{}, resp: &pb.Pong{}, done: func(answer) {}})
 		quiet = 0
@@ -229,6 +259,12 @@ func (s *session) read() error {
 		if p.Kind == frame.KindError {
 			return s.refused()
 		}
+		if p.Kind == frame.KindDeliver && p.Flags == 0 {
+			if err := s.pushed(); err != nil {
+				return err
+			}
+			continue
+		}
 		if p.Flags&frame.FlagResponse == 0 {
 			return fmt.Errorf("%w: %s sent a request, %s", ErrProtocol, s.addr, p.Kind)
 		}
@@ -236,16 +272,46 @@ func (s *session) read() error {
 		if cl == nil || cl.kind != p.Kind {
 			err := fmt.Errorf("%w: %s sent a response to nothing, %s %d", ErrProtocol, s.addr, p.Kind, p.CorrelationID)
 			if cl != nil {
-				cl.done(answer{sent: true, err: err})
+				s.finish(cl, answer{sent: true, err: err})
 			}
 			return err
 		}
 		a, err := s.decode(p, cl)
-		cl.done(a)
+		s.finish(cl, a)
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// pushed hands a delivery to its stream. One that was ended here may still be
+// delivered to.
+func (s *session) pushed() error {
+	header, err := s.r.Header()
+	if err != nil {
+		return err
+	}
+	m := new(pb.Deliver)
+	if err := frame.Unmarshal(header, m); err != nil {
+		return err
+	}
+	payload, err := s.r.Payload(nil)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	p := s.pushes[m.Stream]
+	if m.Error != nil {
+		delete(s.pushes, m.Stream)
+	}
+	s.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	if hook := s.c.cfg.Hooks.Delivered; hook != nil {
+		hook(DeliverEvent{Address: s.addr, Partitions: len(m.Parts), Bytes: int64(len(payload))})
+	}
+	return p.delivered(m, payload)
 }
 
 // decode reads the rest of the response p to cl. The second result is an error

@@ -110,6 +110,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		Broker: n.broker, Log: opt.Log, Version: opt.Version,
 		Requests: broker.NewBudget(opt.MemoryBytes / 4),
 		Answers:  broker.NewBudget(opt.MemoryBytes / 4),
+		Pushes:   broker.NewBudget(opt.MemoryBytes / 8),
 	})
 	n.serving.Go(func() {
 		if err := n.server.Serve(opt.Listener); err != nil {
@@ -118,6 +119,9 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	})
 	return n, nil
 }
+
+// Streams returns what the streams of native clients cost now.
+func (n *Node) Streams() server.StreamStats { return n.server.Streams() }
 
 // open opens the directory, and everything in it from the bottom up.
 func (n *Node) open(ctx context.Context) (err error) {

@@ -190,6 +190,9 @@ func (p *person) consume(keys []history.Key, transient bool) {
 		co := p.assign(keys)
 		left := 5 + p.rng.IntN(40) // polls
 		for ; left > 0 && p.w.stopping.Err() == nil; left-- {
+			if p.rng.IntN(8) == 0 {
+				p.pauseOne(co, keys)
+			}
 			err := p.poll(p.w.stopping, co, 200*time.Millisecond)
 			if err == nil {
 				continue
@@ -204,12 +207,29 @@ func (p *person) consume(keys []history.Key, transient bool) {
 	}
 }
 
-// assign starts over at the beginning of keys.
+// pauseOne pauses a partition or resumes it. Whichever: no record is lost or
+// comes twice for it.
+func (p *person) pauseOne(co *client.Consumer, keys []history.Key) {
+	k := keys[p.rng.IntN(len(keys))]
+	err := co.Pause(k.Topic, k.Partition)
+	if len(co.Paused()) == len(keys) || p.rng.IntN(2) == 0 {
+		for _, a := range co.Paused() {
+			err = errors.Join(err, co.Resume(a.Topic, a.Partition))
+		}
+	}
+	if err != nil {
+		p.w.problem("process %d: pause: %v", p.process, err)
+	}
+}
+
+// assign starts over at the beginning of keys. Of three processes two are
+// pushed to, and one asks.
 func (p *person) assign(keys []history.Key) *client.Consumer {
 	op := history.Op{Process: p.process, F: history.Assign}
 	var cfg client.ConsumerConfig
 	cfg.MaxWait = 100 * time.Millisecond
 	cfg.MaxPartitionBytes = 32 << 10
+	cfg.FetchOnly = p.process%3 == 0
 	for _, k := range keys {
 		op.Mops = append(op.Mops, history.Mop{Key: k, From: 0})
 		cfg.Assignments = append(cfg.Assignments, client.Assignment{Topic: k.Topic, Partition: k.Partition, Offset: client.Beginning})

@@ -39,8 +39,8 @@ const (
 // Kind says which request a frame is, or answers. The zero Kind is never sent.
 type Kind uint8
 
-// The kinds of protocol version 1. 64 to 79 are reserved for streams that the
-// server pushes.
+// The kinds of protocol version 1. 64 to 79 are those of streams that the server
+// pushes, which it offers as FeatureStream.
 const (
 	KindHello         Kind = 1
 	KindPing          Kind = 2
@@ -53,7 +53,16 @@ const (
 	KindProduce       Kind = 33
 	KindFetch         Kind = 48
 	KindListOffsets   Kind = 49
+	KindSubscribe     Kind = 64
+	KindDeliver       Kind = 65 // from the server: flags 0, correlation id 0
+	KindCredit        Kind = 66 // has no response
+	KindUnsubscribe   Kind = 67
+	KindChangeStream  Kind = 68
 )
+
+// FeatureStream is the name in ServerHello.features of a server that takes
+// Subscribe.
+const FeatureStream = "stream"
 
 // String returns the kind's name in docs/protocol.md, or "kind(<n>)".
 func (k Kind) String() string {
@@ -80,6 +89,16 @@ func (k Kind) String() string {
 		return "Fetch"
 	case KindListOffsets:
 		return "ListOffsets"
+	case KindSubscribe:
+		return "Subscribe"
+	case KindDeliver:
+		return "Deliver"
+	case KindCredit:
+		return "Credit"
+	case KindUnsubscribe:
+		return "Unsubscribe"
+	case KindChangeStream:
+		return "ChangeStream"
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }

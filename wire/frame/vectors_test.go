@@ -66,7 +66,8 @@ func vectorCases() []vectorCase {
 			&pb.ClientHello{MinVersion: 1, MaxVersion: 1, ClientId: "orders", SoftwareName: "example", SoftwareVersion: "1.0"}, ""},
 		{"hello-response", "The server's answer, after its magic.", KindHello, answer, 0,
 			&pb.ServerHello{Version: 1, NodeId: 1, ClusterId: "c-1", SoftwareName: "flotilla", SoftwareVersion: "0.1.0",
-				MaxFrameBytes: 104857600, MaxHeaderBytes: 1048576, MaxInFlight: 64, MaxBatchBytes: 1048576, IdleTimeoutMs: 600000}, ""},
+				MaxFrameBytes: 104857600, MaxHeaderBytes: 1048576, MaxInFlight: 64, MaxBatchBytes: 1048576, IdleTimeoutMs: 600000,
+				Features: []string{FeatureStream}}, ""},
 		{"hello-refused", "No common version; the connection is closed after it.", KindError, 0, 0, noVersion, ""},
 		{"ping-request", "An empty header: the frame is its prefix.", KindPing, 0, 1, &pb.Ping{}, ""},
 		{"ping-response", "", KindPing, answer, 1, &pb.Pong{}, ""},
@@ -108,6 +109,26 @@ func vectorCases() []vectorCase {
 				{TopicId: id, Partition: 0, HighWatermark: 44, LogStartOffset: 0, Length: 90}, {TopicId: id, Partition: 1, HighWatermark: 7, LogStartOffset: 0}}}, fetchedBatch},
 		{"list-offsets-request", "", KindListOffsets, 0, 13,
 			&pb.ListOffsetsRequest{Parts: []*pb.ListOffsetsPart{{TopicId: id, Partition: 0, At: pb.OffsetAt_OFFSET_AT_EARLIEST, LeaderEpoch: 3}}}, ""},
+		{"subscribe-request", "Stream 1, of two partitions, the second paused.", KindSubscribe, 0, 14,
+			&pb.SubscribeRequest{Stream: 1, CreditBytes: 33554432, MaxBytes: 8388608, MaxPartitionBytes: 1048576, Parts: []*pb.StreamPart{
+				{TopicId: id, Partition: 0, Offset: 43, LeaderEpoch: 3, Generation: 1}, {TopicId: id, Partition: 1, Offset: 7, LeaderEpoch: -1, Generation: 1, Paused: true}}}, ""},
+		{"subscribe-response", "", KindSubscribe, answer, 14, &pb.SubscribeResponse{}, ""},
+		{"subscribe-refused", "Too many streams.", KindSubscribe, answer | FlagError, 15,
+			NewError(errcode.PolicyViolation, "64 streams are open on this connection"), ""},
+		{"deliver", "Pushed: the batch begins before offset 43, which was asked for.", KindDeliver, 0, 0,
+			&pb.Deliver{Stream: 1, Parts: []*pb.DeliverPart{{TopicId: id, Partition: 0, Generation: 1, HighWatermark: 44, LogStartOffset: 0, Length: 90}}}, fetchedBatch},
+		{"deliver-moved", "A partition leaves the stream, with a hint where to go.", KindDeliver, 0, 0,
+			&pb.Deliver{Stream: 1, Parts: []*pb.DeliverPart{{TopicId: id, Partition: 1, Generation: 1, Error: moved, HighWatermark: -1, LogStartOffset: -1}}}, ""},
+		{"deliver-end", "The stream has ended.", KindDeliver, 0, 0,
+			&pb.Deliver{Stream: 1, Error: NewError(errcode.InvalidRequest, "a credit of 1 bytes in all, after one of 33554432")}, ""},
+		{"credit", "All that was granted so far. It has no response.", KindCredit, 0, 16, &pb.Credit{Stream: 1, TotalBytes: 41943040}, ""},
+		{"change-stream-request", "Partition 0 goes on at offset 0, partition 1 is resumed.", KindChangeStream, 0, 17,
+			&pb.ChangeStreamRequest{Stream: 1, Set: []*pb.StreamPart{{TopicId: id, Partition: 0, LeaderEpoch: 3, Generation: 2}},
+				Remove: []*pb.PartitionRef{{TopicId: id, Partition: 2}}, Pause: []*pb.PartitionRef{{TopicId: id, Partition: 3}},
+				Resume: []*pb.PartitionRef{{TopicId: id, Partition: 1}}}, ""},
+		{"change-stream-response", "", KindChangeStream, answer, 17, &pb.ChangeStreamResponse{}, ""},
+		{"unsubscribe-request", "", KindUnsubscribe, 0, 18, &pb.UnsubscribeRequest{Stream: 1}, ""},
+		{"unsubscribe-response", "", KindUnsubscribe, answer, 18, &pb.UnsubscribeResponse{}, ""},
 		{"list-offsets-response", "", KindListOffsets, answer, 13,
 			&pb.ListOffsetsResponse{Results: []*pb.ListOffsetsResult{{TopicId: id, Partition: 0, Offset: 0, LeaderEpoch: 3}}}, ""},
 	}
@@ -163,7 +184,7 @@ func (vc vectorCase) encode(t *testing.T) []byte {
 		Kind: vc.kind, Flags: vc.flags, CorrelationID: vc.id,
 		Message: string(vc.header.ProtoReflect().Descriptor().Name()), Payload: vc.payload,
 	}
-	if vc.flags&FlagResponse != 0 || vc.kind == KindError {
+	if vc.flags&FlagResponse != 0 || vc.kind == KindError || vc.kind == KindDeliver {
 		v.From = "server"
 	}
 	loose, err := protojson.Marshal(vc.header) // of random spacing

@@ -221,7 +221,7 @@ type ServerHello struct {
 	MaxInFlight     uint32                 `protobuf:"varint,8,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`        // unanswered requests after which the server stops reading
 	MaxBatchBytes   uint32                 `protobuf:"varint,9,opt,name=max_batch_bytes,json=maxBatchBytes,proto3" json:"max_batch_bytes,omitempty"`  // largest record batch of any topic
 	IdleTimeoutMs   uint32                 `protobuf:"varint,10,opt,name=idle_timeout_ms,json=idleTimeoutMs,proto3" json:"idle_timeout_ms,omitempty"` // a connection silent for so long is closed; 0: never
-	Features        []string               `protobuf:"bytes,11,rep,name=features,proto3" json:"features,omitempty"`                                   // names of optional behaviour; none is defined yet
+	Features        []string               `protobuf:"bytes,11,rep,name=features,proto3" json:"features,omitempty"`                                   // names of optional behaviour: "stream"
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2302,6 +2302,660 @@ func (x *ListOffsetsResult) GetLeaderEpoch() int32 {
 	return 0
 }
 
+// SubscribeRequest opens a stream on this connection (kind 64): the server
+// pushes the records of its partitions, as Deliver frames, within the credit.
+type SubscribeRequest struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Stream            uint32                 `protobuf:"varint,1,opt,name=stream,proto3" json:"stream,omitempty"`                                                  // the client's choice, from 1; not that of an open stream of this connection
+	CreditBytes       uint64                 `protobuf:"varint,2,opt,name=credit_bytes,json=creditBytes,proto3" json:"credit_bytes,omitempty"`                     // payload that the server may send; at most 2^30
+	MaxBytes          uint32                 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`                              // of one Deliver's payload; 0: the server's default
+	MaxPartitionBytes uint32                 `protobuf:"varint,4,opt,name=max_partition_bytes,json=maxPartitionBytes,proto3" json:"max_partition_bytes,omitempty"` // of one partition in one Deliver; 0: max_bytes
+	Parts             []*StreamPart          `protobuf:"bytes,5,rep,name=parts,proto3" json:"parts,omitempty"`                                                     // may be none; a partition at most once
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *SubscribeRequest) Reset() {
+	*x = SubscribeRequest{}
+	mi := &file_flotilla_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeRequest) ProtoMessage() {}
+
+func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
+func (*SubscribeRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *SubscribeRequest) GetStream() uint32 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+func (x *SubscribeRequest) GetCreditBytes() uint64 {
+	if x != nil {
+		return x.CreditBytes
+	}
+	return 0
+}
+
+func (x *SubscribeRequest) GetMaxBytes() uint32 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *SubscribeRequest) GetMaxPartitionBytes() uint32 {
+	if x != nil {
+		return x.MaxPartitionBytes
+	}
+	return 0
+}
+
+func (x *SubscribeRequest) GetParts() []*StreamPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// StreamPart is where to begin, or to go on, in a partition.
+type StreamPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Offset        int64                  `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`                                // of the first record wanted, >= 0
+	LeaderEpoch   int32                  `protobuf:"zigzag32,4,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"` // the newest that the client knows, -1: none
+	Generation    uint32                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`                        // returned in each delivery; above that of the partition's earlier parts in this stream
+	Paused        bool                   `protobuf:"varint,6,opt,name=paused,proto3" json:"paused,omitempty"`                                // deliver nothing before Resume
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamPart) Reset() {
+	*x = StreamPart{}
+	mi := &file_flotilla_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamPart) ProtoMessage() {}
+
+func (x *StreamPart) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamPart.ProtoReflect.Descriptor instead.
+func (*StreamPart) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *StreamPart) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *StreamPart) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *StreamPart) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *StreamPart) GetLeaderEpoch() int32 {
+	if x != nil {
+		return x.LeaderEpoch
+	}
+	return 0
+}
+
+func (x *StreamPart) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *StreamPart) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+type SubscribeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubscribeResponse) Reset() {
+	*x = SubscribeResponse{}
+	mi := &file_flotilla_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubscribeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubscribeResponse) ProtoMessage() {}
+
+func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
+func (*SubscribeResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{36}
+}
+
+// Deliver is pushed by the server (kind 65, flags 0, correlation id 0). The
+// payload is each part's record batches, in order, with nothing between.
+type Deliver struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        uint32                 `protobuf:"varint,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Parts         []*DeliverPart         `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`
+	Error         *Error                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // the stream has ended; then there are no parts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deliver) Reset() {
+	*x = Deliver{}
+	mi := &file_flotilla_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deliver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deliver) ProtoMessage() {}
+
+func (x *Deliver) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
+func (*Deliver) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Deliver) GetStream() uint32 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+func (x *Deliver) GetParts() []*DeliverPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *Deliver) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+type DeliverPart struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	TopicId        []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition      int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Generation     uint32                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`                                   // of the StreamPart that it answers
+	Error          *Error                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`                                              // the partition has left the stream; then length is 0
+	HighWatermark  int64                  `protobuf:"zigzag64,5,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`      // end of what can be read; -1: unknown
+	LogStartOffset int64                  `protobuf:"zigzag64,6,opt,name=log_start_offset,json=logStartOffset,proto3" json:"log_start_offset,omitempty"` // -1: unknown
+	Length         uint32                 `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"`                                           // of this part's batches in the payload, in bytes
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DeliverPart) Reset() {
+	*x = DeliverPart{}
+	mi := &file_flotilla_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeliverPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeliverPart) ProtoMessage() {}
+
+func (x *DeliverPart) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeliverPart.ProtoReflect.Descriptor instead.
+func (*DeliverPart) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DeliverPart) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *DeliverPart) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *DeliverPart) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *DeliverPart) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *DeliverPart) GetHighWatermark() int64 {
+	if x != nil {
+		return x.HighWatermark
+	}
+	return 0
+}
+
+func (x *DeliverPart) GetLogStartOffset() int64 {
+	if x != nil {
+		return x.LogStartOffset
+	}
+	return 0
+}
+
+func (x *DeliverPart) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+// Credit lets the server send more (kind 66). It has no response.
+type Credit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        uint32                 `protobuf:"varint,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	TotalBytes    uint64                 `protobuf:"varint,2,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"` // granted since Subscribe, its credit_bytes included; never less than before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credit) Reset() {
+	*x = Credit{}
+	mi := &file_flotilla_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credit) ProtoMessage() {}
+
+func (x *Credit) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credit.ProtoReflect.Descriptor instead.
+func (*Credit) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Credit) GetStream() uint32 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+func (x *Credit) GetTotalBytes() uint64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+// UnsubscribeRequest ends a stream (kind 67). After the response nothing more
+// of it comes.
+type UnsubscribeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        uint32                 `protobuf:"varint,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnsubscribeRequest) Reset() {
+	*x = UnsubscribeRequest{}
+	mi := &file_flotilla_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnsubscribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnsubscribeRequest) ProtoMessage() {}
+
+func (x *UnsubscribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnsubscribeRequest.ProtoReflect.Descriptor instead.
+func (*UnsubscribeRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *UnsubscribeRequest) GetStream() uint32 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+type UnsubscribeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnsubscribeResponse) Reset() {
+	*x = UnsubscribeResponse{}
+	mi := &file_flotilla_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnsubscribeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnsubscribeResponse) ProtoMessage() {}
+
+func (x *UnsubscribeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnsubscribeResponse.ProtoReflect.Descriptor instead.
+func (*UnsubscribeResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{41}
+}
+
+// ChangeStreamRequest changes the partitions of a stream (kind 68): all of it,
+// or, if it is refused, none. A partition stands in it at most once.
+type ChangeStreamRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        uint32                 `protobuf:"varint,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Set           []*StreamPart          `protobuf:"bytes,2,rep,name=set,proto3" json:"set,omitempty"` // add, or go on at another offset
+	Remove        []*PartitionRef        `protobuf:"bytes,3,rep,name=remove,proto3" json:"remove,omitempty"`
+	Pause         []*PartitionRef        `protobuf:"bytes,4,rep,name=pause,proto3" json:"pause,omitempty"`
+	Resume        []*PartitionRef        `protobuf:"bytes,5,rep,name=resume,proto3" json:"resume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeStreamRequest) Reset() {
+	*x = ChangeStreamRequest{}
+	mi := &file_flotilla_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeStreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeStreamRequest) ProtoMessage() {}
+
+func (x *ChangeStreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeStreamRequest.ProtoReflect.Descriptor instead.
+func (*ChangeStreamRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ChangeStreamRequest) GetStream() uint32 {
+	if x != nil {
+		return x.Stream
+	}
+	return 0
+}
+
+func (x *ChangeStreamRequest) GetSet() []*StreamPart {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *ChangeStreamRequest) GetRemove() []*PartitionRef {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+func (x *ChangeStreamRequest) GetPause() []*PartitionRef {
+	if x != nil {
+		return x.Pause
+	}
+	return nil
+}
+
+func (x *ChangeStreamRequest) GetResume() []*PartitionRef {
+	if x != nil {
+		return x.Resume
+	}
+	return nil
+}
+
+type PartitionRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionRef) Reset() {
+	*x = PartitionRef{}
+	mi := &file_flotilla_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionRef) ProtoMessage() {}
+
+func (x *PartitionRef) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionRef.ProtoReflect.Descriptor instead.
+func (*PartitionRef) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *PartitionRef) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *PartitionRef) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+type ChangeStreamResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeStreamResponse) Reset() {
+	*x = ChangeStreamResponse{}
+	mi := &file_flotilla_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeStreamResponse) ProtoMessage() {}
+
+func (x *ChangeStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeStreamResponse.ProtoReflect.Descriptor instead.
+func (*ChangeStreamResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{44}
+}
+
 var File_flotilla_proto protoreflect.FileDescriptor
 
 const file_flotilla_proto_rawDesc = "" +
@@ -2474,7 +3128,55 @@ const file_flotilla_proto_rawDesc = "" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12(\n" +
 	"\x05error\x18\x03 \x01(\v2\x12.flotilla.v1.ErrorR\x05error\x12\x16\n" +
 	"\x06offset\x18\x04 \x01(\x12R\x06offset\x12!\n" +
-	"\fleader_epoch\x18\x05 \x01(\x05R\vleaderEpoch*4\n" +
+	"\fleader_epoch\x18\x05 \x01(\x05R\vleaderEpoch\"\xc9\x01\n" +
+	"\x10SubscribeRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\rR\x06stream\x12!\n" +
+	"\fcredit_bytes\x18\x02 \x01(\x04R\vcreditBytes\x12\x1b\n" +
+	"\tmax_bytes\x18\x03 \x01(\rR\bmaxBytes\x12.\n" +
+	"\x13max_partition_bytes\x18\x04 \x01(\rR\x11maxPartitionBytes\x12-\n" +
+	"\x05parts\x18\x05 \x03(\v2\x17.flotilla.v1.StreamPartR\x05parts\"\xb8\x01\n" +
+	"\n" +
+	"StreamPart\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12!\n" +
+	"\fleader_epoch\x18\x04 \x01(\x11R\vleaderEpoch\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\rR\n" +
+	"generation\x12\x16\n" +
+	"\x06paused\x18\x06 \x01(\bR\x06paused\"\x13\n" +
+	"\x11SubscribeResponse\"{\n" +
+	"\aDeliver\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\rR\x06stream\x12.\n" +
+	"\x05parts\x18\x02 \x03(\v2\x18.flotilla.v1.DeliverPartR\x05parts\x12(\n" +
+	"\x05error\x18\x03 \x01(\v2\x12.flotilla.v1.ErrorR\x05error\"\xf9\x01\n" +
+	"\vDeliverPart\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\rR\n" +
+	"generation\x12(\n" +
+	"\x05error\x18\x04 \x01(\v2\x12.flotilla.v1.ErrorR\x05error\x12%\n" +
+	"\x0ehigh_watermark\x18\x05 \x01(\x12R\rhighWatermark\x12(\n" +
+	"\x10log_start_offset\x18\x06 \x01(\x12R\x0elogStartOffset\x12\x16\n" +
+	"\x06length\x18\a \x01(\rR\x06length\"A\n" +
+	"\x06Credit\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\rR\x06stream\x12\x1f\n" +
+	"\vtotal_bytes\x18\x02 \x01(\x04R\n" +
+	"totalBytes\",\n" +
+	"\x12UnsubscribeRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\rR\x06stream\"\x15\n" +
+	"\x13UnsubscribeResponse\"\xef\x01\n" +
+	"\x13ChangeStreamRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\rR\x06stream\x12)\n" +
+	"\x03set\x18\x02 \x03(\v2\x17.flotilla.v1.StreamPartR\x03set\x121\n" +
+	"\x06remove\x18\x03 \x03(\v2\x19.flotilla.v1.PartitionRefR\x06remove\x12/\n" +
+	"\x05pause\x18\x04 \x03(\v2\x19.flotilla.v1.PartitionRefR\x05pause\x121\n" +
+	"\x06resume\x18\x05 \x03(\v2\x19.flotilla.v1.PartitionRefR\x06resume\"G\n" +
+	"\fPartitionRef\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\"\x16\n" +
+	"\x14ChangeStreamResponse*4\n" +
 	"\x04Acks\x12\f\n" +
 	"\bACKS_ALL\x10\x00\x12\x0f\n" +
 	"\vACKS_LEADER\x10\x01\x12\r\n" +
@@ -2496,7 +3198,7 @@ func file_flotilla_proto_rawDescGZIP() []byte {
 }
 
 var file_flotilla_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_flotilla_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_flotilla_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_flotilla_proto_goTypes = []any{
 	(Acks)(0),                     // 0: flotilla.v1.Acks
 	(OffsetAt)(0),                 // 1: flotilla.v1.OffsetAt
@@ -2534,6 +3236,17 @@ var file_flotilla_proto_goTypes = []any{
 	(*ListOffsetsPart)(nil),       // 33: flotilla.v1.ListOffsetsPart
 	(*ListOffsetsResponse)(nil),   // 34: flotilla.v1.ListOffsetsResponse
 	(*ListOffsetsResult)(nil),     // 35: flotilla.v1.ListOffsetsResult
+	(*SubscribeRequest)(nil),      // 36: flotilla.v1.SubscribeRequest
+	(*StreamPart)(nil),            // 37: flotilla.v1.StreamPart
+	(*SubscribeResponse)(nil),     // 38: flotilla.v1.SubscribeResponse
+	(*Deliver)(nil),               // 39: flotilla.v1.Deliver
+	(*DeliverPart)(nil),           // 40: flotilla.v1.DeliverPart
+	(*Credit)(nil),                // 41: flotilla.v1.Credit
+	(*UnsubscribeRequest)(nil),    // 42: flotilla.v1.UnsubscribeRequest
+	(*UnsubscribeResponse)(nil),   // 43: flotilla.v1.UnsubscribeResponse
+	(*ChangeStreamRequest)(nil),   // 44: flotilla.v1.ChangeStreamRequest
+	(*PartitionRef)(nil),          // 45: flotilla.v1.PartitionRef
+	(*ChangeStreamResponse)(nil),  // 46: flotilla.v1.ChangeStreamResponse
 }
 var file_flotilla_proto_depIdxs = []int32{
 	5,  // 0: flotilla.v1.Error.leader:type_name -> flotilla.v1.LeaderHint
@@ -2557,11 +3270,19 @@ var file_flotilla_proto_depIdxs = []int32{
 	1,  // 18: flotilla.v1.ListOffsetsPart.at:type_name -> flotilla.v1.OffsetAt
 	35, // 19: flotilla.v1.ListOffsetsResponse.results:type_name -> flotilla.v1.ListOffsetsResult
 	4,  // 20: flotilla.v1.ListOffsetsResult.error:type_name -> flotilla.v1.Error
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	37, // 21: flotilla.v1.SubscribeRequest.parts:type_name -> flotilla.v1.StreamPart
+	40, // 22: flotilla.v1.Deliver.parts:type_name -> flotilla.v1.DeliverPart
+	4,  // 23: flotilla.v1.Deliver.error:type_name -> flotilla.v1.Error
+	4,  // 24: flotilla.v1.DeliverPart.error:type_name -> flotilla.v1.Error
+	37, // 25: flotilla.v1.ChangeStreamRequest.set:type_name -> flotilla.v1.StreamPart
+	45, // 26: flotilla.v1.ChangeStreamRequest.remove:type_name -> flotilla.v1.PartitionRef
+	45, // 27: flotilla.v1.ChangeStreamRequest.pause:type_name -> flotilla.v1.PartitionRef
+	45, // 28: flotilla.v1.ChangeStreamRequest.resume:type_name -> flotilla.v1.PartitionRef
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_flotilla_proto_init() }
@@ -2575,7 +3296,7 @@ func file_flotilla_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flotilla_proto_rawDesc), len(file_flotilla_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   34,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -30,6 +30,7 @@ type conn struct {
 	answers  chan answer    // as many as may be in flight: sending never blocks
 	holding  *broker.Budget // memory that answers on their way hold
 	requests sync.WaitGroup
+	streams  *streams
 }
 
 // answer is one response on its way out.
@@ -52,6 +53,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
+	c.streams = newStreams(c)
 	return c
 }
 
@@ -78,6 +80,7 @@ func (c *conn) serve() {
 		c.cancel() // the peer is gone: nobody waits for answers
 	}
 	c.polls.end()
+	c.streams.end()
 	c.requests.Wait()
 	close(c.answers)
 	<-written
@@ -188,6 +191,9 @@ func (q *request) readAll() error {
 	if refused == nil && q.PayloadBytes > 0 && q.Kind != frame.KindProduce {
 		refused = errcode.Errorf(errcode.InvalidRequest, "a %s request with a payload", q.Kind)
 	}
+	if refused != nil && q.Kind == frame.KindCredit {
+		return refused // it has no response
+	}
 	if refused != nil {
 		q.fail(refused)
 		return nil
@@ -201,26 +207,39 @@ func (q *request) readAll() error {
 	return nil
 }
 
-// write writes answers until there are no more to come. After an error it only
-// gives back what they hold.
+// write writes answers, and what streams deliver, until there are no more
+// answers to come. After an error it only gives back what answers hold.
 func (c *conn) write() {
 	var broken error
-	for a := range c.answers {
-		if broken == nil {
-			broken = c.writeSome(a)
-			if broken != nil {
-				c.cancel()
-				_ = c.nc.Close()
+	for {
+		var batch []answer
+		select {
+		case a, ok := <-c.answers:
+			if !ok {
+				return
+			}
+			batch = append(batch, a)
+		case <-c.streams.wake:
+		}
+		if broken != nil {
+			for _, a := range batch {
+				c.settle(a)
 			}
 			continue
 		}
-		c.settle(a)
+		if broken = c.writeAnswers(batch); broken == nil {
+			broken = c.writeDelivery()
+		}
+		if broken != nil {
+			c.streams.end()
+			c.cancel()
+			_ = c.nc.Close()
+		}
 	}
 }
 
-// writeSome writes a, and what else is there by now, in one go.
-func (c *conn) writeSome(a answer) error {
-	batch := []answer{a}
+// writeAnswers writes batch, and what else is there by now, in one go.
+func (c *conn) writeAnswers(batch []answer) error {
 	for more := true; more && len(batch) < cap(c.answers); {
 		select {
 		case next, ok := <-c.answers:
@@ -238,7 +257,7 @@ func (c *conn) writeSome(a answer) error {
 	}()
 	for _, a := range batch {
 		if a.header == nil {
-			continue // acks=none
+			continue // it has no response
 		}
 		err := c.w.Queue(a.kind, a.flags, a.id, a.header, a.payload...)
 		if err != nil {
@@ -248,6 +267,30 @@ func (c *conn) writeSome(a answer) error {
 		if err != nil {
 			return err
 		}
+	}
+	return c.flush()
+}
+
+// writeDelivery writes one delivery, if there is any.
+func (c *conn) writeDelivery() error {
+	d := c.streams.next()
+	if d == nil {
+		return nil
+	}
+	defer d.release()
+	payload, err := d.payload()
+	if err == nil {
+		err = c.w.Queue(frame.KindDeliver, 0, 0, d.header, payload...)
+	}
+	if err != nil {
+		return err // what was taken from the stream must not be missing from it
+	}
+	return c.flush()
+}
+
+func (c *conn) flush() error {
+	if c.w.Queued() == 0 {
+		return nil
 	}
 	if err := c.nc.SetWriteDeadline(within(c.s.opt.WriteTimeout, c.w.Queued())); err != nil {
 		return err

@@ -190,7 +190,7 @@ func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult, 
 		}
 		for _, c := range r.Chunks {
 			if c.File != nil {
-				payload = append(payload, frame.Part{Source: fileRange{c}})
+				payload = append(payload, frame.Part{Source: fileRange{chunk: c}})
 				continue
 			}
 			for _, v := range c.Vectors {
@@ -209,20 +209,24 @@ func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult, 
 	})
 }
 
-// fileRange is a chunk of a segment file on its way to a client.
-type fileRange struct{ chunk *broker.Chunk }
+// fileRange is a chunk of a segment file on its way to a client, but for the
+// first skip bytes.
+type fileRange struct {
+	chunk *broker.Chunk
+	skip  int64
+}
 
 // Len implements frame.Source.
-func (f fileRange) Len() int64 { return f.chunk.Bytes }
+func (f fileRange) Len() int64 { return f.chunk.Bytes - f.skip }
 
 // WriteTo implements frame.Source: by sendfile if it is worth it and can be.
 func (f fileRange) WriteTo(w io.Writer) (int64, error) {
-	if f.chunk.Bytes >= sendfileBytes {
+	if f.Len() >= sendfileBytes {
 		conn, isTCP := w.(*net.TCPConn)
 		file, isFile := f.chunk.File.(interface{ OSFile() *os.File }) // the real file system's
 		if isTCP && isFile {
-			return sendFile(conn, file.OSFile(), f.chunk.Pos, f.chunk.Bytes)
+			return sendFile(conn, file.OSFile(), f.chunk.Pos+f.skip, f.Len())
 		}
 	}
-	return io.CopyN(w, io.NewSectionReader(f.chunk.File, f.chunk.Pos, f.chunk.Bytes), f.chunk.Bytes)
+	return io.CopyN(w, io.NewSectionReader(f.chunk.File, f.chunk.Pos+f.skip, f.Len()), f.Len())
 }

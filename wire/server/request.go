@@ -49,6 +49,14 @@ func (q *request) decode(header []byte) error {
 		q.msg = new(pb.FetchRequest)
 	case frame.KindListOffsets:
 		q.msg = new(pb.ListOffsetsRequest)
+	case frame.KindSubscribe:
+		q.msg = new(pb.SubscribeRequest)
+	case frame.KindChangeStream:
+		q.msg = new(pb.ChangeStreamRequest)
+	case frame.KindUnsubscribe:
+		q.msg = new(pb.UnsubscribeRequest)
+	case frame.KindCredit:
+		q.msg = new(pb.Credit)
 	default:
 		return errcode.Errorf(errcode.InvalidRequest, "this version does not know %s", q.Kind)
 	}
@@ -69,6 +77,14 @@ func (q *request) start() {
 		q.produce(m)
 	case *pb.FetchRequest:
 		q.fetch(m)
+	case *pb.SubscribeRequest:
+		q.subscribe(m)
+	case *pb.ChangeStreamRequest:
+		q.changeStream(m)
+	case *pb.UnsubscribeRequest:
+		q.unsubscribe(m)
+	case *pb.Credit:
+		q.credit(m)
 	case *pb.MetadataRequest:
 		q.answerWith(q.metadata(m))
 	case *pb.ListOffsetsRequest:
@@ -114,11 +130,11 @@ func (q *request) reply(m proto.Message) {
 func (q *request) fail(err error) {
 	q.send(answer{
 		kind: q.Kind, flags: frame.FlagResponse | frame.FlagError, id: q.CorrelationID,
-		header: q.pbError(broker.CodeOf(err)),
+		header: pbError(broker.CodeOf(err)),
 	})
 }
 
-func (q *request) pbError(e *errcode.Error) *pb.Error {
+func pbError(e *errcode.Error) *pb.Error {
 	if e == nil {
 		return nil
 	}
@@ -131,7 +147,7 @@ const maxDetails = 1000
 
 // partError is pbError for one of n parts.
 func (q *request) partError(e *errcode.Error, n int) *pb.Error {
-	m := q.pbError(e)
+	m := pbError(e)
 	if m != nil && n > maxDetails {
 		m.Message = ""
 	}

@@ -2,7 +2,9 @@
 // broker, and writes the answers. docs/protocol.md specifies what it speaks.
 //
 // A connection has two goroutines. One reads requests and starts them in the
-// order of their arrival; the other writes answers as they come. At most
+// order of their arrival; the other writes answers as they come, and in between
+// what the connection's streams deliver, which it reads from the store only
+// when it is about to write it. At most
 // Options.MaxInFlight requests of a connection are unanswered at a time, and
 // payload bytes on their way in are taken from a budget of the node: who finds
 // no room is not read from, and TCP tells the sender.
@@ -12,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"sync"
 	"time"
@@ -28,6 +31,7 @@ type Options struct {
 	Version  string // of the software, for the Hello
 	Requests *broker.Budget
 	Answers  *broker.Budget
+	Pushes   *broker.Budget // memory that streams hold while it is written
 
 	MaxFrameBytes    int           // default frame.DefaultMaxFrameBytes
 	MaxInFlight      int           // default 64
@@ -35,6 +39,8 @@ type Options struct {
 	HandshakeTimeout time.Duration // default 10 s
 	IdleTimeout      time.Duration // default 10 min: a silent connection is closed
 	WriteTimeout     time.Duration // default 1 min: a peer that takes nothing is closed
+	PushHold         time.Duration // default 20 ms: how long memory waits for a stream's peer to take it
+	MaxFollowed      int           // default 500000: partitions of all streams together
 }
 
 // ErrTooManyConnections is logged when a connection is refused.
@@ -47,6 +53,9 @@ type Server struct {
 	ctx   context.Context // ends when Close begins
 	stop  context.CancelFunc
 	group sync.WaitGroup
+
+	open     tally // streams
+	followed tally // partitions of streams
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
@@ -62,6 +71,8 @@ func New(opt Options) *Server {
 	setDefault(&opt.HandshakeTimeout, 10*time.Second)
 	setDefault(&opt.IdleTimeout, 10*time.Minute)
 	setDefault(&opt.WriteTimeout, time.Minute)
+	setDefault(&opt.PushHold, 20*time.Millisecond)
+	setDefault(&opt.MaxFollowed, 500_000)
 	// A request is counted as memory before it has come, so one may claim a
 	// quarter of the node's budget, or a largest batch.
 	opt.MaxFrameBytes = min(opt.MaxFrameBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+frame.HandshakeMaxBytes))
@@ -78,10 +89,13 @@ func New(opt Options) *Server {
 			MaxInFlight:     uint32(opt.MaxInFlight),
 			MaxBatchBytes:   uint32(opt.Broker.MaxBatchBytes()),
 			IdleTimeoutMs:   uint32(opt.IdleTimeout.Milliseconds()),
+			Features:        []string{frame.FeatureStream},
 		},
-		ctx:   ctx,
-		stop:  stop,
-		conns: make(map[*conn]struct{}),
+		ctx:      ctx,
+		stop:     stop,
+		conns:    make(map[*conn]struct{}),
+		open:     tally{limit: math.MaxInt64},
+		followed: tally{limit: int64(opt.MaxFollowed)},
 	}
 }
 
@@ -89,6 +103,20 @@ func setDefault[T comparable](v *T, to T) {
 	var zero T
 	if *v == zero {
 		*v = to
+	}
+}
+
+// StreamStats says what the streams of a server cost.
+type StreamStats struct {
+	Streams    int
+	Partitions int   // of all of them
+	HeldBytes  int64 // memory of the store's that is held while it is written
+}
+
+// Streams returns what the streams cost now.
+func (s *Server) Streams() StreamStats {
+	return StreamStats{
+		Streams: int(s.open.used.Load()), Partitions: int(s.followed.used.Load()), HeldBytes: s.opt.Pushes.Used(),
 	}
 }
 

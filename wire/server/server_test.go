@@ -27,7 +27,14 @@ import (
 // patience bounds what would otherwise hang a failing test.
 const patience = 30 * time.Second
 
+// startNode starts a node that flushes at once, so that what is read lies in
+// files, soon after it was appended.
 func startNode(t *testing.T, memoryBytes int64) (*node.Node, string) {
+	t.Helper()
+	return startNodeFlushing(t, memoryBytes, time.Millisecond)
+}
+
+func startNodeFlushing(t *testing.T, memoryBytes int64, age time.Duration) (*node.Node, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -35,7 +42,7 @@ func startNode(t *testing.T, memoryBytes int64) (*node.Node, string) {
 	}
 	n, err := node.Start(t.Context(), node.Options{
 		FS: vfs.OS, Dir: t.TempDir(), NodeID: 1, Version: "test", Listener: l,
-		JournalBytes: 64 << 20, JournalFileBytes: 8 << 20, MemoryBytes: memoryBytes, FlushAge: time.Millisecond,
+		JournalBytes: 64 << 20, JournalFileBytes: 8 << 20, MemoryBytes: memoryBytes, FlushAge: age,
 		Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

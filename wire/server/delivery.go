@@ -1,0 +1,240 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+const (
+	// smallDeliveryBytes is up to where a delivery is copied: it then holds
+	// nothing of the store's, and takes one system call.
+	smallDeliveryBytes = 16 << 10
+
+	// stalledBytes is what a consumer that takes nothing is offered. It is a
+	// copy, so that nothing else is held for it.
+	stalledBytes = 4 << 10
+)
+
+// delivery is one Deliver frame on its way out.
+//
+// What it holds of the store's memory is taken from Options.Pushes, and for no
+// longer than Options.PushHold: if the peer has not taken it by then, it is
+// given back, and read again, from wherever it lies by now, once the peer takes
+// something. Files are held until the end: they cost no memory, and the frame
+// can be finished whatever becomes of them.
+type delivery struct {
+	c      *conn
+	header *pb.Deliver
+	parts  []deliveryPart
+	bytes  int64 // of the payload
+	held   int64 // of Options.Pushes
+}
+
+// deliveryPart is one partition's batches.
+type deliveryPart struct {
+	*broker.StreamResult
+	bytes, written int64
+}
+
+func newDelivery(c *conn, stream uint32, results []broker.StreamResult) *delivery {
+	d := &delivery{c: c, header: &pb.Deliver{Stream: stream, Parts: make([]*pb.DeliverPart, len(results))}}
+	d.parts = make([]deliveryPart, len(results))
+	for i := range results {
+		r := &results[i]
+		n := r.Bytes()
+		d.header.Parts[i] = &pb.DeliverPart{
+			TopicId: r.Topic[:], Partition: r.Index, Generation: r.Generation, Error: pbError(r.Err),
+			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(n),
+		}
+		d.parts[i] = deliveryPart{StreamResult: r, bytes: n}
+		d.bytes += n
+	}
+	return d
+}
+
+// payload returns what to write, and holds no more memory than it may.
+func (d *delivery) payload() ([]frame.Part, error) {
+	if d.bytes == 0 {
+		return nil, nil
+	}
+	if d.bytes <= smallDeliveryBytes {
+		small := make([]byte, 0, d.bytes)
+		for i := range d.parts {
+			for _, chunk := range d.parts[i].Chunks {
+				var err error
+				if small, err = chunk.AppendTo(small); err != nil {
+					return nil, err
+				}
+			}
+		}
+		d.release()
+		return []frame.Part{{Bytes: small}}, nil
+	}
+	if n := d.memory(); n > 0 {
+		if d.c.s.opt.Pushes.TryAcquire(n) {
+			d.held = n
+		} else {
+			d.letGo() // WriteTo waits for room, and reads again
+		}
+	}
+	return []frame.Part{{Source: d}}, nil
+}
+
+// memory is what is held of the store's, in bytes.
+func (d *delivery) memory() (n int64) {
+	for i := range d.parts {
+		n += d.parts[i].memory()
+	}
+	return n
+}
+
+func (p *deliveryPart) memory() (n int64) {
+	for _, chunk := range p.Chunks {
+		if chunk.File == nil {
+			n += chunk.Bytes
+		}
+	}
+	return n
+}
+
+// letGo gives back the parts that are in memory, to be read again.
+func (d *delivery) letGo() {
+	for i := range d.parts {
+		if d.parts[i].memory() > 0 {
+			d.parts[i].Release()
+		}
+	}
+	d.keep(0)
+}
+
+// keep gives back all of Options.Pushes that is held but n bytes.
+func (d *delivery) keep(n int64) {
+	if d.held > n {
+		d.c.s.opt.Pushes.Release(d.held - n)
+		d.held = n
+	}
+}
+
+// release gives everything back.
+func (d *delivery) release() {
+	for i := range d.parts {
+		d.parts[i].Release()
+	}
+	d.letGo()
+}
+
+// Len implements frame.Source.
+func (d *delivery) Len() int64 { return d.bytes }
+
+// WriteTo implements frame.Source.
+func (d *delivery) WriteTo(w io.Writer) (int64, error) {
+	if d.memory() > d.held {
+		panic("server: a delivery holds memory that is not counted")
+	}
+	end := within(d.c.s.opt.WriteTimeout, d.bytes)
+	var sent int64
+	for i := range d.parts {
+		p := &d.parts[i]
+		for p.written < p.bytes {
+			n, err := d.writeSome(w, p, end)
+			p.written += n
+			sent += n
+			if err != nil {
+				return sent, err
+			}
+		}
+		p.Release()
+		d.keep(d.memory()) // what is written is held no longer
+	}
+	return sent, d.c.nc.SetWriteDeadline(end)
+}
+
+// writeSome writes the next chunk of a part, or the first of its bytes if the
+// peer takes no more.
+func (d *delivery) writeSome(w io.Writer, p *deliveryPart, end time.Time) (int64, error) {
+	if len(p.Chunks) == 0 {
+		if err := d.reload(p); err != nil {
+			return 0, err
+		}
+	}
+	chunk, skip := p.at()
+	if chunk.File != nil {
+		if err := d.c.nc.SetWriteDeadline(end); err != nil {
+			return 0, err
+		}
+		return fileRange{chunk, skip}.WriteTo(w)
+	}
+	hold := time.Now().Add(d.c.s.opt.PushHold)
+	if hold.After(end) {
+		hold = end
+	}
+	if err := d.c.nc.SetWriteDeadline(hold); err != nil {
+		return 0, err
+	}
+	run := net.Buffers(after(chunk.Vectors, skip))
+	n, err := run.WriteTo(w)
+	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(end) || d.c.ctx.Err() != nil {
+		return n, err
+	}
+	return d.stall(w, after(chunk.Vectors, skip+n), n, end)
+}
+
+// stall gives back what is held, and waits until the peer has taken a few bytes
+// more of rest. It returns those and the n that went before them.
+func (d *delivery) stall(w io.Writer, rest [][]byte, n int64, end time.Time) (int64, error) {
+	probe := make([]byte, 0, stalledBytes)
+	for _, v := range rest {
+		probe = append(probe, v[:min(len(v), stalledBytes-len(probe))]...)
+	}
+	clear(rest)
+	d.letGo()
+	if err := d.c.nc.SetWriteDeadline(end); err != nil {
+		return n, err
+	}
+	m, err := w.Write(probe)
+	return n + int64(m), err
+}
+
+// reload reads a part that was let go of again, when there is room.
+func (d *delivery) reload(p *deliveryPart) error {
+	if err := d.c.s.opt.Pushes.Acquire(d.c.ctx, p.bytes); err != nil {
+		return err
+	}
+	d.held += p.bytes
+	err := d.c.s.opt.Broker.Reload(p.StreamResult, p.bytes)
+	d.keep(d.memory())
+	return err
+}
+
+// at returns the chunk that the next byte is in, and how many bytes of it were
+// written.
+func (p *deliveryPart) at() (*broker.Chunk, int64) {
+	skip := p.written
+	for _, chunk := range p.Chunks {
+		if skip < chunk.Bytes {
+			return chunk, skip
+		}
+		skip -= chunk.Bytes
+	}
+	panic("server: a delivery of fewer bytes than announced")
+}
+
+// after returns a copy of vs without the first skip bytes.
+func after(vs [][]byte, skip int64) [][]byte {
+	i := 0
+	for ; i < len(vs) && skip >= int64(len(vs[i])); i++ {
+		skip -= int64(len(vs[i]))
+	}
+	rest := append([][]byte(nil), vs[i:]...)
+	if len(rest) > 0 {
+		rest[0] = rest[0][skip:]
+	}
+	return rest
+}
