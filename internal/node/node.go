@@ -110,7 +110,6 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		Broker: n.broker, Log: opt.Log, Version: opt.Version,
 		Requests: broker.NewBudget(opt.MemoryBytes / 4),
 		Answers:  broker.NewBudget(opt.MemoryBytes / 4),
-		Pushes:   broker.NewBudget(opt.MemoryBytes / 8),
 	})
 	n.serving.Go(func() {
 		if err := n.server.Serve(opt.Listener); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -28,19 +29,18 @@ type conn struct {
 	polls    polls
 	inflight chan struct{}  // a token per unanswered request
 	answers  chan answer    // as many as may be in flight: sending never blocks
-	holding  *broker.Budget // memory that answers on their way hold
+	unsent   atomic.Int32   // answers with a body that are not settled
 	requests sync.WaitGroup
 	streams  *streams
 }
 
 // answer is one response on its way out.
 type answer struct {
-	kind    frame.Kind
-	flags   frame.Flags
-	id      uint32
-	header  proto.Message
-	payload []frame.Part
-	release func() // gives back what the payload holds; may be nil
+	kind   frame.Kind
+	flags  frame.Flags
+	id     uint32
+	header proto.Message
+	body   *delivery // the payload; may be nil
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -49,7 +49,6 @@ func newConn(s *Server, nc net.Conn) *conn {
 		nc:       nc,
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		answers:  make(chan answer, s.opt.MaxInFlight),
-		holding:  broker.NewBudget(s.opt.Answers.Limit() / answerShare),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
@@ -259,7 +258,14 @@ func (c *conn) writeAnswers(batch []answer) error {
 		if a.header == nil {
 			continue // it has no response
 		}
-		err := c.w.Queue(a.kind, a.flags, a.id, a.header, a.payload...)
+		var payload []frame.Part
+		var err error
+		if a.body != nil {
+			payload, err = a.body.payload()
+		}
+		if err == nil {
+			err = c.w.Queue(a.kind, a.flags, a.id, a.header, payload...)
+		}
 		if err != nil {
 			e := frame.NewError(errcode.UnknownServer, err.Error())
 			err = c.w.Queue(a.kind, frame.FlagResponse|frame.FlagError, a.id, e)
@@ -273,14 +279,14 @@ func (c *conn) writeAnswers(batch []answer) error {
 
 // writeDelivery writes one delivery, if there is any.
 func (c *conn) writeDelivery() error {
-	d := c.streams.next()
+	header, d := c.streams.next()
 	if d == nil {
 		return nil
 	}
 	defer d.release()
 	payload, err := d.payload()
 	if err == nil {
-		err = c.w.Queue(frame.KindDeliver, 0, 0, d.header, payload...)
+		err = c.w.Queue(frame.KindDeliver, 0, 0, header, payload...)
 	}
 	if err != nil {
 		return err // what was taken from the stream must not be missing from it
@@ -300,8 +306,9 @@ func (c *conn) flush() error {
 
 // settle gives back an answer's place and what its payload holds.
 func (c *conn) settle(a answer) {
-	if a.release != nil {
-		a.release()
+	if a.body != nil {
+		a.body.release()
+		c.unsent.Add(-1)
 	}
 	<-c.inflight
 }
@@ -310,6 +317,10 @@ func (c *conn) settle(a answer) {
 // It never blocks.
 func (q *request) send(a answer) {
 	q.letGo()
+	if a.body != nil && q.unsent.Add(1) > 1 {
+		// Its turn may be long in coming: it holds no memory meanwhile.
+		a.body.letGo()
+	}
 	q.answers <- a
 	q.requests.Done()
 }

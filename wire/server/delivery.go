@@ -22,19 +22,20 @@ const (
 	stalledBytes = 4 << 10
 )
 
-// delivery is one Deliver frame on its way out.
+// delivery is the payload of a Deliver frame, or of a fetch's answer, on its way
+// out.
 //
-// What it holds of the store's memory is taken from Options.Pushes, and for no
+// What it holds of the store's memory is taken from Options.Answers, and for no
 // longer than Options.PushHold: if the peer has not taken it by then, it is
 // given back, and read again, from wherever it lies by now, once the peer takes
 // something. Files are held until the end: they cost no memory, and the frame
 // can be finished whatever becomes of them.
 type delivery struct {
-	c      *conn
-	header *pb.Deliver
-	parts  []deliveryPart
-	bytes  int64 // of the payload
-	held   int64 // of Options.Pushes
+	c     *conn
+	parts []deliveryPart
+	bytes int64 // of the payload
+	held  int64 // of Options.Answers
+	again bool  // some of it was given back, to be read again
 }
 
 // deliveryPart is one partition's batches.
@@ -43,20 +44,27 @@ type deliveryPart struct {
 	bytes, written int64
 }
 
-func newDelivery(c *conn, stream uint32, results []broker.StreamResult) *delivery {
-	d := &delivery{c: c, header: &pb.Deliver{Stream: stream, Parts: make([]*pb.DeliverPart, len(results))}}
-	d.parts = make([]deliveryPart, len(results))
+func newDelivery(c *conn, results []broker.StreamResult) *delivery {
+	d := &delivery{c: c, parts: make([]deliveryPart, len(results))}
 	for i := range results {
-		r := &results[i]
-		n := r.Bytes()
-		d.header.Parts[i] = &pb.DeliverPart{
-			TopicId: r.Topic[:], Partition: r.Index, Generation: r.Generation, Error: pbError(r.Err),
-			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(n),
-		}
-		d.parts[i] = deliveryPart{StreamResult: r, bytes: n}
+		n := results[i].Bytes()
+		d.parts[i] = deliveryPart{StreamResult: &results[i], bytes: n}
 		d.bytes += n
 	}
 	return d
+}
+
+// header is that of the Deliver frame of a stream.
+func (d *delivery) header(stream uint32) *pb.Deliver {
+	m := &pb.Deliver{Stream: stream, Parts: make([]*pb.DeliverPart, len(d.parts))}
+	for i := range d.parts {
+		r := d.parts[i].StreamResult
+		m.Parts[i] = &pb.DeliverPart{
+			TopicId: r.Topic[:], Partition: r.Index, Generation: r.Generation, Error: pbError(r.Err),
+			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(d.parts[i].bytes),
+		}
+	}
+	return m
 }
 
 // payload returns what to write, and holds no more memory than it may.
@@ -64,7 +72,7 @@ func (d *delivery) payload() ([]frame.Part, error) {
 	if d.bytes == 0 {
 		return nil, nil
 	}
-	if d.bytes <= smallDeliveryBytes {
+	if d.bytes <= smallDeliveryBytes && !d.again {
 		small := make([]byte, 0, d.bytes)
 		for i := range d.parts {
 			for _, chunk := range d.parts[i].Chunks {
@@ -78,7 +86,7 @@ func (d *delivery) payload() ([]frame.Part, error) {
 		return []frame.Part{{Bytes: small}}, nil
 	}
 	if n := d.memory(); n > 0 {
-		if d.c.s.opt.Pushes.TryAcquire(n) {
+		if d.c.s.opt.Answers.TryAcquire(n) {
 			d.held = n
 		} else {
 			d.letGo() // WriteTo waits for room, and reads again
@@ -109,15 +117,16 @@ func (d *delivery) letGo() {
 	for i := range d.parts {
 		if d.parts[i].memory() > 0 {
 			d.parts[i].Release()
+			d.again = true
 		}
 	}
 	d.keep(0)
 }
 
-// keep gives back all of Options.Pushes that is held but n bytes.
+// keep gives back all of Options.Answers that is held but n bytes.
 func (d *delivery) keep(n int64) {
 	if d.held > n {
-		d.c.s.opt.Pushes.Release(d.held - n)
+		d.c.s.opt.Answers.Release(d.held - n)
 		d.held = n
 	}
 }
@@ -204,7 +213,7 @@ func (d *delivery) stall(w io.Writer, rest [][]byte, n int64, end time.Time) (in
 
 // reload reads a part that was let go of again, when there is room.
 func (d *delivery) reload(p *deliveryPart) error {
-	if err := d.c.s.opt.Pushes.Acquire(d.c.ctx, p.bytes); err != nil {
+	if err := d.c.s.opt.Answers.Acquire(d.c.ctx, p.bytes); err != nil {
 		return err
 	}
 	d.held += p.bytes

@@ -55,7 +55,7 @@ func (q *request) fetch(m *pb.FetchRequest) {
 	if len(m.Parts) > maxDetails {
 		room = max(room-frame.DefaultMaxHeaderBytes, 1)
 	}
-	req.MaxBytes = min(req.MaxBytes, room)
+	req.MaxBytes = min(req.MaxBytes, room, max(int(q.s.opt.Answers.Limit()/answerShare), smallDeliveryBytes))
 	for i, p := range m.Parts {
 		id, err := topicID(p.TopicId)
 		if err != nil {
@@ -69,77 +69,12 @@ func (q *request) fetch(m *pb.FetchRequest) {
 	}
 	q.polls.add(q, q.s.opt.Broker.Fetch(req, func(results []broker.FetchResult) {
 		q.polls.remove(q)
-		held := memoryOf(results)
-		switch {
-		case held == 0:
-			q.answerFetch(m, results, 0)
-		case q.tryHold(held):
-			q.answerFetch(m, results, held)
-		default:
-			// Memory that waits for its turn would not be bounded: let go of it,
-			// wait for room, and read again.
-			releaseAll(results)
-			go q.fetchLater(m, req, held)
-		}
+		q.answerFetch(m, results)
 	}))
 }
 
-// answerShare is which part of the node's budget for answers one connection may
-// hold: a client that does not read holds up itself.
+// answerShare is which part of the node's budget for answers one frame may take.
 const answerShare = 8
-
-// tryHold takes room for an answer's memory, if there is some now.
-func (q *request) tryHold(n int64) bool {
-	if !q.holding.TryAcquire(n) {
-		return false
-	}
-	if !q.s.opt.Answers.TryAcquire(n) {
-		q.holding.Release(n)
-		return false
-	}
-	return true
-}
-
-func (q *request) unhold(n int64) {
-	q.holding.Release(n)
-	q.s.opt.Answers.Release(n)
-}
-
-// fetchLater waits for room for n bytes, and reads again as much as fits.
-func (q *request) fetchLater(m *pb.FetchRequest, req broker.FetchRequest, n int64) {
-	if q.holding.Acquire(q.ctx, n) != nil {
-		q.send(answer{}) // the connection is gone
-		return
-	}
-	if q.s.opt.Answers.Acquire(q.ctx, n) != nil {
-		q.holding.Release(n)
-		q.send(answer{})
-		return
-	}
-	req.MaxWait, req.MaxBytes = 0, int(n)
-	q.s.opt.Broker.Fetch(req, func(results []broker.FetchResult) {
-		// One batch may be larger than was asked for; the room is what it is.
-		q.answerFetch(m, results, n)
-	})
-}
-
-// memoryOf is the memory that results hold until they are sent.
-func memoryOf(results []broker.FetchResult) (n int64) {
-	for i := range results {
-		for _, c := range results[i].Chunks {
-			if c.File == nil {
-				n += c.Bytes
-			}
-		}
-	}
-	return n
-}
-
-func releaseAll(results []broker.FetchResult) {
-	for i := range results {
-		results[i].Release()
-	}
-}
 
 // polls are a connection's fetches under way. When it reads no more, because it
 // ends or drains, they do not wait for records any longer.
@@ -178,34 +113,25 @@ func (p *polls) end() {
 	}
 }
 
-// answerFetch sends what was read, and then gives it and held bytes back.
-func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult, held int64) {
+// answerFetch sends what was read.
+func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult) {
 	resp := &pb.FetchResponse{Results: make([]*pb.FetchResult, len(results))}
-	var payload []frame.Part
+	read := make([]broker.StreamResult, len(results))
 	for i := range results {
 		r := &results[i]
 		resp.Results[i] = &pb.FetchResult{
 			TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, len(results)),
 			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(r.Bytes()),
 		}
-		for _, c := range r.Chunks {
-			if c.File != nil {
-				payload = append(payload, frame.Part{Source: fileRange{chunk: c}})
-				continue
-			}
-			for _, v := range c.Vectors {
-				payload = append(payload, frame.Part{Bytes: v})
-			}
+		read[i] = broker.StreamResult{
+			Topic: broker.TopicID(m.Parts[i].TopicId), Index: m.Parts[i].Partition, From: m.Parts[i].Offset, FetchResult: *r,
+		}
+		if n := len(r.Chunks); n > 0 {
+			read[i].Next = r.Chunks[n-1].End
 		}
 	}
 	q.send(answer{
-		kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: resp, payload: payload,
-		release: func() {
-			releaseAll(results)
-			if held > 0 {
-				q.unhold(held)
-			}
-		},
+		kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: resp, body: newDelivery(q.conn, read),
 	})
 }
 

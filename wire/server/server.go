@@ -31,7 +31,6 @@ type Options struct {
 	Version  string // of the software, for the Hello
 	Requests *broker.Budget
 	Answers  *broker.Budget
-	Pushes   *broker.Budget // memory that streams hold while it is written
 
 	MaxFrameBytes    int           // default frame.DefaultMaxFrameBytes
 	MaxInFlight      int           // default 64
@@ -39,7 +38,7 @@ type Options struct {
 	HandshakeTimeout time.Duration // default 10 s
 	IdleTimeout      time.Duration // default 10 min: a silent connection is closed
 	WriteTimeout     time.Duration // default 1 min: a peer that takes nothing is closed
-	PushHold         time.Duration // default 20 ms: how long memory waits for a stream's peer to take it
+	PushHold         time.Duration // default 20 ms: how long memory waits for a peer to take it
 	MaxFollowed      int           // default 500000: partitions of all streams together
 }
 
@@ -116,7 +115,7 @@ type StreamStats struct {
 // Streams returns what the streams cost now.
 func (s *Server) Streams() StreamStats {
 	return StreamStats{
-		Streams: int(s.open.used.Load()), Partitions: int(s.followed.used.Load()), HeldBytes: s.opt.Pushes.Used(),
+		Streams: int(s.open.used.Load()), Partitions: int(s.followed.used.Load()), HeldBytes: s.opt.Answers.Used(),
 	}
 }
 

@@ -28,8 +28,6 @@ const (
 	defaultDeliverBytes = 1 << 20
 	maxDeliverBytes     = 8 << 20
 
-	// pushShare is which part of Options.Pushes one delivery may hold.
-	pushShare = 4
 )
 
 // stream is one open stream of a connection. Its fields are guarded by
@@ -80,7 +78,7 @@ func (q *request) subscribe(m *pb.SubscribeRequest) {
 	room := max(q.s.opt.MaxFrameBytes-frame.HandshakeMaxBytes-frame.DefaultMaxHeaderBytes, 1)
 	st := &stream{id: m.Stream, granted: m.CreditBytes}
 	st.maxBytes = min(orDefault(m.MaxBytes, defaultDeliverBytes, maxDeliverBytes), room,
-		max(int(q.s.opt.Pushes.Limit()/pushShare), smallDeliveryBytes))
+		max(int(q.s.opt.Answers.Limit()/answerShare), smallDeliveryBytes))
 	st.maxPartitionBytes = orDefault(m.MaxPartitionBytes, st.maxBytes, st.maxBytes)
 	if err := ss.open(st, m.CreditBytes); err != nil {
 		q.fail(err)
@@ -342,20 +340,20 @@ func (ss *streams) pokeLocked() {
 	}
 }
 
-// next reads what is delivered next, nil if there is nothing. Only the
-// connection's writing goroutine calls it.
-func (ss *streams) next() *delivery {
+// next reads what is delivered next, with its header; nil if there is nothing.
+// Only the connection's writing goroutine calls it.
+func (ss *streams) next() (*pb.Deliver, *delivery) {
 	for {
 		st, credit := ss.take()
 		if st == nil {
-			return nil
+			return nil, nil
 		}
 		if st.failed != nil {
 			ss.close(st.id)
-			return &delivery{c: ss.c, header: &pb.Deliver{Stream: st.id, Error: pbError(st.failed)}}
+			return &pb.Deliver{Stream: st.id, Error: pbError(st.failed)}, newDelivery(ss.c, nil)
 		}
 		results, more := st.from.Next(int(min(credit, uint64(st.maxBytes))), st.maxPartitionBytes)
-		d := newDelivery(ss.c, st.id, results)
+		d := newDelivery(ss.c, results)
 		ss.mu.Lock()
 		st.sent += uint64(d.bytes)
 		st.ready = st.ready || more // ready, if it was called since take
@@ -365,7 +363,7 @@ func (ss *streams) next() *delivery {
 		}
 		ss.mu.Unlock()
 		if len(results) > 0 {
-			return d
+			return d.header(st.id), d
 		}
 	}
 }

@@ -188,7 +188,7 @@ func TestStreamCredit(t *testing.T) {
 func TestSlowStreams(t *testing.T) {
 	t.Parallel()
 	const memory = 4 << 20
-	const conns, perConn, limit = 16, 64, memory / 8   // room for five of these batches
+	const conns, perConn, limit = 16, 64, memory / 4   // room for ten of these batches
 	n, addr := startNodeFlushing(t, memory, time.Hour) // what is delivered lies in memory yet
 	p, healthy := connect(t, addr), connect(t, addr)
 	topic := p.create("t", 1)
