@@ -27,9 +27,9 @@ type conn struct {
 
 	cancel   context.CancelFunc
 	polls    polls
-	inflight chan struct{}  // a token per unanswered request
-	answers  chan answer    // as many as may be in flight: sending never blocks
-	unsent   atomic.Int32   // answers with a body that are not settled
+	inflight chan struct{} // a token per unanswered request
+	answers  chan answer   // as many as may be in flight: sending never blocks
+	unsent   atomic.Int32  // answers with a body that are not settled
 	requests sync.WaitGroup
 	streams  *streams
 }

@@ -27,7 +27,6 @@ const (
 	// single larger batch.
 	defaultDeliverBytes = 1 << 20
 	maxDeliverBytes     = 8 << 20
-
 )
 
 // stream is one open stream of a connection. Its fields are guarded by
