@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,12 +66,13 @@ func TestApplyVersionRaised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fsys := vfs.NewMem(1)
 		var recorded []uint16
-		knows := uint16(1)
+		var knows atomic.Uint32 // the other replica of shard 1
+		knows.Store(1)
 		tune := func(o *Options) {
 			o.RecordLevel = func(level uint16) error { recorded = append(recorded, level); return nil }
 			o.ReplicaVersions = func(id replication.ShardID) []uint16 {
 				if id == 1 {
-					return []uint16{knows, partition.MaxApplyVersion}
+					return []uint16{uint16(knows.Load()), partition.MaxApplyVersion}
 				}
 				return ownVersion(id)
 			}
@@ -83,7 +85,7 @@ func TestApplyVersionRaised(t *testing.T) {
 			t.Errorf("feature level %d", got)
 		}
 		// The other replica learns the version: the next pass raises the shard.
-		knows = 2
+		knows.Store(2)
 		r.reconciler.kick()
 		time.Sleep(time.Second)
 		if d := cmp.Diff([]uint16{2, 2}, r.versions()); d != "" {
