@@ -203,14 +203,18 @@ func TestProducersExpire(t *testing.T) {
 func TestProducersExpireNeedsVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startRig(t, vfs.NewMem(1), func(o *Options) {
-			o.ProducerExpiry = time.Hour
+			o.ProducerExpiry, o.HashInterval = time.Hour, 1000*time.Hour
 			o.ReplicaVersions = func(replication.ShardID) []uint16 { return []uint16{1} }
 		})
 		defer r.stop()
 		topic := r.create("t", 1, nil)
 		r.produce(topic, 0, batchOf(t, 7, 0, "once"))
 		at := r.dir.find(topic.ID, 0).shard
+		applied := at.replica.Applied()
 		time.Sleep(30 * time.Hour)
+		if now := at.replica.Applied(); now != applied {
+			t.Errorf("%d entries were proposed", now-applied)
+		}
 		at.machine.mu.Lock()
 		defer at.machine.mu.Unlock()
 		if got := at.machine.state.Producers(); got != 1 {
