@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,12 +66,13 @@ func TestApplyVersionRaised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fsys := vfs.NewMem(1)
 		var recorded []uint16
-		knows := uint16(1)
+		var knows atomic.Uint32 // the other replica of shard 1
+		knows.Store(1)
 		tune := func(o *Options) {
 			o.RecordLevel = func(level uint16) error { recorded = append(recorded, level); return nil }
 			o.ReplicaVersions = func(id replication.ShardID) []uint16 {
 				if id == 1 {
-					return []uint16{knows, partition.MaxApplyVersion}
+					return []uint16{uint16(knows.Load()), partition.MaxApplyVersion}
 				}
 				return ownVersion(id)
 			}
@@ -83,7 +85,7 @@ func TestApplyVersionRaised(t *testing.T) {
 			t.Errorf("feature level %d", got)
 		}
 		// The other replica learns the version: the next pass raises the shard.
-		knows = 2
+		knows.Store(2)
 		r.reconciler.kick()
 		time.Sleep(time.Second)
 		if d := cmp.Diff([]uint16{2, 2}, r.versions()); d != "" {
@@ -201,14 +203,18 @@ func TestProducersExpire(t *testing.T) {
 func TestProducersExpireNeedsVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startRig(t, vfs.NewMem(1), func(o *Options) {
-			o.ProducerExpiry = time.Hour
+			o.ProducerExpiry, o.HashInterval = time.Hour, 1000*time.Hour
 			o.ReplicaVersions = func(replication.ShardID) []uint16 { return []uint16{1} }
 		})
 		defer r.stop()
 		topic := r.create("t", 1, nil)
 		r.produce(topic, 0, batchOf(t, 7, 0, "once"))
 		at := r.dir.find(topic.ID, 0).shard
+		applied := at.replica.Applied()
 		time.Sleep(30 * time.Hour)
+		if now := at.replica.Applied(); now != applied {
+			t.Errorf("%d entries were proposed", now-applied)
+		}
 		at.machine.mu.Lock()
 		defer at.machine.mu.Unlock()
 		if got := at.machine.state.Producers(); got != 1 {
