@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
@@ -44,6 +45,7 @@ func (s *fakeConn) stream(fr frame.Frame) bool {
 		}
 		st := &fakeStream{s: s, id: m.Stream, granted: m.CreditBytes, maxBytes: m.MaxPartitionBytes, parts: m.Parts}
 		s.streams[m.Stream] = st
+		s.f.open = append(s.f.open, st)
 		s.f.window = max(s.f.window, m.CreditBytes)
 		s.handlers.Go(st.pump)
 		return s.answer(fr, &pb.SubscribeResponse{})
@@ -79,9 +81,9 @@ func (st *fakeStream) change(m *pb.ChangeStreamRequest) {
 	t := st.s.f.t
 	seen := make(map[string]bool)
 	find := func(id []byte, partition int32) int {
-		key := string(append(slices.Clone(id), byte(partition)))
+		key := fmt.Sprintf("%x %d", id, partition)
 		if seen[key] {
-			t.Errorf("partition %d twice in %v", partition, m)
+			t.Errorf("partition %d twice in a change", partition)
 		}
 		seen[key] = true
 		return slices.IndexFunc(st.parts, func(p *pb.StreamPart) bool {

@@ -44,7 +44,8 @@ type fakeCluster struct {
 	refuseStreams errcode.Code // what Subscribe is answered with
 	window        uint64       // the largest credit that a stream began with
 	pauses        int          // of partitions of streams
-	frame         uint32       // what a server takes at most; 0: the default
+	open          []*fakeStream
+	frame         uint32 // what a server takes at most; 0: the default
 
 	// The hooks are set before the first connection, or under mu (see hook).
 

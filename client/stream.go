@@ -12,9 +12,10 @@ import (
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
 
-// maxStreamParts is how many partitions one request about a stream has. A
-// stream of more is made by several.
-const maxStreamParts = 10_000
+// maxStreamParts is how many partitions one request about a stream has, so that
+// it fits in the smallest frame that a server may announce. A stream of more is
+// made by several.
+const maxStreamParts = 1000
 
 // maxWindowBytes is the most that a server takes.
 const maxWindowBytes = 1 << 30
@@ -178,9 +179,14 @@ func (co *Consumer) tell(c changes) {
 			LeaderEpoch: q.t.leaders[q.partition].epoch, Generation: q.generation,
 		}
 	}
-	first := parts[:min(len(parts), maxStreamParts)]
+	ended := func(a answer) {
+		if a.err != nil {
+			co.streamEnded(st, a.err)
+		}
+	}
 	if c.isNew {
-		parts = parts[len(first):]
+		var first []*pb.StreamPart
+		first, parts = cut(parts, maxStreamParts)
 		st.link.submit(&call{
 			kind: frame.KindSubscribe, feature: frame.FeatureStream,
 			req: &pb.SubscribeRequest{
@@ -193,26 +199,18 @@ func (co *Consumer) tell(c changes) {
 				delivered: func(m *pb.Deliver, payload []byte) error { return co.delivered(st, m, payload) },
 				ended:     func(err error) { co.streamEnded(st, err) },
 			},
-			done: func(a answer) {
-				if a.err != nil {
-					co.streamEnded(st, a.err)
-				}
-			},
+			done: ended,
 		})
 	}
-	for len(parts) > 0 || len(c.req.Remove) > 0 || len(c.req.Pause) > 0 || len(c.req.Resume) > 0 {
-		first = parts[:min(len(parts), maxStreamParts)]
-		parts = parts[len(first):]
-		c.req.Set = first
-		st.link.submit(&call{
-			kind: frame.KindChangeStream, req: c.req, resp: new(pb.ChangeStreamResponse),
-			done: func(a answer) {
-				if a.err != nil {
-					co.streamEnded(st, a.err)
-				}
-			},
-		})
-		c.req = &pb.ChangeStreamRequest{Stream: st.id}
+	for len(parts)+len(c.req.Remove)+len(c.req.Pause)+len(c.req.Resume) > 0 {
+		// Room for a quarter of each, so that the whole fits.
+		const most = maxStreamParts / 4
+		req := &pb.ChangeStreamRequest{Stream: st.id}
+		req.Set, parts = cut(parts, most)
+		req.Remove, c.req.Remove = cut(c.req.Remove, most)
+		req.Pause, c.req.Pause = cut(c.req.Pause, most)
+		req.Resume, c.req.Resume = cut(c.req.Resume, most)
+		st.link.submit(&call{kind: frame.KindChangeStream, req: req, resp: new(pb.ChangeStreamResponse), done: ended})
 	}
 	if c.creditTo > 0 {
 		st.link.submit(&call{
@@ -220,6 +218,12 @@ func (co *Consumer) tell(c changes) {
 			done: func(answer) {}, // a connection that breaks ends the stream
 		})
 	}
+}
+
+// cut returns the first of s, most at most, and the rest.
+func cut[T any](s []T, most int) (first, rest []T) {
+	n := min(len(s), most)
+	return s[:n:n], s[n:]
 }
 
 // unsubscribe ends a stream that is not needed any more.

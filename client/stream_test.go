@@ -281,3 +281,41 @@ func TestStaleDelivery(t *testing.T) {
 		}
 	})
 }
+
+// TestStreamOfManyParts: what is said about many partitions is said in pieces
+// that fit in the smallest frames there are.
+func TestStreamOfManyParts(t *testing.T) {
+	const partitions = 5000
+	bubble(t, 2, func(t *testing.T, f *fakeCluster) {
+		f.frame = frame.HandshakeMaxBytes
+		f.createTopic("a", partitions)
+		c := f.client()
+		defer c.Close()
+		var all []Assignment
+		for p := range int32(partitions) {
+			f.move("a", int(p), 0)
+			all = append(all, Assignment{"a", p, 0})
+		}
+		f.fill("a", partitions-1, 0, 1, 1, batch.None)
+		co := newConsumer(t, c, ConsumerConfig{Assignments: all})
+		defer co.Close()
+		read(t, co, 1)
+		for _, a := range all[:partitions-1] {
+			if err := co.Unassign(a.Topic, a.Partition); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		f.fill("a", partitions-1, 1, 2, 1, batch.None)
+		if diff := cmp.Diff(map[int32][]string{partitions - 1: {"1"}}, read(t, co, 1)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		f.hook(func() {
+			for _, st := range f.open {
+				if len(st.parts) != 1 {
+					t.Errorf("%d partitions are left in the stream, want 1", len(st.parts))
+				}
+			}
+		})
+	})
+}

@@ -79,4 +79,25 @@ var table = []mutant{
 		new:  "\t\tif err := h.Truncate(to.size + 1<<20); err != nil {",
 		pkg:  "./log/segment", test: "TestOpenCuts", want: "bytes left in the file",
 	},
+	{
+		name: "credit of a stream",
+		file: "wire/server/stream.go",
+		old:  "st.from.Next(int(min(credit, uint64(st.maxBytes))), st.maxPartitionBytes)",
+		new:  "st.from.Next(st.maxBytes+0*int(credit), st.maxPartitionBytes)",
+		pkg:  "./wire/server", test: "TestStreamCredit", want: "credit of three batches and a byte",
+	},
+	{
+		name: "deliveries of before a seek",
+		file: "client/stream.go",
+		old:  "cur == nil || cur.generation != p.Generation || st.ended",
+		new:  "cur == nil || st.ended",
+		pkg:  "./client", test: "TestStaleDelivery", want: "of before the Seek",
+	},
+	{
+		name: "leader changes are told to idle streams (R19)",
+		file: "broker/broker.go",
+		old:  "\tb.group.Go(b.watchLeaders)\n",
+		new:  "",
+		pkg:  "./broker", test: "TestStreamSeesLeaderChange", want: "not told that the leader is gone",
+	},
 }

@@ -158,6 +158,9 @@ func (q *request) describeTopic(m *pb.DescribeTopicRequest) (proto.Message, erro
 func (q *request) initProducer(ctx context.Context, m *pb.InitProducerRequest) (proto.Message, error) {
 	current := broker.Producer{ID: -1}
 	if m.Current != nil {
+		if m.Current.Id < 0 {
+			return nil, errcode.Errorf(errcode.InvalidRequest, "producer id %d; leave current out for a new id", m.Current.Id)
+		}
 		current = broker.Producer{ID: m.Current.Id, Epoch: m.Current.Epoch}
 	}
 	p, err := q.s.opt.Broker.InitProducer(ctx, current)

@@ -1,0 +1,165 @@
+package server_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+// TestDocumentedViolations breaks, one by one, the rules that docs/protocol.md
+// gives for the fields of a request, and wants the code that it says. where is
+// a piece of the page: what is tested stays written there.
+func TestDocumentedViolations(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(raw)
+	_, addr := startNode(t, 64<<20)
+	p := connect(t, addr)
+	topic := p.create("t", 1)
+	good := build(t, []byte("v"))
+	p.produce(topic, 0, good)
+	short := topic[:15]
+	produce := func(edit func(*pb.ProducePart)) *pb.ProduceRequest {
+		m := produceRequest(topic, good)
+		edit(m.Parts[0])
+		return m
+	}
+	fetch := func(edit func(*pb.FetchPart)) *pb.FetchRequest {
+		m := fetchRequest(topic, 0, 1)
+		edit(m.Parts[0])
+		return m
+	}
+	listed := func(edit func(*pb.ListOffsetsPart)) *pb.ListOffsetsRequest {
+		part := &pb.ListOffsetsPart{TopicId: topic, LeaderEpoch: -1}
+		edit(part)
+		return &pb.ListOffsetsRequest{Parts: []*pb.ListOffsetsPart{part}}
+	}
+	subscribe := func(edit func(*pb.StreamPart)) *pb.SubscribeRequest {
+		part := streamPart(topic, 0, 0, 1)
+		edit(part)
+		return &pb.SubscribeRequest{Stream: 9, CreditBytes: 1 << 20, Parts: []*pb.StreamPart{part}}
+	}
+	none := new(pb.ProduceResponse)
+	refs := []*pb.PartitionRef{{TopicId: short}}
+	tests := []struct {
+		where string
+		kind  frame.Kind
+		msg   proto.Message
+		want  errcode.Code
+	}{
+		{"| kind | 1 |", 99, none, errcode.InvalidRequest},
+		{"Topic ids are 16 bytes; another length is INVALID_REQUEST", frame.KindMetadata, &pb.MetadataRequest{TopicIds: [][]byte{short}}, errcode.InvalidRequest},
+		{"| `all` | bool | every topic; excludes the two above |", frame.KindMetadata, &pb.MetadataRequest{All: true, Names: []string{"t"}}, errcode.InvalidRequest},
+		{"only with `all`", frame.KindMetadata, &pb.MetadataRequest{After: "t"}, errcode.InvalidRequest},
+		{"17 INVALID_TOPIC_EXCEPTION, 36", frame.KindCreateTopic, &pb.CreateTopicRequest{Name: "no spaces"}, errcode.InvalidTopic},
+		{"36 TOPIC_ALREADY_EXISTS", frame.KindCreateTopic, &pb.CreateTopicRequest{Name: "t"}, errcode.TopicAlreadyExists},
+		{"37 INVALID_PARTITIONS", frame.KindCreateTopic, &pb.CreateTopicRequest{Name: "u", Partitions: -2}, errcode.InvalidPartitions},
+		{"38 INVALID_REPLICATION_FACTOR", frame.KindCreateTopic, &pb.CreateTopicRequest{Name: "u", ReplicationFactor: 7}, errcode.InvalidReplicationFactor},
+		{"40 INVALID_CONFIG", frame.KindCreateTopic, &pb.CreateTopicRequest{Name: "u", Configs: []*pb.Config{{Name: "none", Value: "1"}}}, errcode.InvalidConfig},
+		{"a name once", frame.KindCreateTopic, &pb.CreateTopicRequest{Name: "u", Configs: []*pb.Config{{Name: "segment.bytes", Value: "1048576"}, {Name: "segment.bytes", Value: "1048576"}}}, errcode.InvalidRequest},
+		{"exactly one of `name` and `topic_id`, and `timeout_ms`", frame.KindDeleteTopic, &pb.DeleteTopicRequest{}, errcode.InvalidRequest},
+		{"exactly one of `name` and `topic_id`, and `first_partition`", frame.KindDescribeTopic, &pb.DescribeTopicRequest{Name: "t", TopicId: topic}, errcode.InvalidRequest},
+		{"42 INVALID_REQUEST (an `id` below 0)", frame.KindInitProducer, &pb.InitProducerRequest{Current: &pb.Producer{Id: -1}}, errcode.InvalidRequest},
+		{"47 INVALID_PRODUCER_EPOCH (an `epoch` outside", frame.KindInitProducer, &pb.InitProducerRequest{Current: &pb.Producer{Epoch: 1 << 15}}, errcode.InvalidProducerEpoch},
+		{"49 INVALID_PRODUCER_ID_MAPPING (an `id` that was never given)", frame.KindInitProducer, &pb.InitProducerRequest{Current: &pb.Producer{Id: 1 << 40}}, errcode.InvalidProducerIDMapping},
+		{"Lengths that do not add up", frame.KindProduce, produce(func(p *pb.ProducePart) { p.Length-- }), errcode.InvalidRequest},
+		{"or no part at all, are INVALID_REQUEST", frame.KindProduce, &pb.ProduceRequest{}, errcode.InvalidRequest},
+		{"| 3, 5, 6, 100 | yes | not (or no longer) led", frame.KindProduce, produce(func(p *pb.ProducePart) { p.Partition = 3 }), errcode.UnknownTopicOrPartition},
+		{"| 1 OFFSET_OUT_OF_RANGE | no |", frame.KindFetch, fetch(func(p *pb.FetchPart) { p.Offset = 2 }), errcode.OffsetOutOfRange},
+		{"| 1 OFFSET_OUT_OF_RANGE | no |", frame.KindFetch, fetch(func(p *pb.FetchPart) { p.Offset = -1 }), errcode.OffsetOutOfRange},
+		{"| 3, 5, 6, 74, 75, 100 | yes |", frame.KindFetch, fetch(func(p *pb.FetchPart) { p.LeaderEpoch = 0 }), errcode.FencedLeaderEpoch},
+		{"| 3, 5, 6, 74, 75, 100 | yes |", frame.KindFetch, fetch(func(p *pb.FetchPart) { p.LeaderEpoch = 1 << 30 }), errcode.UnknownLeaderEpoch},
+		{"| 3, 5, 6, 74, 75, 100 | yes |", frame.KindFetch, fetch(func(p *pb.FetchPart) { p.TopicId = make([]byte, 16) }), errcode.UnknownTopicID},
+		{"1 to 10,000, a partition at most once", frame.KindFetch, &pb.FetchRequest{}, errcode.InvalidRequest},
+		{"`leader_epoch` (as in Fetch)", frame.KindListOffsets, listed(func(p *pb.ListOffsetsPart) { p.LeaderEpoch = 1 << 30 }), errcode.UnknownLeaderEpoch},
+		{"as in Fetch", frame.KindListOffsets, listed(func(p *pb.ListOffsetsPart) { p.TopicId = short }), errcode.InvalidRequest},
+
+		{"0, or that of an open stream: INVALID_REQUEST", frame.KindSubscribe, &pb.SubscribeRequest{}, errcode.InvalidRequest},
+		{"in Subscribe INVALID_REQUEST (42)", frame.KindSubscribe, &pb.SubscribeRequest{Stream: 9, CreditBytes: 1<<30 + 1}, errcode.InvalidRequest},
+		{"another length: INVALID_REQUEST", frame.KindSubscribe, subscribe(func(p *pb.StreamPart) { p.TopicId = short }), errcode.InvalidRequest},
+		{"unknown here: its delivery says 3 or 100", frame.KindSubscribe, subscribe(func(p *pb.StreamPart) { p.Partition = 1 }), errcode.UnknownTopicOrPartition},
+		{"unknown here: its delivery says 3 or 100", frame.KindSubscribe, subscribe(func(p *pb.StreamPart) { p.TopicId = make([]byte, 16) }), errcode.UnknownTopicID},
+		{"its delivery says OFFSET_OUT_OF_RANGE (1)", frame.KindSubscribe, subscribe(func(p *pb.StreamPart) { p.Offset = 2 }), errcode.OffsetOutOfRange},
+		{"older: 74, newer: 75, in its delivery", frame.KindSubscribe, subscribe(func(p *pb.StreamPart) { p.LeaderEpoch = 0 }), errcode.FencedLeaderEpoch},
+		{"older: 74, newer: 75, in its delivery", frame.KindSubscribe, subscribe(func(p *pb.StreamPart) { p.LeaderEpoch = 1 << 30 }), errcode.UnknownLeaderEpoch},
+		{"| `stream` | uint32 | not open: RESOURCE_NOT_FOUND (91) |", frame.KindChangeStream, &pb.ChangeStreamRequest{Stream: 50}, errcode.ResourceNotFound},
+		{"`topic_id` (16 bytes, else INVALID_REQUEST)", frame.KindChangeStream, &pb.ChangeStreamRequest{Remove: refs}, errcode.InvalidRequest},
+		{"`topic_id` (16 bytes, else INVALID_REQUEST)", frame.KindChangeStream, &pb.ChangeStreamRequest{Pause: refs}, errcode.InvalidRequest},
+		{"`topic_id` (16 bytes, else INVALID_REQUEST)", frame.KindChangeStream, &pb.ChangeStreamRequest{Resume: refs}, errcode.InvalidRequest},
+		{"`stream`; not open: RESOURCE_NOT_FOUND (91)", frame.KindUnsubscribe, &pb.UnsubscribeRequest{Stream: 50}, errcode.ResourceNotFound},
+	}
+	for _, tt := range tests {
+		if !strings.Contains(page, tt.where) {
+			t.Errorf("docs/protocol.md does not say %q", tt.where)
+		}
+		var payload [][]byte
+		if m, ok := tt.msg.(*pb.ProduceRequest); ok && len(m.Parts) > 0 {
+			payload = [][]byte{good}
+		}
+		p.start(tt.kind, tt.msg, payload...)
+		if got := p.code(); got != int32(tt.want) {
+			t.Errorf("%v %v: code %d, want %d (%s)", tt.kind, tt.msg, got, tt.want, tt.where)
+		}
+		if m, ok := tt.msg.(*pb.SubscribeRequest); ok && m.Stream != 0 { // if it was opened after all
+			p.start(frame.KindUnsubscribe, &pb.UnsubscribeRequest{Stream: m.Stream})
+			if f, err := p.r.Read(); err != nil || f.Kind != frame.KindUnsubscribe {
+				t.Fatal(f.Kind, err)
+			}
+		}
+	}
+}
+
+// code returns the error of the next answer, or of its first part, or, for a
+// stream that was opened, of the first part delivered.
+func (p *peer) code() int32 {
+	p.t.Helper()
+	f, err := p.r.Read()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var m proto.Message
+	switch {
+	case f.Flags&frame.FlagError != 0:
+		e := new(pb.Error)
+		if err := frame.Unmarshal(f.Header, e); err != nil {
+			p.t.Fatal(err)
+		}
+		return e.Code
+	case f.Kind == frame.KindSubscribe:
+		return p.code()
+	case f.Kind == frame.KindProduce:
+		m = new(pb.ProduceResponse)
+	case f.Kind == frame.KindFetch:
+		m = new(pb.FetchResponse)
+	case f.Kind == frame.KindListOffsets:
+		m = new(pb.ListOffsetsResponse)
+	case f.Kind == frame.KindDeliver:
+		m = new(pb.Deliver)
+	default:
+		p.t.Fatal(fmt.Sprintf("answered by %v", f.Kind))
+	}
+	if err := frame.Unmarshal(f.Header, m); err != nil {
+		p.t.Fatal(err)
+	}
+	switch m := m.(type) {
+	case *pb.ProduceResponse:
+		return m.Results[0].Error.GetCode()
+	case *pb.FetchResponse:
+		return m.Results[0].Error.GetCode()
+	case *pb.ListOffsetsResponse:
+		return m.Results[0].Error.GetCode()
+	case *pb.Deliver:
+		return m.Parts[0].Error.GetCode()
+	}
+	return 0
+}
