@@ -164,7 +164,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return n.changeIdentity(func(id *identity) { id.Started = true })
+	n.idTurn <- struct{}{}
+	defer func() { <-n.idTurn }()
+	return n.id.turn(opt.FS, opt.Dir)
 }
 
 // recordLevel makes the directory say which feature level it may need.

@@ -90,6 +90,29 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
+// FuzzDecodeRing checks that what decodes encodes to the same bytes, but for
+// what is reserved, and survives no one-bit change.
+func FuzzDecodeRing(f *testing.F) {
+	f.Add([]byte(nil), uint16(0))
+	f.Add(make([]byte, ringBytes), uint16(1))
+	f.Add(ring{slots: 3, fileBytes: minFileBytes}.encode(), uint16(77))
+	f.Fuzz(func(t *testing.T, b []byte, bit uint16) {
+		r, err := decodeRing(b)
+		if err != nil {
+			return
+		}
+		if again, err := decodeRing(r.encode()); err != nil || again != r {
+			t.Fatalf("%+v encodes to what decodes to %+v, %v", r, again, err)
+		}
+		hurt := bytes.Clone(b)
+		i := int(bit) % (8 * len(hurt))
+		hurt[i/8] ^= 1 << (i % 8)
+		if _, err := decodeRing(hurt); err == nil {
+			t.Fatalf("bit %d flipped, yet it decodes", i)
+		}
+	})
+}
+
 // FuzzRecordHeader checks that what decodes encodes to the same bytes, and that
 // no header survives a one-bit change or another salt.
 func FuzzRecordHeader(f *testing.F) {

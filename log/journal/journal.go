@@ -36,6 +36,15 @@
 // 0 in this version. slots counts the ring's files when the block was written.
 // crc32c (Castagnoli) covers the 4092 bytes before it, in every version.
 //
+// The file RING counts the ring's files, so that the loss of the last ones is
+// noticed. It is replaced when the ring has grown, before the new file takes a
+// record; a file that it does not count is empty.
+//
+//	0       8         12      16           24         28       32
+//	+-------+---------+-------+------------+----------+--------+
+//	| magic | version | slots | file bytes | reserved | crc32c |
+//	+-------+---------+-------+------------+----------+--------+
+//
 // # Records
 //
 // Records follow each other, each padded with zeros to a multiple of 8 bytes.
