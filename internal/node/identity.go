@@ -170,7 +170,13 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 		return identity{}, false, nil, fmt.Errorf("node: %w", err)
 	}
 	// Read under the lock: another process may just have written it.
-	id, fresh, err = readIdentity(fsys, dir)
+	var repair string
+	if repair, err = Unfinished(fsys, dir); err == nil && repair != "" {
+		err = fmt.Errorf("%w: %s; run flotilla repair --execute again", ErrRepairing, repair)
+	}
+	if err == nil {
+		id, fresh, err = readIdentity(fsys, dir)
+	}
 	if err == nil && !fresh {
 		if err = id.check(want, dir); err == nil {
 			err = checkVersions(fsys, dir)
