@@ -96,7 +96,7 @@ acknowledged. "flotilla serve" runs a node; the other commands talk to one.`,
 	}
 	root.SetFlagErrorFunc(flagError)
 	conn := addConnectionFlags(root.PersistentFlags())
-	root.AddCommand(serveCommand(), checkCommand(), topicCommand(conn), produceCommand(conn), consumeCommand(conn), benchCommand(conn), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), dumpCommand(), topicCommand(conn), produceCommand(conn), consumeCommand(conn), benchCommand(conn), versionCommand())
 	return root
 }
 

@@ -64,7 +64,7 @@ var layers = []layer{
 		"partition", "partition/store", "replication", "replication/transport", "wire/frame", "wire/server",
 	}},
 	{"internal/doctor", []string{
-		"broker/metadata", "internal/node", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",
+		"broker/metadata", "internal/node", "internal/section", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",
 		"partition", "replication",
 	}},
 	{"internal/sim", []string{

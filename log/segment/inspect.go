@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -38,7 +39,8 @@ type Inspection struct {
 // InspectOptions say what Inspect is to find.
 type InspectOptions struct {
 	Dir       string
-	Base      int64 // from the file's name
+	File      string // of the data, in Dir; "": as Base has it
+	Base      int64  // from the file's name
 	TopicID   [16]byte
 	Partition int32
 	End       int64                    // what is at or above is not looked at: a start cuts it off
@@ -54,7 +56,7 @@ type InspectOptions struct {
 // The error is visit's or the file system's.
 func Inspect(fsys vfs.FS, opt InspectOptions, visit func(pos int64, b []byte) error) (*Inspection, error) {
 	in := &Inspection{
-		File: path.Join(opt.Dir, DataName(opt.Base)), IndexFile: path.Join(opt.Dir, IndexName(opt.Base)), End: opt.Base,
+		File: path.Join(opt.Dir, cmp.Or(opt.File, DataName(opt.Base))), IndexFile: path.Join(opt.Dir, IndexName(opt.Base)), End: opt.Base,
 	}
 	f, err := fsys.Open(in.File)
 	if err != nil {
@@ -232,4 +234,76 @@ func (w *inspector) resync(st state) (to, next int64, err error) {
 		}
 	}
 	return w.in.Bytes, -1, nil
+}
+
+// ReadHeader reads the header of a data file, whatever its name. The error
+// matches ErrVersion for a newer one, and fs.ErrNotExist; another one means
+// damage, or is the file system's.
+func ReadHeader(fsys vfs.FS, file string) (Header, error) {
+	f, err := fsys.Open(file)
+	if err != nil {
+		return Header{}, fmt.Errorf("segment: %w", err)
+	}
+	defer f.Close()
+	b := make([]byte, HeaderBytes)
+	if err := readFull(f, b, 0); err != nil {
+		return Header{}, fmt.Errorf("segment: read %s: %w", file, err)
+	}
+	h, err := parseHeader(b)
+	if err != nil {
+		return Header{}, fmt.Errorf("segment: %s: %w", file, err)
+	}
+	return h, nil
+}
+
+// IndexBlock is what one block of an index says: of the segment up to its end,
+// but for Start and Entries.
+type IndexBlock struct {
+	Pos, Bytes      int64 // of the block, in the index
+	Start, End      int64 // positions in the data file
+	EndOffset       int64
+	MaxTimestamp    int64 // ms; math.MinInt64: none
+	PrefixSum       uint32
+	Footer          bool
+	Entries         []IndexEntry
+	HeaderBase      int64 // of the index's header
+	HeaderSegmentID uint32
+}
+
+// IndexEntry points to a batch.
+type IndexEntry struct{ RelativeOffset, Position, MaxTimestampBefore int64 }
+
+// ReadIndex reads an index file by itself and calls visit for each block. The
+// error is visit's or the file system's, or says where the file is damaged.
+func ReadIndex(fsys vfs.FS, file string, visit func(IndexBlock) error) error {
+	raw, err := vfs.ReadFile(fsys, file)
+	if err != nil {
+		return fmt.Errorf("segment: %w", err)
+	}
+	le := binary.LittleEndian
+	if len(raw) < indexHeaderBytes || string(raw[:8]) != indexMagic || checksum(0, raw[:28]) != le.Uint32(raw[28:]) {
+		return fmt.Errorf("segment: %s at byte 0: not the header of an index", file)
+	}
+	if v, flags := le.Uint16(raw[8:]), le.Uint16(raw[10:]); v != Format || flags != 0 {
+		return fmt.Errorf("segment: %s: %w: format %d, flags %#x", file, ErrVersion, v, flags)
+	}
+	for at := int64(indexHeaderBytes); at < int64(len(raw)); {
+		blk, n, err := parseBlock(raw[at:])
+		if err != nil {
+			return fmt.Errorf("segment: %s at byte %d: %w", file, at, err)
+		}
+		out := IndexBlock{
+			Pos: at, Bytes: int64(n), Start: blk.start.size, End: blk.end.size, EndOffset: blk.end.end, MaxTimestamp: blk.end.maxTS,
+			PrefixSum: blk.end.sum, Footer: blk.flags == blockSealed, HeaderBase: int64(le.Uint64(raw[16:])), HeaderSegmentID: le.Uint32(raw[24:]),
+		}
+		for i := range blk.len() {
+			e := blk.entry(i)
+			out.Entries = append(out.Entries, IndexEntry{int64(e.rel), int64(e.pos), e.maxTS})
+		}
+		if err := visit(out); err != nil {
+			return err
+		}
+		at += int64(n)
+	}
+	return nil
 }
