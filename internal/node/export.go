@@ -112,6 +112,10 @@ func Lock(fsys vfs.FS, dir string) (io.Closer, error) {
 	return lock, err
 }
 
+func repairingError(repair string) error {
+	return fmt.Errorf("%w: %s; run flotilla repair --execute again", ErrRepairing, repair)
+}
+
 // Unfinished returns the directory of a repair that was cut short, or "".
 func Unfinished(fsys vfs.FS, dir string) (string, error) {
 	names, err := fsys.ReadDir(dir)

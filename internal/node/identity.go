@@ -172,7 +172,7 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 	// Read under the lock: another process may just have written it.
 	var repair string
 	if repair, err = Unfinished(fsys, dir); err == nil && repair != "" {
-		err = fmt.Errorf("%w: %s; run flotilla repair --execute again", ErrRepairing, repair)
+		err = repairingError(repair)
 	}
 	if err == nil {
 		id, fresh, err = readIdentity(fsys, dir)
@@ -208,6 +208,11 @@ func checkOurs(fsys vfs.FS, dir string) error {
 	}
 	if slices.Contains(names, identityName) {
 		return nil
+	}
+	if repair, err := Unfinished(fsys, dir); err != nil {
+		return err
+	} else if repair != "" {
+		return repairingError(repair)
 	}
 	for _, name := range names {
 		if name != lockName && name != "lost+found" && !strings.HasSuffix(name, ".tmp") {

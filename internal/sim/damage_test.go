@@ -3,11 +3,14 @@ package sim
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -515,7 +518,6 @@ func TestDamage(t *testing.T) {
 		most = 12
 	}
 	all := hurts(t, rand.New(rand.NewPCG(1, 2)), disk, old, most)
-	type cell struct{ kind, hurt string }
 	outcomes := make(map[cell]map[string]int)
 	var mu sync.Mutex
 	groups := 2 * runtime.GOMAXPROCS(0)
@@ -543,8 +545,69 @@ func TestDamage(t *testing.T) {
 			})
 		}
 	})
-	for c, o := range outcomes {
-		t.Log(c.kind, "|", c.hurt, "|", o)
+	if !t.Failed() {
+		checkTable(t, outcomes)
 	}
-	t.Log(len(all), "cases")
 }
+
+// cell is a row of the table.
+type cell struct{ kind, hurt string }
+
+const (
+	damagePage  = "../../docs/robustness.md"
+	tableBegins = "<!-- written by internal/sim TestDamage -update: begin -->\n"
+	tableEnds   = "<!-- end -->\n"
+)
+
+// checkTable holds what came of the damages against the table in the docs. A
+// short run meets a part of it. -update writes it anew, from a long run.
+func checkTable(t *testing.T, outcomes map[cell]map[string]int) {
+	t.Helper()
+	page, err := os.ReadFile(damagePage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, begins := strings.Cut(string(page), tableBegins)
+	table, after, ends := strings.Cut(rest, tableEnds)
+	if !begins || !ends {
+		t.Fatalf("%s has no place for the table", damagePage)
+	}
+	rows := make(map[cell][]string)
+	for line := range strings.Lines(table) {
+		if f := strings.Split(strings.TrimSpace(line), " | "); len(f) == 3 && !strings.HasPrefix(line, "| file |") {
+			rows[cell{strings.TrimPrefix(f[0], "| "), f[1]}] = strings.Split(strings.TrimSuffix(f[2], " |"), "<br>")
+		}
+	}
+	if *update {
+		if testing.Short() {
+			t.Fatal("-update wants a long run: without -short")
+		}
+		var out []string
+		for c, seen := range outcomes {
+			out = append(out, fmt.Sprintf("| %s | %s | %s |\n", c.kind, c.hurt, strings.Join(slices.Sorted(maps.Keys(seen)), "<br>")))
+		}
+		slices.Sort(out)
+		table = "| file | damage | what comes of it, by where it is |\n|---|---|---|\n" + strings.Join(out, "")
+		if err := os.WriteFile(damagePage, []byte(before+tableBegins+table+tableEnds+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	for c, seen := range outcomes {
+		for outcome, n := range seen {
+			if !slices.Contains(rows[c], outcome) {
+				t.Errorf("%s, %s: %d times %q, which %s does not say", c.kind, c.hurt, n, outcome, damagePage)
+			}
+		}
+		for _, outcome := range rows[c] {
+			if seen[outcome] == 0 && !testing.Short() {
+				t.Errorf("%s, %s: never %q, which %s says", c.kind, c.hurt, outcome, damagePage)
+			}
+		}
+	}
+	if len(rows) != len(outcomes) {
+		t.Errorf("%s has %d rows, there are %d", damagePage, len(rows), len(outcomes))
+	}
+}
+
+var update = flag.Bool("update", false, "write the table of docs/robustness.md anew")
