@@ -21,6 +21,7 @@ var errDamage = errors.New("the data directory is damaged")
 
 func addDataDir(fl *pflag.FlagSet, dir *string) {
 	fl.StringVar(dir, "data.dir", "flotilla-data", "the node's data directory; the node is stopped")
+	markSettings(fl)
 }
 
 func checkCommand() *cobra.Command {

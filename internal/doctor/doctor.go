@@ -282,8 +282,8 @@ func (x *exam) generations() error {
 			f.What, f.Remedy, f.Advice, f.Loss = err.Error(), RemedyNone, upgradeAdvice, ""
 		case err != nil && !isDamage(err):
 			return err
-		case err != nil:
-			f.What, f.Cause = "damaged: "+err.Error(), rotCause
+		case err != nil: // a part from elsewhere would have brought one that is intact
+			f.What, f.Cause, f.Remedy, f.Advice, f.Loss = "damaged: "+err.Error(), rotCause, RemedyRepair, repairAdvice, "nothing"
 		case x.idErr != nil:
 			x.reading(file)
 			continue // identity puts itself together out of these
