@@ -463,5 +463,5 @@ func (d *dump) identity(name string) error {
 		return d.damage(name, 0, err.Error())
 	}
 	return d.line("identity", Field{"cluster_id", id.ClusterID}, Field{"node_id", id.NodeID}, Field{"shards", id.Shards},
-		Field{"incarnation", fmt.Sprintf("%016x", id.Incarnation)}, Field{"started", id.Started}, Field{"generation", id.Generation}, Field{"next_generation", id.Next})
+		Field{"incarnation", fmt.Sprintf("%016x", id.Incarnation)}, Field{"started", id.Started}, Field{"generation", id.Generation}, Field{"next_generation", id.Next}, Field{"feature_level", id.FeatureLevel})
 }

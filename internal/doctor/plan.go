@@ -150,7 +150,7 @@ func (x *exam) planIdentity(p *Plan) {
 		return
 	}
 	im := x.meta.Image()
-	id.ClusterID, id.NodeID = im.ClusterID(), -1
+	id.ClusterID, id.NodeID, id.FeatureLevel = im.ClusterID(), -1, im.FeatureLevel()
 	for n := range im.Nodes() {
 		if n.Incarnation == id.Incarnation {
 			id.NodeID = int32(n.ID)

@@ -46,6 +46,8 @@ type Identity struct {
 	Started     bool
 	Generation  uint64
 	Next        uint64 // 0, or what the generation is moving on to
+
+	FeatureLevel uint16 // that the directory may need
 }
 
 // ReadIdentity reads the IDENTITY of a data directory. It returns
@@ -57,7 +59,7 @@ func ReadIdentity(fsys vfs.FS, dir string) (Identity, error) {
 	}
 	return Identity{
 		ClusterID: id.ClusterID, NodeID: id.NodeID, Shards: id.Shards, Incarnation: uint64(id.Incarnation),
-		Started: id.Started, Generation: id.Generation, Next: id.Next,
+		Started: id.Started, Generation: id.Generation, Next: id.Next, FeatureLevel: id.FeatureLevel,
 	}, err
 }
 
@@ -65,7 +67,7 @@ func ReadIdentity(fsys vfs.FS, dir string) (Identity, error) {
 func (id Identity) Encode() []byte {
 	return identity{
 		Format: directoryFormat, ClusterID: id.ClusterID, NodeID: id.NodeID, Shards: id.Shards,
-		Incarnation: hexNumber(id.Incarnation), Started: id.Started, Generation: id.Generation, Next: id.Next,
+		Incarnation: hexNumber(id.Incarnation), Started: id.Started, Generation: id.Generation, Next: id.Next, FeatureLevel: id.FeatureLevel,
 	}.encode()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -274,4 +275,97 @@ func TestOpenDirRefuses(t *testing.T) {
 	if err := open(want); !errors.Is(err, ErrDamagedIdentity) {
 		t.Errorf("damaged: %v", err)
 	}
+}
+
+// TestOlderVotes puts the vote log back as it was one start earlier, and leaves
+// its count: the log and the checkpoints have entries of later terms, and going
+// on below these would write a log that no start takes any more.
+func TestOlderVotes(t *testing.T) {
+	t.Parallel()
+	dir, copied := filepath.Join(t.TempDir(), "d"), filepath.Join(t.TempDir(), "c")
+	fill(t, dir)
+	if err := os.CopyFS(copied, os.DirFS(filepath.Join(dir, votesDir))); err != nil {
+		t.Fatal(err)
+	}
+	n, err := startIn(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for name := range bytesIn(t, copied) {
+		if filepath.Base(name) == generationName {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(copied, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, votesDir, name), b, 0o640)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused(t, dir, replication.ErrOldVote)
+}
+
+// TestDamagedCheckpoint damages the checkpoint of the last shard: neither the
+// start that is refused nor the one after it changes a byte, though all else is
+// intact and could have run.
+func TestDamagedCheckpoint(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "d")
+	fill(t, dir)
+	names, err := filepath.Glob(filepath.Join(dir, shardsDir, "4", "*.checkpoint"))
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	b, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[50] ^= 1
+	if err := os.WriteFile(names[0], b, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, dir, replication.ErrCorrupt)
+}
+
+// refused starts a node twice, and wants the same error and the same directory.
+func refused(t *testing.T, dir string, want error) {
+	t.Helper()
+	before := bytesIn(t, dir)
+	for range 2 {
+		if _, err := startIn(t, dir); !errors.Is(err, want) {
+			t.Fatalf("Start = %v, want %v", err, want)
+		}
+		after := bytesIn(t, dir)
+		for name, b := range after {
+			if before[name] != b {
+				t.Errorf("a refused start changed %s", name)
+			}
+		}
+		if len(after) != len(before) {
+			t.Errorf("a refused start leaves %d files of %d", len(after), len(before))
+		}
+	}
+}
+
+// bytesIn returns the files below dir.
+func bytesIn(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(name)
+		rel, relErr := filepath.Rel(dir, name)
+		all[rel] = string(b)
+		return errors.Join(err, relErr)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }

@@ -41,6 +41,7 @@ var reached = map[string]string{
 	"partition.decodeConfig":          "FuzzDecode", // applies what decodes
 	"partition.decodeCreate":          "FuzzDecode",
 	"partition.decodeDelete":          "FuzzDecode",
+	"partition.decodeExpire":          "FuzzDecode",
 	"partition.decodeFrame":           "FuzzDecode",
 	"partition.decodeHeader":          "FuzzRestore",
 	"partition.decodeLimits":          "FuzzDecode",

@@ -54,7 +54,15 @@ func FuzzScan(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
+		in, err := Inspect(mem, testDir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.Close()
 		j, err := Open(mem, testDir, small())
+		if (err == nil) != (in.OpenErr == nil) {
+			t.Fatalf("Open = %v, Inspect says %v", err, in.OpenErr)
+		}
 		if err != nil {
 			var ce *CorruptError
 			if !errors.As(err, &ce) && !errors.Is(err, ErrVersion) {
