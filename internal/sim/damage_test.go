@@ -515,7 +515,7 @@ func TestDamage(t *testing.T) {
 	}
 	most := 60
 	if testing.Short() {
-		most = 12
+		most = 4
 	}
 	all := hurts(t, rand.New(rand.NewPCG(1, 2)), disk, old, most)
 	outcomes := make(map[cell]map[string]int)
@@ -584,6 +584,7 @@ func checkTable(t *testing.T, outcomes map[cell]map[string]int) {
 		}
 		var out []string
 		for c, seen := range outcomes {
+			delete(seen, undetected) // what the page says of it stands below the table
 			out = append(out, fmt.Sprintf("| %s | %s | %s |\n", c.kind, c.hurt, strings.Join(slices.Sorted(maps.Keys(seen)), "<br>")))
 		}
 		slices.Sort(out)
@@ -595,7 +596,7 @@ func checkTable(t *testing.T, outcomes map[cell]map[string]int) {
 	}
 	for c, seen := range outcomes {
 		for outcome, n := range seen {
-			if !slices.Contains(rows[c], outcome) {
+			if outcome != undetected && !slices.Contains(rows[c], outcome) {
 				t.Errorf("%s, %s: %d times %q, which %s does not say", c.kind, c.hurt, n, outcome, damagePage)
 			}
 		}
