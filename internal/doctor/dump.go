@@ -254,7 +254,7 @@ func (d *dump) journal(name string) error {
 	if err != nil {
 		return err
 	}
-	in, err := journal.Inspect(d.fs, dir, func(f *journal.Found) error {
+	in, err := journal.Inspect(d.fs, dir, journal.InspectOptions{Uncounted: true}, func(f *journal.Found) error {
 		if only != "" && f.File != only || f.LSN < uint64(max(0, d.opt.From)) {
 			return nil
 		}

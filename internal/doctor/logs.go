@@ -85,7 +85,7 @@ func (x *exam) control(kind, part string, in *control.Inspection, loss string) {
 
 func (x *exam) readJournal() error {
 	dir := x.path(node.JournalDir)
-	in, err := journal.Inspect(x.fs, dir, nil)
+	in, err := journal.Inspect(x.fs, dir, journal.InspectOptions{Uncounted: x.idErr == nil && x.id.Generation == 0}, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		x.broken[node.JournalDir] = true
 		x.find(Finding{Kind: "journal", File: dir, Offset: -1, Harmful: true, What: "missing", Cause: "somebody removed it, or it is not mounted",

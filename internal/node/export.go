@@ -21,6 +21,7 @@ const (
 	MetadataDir    = metadataDir
 	ShardsDir      = shardsDir
 	PartitionsDir  = dataDir
+	QuarantineDir  = quarantineDir
 
 	// RepairPrefix begins the names of the directories in which flotilla repair
 	// keeps what it replaced, and PlanName is the file in them that says what is

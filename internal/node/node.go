@@ -139,7 +139,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.jour, err = journal.Open(opt.FS, dir(journalDir), journal.Options{
 		FileBytes: opt.JournalFileBytes, MaxBytes: opt.JournalBytes,
-		Rand: opt.Rand, Now: opt.Now, Logger: opt.Log, OnFailed: n.fail, OnEvent: n.journalEvent,
+		Uncounted: n.id.Generation == 0, // a directory from before there were counts
+		Rand:      opt.Rand, Now: opt.Now, Logger: opt.Log, OnFailed: n.fail, OnEvent: n.journalEvent,
 	})
 	if err != nil {
 		return err

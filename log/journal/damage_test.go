@@ -363,6 +363,13 @@ func TestRingFile(t *testing.T) {
 	without := maps.Clone(d)
 	delete(without, ringName)
 	refused("without RING", ringName, without)
+	opt := small()
+	opt.Uncounted = true
+	mem = without.mem(t)
+	mustClose(t, mustOpen(t, mem, opt))
+	if got := diskOf(t, mem)[ringName]; !bytes.Equal(got, d[ringName]) {
+		t.Errorf("a journal from before there was a count gets %x, want %x", got, d[ringName])
+	}
 	for i := range d[ringName] {
 		hurt := maps.Clone(d)
 		hurt[ringName] = bytes.Clone(d[ringName])

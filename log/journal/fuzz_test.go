@@ -54,7 +54,7 @@ func FuzzScan(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		in, err := Inspect(mem, testDir, nil)
+		in, err := Inspect(mem, testDir, InspectOptions{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -123,6 +123,11 @@ func (in *Inspection) Log(id ShardID, incarnation uint64) FoundLog {
 	return FoundLog{Shard: id, Incarnation: incarnation}
 }
 
+// InspectOptions are those of Options that bear on what is damage.
+type InspectOptions struct {
+	Uncounted bool // see Options
+}
+
 // Inspect reads a whole journal that nobody has open, and changes nothing. It
 // calls visit, if that is not nil, for each intact record, file by file in order
 // of sequence and going on behind damage, so records that are in nobody's log
@@ -132,13 +137,13 @@ func (in *Inspection) Log(id ShardID, incarnation uint64) FoundLog {
 //
 // The error is visit's or the file system's; damage is in the Inspection. A
 // directory that is not there matches fs.ErrNotExist.
-func Inspect(fsys vfs.FS, dir string, visit func(*Found) error) (*Inspection, error) {
+func Inspect(fsys vfs.FS, dir string, opt InspectOptions, visit func(*Found) error) (*Inspection, error) {
 	in := &Inspection{Slots: -1}
 	names, err := fsys.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("journal: list %s: %w", dir, err)
 	}
-	if err := in.verdict(fsys, dir); err != nil {
+	if err := in.verdict(fsys, dir, opt); err != nil {
 		return nil, err
 	}
 	r, counted, err := readRing(fsys, dir)
@@ -149,7 +154,7 @@ func Inspect(fsys vfs.FS, dir string, visit func(*Found) error) (*Inspection, er
 		return nil, err
 	case counted:
 		in.Slots = int(r.slots)
-	default:
+	case !opt.Uncounted:
 		in.RingErr = &CorruptError{File: path.Join(dir, ringName), Err: fs.ErrNotExist}
 	}
 	for _, name := range names {
@@ -198,8 +203,8 @@ func Inspect(fsys vfs.FS, dir string, visit func(*Found) error) (*Inspection, er
 }
 
 // verdict does what Open does before it changes anything.
-func (in *Inspection) verdict(fsys vfs.FS, dir string) error {
-	j := &Journal{fs: fsys, dir: dir, shards: make(map[shardKey]*Shard), opt: Options{Logger: slog.New(slog.DiscardHandler)}}
+func (in *Inspection) verdict(fsys vfs.FS, dir string, opt InspectOptions) error {
+	j := &Journal{fs: fsys, dir: dir, shards: make(map[shardKey]*Shard), opt: Options{Uncounted: opt.Uncounted, Logger: slog.New(slog.DiscardHandler)}}
 	if err := j.opt.setDefaults(); err != nil {
 		return err
 	}

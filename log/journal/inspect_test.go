@@ -14,7 +14,7 @@ import (
 func agree(t *testing.T, what string, mem *vfs.Mem) *Inspection {
 	t.Helper()
 	before := diskOf(t, mem)
-	in, err := Inspect(mem, testDir, nil)
+	in, err := Inspect(mem, testDir, InspectOptions{}, nil)
 	if err != nil {
 		t.Fatalf("%s: Inspect = %v", what, err)
 	}

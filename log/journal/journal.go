@@ -184,6 +184,10 @@ type Options struct {
 	// larger already keeps its size. Default 1 GiB.
 	MaxBytes int64
 
+	// Uncounted lets a journal without a RING file open: it was written before
+	// there was one. Open then makes it.
+	Uncounted bool
+
 	// Rand gives the salts. Default crypto/rand.
 	Rand io.Reader
 

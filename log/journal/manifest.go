@@ -92,7 +92,7 @@ func (s *scan) checkCount() error {
 	j := s.j
 	name := path.Join(j.dir, ringName)
 	if !s.counted {
-		if j.recovery.Records > 0 {
+		if j.recovery.Records > 0 && !j.opt.Uncounted {
 			return &CorruptError{File: name, Err: errors.New("missing, and the journal holds records: how many files it had is not known")}
 		}
 		return nil
