@@ -37,6 +37,16 @@ test: ## everything that needs Go alone: about 20 minutes on two cores
 race: ## the concurrent packages under the race detector
 	$(GO) test -count=1 -race -timeout 30m $(RACE)
 
+FUZZTIME ?= 60s
+
+fuzz: ## every fuzz target in turn, for FUZZTIME each
+	@targets=$$($(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print $$2, name[i]; n = 0 }'); \
+	echo "$$targets" | { while read -r pkg name; do \
+		echo "== $$name of $$pkg, $(FUZZTIME)"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; \
+	done; } || exit 1; \
+	echo "$$(echo "$$targets" | wc -l) fuzz targets, $(FUZZTIME) each"
+
 mutants: ## takes each guard away and sees its test fail
 	$(GO) run ./internal/mutants
 

@@ -160,11 +160,21 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 }
 
 func (b *Broker) startAll() error {
-	if err := b.startMetadata(); err != nil {
+	// All are opened before the first one runs: what is refused is refused
+	// before anything has changed.
+	if err := b.openMetadata(); err != nil {
 		return err
 	}
 	for id := range b.opt.Shards {
-		if err := b.startData(replication.ShardID(id + 1)); err != nil {
+		if err := b.openData(replication.ShardID(id + 1)); err != nil {
+			return err
+		}
+	}
+	if err := b.meta.Run(); err != nil {
+		return err
+	}
+	for id := range b.opt.Shards {
+		if err := b.shards[replication.ShardID(id+1)].replica.Run(); err != nil {
 			return err
 		}
 	}

@@ -44,7 +44,7 @@ func (b *Broker) replicaID(shard replication.ShardID) (replication.ReplicaID, er
 		return id, nil
 	}
 	if b.opt.Established {
-		return id, fmt.Errorf("%w: shard %d; is a part of the data directory missing, or not mounted?", ErrForgotten, shard)
+		return id, fmt.Errorf("%w: shard %d, in %s; is a part of the data directory missing, or not mounted? See flotilla check", ErrForgotten, shard, b.opt.Votes.Dir())
 	}
 	if shard != replication.MetadataShard {
 		for _, s := range b.opt.Journal.Shards() {
@@ -69,14 +69,14 @@ func (b *Broker) checkpointDir(shard replication.ShardID) string {
 	return path.Join(b.opt.ShardsDir, strconv.Itoa(int(shard)))
 }
 
-// startMetadata starts the metadata shard's replica.
-func (b *Broker) startMetadata() error {
+// openMetadata opens the metadata shard's replica.
+func (b *Broker) openMetadata() error {
 	id, err := b.replicaID(replication.MetadataShard)
 	if err != nil {
 		return err
 	}
 	b.metaState = &metaMachine{applied: b.reconciler.kick}
-	b.meta, err = replication.Start(replication.Options[metadata.Result]{
+	b.meta, err = replication.Open(replication.Options[metadata.Result]{
 		Shard: replication.MetadataShard, ID: id, FSM: b.metaState, Now: b.opt.Now, Log: b.opt.Log,
 		Control: b.opt.MetadataLog, Votes: b.opt.Votes,
 		FS: b.opt.FS, CheckpointDir: b.checkpointDir(replication.MetadataShard),
@@ -90,8 +90,8 @@ func (b *Broker) startMetadata() error {
 	return err
 }
 
-// startData starts the replica of a data shard.
-func (b *Broker) startData(shard replication.ShardID) error {
+// openData opens the replica of a data shard.
+func (b *Broker) openData(shard replication.ShardID) error {
 	id, err := b.replicaID(shard)
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (b *Broker) startData(shard replication.ShardID) error {
 		id: id, hashes: b.hashes, quarantines: b.quarantines, poison: b.opt.poison,
 		returned: make(chan *partition.Capture, 1),
 	}
-	s.replica, err = replication.Start(replication.Options[partition.Result]{
+	s.replica, err = replication.Open(replication.Options[partition.Result]{
 		Shard: shard, ID: id, Now: b.opt.Now, Log: b.opt.Log,
 		FSM:     b.opt.wrap(s.machine),
 		Journal: b.opt.Journal, Votes: b.opt.Votes,

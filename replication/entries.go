@@ -21,6 +21,7 @@ type entryLog interface {
 	append(logs []*raft.Log) error
 	truncateFrom(index uint64) error // drops index and what follows
 	compact(upTo uint64) error       // upTo and what precedes it is needed no more
+	dir() string                     // where it lies, for errors
 }
 
 // errRefused reports a change that Raft must not ask for; the replica stops and
@@ -114,6 +115,7 @@ func (j *journalLog) first() uint64               { return j.s.First() }
 func (j *journalLog) last() uint64                { return j.s.Last() }
 func (j *journalLog) truncateFrom(i uint64) error { return j.s.TruncateFrom(i) }
 func (j *journalLog) compact(upTo uint64) error   { j.s.Compact(upTo); return nil }
+func (j *journalLog) dir() string                 { return j.s.Dir() }
 
 func (j *journalLog) read(index uint64, to *raft.Log, commands bool) error {
 	if term, kind, ok := j.s.Head(index); ok && !commands && raft.LogType(kind) == raft.LogCommand {
@@ -146,6 +148,7 @@ func (c *controlLog) first() uint64               { return c.l.First() }
 func (c *controlLog) last() uint64                { return c.l.Last() }
 func (c *controlLog) truncateFrom(i uint64) error { return c.l.TruncateBack(i - 1) }
 func (c *controlLog) compact(upTo uint64) error   { return c.l.TruncateFront(upTo + 1) }
+func (c *controlLog) dir() string                 { return c.l.Dir() }
 
 func (c *controlLog) read(index uint64, to *raft.Log, commands bool) error {
 	var e control.Entry

@@ -109,9 +109,20 @@ type entry[R any] struct {
 	slots     chan struct{} // holds its token; nil: none
 }
 
-// Start opens the replica's state and starts Raft. A replica whose log is empty
-// and that is among opt.Bootstrap begins with that configuration.
+// Start opens the replica's state and starts Raft: Open and Run.
 func Start[R any](opt Options[R]) (*Replica[R], error) {
+	r, err := Open(opt)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.Run()
+}
+
+// Open opens the replica's state, and refuses what does not belong together: a
+// log or a vote that is older than the checkpoint or each other. It writes
+// nothing. A node opens all of its replicas before it runs the first, so that a
+// start that is refused changes nothing. Run follows, and nothing else.
+func Open[R any](opt Options[R]) (*Replica[R], error) {
 	setDefault(&opt.MaxEntryBytes, 1<<20)
 	setDefault(&opt.MaxCommands, 4096)
 	setDefault(&opt.MaxInFlight, 4)
@@ -140,9 +151,21 @@ func Start[R any](opt Options[R]) (*Replica[R], error) {
 		r.journal = opt.Journal.Shard(journal.ShardID(opt.Shard), opt.ID.Incarnation)
 	}
 	r.store = &logStore{log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, fail: r.fail, halt: r.halt, started: &r.started}
-	if err := r.startRaft(); err != nil {
+	if err := r.checkLog(); err != nil {
 		cancel()
 		return nil, fmt.Errorf("replication: shard %d: %w", opt.Shard, err)
+	}
+	return r, nil
+}
+
+// Run starts Raft. A replica whose log is empty and that is among
+// Options.Bootstrap begins with that configuration. After an error the replica
+// is not to be used.
+func (r *Replica[R]) Run() error {
+	opt := &r.opt
+	if err := r.startRaft(); err != nil {
+		r.stop()
+		return fmt.Errorf("replication: shard %d: %w", opt.Shard, err)
 	}
 	r.group.Go(r.watch)
 	r.group.Go(r.propose)
@@ -154,7 +177,7 @@ func Start[R any](opt Options[R]) (*Replica[R], error) {
 			RespChan: make(chan raft.RPCResponse, 1),
 		})
 	}
-	return r, nil
+	return nil
 }
 
 func setDefault(v *int, to int) {
@@ -202,9 +225,6 @@ func (r *Replica[R]) startRaft() (err error) {
 	cfg.NotifyCh = r.notify
 	cfg.Logger = raftLogger(opt.Log)
 
-	if err := r.checkLog(); err != nil {
-		return err
-	}
 	if err := r.bootstrap(stable); err != nil {
 		return err
 	}
@@ -226,14 +246,28 @@ func (r *Replica[R]) startRaft() (err error) {
 // checkLog refuses a log that does not continue the newest checkpoint. A
 // compaction leaves the last entry at least, so the log was lost, or is another
 // replica's or an older one's: offsets that were given out would be given again
-// (R11).
+// (R11). It refuses a vote from before the newest entry for the same reason:
+// Raft makes a term durable before it stores an entry of it, and would go on in
+// a term below that of what it has.
 func (r *Replica[R]) checkLog() error {
-	index := r.durableIndex()
+	index, term := r.checkpoints.Newest()
 	first, last := r.store.log.first(), r.store.log.last()
-	if last == 0 && index == 0 || last != 0 && first <= index+1 && index <= last {
-		return nil
+	if !(last == 0 && index == 0 || last != 0 && first <= index+1 && index <= last) {
+		return fmt.Errorf("%w: replica %s has a checkpoint at index %d in %s, and its log in %s holds [%d, %d]; see flotilla check",
+			ErrLostLog, r.opt.ID, index, r.opt.CheckpointDir, r.store.log.dir(), first, last)
 	}
-	return fmt.Errorf("%w: replica %s has a checkpoint at index %d, and its log holds [%d, %d]", ErrLostLog, r.opt.ID, index, first, last)
+	if last != 0 {
+		var l raft.Log
+		if err := r.store.log.read(last, &l, false); err != nil {
+			return err
+		}
+		term = max(term, l.Term)
+	}
+	if vote, _ := r.opt.Votes.Load(uint32(r.opt.Shard)); vote.Term < term {
+		return fmt.Errorf("%w: replica %s is in term %d by %s, and has stored what was written in term %d; see flotilla check",
+			ErrOldVote, r.opt.ID, vote.Term, r.opt.Votes.Dir(), term)
+	}
+	return nil
 }
 
 // bootstrap writes the shard's first configuration, unless there is a log. It
@@ -426,6 +460,10 @@ func (r *Replica[R]) Interrupt() {
 func (r *Replica[R]) Close() error {
 	r.closing.Do(func() {
 		r.Interrupt()
+		if r.raft == nil { // never ran
+			_ = r.opt.Transport.Close()
+			return
+		}
 		f := r.raft.Shutdown()
 		_ = r.opt.Transport.Close() // Raft waits for its calls
 		close(r.released)

@@ -48,6 +48,10 @@ var (
 	// its vote, has seen. It must not go on under its name (R11, R20).
 	ErrLostLog = errors.New("replication: log is missing or another's")
 
+	// ErrOldVote reports a vote from before what its replica has stored: an older
+	// copy. The replica may have voted since (R11, R20).
+	ErrOldVote = errors.New("replication: vote record is older than the log")
+
 	// ErrCorrupt matches a damaged checkpoint.
 	ErrCorrupt = errors.New("replication: corrupt checkpoint")
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -52,6 +53,13 @@ func TestDocs(t *testing.T) {
 			s = newServer(t)
 			got = strings.ReplaceAll(s.greeting, " --bootstrap "+s.addr, "")
 			got = strings.ReplaceAll(got, s.addr, defaultBootstrap)
+		} else if e.command == "kill %1" {
+			if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if code := s.wait(); code != exitOK {
+				t.Fatalf("serve ended with %d\n%s", code, s.log)
+			}
 		} else {
 			got = shell(t, e.command, s)
 		}
@@ -87,7 +95,7 @@ func shell(t *testing.T, line string, s *server) string {
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Env = environment("PATH=" + filepath.Dir(program) + string(os.PathListSeparator) + os.Getenv("PATH"))
 	if s != nil {
-		cmd.Env = append(cmd.Env, "FLOTILLA_BOOTSTRAP="+s.addr)
+		cmd.Env = append(cmd.Env, "FLOTILLA_BOOTSTRAP="+s.addr, "FLOTILLA_DATA_DIR="+s.dir)
 	}
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {

@@ -4,7 +4,7 @@
 // exit status is
 //
 //	0  done; also consume after Ctrl-C, or when nobody reads its output any more
-//	1  the command could not do what was asked
+//	1  the command could not do what was asked; check: something is damaged
 //	2  the command line or a FLOTILLA_ variable was wrong; nothing was done
 //	3  serve: the disk or the data failed; a restart will probably not help
 package main
@@ -96,7 +96,7 @@ acknowledged. "flotilla serve" runs a node; the other commands talk to one.`,
 	}
 	root.SetFlagErrorFunc(flagError)
 	conn := addConnectionFlags(root.PersistentFlags())
-	root.AddCommand(serveCommand(), topicCommand(conn), produceCommand(conn), consumeCommand(conn), benchCommand(conn), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), dumpCommand(), topicCommand(conn), produceCommand(conn), consumeCommand(conn), benchCommand(conn), versionCommand())
 	return root
 }
 

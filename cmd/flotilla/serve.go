@@ -132,7 +132,7 @@ func (f *serveFlags) check() error {
 
 // startError tells a disk or data that failed from a node that was asked for
 // wrongly.
-func startError(ctx context.Context, err error) error {
+func startError(ctx context.Context, dir string, err error) error {
 	if ctx.Err() != nil {
 		return nil // stopped before it was ready, as asked
 	}
@@ -143,7 +143,7 @@ func startError(ctx context.Context, err error) error {
 			return err
 		}
 	}
-	return stoppedError{err}
+	return stoppedError{fmt.Errorf("%w; \"flotilla check --data.dir %s\" says what is damaged, and \"flotilla repair\" what can be done", err, dir)}
 }
 
 func serve(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
@@ -171,7 +171,7 @@ func serve(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
 	})
 	if err != nil {
 		_ = l.Close()
-		return startError(ctx, err)
+		return startError(ctx, f.dataDir, err)
 	}
 	printReady(stdout, n, l, f, time.Since(start))
 	var failed error

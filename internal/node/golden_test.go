@@ -84,6 +84,42 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// TestGoldenGeneration compares what a part says of itself with format 1.
+func TestGoldenGeneration(t *testing.T) {
+	t.Parallel()
+	want := generation{Format: 1, Incarnation: goldenIdentity.Incarnation, Generation: 7}
+	path := filepath.Join("testdata", "golden", "v1", generationName)
+	if *update {
+		if err := os.WriteFile(path, seal(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(golden), string(seal(want))); diff != "" {
+		t.Errorf("%s is written differently (-golden +now):\n%s", generationName, diff)
+	}
+	if got, err := decodeGeneration(golden); err != nil || got != want {
+		t.Errorf("the golden file says %+v, %v; want %+v", got, err, want)
+	}
+	for i := range golden {
+		hurt := bytes.Clone(golden)
+		hurt[i] ^= 1
+		if _, err := decodeGeneration(hurt); err == nil {
+			t.Errorf("byte %d changed, and it decodes", i)
+		}
+		if _, err := decodeGeneration(golden[:i]); err == nil {
+			t.Errorf("cut off at %d, and it decodes", i)
+		}
+	}
+	newer := seal(map[string]any{"format": 2})
+	if _, err := decodeGeneration(newer); !errors.Is(err, ErrNewer) {
+		t.Errorf("a newer one: %v, want ErrNewer", err)
+	}
+}
+
 // TestDecodeIdentity changes the golden file.
 func TestDecodeIdentity(t *testing.T) {
 	t.Parallel()

@@ -55,7 +55,7 @@ var (
 )
 
 // identity is what a data directory says of whose it is. It is written before
-// anything else, and once more when the first start has come to its end.
+// anything else, and again when a start has come to its end.
 type identity struct {
 	Format    int    `json:"format"`
 	ClusterID string `json:"cluster_id"`
@@ -75,6 +75,11 @@ type identity struct {
 	// anything is written that only this level allows: a version that does not
 	// know the level refuses the directory by this alone.
 	FeatureLevel uint16 `json:"feature_level,omitempty"`
+
+	// Generation counts the times that the node served from here; Next is not 0
+	// while it moves on: see checkParts.
+	Generation uint64 `json:"generation,omitempty"`
+	Next       uint64 `json:"next_generation,omitempty"`
 }
 
 // hexNumber is a uint64 that stands in JSON as 16 hex digits: JSON's own numbers
@@ -91,37 +96,49 @@ func (n *hexNumber) UnmarshalText(b []byte) error {
 	return err
 }
 
-// encode returns a line of JSON, and a line with its CRC32C in hex.
-func (id identity) encode() []byte {
-	b, err := json.Marshal(id)
+// encode returns the file's bytes.
+func (id identity) encode() []byte { return seal(id) }
+
+// seal returns a line of JSON, and a line with its CRC32C in hex.
+func seal(v any) []byte {
+	b, err := json.Marshal(v)
 	if err != nil {
-		panic("node: identity: " + err.Error())
+		panic("node: seal: " + err.Error())
 	}
 	return fmt.Appendf(b, "\n%08x\n", crc32.Checksum(b, castagnoli))
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func decodeIdentity(b []byte) (identity, error) {
+// sealedHead is what is judged of a sealed line before everything else: a newer
+// one may give the other fields other types.
+type sealedHead struct {
+	Format       int `json:"format"`
+	FeatureLevel int `json:"feature_level"`
+}
+
+// openSealed returns the line of JSON, once its checksum is found right, and
+// its head.
+func openSealed(b []byte) (body []byte, head sealedHead, err error) {
 	body, sum, ok := bytes.Cut(b, []byte("\n"))
 	if !ok || string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(body, castagnoli)) {
-		return identity{}, fmt.Errorf("%w: checksum does not match", ErrDamagedIdentity)
+		return nil, head, errors.New("checksum does not match")
 	}
-	// The format comes before everything else: a newer one may give the other
-	// fields other types.
-	var format struct {
-		Format       int `json:"format"`
-		FeatureLevel int `json:"feature_level"`
-	}
-	if err := json.Unmarshal(body, &format); err != nil {
+	err = json.Unmarshal(body, &head)
+	return body, head, err
+}
+
+func decodeIdentity(b []byte) (identity, error) {
+	body, head, err := openSealed(b)
+	if err != nil {
 		return identity{}, fmt.Errorf("%w: %w", ErrDamagedIdentity, err)
 	}
-	if format.Format > directoryFormat {
-		return identity{}, fmt.Errorf("%w: format %d, this version reads up to %d; start the newer version that wrote it", ErrNewer, format.Format, directoryFormat)
+	if head.Format > directoryFormat {
+		return identity{}, fmt.Errorf("%w: format %d, this version reads up to %d; start the newer version that wrote it", ErrNewer, head.Format, directoryFormat)
 	}
-	if format.FeatureLevel > metadata.MaxFeatureLevel {
+	if head.FeatureLevel > metadata.MaxFeatureLevel {
 		return identity{}, fmt.Errorf("%w: feature level %d, this version knows up to %d; start the newer version that raised it",
-			ErrNewer, format.FeatureLevel, metadata.MaxFeatureLevel)
+			ErrNewer, head.FeatureLevel, metadata.MaxFeatureLevel)
 	}
 	var id identity
 	if err := json.Unmarshal(body, &id); err != nil {
@@ -153,7 +170,13 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 		return identity{}, false, nil, fmt.Errorf("node: %w", err)
 	}
 	// Read under the lock: another process may just have written it.
-	id, fresh, err = readIdentity(fsys, dir)
+	var repair string
+	if repair, err = Unfinished(fsys, dir); err == nil && repair != "" {
+		err = repairingError(repair)
+	}
+	if err == nil {
+		id, fresh, err = readIdentity(fsys, dir)
+	}
 	if err == nil && !fresh {
 		if err = id.check(want, dir); err == nil {
 			err = checkVersions(fsys, dir)
@@ -166,6 +189,9 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 	}
 	if err == nil && fresh {
 		id, err = makeIdentity(fsys, dir, want, rand)
+	}
+	if err == nil {
+		err = id.checkParts(fsys, dir)
 	}
 	if err != nil {
 		return identity{}, false, nil, errors.Join(err, lock.Close())
@@ -182,6 +208,11 @@ func checkOurs(fsys vfs.FS, dir string) error {
 	}
 	if slices.Contains(names, identityName) {
 		return nil
+	}
+	if repair, err := Unfinished(fsys, dir); err != nil {
+		return err
+	} else if repair != "" {
+		return repairingError(repair)
 	}
 	for _, name := range names {
 		if name != lockName && name != "lost+found" && !strings.HasSuffix(name, ".tmp") {

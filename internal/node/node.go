@@ -138,7 +138,8 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.jour, err = journal.Open(opt.FS, dir(journalDir), journal.Options{
 		FileBytes: opt.JournalFileBytes, MaxBytes: opt.JournalBytes,
-		Rand: opt.Rand, Now: opt.Now, Logger: opt.Log, OnFailed: n.fail, OnEvent: n.journalEvent,
+		Uncounted: n.id.Generation == 0, // a directory from before there were counts
+		Rand:      opt.Rand, Now: opt.Now, Logger: opt.Log, OnFailed: n.fail, OnEvent: n.journalEvent,
 	})
 	if err != nil {
 		return err
@@ -163,7 +164,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return n.changeIdentity(func(id *identity) { id.Started = true })
+	n.idTurn <- struct{}{}
+	defer func() { <-n.idTurn }()
+	return n.id.turn(opt.FS, opt.Dir)
 }
 
 // recordLevel makes the directory say which feature level it may need.

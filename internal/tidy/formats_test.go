@@ -69,11 +69,13 @@ func TestFormatsOfGoldenFiles(t *testing.T) {
 	o := newOffline(os.DirFS(root))
 	o.opaque = true
 	read := map[string]func(name string, b []byte) error{
-		"internal/node/testdata/golden/v1/*":     func(_ string, b []byte) error { return o.identity(b) },
-		"log/journal/testdata/golden/v1/*":       func(_ string, b []byte) error { return o.journal(append(b, make([]byte, 32<<10-len(b))...)) },
-		"log/control/testdata/golden/v1/*/*":     o.control,
-		"log/segment/testdata/golden/v1/*.seg":   func(_ string, b []byte) error { _, err := o.segment(b); return err },
-		"log/segment/testdata/golden/v1/*.index": o.index,
+		"internal/node/testdata/golden/v1/IDENTITY":   func(_ string, b []byte) error { return o.identity(b) },
+		"internal/node/testdata/golden/v1/GENERATION": func(_ string, b []byte) error { return o.generation(b) },
+		"log/journal/testdata/golden/v1/RING":         func(_ string, b []byte) error { return o.ring(b) },
+		"log/journal/testdata/golden/v1/*.journal":    func(_ string, b []byte) error { return o.journal(append(b, make([]byte, 32<<10-len(b))...)) },
+		"log/control/testdata/golden/v1/*/*":          o.control,
+		"log/segment/testdata/golden/v1/*.seg":        func(_ string, b []byte) error { _, err := o.segment(b); return err },
+		"log/segment/testdata/golden/v1/*.index":      o.index,
 		"replication/testdata/golden/v1/*": func(name string, b []byte) error {
 			body, err := o.checkpoint(name, b)
 			if err == nil && !bytes.HasSuffix(body, []byte("\n")) {

@@ -63,13 +63,17 @@ var layers = []layer{
 		"internal/errcode", "internal/vfs", "kafka", "log/batch", "log/control", "log/journal", "log/segment",
 		"partition", "partition/store", "replication", "replication/transport", "wire/frame", "wire/server",
 	}},
+	{"internal/doctor", []string{
+		"broker/metadata", "internal/node", "internal/section", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",
+		"partition", "replication",
+	}},
 	{"internal/sim", []string{
 		"client", "internal/config", "internal/errcode", "internal/history", "internal/netsim", "internal/node", "internal/vfs",
 	}},
 	{"bench", []string{"client", "internal/errcode", "internal/history"}},
 	{"cmd/demo", []string{"client", "log/batch"}},
 	{"cmd/flotilla", []string{
-		"bench", "client", "internal/config", "internal/errcode", "internal/node", "internal/sim", "internal/vfs",
+		"bench", "client", "internal/config", "internal/doctor", "internal/errcode", "internal/node", "internal/sim", "internal/vfs",
 		"log/batch",
 	}},
 	{"internal/killtest", []string{"client", "internal/errcode", "internal/history"}},

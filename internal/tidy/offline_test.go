@@ -66,6 +66,10 @@ func (o *offline) file(name string) error {
 		return nil
 	case name == "IDENTITY":
 		return o.identity(b)
+	case path.Base(name) == "GENERATION":
+		return o.generation(b)
+	case name == "journal/RING":
+		return o.ring(b)
 	case top == "journal":
 		return o.journal(b)
 	case top == "votes", top == "metadata":
@@ -88,7 +92,12 @@ func (o *offline) file(name string) error {
 	return errors.New("no format is known")
 }
 
-func (o *offline) identity(b []byte) error {
+func (o *offline) identity(b []byte) error { return o.sealed("identity", b) }
+
+func (o *offline) generation(b []byte) error { return o.sealed("generation", b) }
+
+// sealed reads a line of JSON, and one with its checksum.
+func (o *offline) sealed(format string, b []byte) error {
 	line, sum, _ := bytes.Cut(b, []byte("\n"))
 	if string(sum) != fmt.Sprintf("%08x\n", crc(line)) {
 		return errChecksum
@@ -97,7 +106,20 @@ func (o *offline) identity(b []byte) error {
 	if err := json.Unmarshal(line, &id); err != nil {
 		return err
 	}
-	return o.note("identity", "", id.Format)
+	return o.note(format, "", id.Format)
+}
+
+func (o *offline) ring(b []byte) error {
+	if len(b) != 32 {
+		return errShort
+	}
+	if le.Uint32(b[28:]) != crc(b[:28]) {
+		return errChecksum
+	}
+	if slots := le.Uint32(b[12:]); slots < 2 || le.Uint64(b[16:])%4096 != 0 {
+		return fmt.Errorf("ring of %d files of %d bytes", slots, le.Uint64(b[16:]))
+	}
+	return o.note("ring", string(b[:8]), int(le.Uint32(b[8:])))
 }
 
 func (o *offline) journal(b []byte) error {

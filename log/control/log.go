@@ -195,3 +195,6 @@ func decodeEntry(f frame) (Entry, error) {
 	}
 	return e, nil
 }
+
+// Dir returns the directory that the log lies in.
+func (l *Log) Dir() string { return l.seq.dir }

@@ -256,3 +256,6 @@ func decodeChange(f frame) (voteChange, error) {
 		return voteChange{}, fmt.Errorf("%w: record of kind %q among votes", ErrVersion, f.kind)
 	}
 }
+
+// Dir returns the directory that the votes lie in.
+func (v *Votes) Dir() string { return v.seq.dir }

@@ -272,8 +272,9 @@ func TestCutEveryByte(t *testing.T) {
 			mustClose(t, j)
 		}
 		if cut%64 == 0 {
-			short := disk{name: d[name][:cut], fileName(1): d[fileName(1)]}.mem(t)
-			if _, err := Open(short, testDir, small()); !errors.Is(err, ErrCorrupt) {
+			short := maps.Clone(d)
+			short[name] = d[name][:cut]
+			if _, err := Open(short.mem(t), testDir, small()); !errors.Is(err, ErrCorrupt) {
 				t.Fatalf("file of %d bytes: Open = %v", cut, err)
 			}
 		}
@@ -293,7 +294,7 @@ func TestDamagedRing(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	found := 0
 	for range 600 {
-		file := fileName(uint32(rng.IntN(len(d))))
+		file := fileName(uint32(rng.IntN(len(d) - 1)))
 		off := rng.IntN(len(d[file]))
 		mem := d.mem(t)
 		if err := mem.Corrupt(path.Join(testDir, file), int64(off), func(b []byte) { b[0] ^= 1 << rng.IntN(8) }); err != nil {
@@ -324,6 +325,83 @@ func TestDamagedRing(t *testing.T) {
 		if _, err := Open(mem, testDir, small()); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("without %s: Open = %v, want ErrCorrupt", name, err)
 		}
+	}
+}
+
+// TestRingFile damages the count of files, and takes away the last file of a
+// ring that still grows, which only that count tells.
+func TestRingFile(t *testing.T) {
+	t.Parallel()
+	mem := vfs.NewMem(1)
+	synctest.Test(t, func(t *testing.T) {
+		j := mustOpen(t, mem, small())
+		for i := uint64(1); len(j.slots) == startFiles || j.at == 0; i++ {
+			if err := j.Shard(1, 1).Append([]Record{newRecord(i, 1, 4000, i)}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		mustClose(t, j)
+	})
+	d := diskOf(t, mem)
+	refused := func(name, file string, d disk) {
+		t.Helper()
+		mem := d.mem(t)
+		_, err := Open(mem, testDir, small())
+		var ce *CorruptError
+		if !errors.As(err, &ce) || path.Base(ce.File) != file {
+			t.Errorf("%s: Open = %v, want a CorruptError in %s", name, err, file)
+		}
+		if !sameDisk(d, diskOf(t, mem)) {
+			t.Errorf("%s: Open changed a corrupt journal", name)
+		}
+	}
+	last := fileName(uint32(len(d)) - 2)
+	smaller := maps.Clone(d)
+	delete(smaller, last)
+	refused("without the last file", last, smaller)
+	without := maps.Clone(d)
+	delete(without, ringName)
+	refused("without RING", ringName, without)
+	opt := small()
+	opt.Uncounted = true
+	mem = without.mem(t)
+	mustClose(t, mustOpen(t, mem, opt))
+	if got := diskOf(t, mem)[ringName]; !bytes.Equal(got, d[ringName]) {
+		t.Errorf("a journal from before there was a count gets %x, want %x", got, d[ringName])
+	}
+	for i := range d[ringName] {
+		hurt := maps.Clone(d)
+		hurt[ringName] = bytes.Clone(d[ringName])
+		hurt[ringName][i] ^= 1 << (i % 8)
+		refused("a flip in RING", ringName, hurt)
+		hurt[ringName] = hurt[ringName][:i]
+		refused("RING cut off", ringName, hurt)
+	}
+	// An older RING counts fewer files than hold records.
+	older := maps.Clone(d)
+	older[ringName] = ring{slots: 1, fileBytes: minFileBytes}.encode()
+	refused("an older RING", ringName, older)
+
+	newer := maps.Clone(d)
+	newer[ringName] = bytes.Clone(d[ringName])
+	newer[ringName][8]++
+	binary.LittleEndian.PutUint32(newer[ringName][ringBytes-4:], crc32.Checksum(newer[ringName][:ringBytes-4], castagnoli))
+	if _, err := Open(newer.mem(t), testDir, small()); !errors.Is(err, ErrVersion) {
+		t.Errorf("a newer RING: Open = %v, want ErrVersion", err)
+	}
+
+	// A file that was being added at a crash is adopted.
+	if d[last][headerBytes+76] == 0 {
+		added := maps.Clone(d)
+		added[ringName] = ring{slots: uint32(len(d)) - 2, fileBytes: minFileBytes}.encode()
+		mem := added.mem(t)
+		mustClose(t, mustOpen(t, mem, small()))
+		if got := diskOf(t, mem)[ringName]; !bytes.Equal(got, d[ringName]) {
+			t.Errorf("RING is %x, want %x", got, d[ringName])
+		}
+	} else {
+		t.Error("the test is to end with an empty last file")
 	}
 }
 

@@ -54,7 +54,15 @@ func FuzzScan(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
+		in, err := Inspect(mem, testDir, InspectOptions{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.Close()
 		j, err := Open(mem, testDir, small())
+		if (err == nil) != (in.OpenErr == nil) {
+			t.Fatalf("Open = %v, Inspect says %v", err, in.OpenErr)
+		}
 		if err != nil {
 			var ce *CorruptError
 			if !errors.As(err, &ce) && !errors.Is(err, ErrVersion) {
@@ -86,6 +94,29 @@ func FuzzScan(f *testing.F) {
 			} else {
 				wantLog(t, s, want)
 			}
+		}
+	})
+}
+
+// FuzzDecodeRing checks that what decodes encodes to the same bytes, but for
+// what is reserved, and survives no one-bit change.
+func FuzzDecodeRing(f *testing.F) {
+	f.Add([]byte(nil), uint16(0))
+	f.Add(make([]byte, ringBytes), uint16(1))
+	f.Add(ring{slots: 3, fileBytes: minFileBytes}.encode(), uint16(77))
+	f.Fuzz(func(t *testing.T, b []byte, bit uint16) {
+		r, err := decodeRing(b)
+		if err != nil {
+			return
+		}
+		if again, err := decodeRing(r.encode()); err != nil || again != r {
+			t.Fatalf("%+v encodes to what decodes to %+v, %v", r, again, err)
+		}
+		hurt := bytes.Clone(b)
+		i := int(bit) % (8 * len(hurt))
+		hurt[i/8] ^= 1 << (i % 8)
+		if _, err := decodeRing(hurt); err == nil {
+			t.Fatalf("bit %d flipped, yet it decodes", i)
 		}
 	})
 }

@@ -36,6 +36,15 @@
 // 0 in this version. slots counts the ring's files when the block was written.
 // crc32c (Castagnoli) covers the 4092 bytes before it, in every version.
 //
+// The file RING counts the ring's files, so that the loss of the last ones is
+// noticed. It is replaced when the ring has grown, before the new file takes a
+// record; a file that it does not count is empty.
+//
+//	0       8         12      16           24         28       32
+//	+-------+---------+-------+------------+----------+--------+
+//	| magic | version | slots | file bytes | reserved | crc32c |
+//	+-------+---------+-------+------------+----------+--------+
+//
 // # Records
 //
 // Records follow each other, each padded with zeros to a multiple of 8 bytes.
@@ -174,6 +183,10 @@ type Options struct {
 	// MaxBytes bounds the ring, and holds at least four files. A ring that is
 	// larger already keeps its size. Default 1 GiB.
 	MaxBytes int64
+
+	// Uncounted lets a journal without a RING file open: it was written before
+	// there was one. Open then makes it.
+	Uncounted bool
 
 	// Rand gives the salts. Default crypto/rand.
 	Rand io.Reader

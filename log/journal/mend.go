@@ -13,9 +13,11 @@ import (
 // It can be cut short at any point and starts again from the same decision.
 func (s *scan) mend() error {
 	j := s.j
-	temp := path.Join(j.dir, tempName)
-	if err := j.fs.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("journal: remove %s: %w", temp, err)
+	for _, name := range []string{tempName, ringName + ".tmp"} {
+		temp := path.Join(j.dir, name)
+		if err := j.fs.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("journal: remove %s: %w", temp, err)
+		}
 	}
 	// A file's name may not be durable yet, though it is seen.
 	if err := j.fs.SyncDir(j.dir); err != nil {
@@ -38,6 +40,11 @@ func (s *scan) mend() error {
 			return fmt.Errorf("journal: make %s: %w", path.Join(j.dir, fileName(uint32(len(j.files)))), err)
 		}
 		j.files, j.slots = append(j.files, f), append(j.slots, f)
+	}
+	if int(s.ring.slots) != len(j.files) {
+		if err := j.writeRing(len(j.files)); err != nil {
+			return fmt.Errorf("journal: write %s: %w", path.Join(j.dir, ringName), err)
+		}
 	}
 	j.at, j.nextLSN, j.synced, j.sealed = s.last, s.next, s.next-1, true
 	return s.mendTail()

@@ -30,6 +30,8 @@ type scan struct {
 	j       *Journal
 	repair  []*file // files whose two headers are not the same
 	headers map[*file]fileHeader
+	ring    ring
+	counted bool // there is a RING file
 
 	last   int          // position in files of the last with an intact record; 0 if none has
 	next   uint64       // LSN expected behind it; 0 if there is no intact record
@@ -70,6 +72,9 @@ func (j *Journal) recover() error {
 	if err := s.scanFiles(); err != nil {
 		return err
 	}
+	if err := s.checkCount(); err != nil {
+		return err
+	}
 	if err := s.judgeTail(); err != nil {
 		return err
 	}
@@ -87,6 +92,10 @@ func (j *Journal) recover() error {
 
 // openFiles opens every file of the ring and reads its header.
 func (s *scan) openFiles() error {
+	var err error
+	if s.ring, s.counted, err = readRing(s.j.fs, s.j.dir); err != nil {
+		return err
+	}
 	names, err := s.j.fs.ReadDir(s.j.dir)
 	if err != nil {
 		return fmt.Errorf("journal: list %s: %w", s.j.dir, err)
@@ -161,6 +170,9 @@ func (s *scan) readHeader(f *file) error {
 func (s *scan) checkRing() error {
 	j := s.j
 	if len(j.slots) == 0 {
+		if s.ring.slots > 0 {
+			return s.checkCount()
+		}
 		return nil
 	}
 	j.files = slices.Clone(j.slots)

@@ -161,6 +161,9 @@ func (j *Journal) grow(h fileHeader) error {
 	name := path.Join(j.dir, fileName(h.slot))
 	j.event(Event{Kind: EventGrow, File: name, Sequence: h.sequence})
 	f, err := j.create(h)
+	if err == nil {
+		err = j.count(f)
+	}
 	switch {
 	case errors.Is(err, errStopped):
 		return nil
@@ -183,6 +186,26 @@ func (j *Journal) grow(h fileHeader) error {
 	j.event(Event{Kind: EventGrown, File: name, Sequence: h.sequence})
 	return nil
 }
+
+// count enters a new file in the RING file. If the disk is full for that, the
+// file leaves again: the next use of an old one takes its sequence.
+func (j *Journal) count(f *file) error {
+	err := j.writeRing(int(f.slot) + 1)
+	if err == nil {
+		return nil
+	}
+	left := j.fs.Remove(f.path)
+	if left == nil {
+		left = j.fs.SyncDir(j.dir)
+	}
+	if left != nil {
+		return fmt.Errorf("%w: %w", errNotRemoved, left)
+	}
+	return errors.Join(err, f.f.Close())
+}
+
+// errNotRemoved reports a file that could come back after a power cut.
+var errNotRemoved = errors.New("journal: a file that is not in use could not be removed durably")
 
 func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)

@@ -332,3 +332,6 @@ func (j *Journal) freedLocked() {
 	}
 	j.grantLocked()
 }
+
+// Dir returns the directory of the journal.
+func (s *Shard) Dir() string { return s.j.dir }

@@ -86,3 +86,6 @@ func parseHeader(b []byte) (Header, error) {
 	}
 	return h, nil
 }
+
+// Encode returns the bytes of the header.
+func (h Header) Encode() []byte { return h.append(nil) }

@@ -40,8 +40,10 @@ func (r *Range) Release() {
 // that alone is larger. offset lies in [Base, End).
 //
 // It reads an index region of some KiB and a few batch headers, with positioned
-// reads. A header that contradicts the index is a *CorruptError; the batches'
-// own checksums are left to the reader. After Remove it returns ErrGone.
+// reads. A header that contradicts the index is a *CorruptError; so is the first
+// read of a write of which some batch's first 16 bytes are not as they were when
+// the segment was written, if that was before Open. The batches' own checksums
+// are left to the reader. After Remove it returns ErrGone.
 func (s *Segment) Range(offset, maxBytes int64) (Range, error) {
 	s.mu.Lock()
 	st, hint, gone := s.st, s.hint, s.gone
@@ -57,6 +59,9 @@ func (s *Segment) Range(offset, maxBytes int64) (Range, error) {
 		return Range{}, s.openError(offset, err)
 	}
 	r, err := s.find(h, st, hint, offset, maxBytes)
+	if err == nil {
+		err = s.verified(h.File, &r)
+	}
 	if err != nil {
 		h.release()
 		return Range{}, err
@@ -116,8 +121,8 @@ func (s *Segment) find(h *handle, st state, hint hint, offset, maxBytes int64) (
 	last, err := s.walkHeaders(h.File, st, near, func(p walkPoint, hd batch.Header) bool {
 		return p.pos > first.pos && p.pos+int64(hd.Size()) > limit
 	})
-	if err != nil {
-		return Range{}, err
+	if err != nil && !(errors.Is(err, ErrCorrupt) && last.pos > first.pos) {
+		return Range{}, err // else what lies before the damage is read
 	}
 	r.End, r.Bytes = last.offset, last.pos-first.pos
 	return r, nil

@@ -60,12 +60,15 @@ func Open(files *Files, dir string, opt OpenOptions) (*Segment, error) {
 		return nil, &CorruptError{File: s.Name(), Offset: opt.Base, Position: -1, Err: fmt.Errorf("%d bytes, limit %d", size, MaxBytes)}
 	}
 	raw, whole, err := s.openIndex(size, opt.End)
-	if err != nil || whole {
+	if err != nil {
 		return s, err
 	}
-	if err := s.recover(h, raw, size, opt); err != nil {
-		return nil, err
+	if !whole {
+		if err := s.recover(h, raw, size, opt); err != nil {
+			return nil, err
+		}
 	}
+	s.prefixes.opened = s.st
 	return s, nil
 }
 

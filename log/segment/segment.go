@@ -139,8 +139,9 @@ type Segment struct {
 	gone   bool
 	damage *CorruptError // set by Open only
 
-	index indexState
-	hint  hint
+	index    indexState
+	hint     hint
+	prefixes prefixes
 
 	// data and idx are held from the first write to the sync that covers it:
 	// a file that is closed with unsynced pages can lose its write error.

@@ -1,6 +1,7 @@
 package frame
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -213,4 +214,24 @@ func TestAcceptFromOthers(t *testing.T) {
 		}
 		client.Close()
 	}
+}
+
+// FuzzReadMagic checks that what is read is the beginning of the stream, no more
+// than the magic, and named as Sniff names it.
+func FuzzReadMagic(f *testing.F) {
+	f.Add([]byte(Magic + "x"))
+	f.Add([]byte("GET / HTTP/1.1"))
+	f.Add([]byte{0, 0, 0, 40, 0, 18})
+	f.Add([]byte{0x16, 3, 1, 0})
+	f.Add([]byte{1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bytes.NewReader(b)
+		p, read, err := ReadMagic(r)
+		if !bytes.HasPrefix(b, read) || len(read) > MagicBytes || r.Len() != len(b)-len(read) {
+			t.Fatalf("ReadMagic(%x) read %x and left %d bytes", b, read, r.Len())
+		}
+		if short := len(b) < MagicBytes; short != (err != nil) || !short && p != Sniff(b) {
+			t.Fatalf("ReadMagic(%x) = %v, %v; Sniff says %v", b, p, err, Sniff(b))
+		}
+	})
 }
