@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"path"
+	"slices"
+	"strings"
 
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/control"
@@ -48,6 +50,8 @@ func eachIn(fsys vfs.FS, dir string, limit int, check func(vfs.FS, string) error
 	if err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
+	// Its count is no part of it: see checkParts.
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, generationName) })
 	for n, i := min(limit, len(names)), 0; i < n; i++ {
 		if err := check(fsys, path.Join(dir, names[i*len(names)/n])); err != nil {
 			return err

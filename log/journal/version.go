@@ -18,6 +18,9 @@ func CheckVersion(fsys vfs.FS, dir string) error {
 	if err != nil {
 		return fmt.Errorf("journal: list %s: %w", dir, err)
 	}
+	if _, _, err := readRing(fsys, dir); errors.Is(err, ErrVersion) {
+		return err
+	}
 	for _, name := range names {
 		if !strings.HasSuffix(name, ".journal") {
 			continue
