@@ -11,7 +11,6 @@ import (
 	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/journal"
-	"github.com/flotilla-log/flotilla/log/segment"
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/replication"
 )
@@ -363,5 +362,3 @@ func checkpointEpochs(x *exam, v partition.View) []partition.EpochStart {
 	}
 	return nil
 }
-
-var _ = segment.HeaderBytes
