@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"iter"
-	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -17,12 +16,8 @@ import (
 	"github.com/flotilla-log/flotilla/replication"
 )
 
-// Defaults of topics. Kafka's, but for the segments: those of a modest disk.
-const (
-	defaultPartitions      = 1
-	defaultSegmentBytes    = 256 << 20
-	defaultMaxMessageBytes = 1<<20 + 12
-)
+// defaultPartitions is Kafka's num.partitions.
+const defaultPartitions = 1
 
 // awaitTick is how often a wait for a new topic's partitions looks whether the
 // topic was deleted meanwhile.
@@ -127,20 +122,11 @@ func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 
 // partitionConfig is what a topic's configs mean for its partitions.
 func partitionConfig(configs []metadata.Config) partition.Config {
-	c := partition.Config{SegmentBytes: defaultSegmentBytes, MaxMessageBytes: defaultMaxMessageBytes}
-	for _, kv := range configs {
-		n, err := strconv.ParseInt(kv.Value, 10, 64)
-		if err != nil {
-			continue // CheckConfigs has let only numbers pass for these
-		}
-		switch kv.Key {
-		case metadata.ConfigSegmentBytes:
-			c.SegmentBytes = n
-		case metadata.ConfigMaxMessageBytes:
-			c.MaxMessageBytes = int32(min(n, math.MaxInt32))
-		}
+	return partition.Config{
+		SegmentBytes:    metadata.ConfigInt64(configs, metadata.ConfigSegmentBytes),
+		MaxMessageBytes: int32(metadata.ConfigInt64(configs, metadata.ConfigMaxMessageBytes)),
+		LogAppendTime:   metadata.ConfigValue(configs, metadata.ConfigTimestampType) == metadata.TimestampLogAppendTime,
 	}
-	return c
 }
 
 // awaitPartitions waits until all partitions of a topic are here, or the topic
