@@ -121,6 +121,8 @@ type Broker struct {
 	hashes      *hashes
 	quarantines *quarantines
 	recorded    atomic.Uint32 // the feature level that RecordLevel has recorded
+	altering    chan struct{} // 1-buffered: held while a topic's configs change
+	lookups     chan struct{} // holds a token for each look-up by time
 
 	stopping context.Context
 	stop     context.CancelFunc
@@ -133,6 +135,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	opt = opt.withDefaults()
 	b := &Broker{opt: opt, dir: newDirectory(), shards: make(map[replication.ShardID]*dataShard)}
 	b.producers.turn = make(chan struct{}, 1)
+	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	b.reconciler = newReconciler(b)
 	b.hashes = newHashes(b.reportHash)

@@ -125,6 +125,12 @@ const commandOverheadBytes = 128
 // termStart stands for the command of that name in a proposal.
 type termStart struct{}
 
+// advanceLogStart stands for the command of that name in a proposal.
+type advanceLogStart struct {
+	number partition.Number
+	offset int64
+}
+
 // encodeEntry lays out an entry of a data shard. A proposal without a Command
 // is a Produce.
 func encodeEntry(term uint64, wallMS int64, ps []*produceProposal) []byte {
@@ -153,6 +159,8 @@ func encodeEntry(term uint64, wallMS int64, ps []*produceProposal) []byte {
 		case askHash:
 			e.AskHash()
 			e.SetApplyVersion(partition.MinApplyVersion)
+		case advanceLogStart:
+			e.AdvanceLogStart(c.number, c.offset)
 		default:
 			panic(fmt.Sprintf("broker: cannot encode a %T", c))
 		}
