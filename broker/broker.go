@@ -47,6 +47,10 @@ type Options struct {
 	MetadataLog *control.Log
 	Store       *store.Store
 
+	// RetentionInterval is how long data may stay after its time is over;
+	// default 5 min.
+	RetentionInterval time.Duration
+
 	Now  func() time.Time
 	Rand io.Reader
 	Log  *slog.Logger
@@ -115,6 +119,8 @@ type Broker struct {
 	metaState  *metaMachine
 	shards     map[replication.ShardID]*dataShard // fixed once Start has returned
 	reconciler *reconciler
+	retention  *retention
+	freed      chan struct{} // 1-buffered: a checkpoint would free disk space
 	producers  producerIDs
 	streams    streamSet
 
@@ -137,9 +143,11 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.producers.turn = make(chan struct{}, 1)
 	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.stopping, b.stop = context.WithCancel(context.Background())
+	b.freed = make(chan struct{}, 1)
 	b.reconciler = newReconciler(b)
 	b.hashes = newHashes(b.reportHash)
 	b.quarantines = newQuarantines(opt.FS, opt.QuarantineDir, opt.OnFailed)
+	b.retention = newRetention(b, opt.RetentionInterval)
 	defer context.AfterFunc(ctx, b.stop)()
 	if err := b.startAll(); err != nil {
 		err = errors.Join(err, b.why())
@@ -158,6 +166,8 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		b.reconciler.kick()
 	}
 	b.group.Go(newUpkeep(b, opt.Now()).run)
+	b.retention.changed() // look at every topic once
+	b.group.Go(b.retention.run)
 	b.group.Go(b.reconciler.run) // one pass at a time: what one of two removed, the other would miss
 	return b, nil
 }

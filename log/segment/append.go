@@ -151,7 +151,13 @@ func (s *Segment) Append(bs []Batch) error {
 		return fmt.Errorf("segment: write %s: %w", s.Name(), err)
 	}
 	s.data.WriteBack(from.size, to.size-from.size)
-	return s.addBlock(0, from, to, es)
+	if err := s.addBlock(0, from, to, es); err != nil {
+		return err
+	}
+	if from.size == HeaderBytes && len(bs) > 0 {
+		s.setFirstTimestamp(bs[0].MaxTimestamp())
+	}
+	return nil
 }
 
 // addBlock writes a block to the index and publishes the state it reaches.

@@ -6,6 +6,33 @@ import (
 	"github.com/flotilla-log/flotilla/log/batch"
 )
 
+// LoadFirstTimestamp reads what FirstTimestamp returns, one batch header, if the
+// segment holds a batch. Errors are those of Range.
+func (s *Segment) LoadFirstTimestamp() error {
+	s.mu.Lock()
+	st, known := s.st, s.hasTS
+	s.mu.Unlock()
+	if known || st.size == HeaderBytes {
+		return nil
+	}
+	h, err := s.files.acquire(s.Name())
+	if err != nil {
+		return s.openError(s.hdr.Base, err)
+	}
+	defer h.release()
+	_, err = s.walkHeaders(h.File, st, walkPoint{offset: s.hdr.Base, pos: HeaderBytes}, func(_ walkPoint, hd batch.Header) bool {
+		s.setFirstTimestamp(hd.MaxTimestamp)
+		return true
+	})
+	return err
+}
+
+func (s *Segment) setFirstTimestamp(ts int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.firstTS, s.hasTS = ts, true
+}
+
 // FindTime finds the first batch that ends above offset from and whose header
 // says that one of its records has a timestamp of at least ts (ms). The Range
 // holds that batch alone; its owner releases it. Which record it is, and

@@ -34,6 +34,8 @@ type Shard struct {
 	openAge        age // of what was applied after the open capture
 	causes         []cause
 
+	onFlush func(topicID [16]byte, index int32) // see OnFlush; nil: nobody asks
+
 	moved []*part // watched, appended to since AppliedBatch
 	fire  []*Watch
 }
@@ -51,6 +53,7 @@ type part struct {
 
 	// Guarded by sh.mu.
 	cfg                    Config
+	segmentMS              int64 // see SetSegmentMS
 	logStart, flushed, end int64
 	startedAt              Token              // sh.captures when logStart was last set
 	segs                   []*segment.Segment // ascending
