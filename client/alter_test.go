@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -45,6 +46,7 @@ func TestAdminAddPartitions(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(c.cfg.MetadataMaxAge)
+		synctest.Wait()
 		if got, err := p.SendSync(ctx, Record{Partition: 2}); err != nil || got.Partition != 2 {
 			t.Errorf("send to a new partition = %+v, %v", got, err)
 		}
