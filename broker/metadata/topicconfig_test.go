@@ -1,6 +1,8 @@
 package metadata
 
 import (
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -82,6 +84,29 @@ func TestEditDistance(t *testing.T) {
 	}{{"", "", 0}, {"abc", "", 3}, {"", "abc", 3}, {"kitten", "sitting", 3}, {"flaw", "lawn", 2}} {
 		if got := editDistance(tt.a, tt.b); got != tt.want {
 			t.Errorf("editDistance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
+		}
+	}
+}
+
+// TestConfigsAreDocumented holds the table of docs/protocol.md against this one.
+func TestConfigsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range TopicConfigs() {
+		low := fmt.Sprintf("%d to ", d.Min)
+		value := d.Default
+		if d.Type == ConfigEnum {
+			low = "`" + strings.Join(d.Values, "`, `") + "` "
+			value = "`" + value + "`"
+		}
+		found := false
+		for line := range strings.Lines(string(page)) {
+			found = found || strings.HasPrefix(line, "| `"+d.Key+"` | "+low) && strings.Contains(line, "| "+value+" |")
+		}
+		if !found {
+			t.Errorf("docs/protocol.md has no row of %s with %q and the default %s", d.Key, low, value)
 		}
 	}
 }

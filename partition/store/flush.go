@@ -80,7 +80,7 @@ func (p *part) nextWrite(end int64) (w write, f freed) {
 		case last.Sealed():
 		case last.End() == last.Base() && last.End() == first.Base:
 			w.active, limit = last, room // a full disk came between
-		case p.tooOldLocked(last, first), last.End() != first.Base, room < int64(len(first.Body)), first.End()-last.Base() > math.MaxInt32:
+		case p.tooOldLocked(last, first), last.End() <= p.logStart, last.End() != first.Base, room < int64(len(first.Body)), first.End()-last.Base() > math.MaxInt32:
 			w.sealed = last
 		default:
 			w.active, limit = last, room

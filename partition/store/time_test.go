@@ -271,3 +271,31 @@ func TestRetain(t *testing.T) {
 		t.Errorf("unknown partition: %v", err)
 	}
 }
+
+// TestDeletedSegmentTakesNoMore: what comes after all of a segment was deleted
+// begins the next one, so that the file can go.
+func TestDeletedSegmentTakesNoMore(t *testing.T) {
+	t.Parallel()
+	sh := mustOpen(t, vfs.NewMem(1), manual()).Shard(1)
+	sh.Create(1, [16]byte{1}, 0, Config{})
+	add := func(offset int64) {
+		t.Helper()
+		sh.Append(1, offset, offset, 7, timedBatch(t, batch.None, []int64{5}), nil)
+		if err := sh.FlushTo([]End{{Key: 1, End: offset + 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(0)
+	sh.SetLogStart(1, 1)
+	add(1)
+	all, unlink := sh.DiskBytes(1)
+	if unlink == 0 || unlink == all {
+		t.Errorf("%d of %d bytes wait to be unlinked, want one of two segments", unlink, all)
+	}
+	if err := sh.Checkpointed(sh.Capture()); err != nil {
+		t.Fatal(err)
+	}
+	if now, unlink := sh.DiskBytes(1); now != all/2 || unlink != 0 {
+		t.Errorf("%d bytes left, and %d wait; want %d, 0", now, unlink, all/2)
+	}
+}
