@@ -134,6 +134,32 @@ func TestOffsetForTimeModel(t *testing.T) {
 	}
 }
 
+// TestOffsetForTimeLongSegment: a look-up starts at the right one of several
+// marks of an index.
+func TestOffsetForTimeLongSegment(t *testing.T) {
+	t.Parallel()
+	sh := mustOpen(t, vfs.NewMem(1), manual()).Shard(1)
+	sh.Create(1, [16]byte{1}, 0, Config{SegmentBytes: 64 << 20})
+	stamps := make([]int64, 300)
+	for i := range int64(40) {
+		for k := range stamps {
+			stamps[k] = 1000 * (i + 1)
+		}
+		sh.Append(1, 300*i, 300*i+299, 7, timedBatch(t, batch.None, stamps), nil)
+		if err := sh.FlushTo([]End{{Key: 1, End: 300 * (i + 1)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(sh.parts[1].segs); n != 1 {
+		t.Fatalf("%d segments, the test wants a long one", n)
+	}
+	for i := range int64(40) {
+		if got, found, err := sh.OffsetForTime(1, 1000*i+1, 0); err != nil || !found || got.Offset != 300*i {
+			t.Errorf("OffsetForTime(%d) = %+v, %t, %v; want offset %d", 1000*i+1, got, found, err, 300*i)
+		}
+	}
+}
+
 // TestOffsetForTimeDamaged: a look-up that damage may lead astray fails, and one
 // that found what it looks for before it does not.
 func TestOffsetForTimeDamaged(t *testing.T) {
