@@ -29,7 +29,7 @@ type machine struct {
 
 	// mu guards state against those that look at it beside Apply. It is held
 	// while an entry is applied, and never over I/O.
-	mu    sync.Mutex
+	mu sync.Mutex
 	// placed is told of each partition that comes or is configured, freed when
 	// something was deleted that has files, perhaps. Neither blocks.
 	placed func(partitionKey)
