@@ -39,7 +39,36 @@ type PartitionState struct {
 	Shard         uint32
 	LogStart      int64 // log start offset; -1: not known to this node, as below
 	HighWatermark int64
-	DiskBytes     int64 // of the partition's files on this node
+	DiskBytes     int64 // of the partition's data files on this node
+	UnlinkBytes   int64 // of those, what the next checkpoint lets go: it lies below the log start
+}
+
+// TopicConfig is one config of a topic, as it holds.
+type TopicConfig struct {
+	Key, Value string
+	Default    bool // not set on the topic
+}
+
+// TopicChange says which of a topic's configs to set, and which to put back to
+// their defaults. Others stay.
+type TopicChange struct {
+	Topic        TopicID
+	Set          map[string]string // by Kafka's names
+	Delete       []string
+	ValidateOnly bool
+}
+
+// DeletePart asks for a partition's records below an offset to be deleted.
+type DeletePart struct {
+	Topic  TopicID
+	Index  int32
+	Before int64 // the first offset to keep; -1: the high watermark
+}
+
+// DeleteResult answers one DeletePart.
+type DeleteResult struct {
+	Err      *errcode.Error
+	LogStart int64 // the partition's log start offset now, -1 if unknown
 }
 
 // TopicSpec asks for a new topic.
@@ -110,9 +139,30 @@ func (r *FetchResult) Release() {
 	r.Chunks = nil
 }
 
-// OffsetResult answers a look-up of a partition's first or next offset.
+// OffsetAt says which of a partition's offsets is asked for.
+type OffsetAt uint8
+
+const (
+	OffsetLatest       OffsetAt = iota // the high watermark
+	OffsetEarliest                     // the log start offset
+	OffsetForTime                      // the first record with at least a timestamp
+	OffsetMaxTimestamp                 // the first record of the greatest timestamp
+)
+
+// OffsetPart asks for one offset of a partition.
+type OffsetPart struct {
+	Topic       TopicID
+	Index       int32
+	At          OffsetAt
+	TimestampMS int64 // with OffsetForTime, at least 0
+	Epoch       int32 // newest leader epoch that the client knows, -1: none
+}
+
+// OffsetResult answers one OffsetPart. Without such a record, Offset,
+// TimestampMS and Epoch are -1, and Err is nil.
 type OffsetResult struct {
-	Err    *errcode.Error
-	Offset int64
-	Epoch  int32
+	Err         *errcode.Error
+	Offset      int64
+	TimestampMS int64 // of that record; -1 for the first two kinds
+	Epoch       int32 // leader epoch: the record's, or the present one
 }

@@ -47,6 +47,10 @@ type Options struct {
 	MetadataLog *control.Log
 	Store       *store.Store
 
+	// RetentionInterval is how long data may stay after its time is over;
+	// default 5 min.
+	RetentionInterval time.Duration
+
 	Now  func() time.Time
 	Rand io.Reader
 	Log  *slog.Logger
@@ -115,12 +119,16 @@ type Broker struct {
 	metaState  *metaMachine
 	shards     map[replication.ShardID]*dataShard // fixed once Start has returned
 	reconciler *reconciler
+	retention  *retention
+	freed      chan struct{} // 1-buffered: a checkpoint would free disk space
 	producers  producerIDs
 	streams    streamSet
 
 	hashes      *hashes
 	quarantines *quarantines
 	recorded    atomic.Uint32 // the feature level that RecordLevel has recorded
+	altering    chan struct{} // 1-buffered: held while a topic's configs change
+	lookups     chan struct{} // holds a token for each look-up by time
 
 	stopping context.Context
 	stop     context.CancelFunc
@@ -133,10 +141,13 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	opt = opt.withDefaults()
 	b := &Broker{opt: opt, dir: newDirectory(), shards: make(map[replication.ShardID]*dataShard)}
 	b.producers.turn = make(chan struct{}, 1)
+	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.stopping, b.stop = context.WithCancel(context.Background())
+	b.freed = make(chan struct{}, 1)
 	b.reconciler = newReconciler(b)
 	b.hashes = newHashes(b.reportHash)
 	b.quarantines = newQuarantines(opt.FS, opt.QuarantineDir, opt.OnFailed)
+	b.retention = newRetention(b, opt.RetentionInterval)
 	defer context.AfterFunc(ctx, b.stop)()
 	if err := b.startAll(); err != nil {
 		err = errors.Join(err, b.why())
@@ -155,6 +166,8 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		b.reconciler.kick()
 	}
 	b.group.Go(newUpkeep(b, opt.Now()).run)
+	b.retention.changed() // look at every topic once
+	b.group.Go(b.retention.run)
 	b.group.Go(b.reconciler.run) // one pass at a time: what one of two removed, the other would miss
 	return b, nil
 }

@@ -17,7 +17,37 @@ const (
 	// checkpointRetry is when to look again while somebody waits for room in the
 	// journal and no checkpoint could make any.
 	checkpointRetry = 50 * time.Millisecond
+
+	// reclaimDelay is how long files of deleted records may stay when nothing
+	// else asks for the checkpoint that lets them go (R13). Many deletions share
+	// one.
+	reclaimDelay = 10 * time.Second
 )
+
+// noteFreed says that a checkpoint of s would free disk space. It does not
+// block.
+func (b *Broker) noteFreed(s *dataShard) {
+	s.freed.Store(true)
+	select {
+	case b.freed <- struct{}{}:
+	default:
+	}
+}
+
+// reclaim takes a checkpoint of every shard that has something to free.
+func (b *Broker) reclaim() {
+	for _, s := range b.shards {
+		if s.freed.Swap(false) && s.replica.Applied() != s.replica.Checkpointed() && b.stopping.Err() == nil {
+			b.checkpoint(s)
+		}
+	}
+}
+
+func (b *Broker) checkpoint(s *dataShard) {
+	b.opt.OnPhase("checkpoint", true)
+	b.report("data", s.replica.Checkpoint())
+	b.opt.OnPhase("checkpoint", false)
+}
 
 // runCheckpoints takes checkpoints for as long as the broker runs, one after
 // the other: whenever an eighth of the journal was written, of the shard whose
@@ -25,10 +55,23 @@ const (
 func (b *Broker) runCheckpoints() {
 	retry := time.NewTimer(checkpointRetry)
 	retry.Stop()
+	reclaim := time.NewTimer(reclaimDelay)
+	reclaim.Stop()
+	reclaiming := false
 	for {
 		select {
 		case <-b.opt.Journal.Pressure():
 		case <-retry.C:
+		case <-b.freed:
+			if !reclaiming {
+				reclaiming = true
+				reclaim.Reset(reclaimDelay)
+			}
+			continue
+		case <-reclaim.C:
+			reclaiming = false
+			b.reclaim()
+			continue
 		case <-b.stopping.Done():
 			return
 		}
@@ -54,9 +97,7 @@ func (b *Broker) relieve() {
 		if s == nil || s.replica.Applied() == s.replica.Checkpointed() {
 			continue
 		}
-		b.opt.OnPhase("checkpoint", true)
-		b.report("data", s.replica.Checkpoint())
-		b.opt.OnPhase("checkpoint", false)
+		b.checkpoint(s)
 		if b.opt.Journal.Usage().Waiting == 0 || b.stopping.Err() != nil {
 			return
 		}

@@ -205,26 +205,3 @@ func (p *placed) checkEpoch(known int32) *errcode.Error {
 	}
 	return nil
 }
-
-// Offset answers with a partition's first offset, or the one that its next
-// record will have.
-func (b *Broker) Offset(topic [16]byte, index int32, first bool, knownEpoch int32) OffsetResult {
-	p := b.dir.find(topic, index)
-	if p == nil {
-		return OffsetResult{Err: b.absent(topic, index), Offset: -1, Epoch: -1}
-	}
-	if p.quarantined() {
-		return OffsetResult{Err: b.quarantineError(p, p.quarantine), Offset: -1, Epoch: -1}
-	}
-	if err := p.checkEpoch(knownEpoch); err != nil {
-		return OffsetResult{Err: err, Offset: -1, Epoch: -1}
-	}
-	start, end, err := p.shard.store.Bounds(uint32(p.number))
-	if err != nil {
-		return OffsetResult{Err: CodeOf(err), Offset: -1, Epoch: -1}
-	}
-	if first {
-		end = start
-	}
-	return OffsetResult{Offset: end, Epoch: p.epoch()}
-}

@@ -29,7 +29,12 @@ type machine struct {
 
 	// mu guards state against those that look at it beside Apply. It is held
 	// while an entry is applied, and never over I/O.
-	mu    sync.Mutex
+	mu sync.Mutex
+	// placed is told of each partition that comes or is configured, freed when
+	// something was deleted that has files, perhaps. Neither blocks.
+	placed func(partitionKey)
+	freed  func()
+
 	state *partition.State
 	out   partition.Outcome // reused
 
@@ -85,12 +90,14 @@ func (m *machine) follow(e *partition.Effect) {
 		m.store.Append(key, e.BaseOffset, e.LastOffset, e.LeaderEpoch, e.Batch, m.pin)
 	case partition.EffectLogStartMoved:
 		m.store.SetLogStart(key, e.LogStart)
+		m.freed()
 	case partition.EffectCreated:
 		m.store.Create(key, e.TopicID, e.Index, storeConfig(e.Config))
 		m.publish(e.Number)
 	case partition.EffectDeleted:
 		m.store.Delete(key)
 		m.dir.remove(partitionKey{e.TopicID, e.Index})
+		m.freed()
 	case partition.EffectConfigSet:
 		m.store.Configure(key, storeConfig(e.Config))
 		m.publish(e.Number)
@@ -131,6 +138,7 @@ func (m *machine) publish(n partition.Number) {
 		key: partitionKey{v.TopicID, v.Index}, shard: m.shard, number: n,
 		baseEpoch: v.BaseEpoch, config: v.Config, stamp: v.MetadataIndex, quarantine: index,
 	})
+	m.placed(partitionKey{v.TopicID, v.Index})
 }
 
 // AppliedBatch implements replication.FSM.

@@ -71,7 +71,7 @@ func (r *rig) refused(topic Topic) {
 	}
 	check("produce", r.produce(topic, 0, batchOf(r.t, 8, 0, "more")).Err)
 	check("fetch", r.fetch(FetchRequest{MaxBytes: 1 << 20, Parts: []FetchPart{{Topic: topic.ID, Index: 0, MaxBytes: 1 << 20, Epoch: -1}}})[0].Err)
-	check("offset", r.Offset(topic.ID, 0, true, -1).Err)
+	check("offset", r.Offset(r.t.Context(), OffsetPart{Topic: topic.ID, Index: 0, Epoch: -1}).Err)
 	for i := range int32(3) {
 		if got := r.read(topic, i+1, 0); len(got) < 2 || got[0] != "0" || got[1] != "1" {
 			r.t.Errorf("partition %d has %q", i+1, got)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/log/control"
@@ -33,6 +34,7 @@ type dataShard struct {
 	// which it led; the reconciler's.
 	complete   *metadata.Image
 	completeIn uint64
+	freed      atomic.Bool // something was deleted since the last checkpoint began for that reason
 }
 
 // replicaID returns this node's replica of a shard: the one on record, or a new
@@ -75,7 +77,10 @@ func (b *Broker) openMetadata() error {
 	if err != nil {
 		return err
 	}
-	b.metaState = &metaMachine{applied: b.reconciler.kick}
+	b.metaState = &metaMachine{applied: func() {
+		b.reconciler.kick()
+		b.retention.changed()
+	}}
 	b.meta, err = replication.Open(replication.Options[metadata.Result]{
 		Shard: replication.MetadataShard, ID: id, FSM: b.metaState, Now: b.opt.Now, Log: b.opt.Log,
 		Control: b.opt.MetadataLog, Votes: b.opt.Votes,
@@ -97,9 +102,11 @@ func (b *Broker) openData(shard replication.ShardID) error {
 		return err
 	}
 	s := &dataShard{id: shard, store: b.opt.Store.Shard(uint32(shard))}
+	s.store.OnFlush(func(topicID [16]byte, index int32) { b.retention.grew(partitionKey{topicID, index}) })
 	s.machine = &machine{
 		shard: s, store: s.store, node: b.opt.Store, dir: b.dir, log: b.opt.Log,
 		id: id, hashes: b.hashes, quarantines: b.quarantines, poison: b.opt.poison,
+		placed: b.retention.look, freed: func() { b.noteFreed(s) },
 		returned: make(chan *partition.Capture, 1),
 	}
 	s.replica, err = replication.Open(replication.Options[partition.Result]{
@@ -124,6 +131,12 @@ const commandOverheadBytes = 128
 
 // termStart stands for the command of that name in a proposal.
 type termStart struct{}
+
+// advanceLogStart stands for the command of that name in a proposal.
+type advanceLogStart struct {
+	number partition.Number
+	offset int64
+}
 
 // encodeEntry lays out an entry of a data shard. A proposal without a Command
 // is a Produce.
@@ -153,6 +166,8 @@ func encodeEntry(term uint64, wallMS int64, ps []*produceProposal) []byte {
 		case askHash:
 			e.AskHash()
 			e.SetApplyVersion(partition.MinApplyVersion)
+		case advanceLogStart:
+			e.AdvanceLogStart(c.number, c.offset)
 		default:
 			panic(fmt.Sprintf("broker: cannot encode a %T", c))
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"iter"
-	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -17,12 +16,8 @@ import (
 	"github.com/flotilla-log/flotilla/replication"
 )
 
-// Defaults of topics. Kafka's, but for the segments: those of a modest disk.
-const (
-	defaultPartitions      = 1
-	defaultSegmentBytes    = 256 << 20
-	defaultMaxMessageBytes = 1<<20 + 12
-)
+// defaultPartitions is Kafka's num.partitions.
+const defaultPartitions = 1
 
 // awaitTick is how often a wait for a new topic's partitions looks whether the
 // topic was deleted meanwhile.
@@ -113,10 +108,8 @@ func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 	if err := metadata.CheckConfigs(c.Configs); err != nil {
 		return c, err
 	}
-	_, asked := spec.Configs[metadata.ConfigMaxMessageBytes] // the default is as much as fits
-	if most := b.MaxBatchBytes(); asked && int(partitionConfig(c.Configs).MaxMessageBytes) > most {
-		return c, errcode.Errorf(errcode.InvalidConfig,
-			"max.message.bytes is above %d, what a quarter of a journal file holds (journal.file.bytes)", most)
+	if err := b.checkMaxMessageBytes(spec.Configs); err != nil {
+		return c, err
 	}
 	c.Assignment = metadata.Place(im.Loads(int(spec.Replication)), nil, int(spec.Partitions))
 	if c.Assignment == nil {
@@ -125,22 +118,25 @@ func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 	return c, nil
 }
 
+// checkMaxMessageBytes refuses a max.message.bytes, if it is set, that this node
+// could never store. The default is as much as fits.
+func (b *Broker) checkMaxMessageBytes(set map[string]string) *errcode.Error {
+	value, asked := set[metadata.ConfigMaxMessageBytes]
+	n, _ := strconv.ParseInt(value, 10, 64)
+	if most := b.MaxBatchBytes(); asked && n > int64(most) {
+		return errcode.Errorf(errcode.InvalidConfig,
+			"max.message.bytes is above %d, what a quarter of a journal file holds (journal.file.bytes)", most)
+	}
+	return nil
+}
+
 // partitionConfig is what a topic's configs mean for its partitions.
 func partitionConfig(configs []metadata.Config) partition.Config {
-	c := partition.Config{SegmentBytes: defaultSegmentBytes, MaxMessageBytes: defaultMaxMessageBytes}
-	for _, kv := range configs {
-		n, err := strconv.ParseInt(kv.Value, 10, 64)
-		if err != nil {
-			continue // CheckConfigs has let only numbers pass for these
-		}
-		switch kv.Key {
-		case metadata.ConfigSegmentBytes:
-			c.SegmentBytes = n
-		case metadata.ConfigMaxMessageBytes:
-			c.MaxMessageBytes = int32(min(n, math.MaxInt32))
-		}
+	return partition.Config{
+		SegmentBytes:    metadata.ConfigInt64(configs, metadata.ConfigSegmentBytes),
+		MaxMessageBytes: int32(metadata.ConfigInt64(configs, metadata.ConfigMaxMessageBytes)),
+		LogAppendTime:   metadata.ConfigValue(configs, metadata.ConfigTimestampType) == metadata.TimestampLogAppendTime,
 	}
-	return c
 }
 
 // awaitPartitions waits until all partitions of a topic are here, or the topic
@@ -248,18 +244,10 @@ func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader 
 	return PartitionLeader{Node: -1, Epoch: -1}
 }
 
-// TopicConfigs returns the configs that are set on a topic, by key.
-func (b *Broker) TopicConfigs(id partition.TopicID) []metadata.Config {
-	if t := b.image().TopicByID(metadata.TopicID(id)); t != nil {
-		return t.Configs
-	}
-	return nil
-}
-
 // DescribePartition returns what this node knows of a partition of an existing
 // topic.
 func (b *Broker) DescribePartition(topic partition.TopicID, index int32) PartitionState {
-	s := PartitionState{PartitionLeader: b.leaderOf(topic, index), LogStart: -1, HighWatermark: -1, DiskBytes: -1}
+	s := PartitionState{PartitionLeader: b.leaderOf(topic, index), LogStart: -1, HighWatermark: -1, DiskBytes: -1, UnlinkBytes: -1}
 	if t := b.image().TopicByID(metadata.TopicID(topic)); t != nil && int(index) < len(t.Assignment) {
 		s.Shard = uint32(t.Assignment[index])
 	}
@@ -269,7 +257,7 @@ func (b *Broker) DescribePartition(topic partition.TopicID, index int32) Partiti
 	}
 	if start, end, err := p.shard.store.Bounds(uint32(p.number)); err == nil {
 		s.LogStart, s.HighWatermark = start, end
-		s.DiskBytes = p.shard.store.DiskBytes(uint32(p.number))
+		s.DiskBytes, s.UnlinkBytes = p.shard.store.DiskBytes(uint32(p.number))
 	}
 	return s
 }

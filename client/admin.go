@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -152,7 +153,14 @@ type TopicDescription struct {
 	Name       string
 	ID         TopicID
 	Configs    map[string]string // those set on the topic
+	AllConfigs []TopicConfig     // all that there are, by name
 	Partitions []PartitionDescription
+}
+
+// TopicConfig is one config of a topic, as it holds.
+type TopicConfig struct {
+	Name, Value string
+	Default     bool // not set on the topic
 }
 
 // PartitionDescription is one partition as the node that answered knows it.
@@ -160,9 +168,10 @@ type PartitionDescription struct {
 	Partition      int32
 	Leader         int32 // node id; -1: none now
 	LeaderEpoch    int32
-	LogStartOffset int64 // -1, like the next two: unknown to that node
+	LogStartOffset int64 // -1, like the next three: unknown to that node
 	HighWatermark  int64
-	SizeBytes      int64
+	SizeBytes      int64 // of its data files
+	UnlinkBytes    int64 // of those, what is deleted and goes with the next checkpoint
 	Shard          uint32
 }
 
@@ -177,14 +186,17 @@ func (a *Admin) DescribeTopic(ctx context.Context, name string) (TopicDescriptio
 			return TopicDescription{}, fmt.Errorf("client: describe topic %q: %w", name, err)
 		}
 		copy(d.ID[:], resp.TopicId)
-		for _, cfg := range resp.Configs {
-			d.Configs[cfg.Name] = cfg.Value
+		d.AllConfigs = topicConfigs(resp.Configs)
+		for _, cfg := range d.AllConfigs {
+			if !cfg.Default {
+				d.Configs[cfg.Name] = cfg.Value
+			}
 		}
 		for _, p := range resp.Partitions {
 			d.Partitions = append(d.Partitions, PartitionDescription{
 				Partition: p.Partition, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch,
 				LogStartOffset: p.LogStartOffset, HighWatermark: p.HighWatermark,
-				SizeBytes: p.SizeBytes, Shard: p.Shard,
+				SizeBytes: p.SizeBytes, UnlinkBytes: p.UnlinkBytes, Shard: p.Shard,
 			})
 		}
 		if !resp.More {
@@ -199,6 +211,14 @@ func (a *Admin) DescribeTopic(ctx context.Context, name string) (TopicDescriptio
 	}
 }
 
+func topicConfigs(configs []*pb.Config) []TopicConfig {
+	out := make([]TopicConfig, len(configs))
+	for i, c := range configs {
+		out[i] = TopicConfig{Name: c.Name, Value: c.Value, Default: c.Source == pb.ConfigSource_CONFIG_SOURCE_DEFAULT}
+	}
+	return out
+}
+
 // At says which offset Offsets asks for.
 type At int
 
@@ -210,48 +230,135 @@ const (
 // Offsets returns an offset of each partition of a topic, by partition, as
 // their leaders know it when they are asked.
 func (a *Admin) Offsets(ctx context.Context, name string, at At) ([]int64, error) {
+	found, err := a.offsets(ctx, name, offsetQuestion{at: at.pb()})
+	if err != nil {
+		return nil, err
+	}
+	offsets := make([]int64, len(found))
+	for i, f := range found {
+		offsets[i] = f.Offset
+	}
+	return offsets, nil
+}
+
+// TimedOffset is a record that was looked up by its timestamp.
+type TimedOffset struct {
+	Offset      int64     // -1: the partition has no such record
+	Timestamp   time.Time // of that record; zero with offset -1
+	LeaderEpoch int32     // of that record; -1 with offset -1
+}
+
+// OffsetsForTime returns, by partition, the first record, in the order of
+// offsets, whose timestamp is t or later, in whole milliseconds (a t before
+// 1970 counts as 1970). Later records may have earlier timestamps, if the
+// producers gave them out of order.
+func (a *Admin) OffsetsForTime(ctx context.Context, name string, t time.Time) ([]TimedOffset, error) {
+	ms := t.UnixMilli()
+	if t.After(time.UnixMilli(ms)) {
+		ms++
+	}
+	return a.offsets(ctx, name, offsetQuestion{at: pb.OffsetAt_OFFSET_AT_TIMESTAMP, timestampMS: max(ms, 0)})
+}
+
+// OffsetsOfMaxTimestamp returns, by partition, the first record of the greatest
+// timestamp.
+func (a *Admin) OffsetsOfMaxTimestamp(ctx context.Context, name string) ([]TimedOffset, error) {
+	return a.offsets(ctx, name, offsetQuestion{at: pb.OffsetAt_OFFSET_AT_MAX_TIMESTAMP})
+}
+
+// offsetQuestion is which offset of a partition is asked for.
+type offsetQuestion struct {
+	at          pb.OffsetAt
+	timestampMS int64 // with OFFSET_AT_TIMESTAMP
+}
+
+func (at At) pb() pb.OffsetAt {
+	if at == Earliest {
+		return pb.OffsetAt_OFFSET_AT_EARLIEST
+	}
+	return pb.OffsetAt_OFFSET_AT_LATEST
+}
+
+// offsets answers a question for every partition of a topic.
+func (a *Admin) offsets(ctx context.Context, name string, q offsetQuestion) ([]TimedOffset, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.c.cfg.RequestTimeout)
 	defer cancel()
 	t, err := a.c.topic(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	offsets := make([]int64, len(t.leaders))
-	left := make([]int32, len(t.leaders))
-	for p := range left {
-		left[p] = int32(p)
+	found := make([]TimedOffset, len(t.leaders))
+	all := make([]int32, len(t.leaders))
+	for p := range all {
+		all[p] = int32(p)
 	}
-	for failures := 1; ; failures++ {
-		left, err = a.offsetsOf(ctx, name, at, left, offsets)
-		if len(left) == 0 {
-			return offsets, nil
+	err = a.onLeaders(ctx, name, all, func(l *link, t *topic, partitions []int32) ([]int32, error) {
+		req, resp := new(pb.ListOffsetsRequest), new(pb.ListOffsetsResponse)
+		for _, p := range partitions {
+			req.Parts = append(req.Parts, listOffsetsPart(t, p, q))
 		}
-		if !retriable(err) {
-			return nil, err
+		if _, _, err := l.do(ctx, &call{kind: frame.KindListOffsets, req: req, resp: resp}); err != nil {
+			return partitions, err
+		}
+		return a.partResults(t, partitions, len(resp.Results), func(i int) *pb.Error { return resp.Results[i].Error }, func(i int) {
+			r, f := resp.Results[i], &found[partitions[i]]
+			*f = TimedOffset{Offset: r.Offset, LeaderEpoch: r.LeaderEpoch}
+			if r.TimestampMs >= 0 {
+				f.Timestamp = time.UnixMilli(r.TimestampMs)
+			}
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// listOffsetsPart asks for an offset of partition p.
+func listOffsetsPart(t *topic, p int32, q offsetQuestion) *pb.ListOffsetsPart {
+	return &pb.ListOffsetsPart{
+		TopicId: t.id[:], Partition: p, LeaderEpoch: t.leaders[p].epoch, At: q.at, TimestampMs: q.timestampMS,
+	}
+}
+
+// onLeaders has ask done at the leaders of the given partitions until none is
+// left: ask sends one request about some partitions that one node leads, and
+// returns those that are still to be asked, with one reason. It is repeated
+// while that is retriable and ctx has not ended.
+func (a *Admin) onLeaders(ctx context.Context, name string, partitions []int32, ask func(*link, *topic, []int32) ([]int32, error)) error {
+	left := partitions
+	for failures := 1; ; failures++ {
+		var err error
+		left, err = a.onLeadersOnce(ctx, name, left, ask)
+		if len(left) == 0 || !retriable(err) {
+			return err
 		}
 		poke(a.c.meta.refresh)
 		if !pause(ctx, a.c.backoff(failures)) {
-			return nil, errors.Join(ctx.Err(), err)
+			return errors.Join(ctx.Err(), err)
 		}
 	}
 }
 
-// offsetsOf asks each leader once about the partitions in ask, and returns
-// those that are still to be asked, with one reason.
-func (a *Admin) offsetsOf(ctx context.Context, name string, at At, ask []int32, offsets []int64) (left []int32, err error) {
+func (a *Admin) onLeadersOnce(ctx context.Context, name string, partitions []int32, ask func(*link, *topic, []int32) ([]int32, error)) (left []int32, err error) {
 	t, err := a.c.topic(ctx, name)
 	if err != nil {
-		return ask, err
+		return partitions, err
 	}
 	byNode := make(map[int32][]int32)
-	for _, p := range ask {
-		if int(p) >= len(t.leaders) {
-			return ask, &PartitionError{Topic: name, Partition: p, Offset: -1, Err: ErrNoPartition}
+	for _, p := range partitions {
+		if p < 0 || int(p) >= len(t.leaders) {
+			return partitions, &PartitionError{Topic: name, Partition: p, Offset: -1, Err: ErrNoPartition}
 		}
 		byNode[t.leaders[p].node] = append(byNode[t.leaders[p].node], p)
 	}
-	for node, partitions := range byNode {
-		missing, nodeErr := a.offsetsFrom(ctx, node, t, at, partitions, offsets)
+	for node, ps := range byNode {
+		missing, nodeErr := ps, error(&PartitionError{
+			Topic: name, Partition: ps[0], Offset: -1, Err: fmt.Errorf("%w: no leader known", ErrConnection),
+		})
+		if l := a.c.nodeLink(node); l != nil {
+			missing, nodeErr = ask(l, t, ps)
+		}
 		if nodeErr != nil {
 			left, err = append(left, missing...), nodeErr
 			if !retriable(err) {
@@ -262,41 +369,21 @@ func (a *Admin) offsetsOf(ctx context.Context, name string, at At, ask []int32, 
 	return left, err
 }
 
-func (a *Admin) offsetsFrom(ctx context.Context, node int32, t *topic, at At, partitions []int32, offsets []int64) (left []int32, err error) {
-	l := a.c.nodeLink(node)
-	if l == nil {
-		err := fmt.Errorf("%w: no leader known", ErrConnection)
-		return partitions, &PartitionError{Topic: t.name, Partition: partitions[0], Offset: -1, Err: err}
-	}
-	req, resp := new(pb.ListOffsetsRequest), new(pb.ListOffsetsResponse)
-	for _, p := range partitions {
-		req.Parts = append(req.Parts, listOffsetsPart(t, p, at))
-	}
-	if _, _, err := l.do(ctx, &call{kind: frame.KindListOffsets, req: req, resp: resp}); err != nil {
-		return partitions, err
-	}
-	if len(resp.Results) != len(partitions) {
-		return partitions, fmt.Errorf("%w: %d results for %d parts", ErrProtocol, len(resp.Results), len(partitions))
+// partResults goes through the results of a request about partitions: use is
+// called for each that is no error, and the others are left, with one reason.
+func (a *Admin) partResults(t *topic, partitions []int32, results int, errorOf func(int) *pb.Error, use func(int)) (left []int32, err error) {
+	if results != len(partitions) {
+		return partitions, fmt.Errorf("%w: %d results for %d parts", ErrProtocol, results, len(partitions))
 	}
 	for i, p := range partitions {
-		r := resp.Results[i]
-		if partErr := fromServer(r.Error); partErr != nil {
+		if partErr := fromServer(errorOf(i)); partErr != nil {
 			a.c.misled(t.name, p, partErr)
 			left, err = append(left, p), &PartitionError{Topic: t.name, Partition: p, Offset: -1, Err: partErr}
 			continue
 		}
-		offsets[p] = r.Offset
+		use(i)
 	}
 	return left, err
-}
-
-// listOffsetsPart asks for an offset of partition p.
-func listOffsetsPart(t *topic, p int32, at At) *pb.ListOffsetsPart {
-	part := &pb.ListOffsetsPart{TopicId: t.id[:], Partition: p, LeaderEpoch: t.leaders[p].epoch}
-	if at == Earliest {
-		part.At = pb.OffsetAt_OFFSET_AT_EARLIEST
-	}
-	return part
 }
 
 // serverTimeoutMS is how long a server may work on a request: less than the

@@ -295,6 +295,14 @@ func (s *fakeConn) handle(fr frame.Frame) bool {
 		return s.answer(fr, &pb.DeleteTopicResponse{})
 	case frame.KindDescribeTopic:
 		return s.describe(fr)
+	case frame.KindAlterTopic:
+		return s.answer(fr, s.f.alter(decode(s.f.t, fr, new(pb.AlterTopicRequest))))
+	case frame.KindAddPartitions:
+		req := decode(s.f.t, fr, new(pb.AddPartitionsRequest))
+		s.f.addPartitions(req.Name, int(req.Total))
+		return s.answer(fr, &pb.AddPartitionsResponse{Partitions: req.Total})
+	case frame.KindDeleteRecords:
+		return s.answer(fr, s.f.deleteRecords(s.id, decode(s.f.t, fr, new(pb.DeleteRecordsRequest))))
 	case frame.KindInitProducer:
 		req := decode(s.f.t, fr, new(pb.InitProducerRequest))
 		return s.answer(fr, &pb.InitProducerResponse{Producer: s.f.producer(req.Current)})
@@ -594,8 +602,55 @@ func (f *fakeCluster) listOffsets(node int32, req *pb.ListOffsetsRequest) *pb.Li
 			res.Error = refused
 		case part.At == pb.OffsetAt_OFFSET_AT_EARLIEST:
 			res.Offset = p.start
+		case part.At == pb.OffsetAt_OFFSET_AT_TIMESTAMP && part.TimestampMs > p.end:
+			res.Offset, res.TimestampMs, res.LeaderEpoch = -1, -1, -1
+		case part.At == pb.OffsetAt_OFFSET_AT_TIMESTAMP: // the fake's records have their offsets for timestamps
+			res.Offset, res.TimestampMs, res.LeaderEpoch = part.TimestampMs, part.TimestampMs, p.epoch
+		case part.At == pb.OffsetAt_OFFSET_AT_MAX_TIMESTAMP:
+			res.Offset, res.TimestampMs, res.LeaderEpoch = p.end-1, p.end-1, p.epoch
 		default:
 			res.Offset = p.end
+		}
+		resp.Results = append(resp.Results, res)
+	}
+	return resp
+}
+
+func (f *fakeCluster) alter(req *pb.AlterTopicRequest) proto.Message {
+	if len(req.Set) == 0 {
+		return frame.NewError(errcode.InvalidRequest, "")
+	}
+	resp := &pb.AlterTopicResponse{Configs: slices.Clone(req.Set)}
+	for _, name := range req.Delete {
+		resp.Configs = append(resp.Configs, &pb.Config{Name: name, Value: "d", Source: pb.ConfigSource_CONFIG_SOURCE_DEFAULT})
+	}
+	return resp
+}
+
+func (f *fakeCluster) addPartitions(name string, total int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.topics[name]
+	for len(t.partitions) < total {
+		t.partitions = append(t.partitions, &fakePartition{leader: t.partitions[0].leader, epoch: 1, producers: make(map[int64]*fakeProducer)})
+	}
+}
+
+func (f *fakeCluster) deleteRecords(node int32, req *pb.DeleteRecordsRequest) *pb.DeleteRecordsResponse {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	resp := new(pb.DeleteRecordsResponse)
+	for _, part := range req.Parts {
+		res := &pb.DeleteRecordsResult{TopicId: part.TopicId, Partition: part.Partition, LogStartOffset: -1}
+		p, refused := f.partitionLocked(node, part.TopicId, part.Partition)
+		switch {
+		case refused != nil:
+			res.Error = refused
+		case part.BeforeOffset < 0 || part.BeforeOffset > p.end:
+			res.Error = frame.NewError(errcode.OffsetOutOfRange, "")
+		default:
+			p.start = max(p.start, part.BeforeOffset)
+			res.LogStartOffset = p.start
 		}
 		resp.Results = append(resp.Results, res)
 	}

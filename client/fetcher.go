@@ -218,7 +218,7 @@ func checkFetch(resp *pb.FetchResponse, parts, payload int) error {
 func (co *Consumer) lookUp(node int32, qs []question) {
 	req := new(pb.ListOffsetsRequest)
 	for _, q := range qs {
-		req.Parts = append(req.Parts, listOffsetsPart(q.t, q.partition, q.at))
+		req.Parts = append(req.Parts, listOffsetsPart(q.t, q.partition, offsetQuestion{at: q.at.pb()}))
 	}
 	resp := new(pb.ListOffsetsResponse)
 	co.submit(node, &call{kind: frame.KindListOffsets, req: req, resp: resp}, func(a answer) {

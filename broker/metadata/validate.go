@@ -1,24 +1,6 @@
 package metadata
 
-import (
-	"math"
-	"slices"
-	"strconv"
-
-	"github.com/flotilla-log/flotilla/internal/errcode"
-)
-
-// The keys of topic configs that are known, as in Kafka.
-const (
-	ConfigSegmentBytes    = "segment.bytes"
-	ConfigMaxMessageBytes = "max.message.bytes"
-)
-
-// configRanges are the known keys; all values are whole numbers.
-var configRanges = map[string]struct{ min, max int64 }{
-	ConfigSegmentBytes:    {1 << 20, math.MaxInt32},
-	ConfigMaxMessageBytes: {1 << 10, 16 << 20},
-}
+import "github.com/flotilla-log/flotilla/internal/errcode"
 
 // CheckTopicName applies Kafka's rules for topic names. The error has the code
 // errcode.InvalidTopic.
@@ -41,28 +23,6 @@ func CheckTopicName(name string) *errcode.Error {
 
 func isTopicNameByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'
-}
-
-// CheckConfigs checks a topic's configs: known keys, none twice, values in
-// range. The error has the code errcode.InvalidConfig.
-func CheckConfigs(configs []Config) *errcode.Error {
-	if len(configs) > MaxConfigs {
-		return errcode.Errorf(errcode.InvalidConfig, "%d configs, at most %d", len(configs), MaxConfigs)
-	}
-	for i, c := range configs {
-		if slices.ContainsFunc(configs[:i], func(other Config) bool { return other.Key == c.Key }) {
-			return errcode.Errorf(errcode.InvalidConfig, "%s is set twice", c.Key)
-		}
-		limits, ok := configRanges[c.Key]
-		if !ok {
-			return errcode.Errorf(errcode.InvalidConfig, "unknown topic config %q", c.Key)
-		}
-		v, err := strconv.ParseInt(c.Value, 10, 64)
-		if err != nil || v < limits.min || v > limits.max {
-			return errcode.Errorf(errcode.InvalidConfig, "%s is %q, want a number from %d to %d", c.Key, c.Value, limits.min, limits.max)
-		}
-	}
-	return nil
 }
 
 func checkPartitions(n int) *errcode.Error {

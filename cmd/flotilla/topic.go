@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -18,11 +17,14 @@ import (
 func topicCommand(conn *connection) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "topic",
-		Short: "Create, list, describe and delete topics",
+		Short: "Create, list, describe, change and delete topics",
 		Args:  noSuchCommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(topicCreateCommand(conn), topicListCommand(conn), topicDescribeCommand(conn), topicDeleteCommand(conn))
+	c.AddCommand(
+		topicCreateCommand(conn), topicListCommand(conn), topicDescribeCommand(conn), topicAlterCommand(conn),
+		topicAddPartitionsCommand(conn), topicTrimCommand(conn), topicDeleteCommand(conn),
+	)
 	return c
 }
 
@@ -69,8 +71,8 @@ func topicCreateCommand(conn *connection) *cobra.Command {
 		Long: `Create a topic. When the command returns, its partitions take records.
 
 Configs are Kafka's: max.message.bytes is the largest record batch, and so
-about the largest record, after compression; segment.bytes is the size of the
-files that a partition is kept in.`,
+about the largest record, after compression; retention.ms and retention.bytes
+say how long, and how much, is kept. "topic describe" lists them all.`,
 		Example: `  flotilla topic create orders --partitions 3
   flotilla topic create photos --config max.message.bytes=8388608`,
 		Args: oneTopic,
@@ -97,22 +99,14 @@ files that a partition is kept in.`,
 func (f *createFlags) spec(name string) (client.TopicSpec, error) {
 	spec := client.TopicSpec{
 		Name: name, Partitions: f.partitions, ReplicationFactor: f.replicas,
-		Configs: make(map[string]string), ValidateOnly: f.dryRun,
+		ValidateOnly: f.dryRun,
 	}
 	if f.partitions < 0 || f.replicas < 0 {
 		return spec, usagef("--partitions and --replication-factor are at least 1")
 	}
-	for _, kv := range f.configs {
-		k, v, ok := strings.Cut(kv, "=")
-		if !ok || k == "" {
-			return spec, usagef("--config %q: give NAME=VALUE", kv)
-		}
-		if _, twice := spec.Configs[k]; twice {
-			return spec, usagef("--config %s is given twice", k)
-		}
-		spec.Configs[k] = v
-	}
-	return spec, nil
+	var err error
+	spec.Configs, err = parseConfigs(f.configs)
+	return spec, err
 }
 
 func (f *createFlags) create(ctx context.Context, admin *client.Admin, spec client.TopicSpec, w io.Writer) error {

@@ -69,8 +69,8 @@ func TestTopicDescribe(t *testing.T) {
 	r := s.ok(t, "", "topic", "describe", topic)
 	for _, line := range []string{
 		`topic   ` + topic, `config  max.message.bytes=2000`,
-		`PARTITION  LEADER  EPOCH  SHARD  LOG START  HIGH WATERMARK  SIZE`,
-		`0 +1 +\d+ +\d+ +0 +0 +0 B`, `1 +1 +\d+ +\d+ +0 +2 +\d.*B`,
+		`PARTITION  LEADER  EPOCH  SHARD  LOG START  HIGH WATERMARK +SIZE +TO UNLINK`,
+		`default retention.ms=604800000`, `0 +1 +\d+ +\d+ +0 +0 +0 B +0 B`, `1 +1 +\d+ +\d+ +0 +2 +\d.*B +0 B`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + line + `$`).MatchString(r.stdout) {
 			t.Errorf("no line %q in\n%s", line, r.stdout)
@@ -85,8 +85,8 @@ func TestTopicDescribe(t *testing.T) {
 	var got topicDescription
 	decode(t, s.ok(t, "", "topic", "describe", topic, "-o", "json").stdout, &got)
 	ignore := []cmp.Option{
-		cmpopts.IgnoreFields(topicDescription{}, "ID"),
-		cmpopts.IgnoreFields(partitionDescription{}, "LeaderEpoch", "Shard", "SizeBytes"),
+		cmpopts.IgnoreFields(topicDescription{}, "ID", "Defaults"),
+		cmpopts.IgnoreFields(partitionDescription{}, "LeaderEpoch", "Shard", "SizeBytes", "UnlinkBytes"),
 	}
 	if diff := cmp.Diff(want, got, ignore...); diff != "" {
 		t.Error(diff)

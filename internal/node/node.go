@@ -47,6 +47,9 @@ type Options struct {
 
 	ProducerExpiry time.Duration // of idempotent producers that send nothing; default 24 h
 	HashInterval   time.Duration // between state hashes of a shard; default 10 min
+	// RetentionInterval is how long data may stay after its retention.ms; default
+	// 5 min.
+	RetentionInterval time.Duration
 
 	Now  func() time.Time
 	Rand io.Reader
@@ -160,6 +163,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		ProducerExpiry:  opt.ProducerExpiry, HashInterval: opt.HashInterval,
 		QuarantineDir: dir(quarantineDir), RecordLevel: n.recordLevel,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
+		RetentionInterval: opt.RetentionInterval,
 	})
 	if err != nil {
 		return err

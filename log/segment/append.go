@@ -20,12 +20,19 @@ type Batch struct {
 // End returns the offset after the batch.
 func (b *Batch) End() int64 { return b.Base + int64(b.Last) + 1 }
 
-func (b *Batch) maxTimestamp() int64 { return int64(binary.BigEndian.Uint64(b.Body[35:])) }
+// MaxTimestamp returns the greatest timestamp of its records, in ms, as its
+// header says.
+func (b *Batch) MaxTimestamp() int64 { return int64(binary.BigEndian.Uint64(b.Body[35:])) }
 
 func (b *Batch) appendPrefix(dst []byte) []byte {
 	var p [batch.PrefixBytes]byte
 	batch.PutPrefix(p[:], b.Base, int32(len(b.Body)-12), b.Epoch)
 	return append(dst, p[:]...)
+}
+
+// AppendTo appends the batch as readers see it to dst.
+func (b *Batch) AppendTo(dst []byte) []byte {
+	return append(b.appendPrefix(dst), b.Body[batch.PrefixBytes:]...)
 }
 
 // Vectors appends to dst the bytes of the batches as readers see them. Batches
@@ -126,7 +133,7 @@ func (s *Segment) Append(bs []Batch) error {
 		to = state{
 			end:   b.End(),
 			size:  to.size + int64(len(b.Body)),
-			maxTS: max(to.maxTS, b.maxTimestamp()),
+			maxTS: max(to.maxTS, b.MaxTimestamp()),
 			sum:   checksum(to.sum, b.appendPrefix(prefix[:0])),
 		}
 	}
@@ -144,7 +151,13 @@ func (s *Segment) Append(bs []Batch) error {
 		return fmt.Errorf("segment: write %s: %w", s.Name(), err)
 	}
 	s.data.WriteBack(from.size, to.size-from.size)
-	return s.addBlock(0, from, to, es)
+	if err := s.addBlock(0, from, to, es); err != nil {
+		return err
+	}
+	if from.size == HeaderBytes && len(bs) > 0 {
+		s.setFirstTimestamp(bs[0].MaxTimestamp())
+	}
+	return nil
 }
 
 // addBlock writes a block to the index and publishes the state it reaches.

@@ -40,9 +40,15 @@ type indexState struct {
 }
 
 // mark says that the block at indexPos starts at data position pos, with the
-// batch of the given relative offset, and that sum is the running checksum of
-// the prefixes before it. Marks are never changed once added.
-type mark struct{ rel, pos, indexPos, sum uint32 }
+// batch of the given relative offset, that sum is the running checksum of the
+// prefixes before it, and that no timestamp before pos is above maxTS. Marks are
+// never changed once added.
+type mark struct {
+	rel, pos, indexPos, sum uint32
+	maxTS                   int64
+}
+
+func (m mark) entry() entry { return entry{rel: m.rel, pos: m.pos, maxTS: m.maxTS} }
 
 // entry is one index entry.
 type entry struct {
@@ -136,7 +142,7 @@ func (blk *block) len() int { return len(blk.entries) / entryBytes }
 
 // add accounts for a block that begins after st and is n bytes long.
 func (x *indexState) add(base int64, st state, n int, lastEntry int64) {
-	m := mark{rel: uint32(st.end - base), pos: uint32(st.size), indexPos: uint32(x.size), sum: st.sum}
+	m := mark{rel: uint32(st.end - base), pos: uint32(st.size), indexPos: uint32(x.size), sum: st.sum, maxTS: st.maxTS}
 	if k := len(x.marks); k == 0 || m.pos-x.marks[k-1].pos >= markEvery || m.indexPos-x.marks[k-1].indexPos >= markIndexEvery {
 		x.marks = append(x.marks, m)
 	}

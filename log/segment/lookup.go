@@ -204,13 +204,13 @@ func (s *Segment) floor(st state, below func(entry) bool) (walkPoint, error) {
 		return walkPoint{offset: s.hdr.Base, pos: HeaderBytes}, nil
 	}
 	k, _ := slices.BinarySearchFunc(marks, struct{}{}, func(m mark, _ struct{}) int {
-		if below(entry{rel: m.rel, pos: m.pos}) {
+		if below(m.entry()) {
 			return -1
 		}
 		return 1
 	})
 	k = max(k-1, 0)
-	best := entry{rel: marks[k].rel, pos: marks[k].pos}
+	best := marks[k].entry()
 	to := size
 	if k+1 < len(marks) {
 		to = int64(marks[k+1].indexPos)

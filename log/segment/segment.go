@@ -142,6 +142,8 @@ type Segment struct {
 	index    indexState
 	hint     hint
 	prefixes prefixes
+	firstTS  int64 // greatest timestamp of the first batch; see FirstTimestamp
+	hasTS    bool  // firstTS is known
 
 	// data and idx are held from the first write to the sync that covers it:
 	// a file that is closed with unsynced pages can lose its write error.
@@ -207,6 +209,15 @@ func (s *Segment) MaxTimestamp() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.st.maxTS
+}
+
+// FirstTimestamp returns the greatest timestamp of the first batch, in
+// milliseconds, and false if there is no batch, or none was appended or loaded
+// since Open.
+func (s *Segment) FirstTimestamp() (int64, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.firstTS, s.hasTS
 }
 
 // Sealed reports whether the segment takes no more appends.

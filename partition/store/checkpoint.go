@@ -242,14 +242,19 @@ func (sh *Shard) Checkpointed(t Token) error {
 // unlinkBelow removes p's segments that end at or below an offset.
 func (sh *Shard) unlinkBelow(p *part, below int64) error {
 	sh.mu.Lock()
-	n := 0
-	for n < len(p.segs) && p.extentEndLocked(n) <= below {
-		n++
-	}
+	n := p.belowLocked(below)
 	segs := p.segs[:n]
 	p.segs = append([]*segment.Segment(nil), p.segs[n:]...)
 	sh.mu.Unlock()
 	return sh.st.unlink(p, segs)
+}
+
+// belowLocked returns how many of p's segments lie wholly below an offset.
+func (p *part) belowLocked(offset int64) (n int) {
+	for n < len(p.segs) && p.extentEndLocked(n) <= offset {
+		n++
+	}
+	return n
 }
 
 // extentEndLocked returns where the i-th segment ends, or would if it were not

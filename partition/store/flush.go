@@ -80,7 +80,7 @@ func (p *part) nextWrite(end int64) (w write, f freed) {
 		case last.Sealed():
 		case last.End() == last.Base() && last.End() == first.Base:
 			w.active, limit = last, room // a full disk came between
-		case last.End() != first.Base, room < int64(len(first.Body)), first.End()-last.Base() > math.MaxInt32:
+		case p.tooOldLocked(last, first), last.End() <= p.logStart, last.End() != first.Base, room < int64(len(first.Body)), first.End()-last.Base() > math.MaxInt32:
 			w.sealed = last
 		default:
 			w.active, limit = last, room
@@ -89,11 +89,11 @@ func (p *part) nextWrite(end int64) (w write, f freed) {
 	if w.active == nil {
 		limit -= segment.HeaderBytes
 	}
-	n := 0
+	n, ageLimit := 0, p.ageLimitLocked(w.active)
 	for ; n < len(p.tail); n++ {
 		b := &p.tail[n]
 		size := int64(len(b.Body))
-		if n > 0 && (w.bytes+size > min(chunkBytes, limit) || b.Base >= end) {
+		if n > 0 && (b.MaxTimestamp() > ageLimit || w.bytes+size > min(chunkBytes, limit) || b.Base >= end) {
 			break
 		}
 		w.bytes += size
@@ -148,6 +148,9 @@ func (st *Store) write(p *part, w write) error {
 	p.sh.mu.Unlock()
 	st.release(f)
 	st.event(EventFlushEnd, p, first, w.bytes)
+	if p.sh.onFlush != nil {
+		p.sh.onFlush(p.topicID, p.index)
+	}
 	return nil
 }
 

@@ -115,6 +115,11 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 			}
 			p.unsynced = append(p.unsynced, seg)
 		}
+		if !seg.Sealed() {
+			// A header that cannot be read is the readers' to report: the segment
+			// is then rolled by size alone.
+			_ = seg.LoadFirstTimestamp()
+		}
 		p.segs = append(p.segs, seg)
 	}
 	p.dirMade = len(p.segs) > 0

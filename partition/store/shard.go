@@ -34,6 +34,8 @@ type Shard struct {
 	openAge        age // of what was applied after the open capture
 	causes         []cause
 
+	onFlush func(topicID [16]byte, index int32) // see OnFlush; nil: nobody asks
+
 	moved []*part // watched, appended to since AppliedBatch
 	fire  []*Watch
 }
@@ -51,6 +53,7 @@ type part struct {
 
 	// Guarded by sh.mu.
 	cfg                    Config
+	segmentMS              int64 // see SetSegmentMS
 	logStart, flushed, end int64
 	startedAt              Token              // sh.captures when logStart was last set
 	segs                   []*segment.Segment // ascending
@@ -195,19 +198,24 @@ func (sh *Shard) Bounds(key uint32) (logStart, end int64, err error) {
 	return p.logStart, p.end, nil
 }
 
-// DiskBytes returns the length of a partition's data files, those that wait to
-// be unlinked included, or 0 for an unknown key.
-func (sh *Shard) DiskBytes(key uint32) (n int64) {
+// DiskBytes returns the length of a partition's data files, those included that
+// wait to be unlinked, and of those alone. Both are 0 for an unknown key.
+func (sh *Shard) DiskBytes(key uint32) (all, unlink int64) {
 	sh.mu.Lock()
 	var segs []*segment.Segment
+	below := 0
 	if p := sh.parts[key]; p != nil {
-		segs = slices.Clone(p.segs)
+		segs, below = slices.Clone(p.segs), p.belowLocked(p.logStart)
 	}
 	sh.mu.Unlock()
-	for _, s := range segs {
-		n += s.Bytes()
+	for i, s := range segs {
+		n := s.Bytes()
+		all += n
+		if i < below {
+			unlink += n
+		}
 	}
-	return n
+	return all, unlink
 }
 
 // Watch is a registration made by Shard.Watch.

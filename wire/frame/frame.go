@@ -49,10 +49,13 @@ const (
 	KindCreateTopic   Kind = 17
 	KindDeleteTopic   Kind = 18
 	KindDescribeTopic Kind = 19
+	KindAlterTopic    Kind = 20
+	KindAddPartitions Kind = 21
 	KindInitProducer  Kind = 32
 	KindProduce       Kind = 33
 	KindFetch         Kind = 48
 	KindListOffsets   Kind = 49
+	KindDeleteRecords Kind = 50
 	KindSubscribe     Kind = 64
 	KindDeliver       Kind = 65 // from the server: flags 0, correlation id 0
 	KindCredit        Kind = 66 // has no response
@@ -81,6 +84,10 @@ func (k Kind) String() string {
 		return "DeleteTopic"
 	case KindDescribeTopic:
 		return "DescribeTopic"
+	case KindAlterTopic:
+		return "AlterTopic"
+	case KindAddPartitions:
+		return "AddPartitions"
 	case KindInitProducer:
 		return "InitProducer"
 	case KindProduce:
@@ -89,6 +96,8 @@ func (k Kind) String() string {
 		return "Fetch"
 	case KindListOffsets:
 		return "ListOffsets"
+	case KindDeleteRecords:
+		return "DeleteRecords"
 	case KindSubscribe:
 		return "Subscribe"
 	case KindDeliver:

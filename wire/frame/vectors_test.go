@@ -88,10 +88,18 @@ func vectorCases() []vectorCase {
 		{"delete-topic-response", "", KindDeleteTopic, answer, 6, &pb.DeleteTopicResponse{}, ""},
 		{"describe-topic-request", "", KindDescribeTopic, 0, 7, &pb.DescribeTopicRequest{Name: "orders"}, ""},
 		{"describe-topic-response", "Partition 1 is led elsewhere: what this node does not know is -1.", KindDescribeTopic, answer, 7,
-			&pb.DescribeTopicResponse{Name: "orders", TopicId: id, PartitionCount: 2, Configs: []*pb.Config{{Name: "segment.bytes", Value: "1048576"}},
+			&pb.DescribeTopicResponse{Name: "orders", TopicId: id, PartitionCount: 2, Configs: []*pb.Config{
+				{Name: "retention.ms", Value: "604800000", Source: pb.ConfigSource_CONFIG_SOURCE_DEFAULT}, {Name: "segment.bytes", Value: "1048576"}},
 				Partitions: []*pb.PartitionDetail{
-					{Partition: 0, Leader: 1, LeaderEpoch: 3, LogStartOffset: 0, HighWatermark: 44, SizeBytes: 90, Shard: 2},
-					{Partition: 1, Leader: 2, LeaderEpoch: 4, LogStartOffset: -1, HighWatermark: -1, SizeBytes: -1, Shard: 3}}}, ""},
+					{Partition: 0, Leader: 1, LeaderEpoch: 3, LogStartOffset: 0, HighWatermark: 44, SizeBytes: 350, Shard: 2, UnlinkBytes: 130},
+					{Partition: 1, Leader: 2, LeaderEpoch: 4, LogStartOffset: -1, HighWatermark: -1, SizeBytes: -1, Shard: 3, UnlinkBytes: -1}}}, ""},
+		{"alter-topic-request", "One config set, one put back to its default.", KindAlterTopic, 0, 14,
+			&pb.AlterTopicRequest{TopicId: id, Set: []*pb.Config{{Name: "retention.ms", Value: "3600000"}}, Delete: []string{"segment.bytes"}, TimeoutMs: 10000}, ""},
+		{"alter-topic-response", "", KindAlterTopic, answer, 14,
+			&pb.AlterTopicResponse{Configs: []*pb.Config{
+				{Name: "retention.ms", Value: "3600000"}, {Name: "segment.bytes", Value: "268435456", Source: pb.ConfigSource_CONFIG_SOURCE_DEFAULT}}}, ""},
+		{"add-partitions-request", "", KindAddPartitions, 0, 15, &pb.AddPartitionsRequest{TopicId: id, Total: 5, TimeoutMs: 10000}, ""},
+		{"add-partitions-response", "", KindAddPartitions, answer, 15, &pb.AddPartitionsResponse{Partitions: 5}, ""},
 		{"init-producer-request", "A first id.", KindInitProducer, 0, 8, &pb.InitProducerRequest{}, ""},
 		{"init-producer-request-bump", "A higher epoch of id 4007.", KindInitProducer, 0, 9,
 			&pb.InitProducerRequest{Current: &pb.Producer{Id: 4007}}, ""},
@@ -131,7 +139,21 @@ func vectorCases() []vectorCase {
 		{"unsubscribe-request", "", KindUnsubscribe, 0, 18, &pb.UnsubscribeRequest{Stream: 1}, ""},
 		{"unsubscribe-response", "", KindUnsubscribe, answer, 18, &pb.UnsubscribeResponse{}, ""},
 		{"list-offsets-response", "", KindListOffsets, answer, 13,
-			&pb.ListOffsetsResponse{Results: []*pb.ListOffsetsResult{{TopicId: id, Partition: 0, Offset: 0, LeaderEpoch: 3}}}, ""},
+			&pb.ListOffsetsResponse{Results: []*pb.ListOffsetsResult{{TopicId: id, Partition: 0, Offset: 0, LeaderEpoch: 3, TimestampMs: -1}}}, ""},
+		{"list-offsets-request-timestamp", "The first record at or after a time (zigzag: 1700000000000 is 3400000000000).", KindListOffsets, 0, 16,
+			&pb.ListOffsetsRequest{Parts: []*pb.ListOffsetsPart{
+				{TopicId: id, Partition: 0, At: pb.OffsetAt_OFFSET_AT_TIMESTAMP, LeaderEpoch: -1, TimestampMs: 1700000000000},
+				{TopicId: id, Partition: 1, At: pb.OffsetAt_OFFSET_AT_TIMESTAMP, LeaderEpoch: -1, TimestampMs: 1700000000000}}}, ""},
+		{"list-offsets-response-timestamp", "Partition 1 has no record so late.", KindListOffsets, answer, 16,
+			&pb.ListOffsetsResponse{Results: []*pb.ListOffsetsResult{
+				{TopicId: id, Partition: 0, Offset: 42, LeaderEpoch: 3, TimestampMs: 1700000000000},
+				{TopicId: id, Partition: 1, Offset: -1, LeaderEpoch: -1, TimestampMs: -1}}}, ""},
+		{"delete-records-request", "Partition 0 before offset 42, partition 1 all there is.", KindDeleteRecords, 0, 17,
+			&pb.DeleteRecordsRequest{TimeoutMs: 10000, Parts: []*pb.DeleteRecordsPart{
+				{TopicId: id, Partition: 0, BeforeOffset: 42}, {TopicId: id, Partition: 1, BeforeOffset: -1}}}, ""},
+		{"delete-records-response", "", KindDeleteRecords, answer, 17,
+			&pb.DeleteRecordsResponse{Results: []*pb.DeleteRecordsResult{
+				{TopicId: id, Partition: 0, LogStartOffset: 42}, {TopicId: id, Partition: 1, LogStartOffset: 7}}}, ""},
 	}
 }
 

@@ -28,6 +28,52 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ConfigSource int32
+
+const (
+	ConfigSource_CONFIG_SOURCE_TOPIC   ConfigSource = 0 // set on the topic
+	ConfigSource_CONFIG_SOURCE_DEFAULT ConfigSource = 1
+)
+
+// Enum value maps for ConfigSource.
+var (
+	ConfigSource_name = map[int32]string{
+		0: "CONFIG_SOURCE_TOPIC",
+		1: "CONFIG_SOURCE_DEFAULT",
+	}
+	ConfigSource_value = map[string]int32{
+		"CONFIG_SOURCE_TOPIC":   0,
+		"CONFIG_SOURCE_DEFAULT": 1,
+	}
+)
+
+func (x ConfigSource) Enum() *ConfigSource {
+	p := new(ConfigSource)
+	*p = x
+	return p
+}
+
+func (x ConfigSource) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ConfigSource) Descriptor() protoreflect.EnumDescriptor {
+	return file_flotilla_proto_enumTypes[0].Descriptor()
+}
+
+func (ConfigSource) Type() protoreflect.EnumType {
+	return &file_flotilla_proto_enumTypes[0]
+}
+
+func (x ConfigSource) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ConfigSource.Descriptor instead.
+func (ConfigSource) EnumDescriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{0}
+}
+
 type Acks int32
 
 const (
@@ -61,11 +107,11 @@ func (x Acks) String() string {
 }
 
 func (Acks) Descriptor() protoreflect.EnumDescriptor {
-	return file_flotilla_proto_enumTypes[0].Descriptor()
+	return file_flotilla_proto_enumTypes[1].Descriptor()
 }
 
 func (Acks) Type() protoreflect.EnumType {
-	return &file_flotilla_proto_enumTypes[0]
+	return &file_flotilla_proto_enumTypes[1]
 }
 
 func (x Acks) Number() protoreflect.EnumNumber {
@@ -74,14 +120,16 @@ func (x Acks) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Acks.Descriptor instead.
 func (Acks) EnumDescriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{0}
+	return file_flotilla_proto_rawDescGZIP(), []int{1}
 }
 
 type OffsetAt int32
 
 const (
-	OffsetAt_OFFSET_AT_LATEST   OffsetAt = 0 // the high watermark: where the next record will be
-	OffsetAt_OFFSET_AT_EARLIEST OffsetAt = 1 // the log start offset
+	OffsetAt_OFFSET_AT_LATEST        OffsetAt = 0 // the high watermark: where the next record will be
+	OffsetAt_OFFSET_AT_EARLIEST      OffsetAt = 1 // the log start offset
+	OffsetAt_OFFSET_AT_TIMESTAMP     OffsetAt = 2 // the first record whose timestamp is at least timestamp_ms
+	OffsetAt_OFFSET_AT_MAX_TIMESTAMP OffsetAt = 3 // the first record of the greatest timestamp
 )
 
 // Enum value maps for OffsetAt.
@@ -89,10 +137,14 @@ var (
 	OffsetAt_name = map[int32]string{
 		0: "OFFSET_AT_LATEST",
 		1: "OFFSET_AT_EARLIEST",
+		2: "OFFSET_AT_TIMESTAMP",
+		3: "OFFSET_AT_MAX_TIMESTAMP",
 	}
 	OffsetAt_value = map[string]int32{
-		"OFFSET_AT_LATEST":   0,
-		"OFFSET_AT_EARLIEST": 1,
+		"OFFSET_AT_LATEST":        0,
+		"OFFSET_AT_EARLIEST":      1,
+		"OFFSET_AT_TIMESTAMP":     2,
+		"OFFSET_AT_MAX_TIMESTAMP": 3,
 	}
 )
 
@@ -107,11 +159,11 @@ func (x OffsetAt) String() string {
 }
 
 func (OffsetAt) Descriptor() protoreflect.EnumDescriptor {
-	return file_flotilla_proto_enumTypes[1].Descriptor()
+	return file_flotilla_proto_enumTypes[2].Descriptor()
 }
 
 func (OffsetAt) Type() protoreflect.EnumType {
-	return &file_flotilla_proto_enumTypes[1]
+	return &file_flotilla_proto_enumTypes[2]
 }
 
 func (x OffsetAt) Number() protoreflect.EnumNumber {
@@ -120,7 +172,7 @@ func (x OffsetAt) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OffsetAt.Descriptor instead.
 func (OffsetAt) EnumDescriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{1}
+	return file_flotilla_proto_rawDescGZIP(), []int{2}
 }
 
 // ClientHello is the first frame of a connection (kind 1).
@@ -877,6 +929,7 @@ type Config struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Source        ConfigSource           `protobuf:"varint,3,opt,name=source,proto3,enum=flotilla.v1.ConfigSource" json:"source,omitempty"` // in answers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -923,6 +976,13 @@ func (x *Config) GetValue() string {
 		return x.Value
 	}
 	return ""
+}
+
+func (x *Config) GetSource() ConfigSource {
+	if x != nil {
+		return x.Source
+	}
+	return ConfigSource_CONFIG_SOURCE_TOPIC
 }
 
 // CreateTopicRequest makes a topic (kind 17).
@@ -1227,7 +1287,7 @@ type DescribeTopicResponse struct {
 	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	TopicId        []byte                 `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
 	PartitionCount int32                  `protobuf:"varint,3,opt,name=partition_count,json=partitionCount,proto3" json:"partition_count,omitempty"`
-	Configs        []*Config              `protobuf:"bytes,4,rep,name=configs,proto3" json:"configs,omitempty"`       // those set on the topic
+	Configs        []*Config              `protobuf:"bytes,4,rep,name=configs,proto3" json:"configs,omitempty"`       // all that there are, by name
 	Partitions     []*PartitionDetail     `protobuf:"bytes,5,rep,name=partitions,proto3" json:"partitions,omitempty"` // ascending from first_partition
 	More           bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`            // ask again from the last partition + 1
 	unknownFields  protoimpl.UnknownFields
@@ -1315,6 +1375,7 @@ type PartitionDetail struct {
 	HighWatermark  int64                  `protobuf:"zigzag64,5,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`
 	SizeBytes      int64                  `protobuf:"zigzag64,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	Shard          uint32                 `protobuf:"varint,7,opt,name=shard,proto3" json:"shard,omitempty"`
+	UnlinkBytes    int64                  `protobuf:"zigzag64,8,opt,name=unlink_bytes,json=unlinkBytes,proto3" json:"unlink_bytes,omitempty"` // of size_bytes: what is deleted, and goes with the next checkpoint
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1398,6 +1459,265 @@ func (x *PartitionDetail) GetShard() uint32 {
 	return 0
 }
 
+func (x *PartitionDetail) GetUnlinkBytes() int64 {
+	if x != nil {
+		return x.UnlinkBytes
+	}
+	return 0
+}
+
+// AlterTopicRequest changes some of the configs of one topic, named by exactly
+// one of name and id: all of the changes, or none (kind 20).
+type AlterTopicRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	TopicId       []byte                 `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Set           []*Config              `protobuf:"bytes,3,rep,name=set,proto3" json:"set,omitempty"`       // a name at most once
+	Delete        []string               `protobuf:"bytes,4,rep,name=delete,proto3" json:"delete,omitempty"` // names of configs that fall back to their defaults
+	ValidateOnly  bool                   `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	TimeoutMs     uint32                 `protobuf:"varint,6,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // 0: the server's default
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterTopicRequest) Reset() {
+	*x = AlterTopicRequest{}
+	mi := &file_flotilla_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterTopicRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterTopicRequest) ProtoMessage() {}
+
+func (x *AlterTopicRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterTopicRequest.ProtoReflect.Descriptor instead.
+func (*AlterTopicRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *AlterTopicRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AlterTopicRequest) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *AlterTopicRequest) GetSet() []*Config {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *AlterTopicRequest) GetDelete() []string {
+	if x != nil {
+		return x.Delete
+	}
+	return nil
+}
+
+func (x *AlterTopicRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *AlterTopicRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type AlterTopicResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Configs       []*Config              `protobuf:"bytes,1,rep,name=configs,proto3" json:"configs,omitempty"` // all, by name, after the change
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterTopicResponse) Reset() {
+	*x = AlterTopicResponse{}
+	mi := &file_flotilla_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterTopicResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterTopicResponse) ProtoMessage() {}
+
+func (x *AlterTopicResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterTopicResponse.ProtoReflect.Descriptor instead.
+func (*AlterTopicResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *AlterTopicResponse) GetConfigs() []*Config {
+	if x != nil {
+		return x.Configs
+	}
+	return nil
+}
+
+// AddPartitionsRequest gives one topic, named by exactly one of name and id,
+// more partitions (kind 21).
+type AddPartitionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	TopicId       []byte                 `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Total         int32                  `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"` // partitions afterwards, more than there are
+	ValidateOnly  bool                   `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	TimeoutMs     uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // 0: the server's default
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPartitionsRequest) Reset() {
+	*x = AddPartitionsRequest{}
+	mi := &file_flotilla_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPartitionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPartitionsRequest) ProtoMessage() {}
+
+func (x *AddPartitionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPartitionsRequest.ProtoReflect.Descriptor instead.
+func (*AddPartitionsRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AddPartitionsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddPartitionsRequest) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *AddPartitionsRequest) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *AddPartitionsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *AddPartitionsRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type AddPartitionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partitions    int32                  `protobuf:"varint,1,opt,name=partitions,proto3" json:"partitions,omitempty"` // total
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPartitionsResponse) Reset() {
+	*x = AddPartitionsResponse{}
+	mi := &file_flotilla_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPartitionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPartitionsResponse) ProtoMessage() {}
+
+func (x *AddPartitionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPartitionsResponse.ProtoReflect.Descriptor instead.
+func (*AddPartitionsResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *AddPartitionsResponse) GetPartitions() int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
 // Producer identifies an idempotent producer; batches carry the same pair.
 type Producer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1409,7 +1729,7 @@ type Producer struct {
 
 func (x *Producer) Reset() {
 	*x = Producer{}
-	mi := &file_flotilla_proto_msgTypes[19]
+	mi := &file_flotilla_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1741,7 @@ func (x *Producer) String() string {
 func (*Producer) ProtoMessage() {}
 
 func (x *Producer) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[19]
+	mi := &file_flotilla_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1754,7 @@ func (x *Producer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Producer.ProtoReflect.Descriptor instead.
 func (*Producer) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{19}
+	return file_flotilla_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Producer) GetId() int64 {
@@ -1462,7 +1782,7 @@ type InitProducerRequest struct {
 
 func (x *InitProducerRequest) Reset() {
 	*x = InitProducerRequest{}
-	mi := &file_flotilla_proto_msgTypes[20]
+	mi := &file_flotilla_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1794,7 @@ func (x *InitProducerRequest) String() string {
 func (*InitProducerRequest) ProtoMessage() {}
 
 func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[20]
+	mi := &file_flotilla_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1807,7 @@ func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerRequest.ProtoReflect.Descriptor instead.
 func (*InitProducerRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{20}
+	return file_flotilla_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *InitProducerRequest) GetCurrent() *Producer {
@@ -1506,7 +1826,7 @@ type InitProducerResponse struct {
 
 func (x *InitProducerResponse) Reset() {
 	*x = InitProducerResponse{}
-	mi := &file_flotilla_proto_msgTypes[21]
+	mi := &file_flotilla_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1838,7 @@ func (x *InitProducerResponse) String() string {
 func (*InitProducerResponse) ProtoMessage() {}
 
 func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[21]
+	mi := &file_flotilla_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1851,7 @@ func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerResponse.ProtoReflect.Descriptor instead.
 func (*InitProducerResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{21}
+	return file_flotilla_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *InitProducerResponse) GetProducer() *Producer {
@@ -1554,7 +1874,7 @@ type ProduceRequest struct {
 
 func (x *ProduceRequest) Reset() {
 	*x = ProduceRequest{}
-	mi := &file_flotilla_proto_msgTypes[22]
+	mi := &file_flotilla_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1886,7 @@ func (x *ProduceRequest) String() string {
 func (*ProduceRequest) ProtoMessage() {}
 
 func (x *ProduceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[22]
+	mi := &file_flotilla_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1899,7 @@ func (x *ProduceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProduceRequest.ProtoReflect.Descriptor instead.
 func (*ProduceRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{22}
+	return file_flotilla_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProduceRequest) GetAcks() Acks {
@@ -1614,7 +1934,7 @@ type ProducePart struct {
 
 func (x *ProducePart) Reset() {
 	*x = ProducePart{}
-	mi := &file_flotilla_proto_msgTypes[23]
+	mi := &file_flotilla_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1946,7 @@ func (x *ProducePart) String() string {
 func (*ProducePart) ProtoMessage() {}
 
 func (x *ProducePart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[23]
+	mi := &file_flotilla_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1959,7 @@ func (x *ProducePart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducePart.ProtoReflect.Descriptor instead.
 func (*ProducePart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{23}
+	return file_flotilla_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ProducePart) GetTopicId() []byte {
@@ -1673,7 +1993,7 @@ type ProduceResponse struct {
 
 func (x *ProduceResponse) Reset() {
 	*x = ProduceResponse{}
-	mi := &file_flotilla_proto_msgTypes[24]
+	mi := &file_flotilla_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +2005,7 @@ func (x *ProduceResponse) String() string {
 func (*ProduceResponse) ProtoMessage() {}
 
 func (x *ProduceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[24]
+	mi := &file_flotilla_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +2018,7 @@ func (x *ProduceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProduceResponse.ProtoReflect.Descriptor instead.
 func (*ProduceResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{24}
+	return file_flotilla_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProduceResponse) GetResults() []*ProduceResult {
@@ -1722,7 +2042,7 @@ type ProduceResult struct {
 
 func (x *ProduceResult) Reset() {
 	*x = ProduceResult{}
-	mi := &file_flotilla_proto_msgTypes[25]
+	mi := &file_flotilla_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +2054,7 @@ func (x *ProduceResult) String() string {
 func (*ProduceResult) ProtoMessage() {}
 
 func (x *ProduceResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[25]
+	mi := &file_flotilla_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +2067,7 @@ func (x *ProduceResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProduceResult.ProtoReflect.Descriptor instead.
 func (*ProduceResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{25}
+	return file_flotilla_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProduceResult) GetTopicId() []byte {
@@ -1805,7 +2125,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_flotilla_proto_msgTypes[26]
+	mi := &file_flotilla_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +2137,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[26]
+	mi := &file_flotilla_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +2150,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{26}
+	return file_flotilla_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FetchRequest) GetMaxWaitMs() uint32 {
@@ -1874,7 +2194,7 @@ type FetchPart struct {
 
 func (x *FetchPart) Reset() {
 	*x = FetchPart{}
-	mi := &file_flotilla_proto_msgTypes[27]
+	mi := &file_flotilla_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2206,7 @@ func (x *FetchPart) String() string {
 func (*FetchPart) ProtoMessage() {}
 
 func (x *FetchPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[27]
+	mi := &file_flotilla_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2219,7 @@ func (x *FetchPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchPart.ProtoReflect.Descriptor instead.
 func (*FetchPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{27}
+	return file_flotilla_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FetchPart) GetTopicId() []byte {
@@ -1948,7 +2268,7 @@ type FetchResponse struct {
 
 func (x *FetchResponse) Reset() {
 	*x = FetchResponse{}
-	mi := &file_flotilla_proto_msgTypes[28]
+	mi := &file_flotilla_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2280,7 @@ func (x *FetchResponse) String() string {
 func (*FetchResponse) ProtoMessage() {}
 
 func (x *FetchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[28]
+	mi := &file_flotilla_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2293,7 @@ func (x *FetchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchResponse.ProtoReflect.Descriptor instead.
 func (*FetchResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{28}
+	return file_flotilla_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FetchResponse) GetResults() []*FetchResult {
@@ -1997,7 +2317,7 @@ type FetchResult struct {
 
 func (x *FetchResult) Reset() {
 	*x = FetchResult{}
-	mi := &file_flotilla_proto_msgTypes[29]
+	mi := &file_flotilla_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2329,7 @@ func (x *FetchResult) String() string {
 func (*FetchResult) ProtoMessage() {}
 
 func (x *FetchResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[29]
+	mi := &file_flotilla_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2342,7 @@ func (x *FetchResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchResult.ProtoReflect.Descriptor instead.
 func (*FetchResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{29}
+	return file_flotilla_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FetchResult) GetTopicId() []byte {
@@ -2077,7 +2397,7 @@ type ListOffsetsRequest struct {
 
 func (x *ListOffsetsRequest) Reset() {
 	*x = ListOffsetsRequest{}
-	mi := &file_flotilla_proto_msgTypes[30]
+	mi := &file_flotilla_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2409,7 @@ func (x *ListOffsetsRequest) String() string {
 func (*ListOffsetsRequest) ProtoMessage() {}
 
 func (x *ListOffsetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[30]
+	mi := &file_flotilla_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2422,7 @@ func (x *ListOffsetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsRequest.ProtoReflect.Descriptor instead.
 func (*ListOffsetsRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{30}
+	return file_flotilla_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListOffsetsRequest) GetParts() []*ListOffsetsPart {
@@ -2118,13 +2438,14 @@ type ListOffsetsPart struct {
 	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
 	At            OffsetAt               `protobuf:"varint,3,opt,name=at,proto3,enum=flotilla.v1.OffsetAt" json:"at,omitempty"`
 	LeaderEpoch   int32                  `protobuf:"zigzag32,4,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"` // the newest that the client knows, -1: none
+	TimestampMs   int64                  `protobuf:"zigzag64,5,opt,name=timestamp_ms,json=timestampMs,proto3" json:"timestamp_ms,omitempty"` // with OFFSET_AT_TIMESTAMP, >= 0
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListOffsetsPart) Reset() {
 	*x = ListOffsetsPart{}
-	mi := &file_flotilla_proto_msgTypes[31]
+	mi := &file_flotilla_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2457,7 @@ func (x *ListOffsetsPart) String() string {
 func (*ListOffsetsPart) ProtoMessage() {}
 
 func (x *ListOffsetsPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[31]
+	mi := &file_flotilla_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2470,7 @@ func (x *ListOffsetsPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsPart.ProtoReflect.Descriptor instead.
 func (*ListOffsetsPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{31}
+	return file_flotilla_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListOffsetsPart) GetTopicId() []byte {
@@ -2180,6 +2501,13 @@ func (x *ListOffsetsPart) GetLeaderEpoch() int32 {
 	return 0
 }
 
+func (x *ListOffsetsPart) GetTimestampMs() int64 {
+	if x != nil {
+		return x.TimestampMs
+	}
+	return 0
+}
+
 // ListOffsetsResponse has one result for each part, in the order of the
 // request.
 type ListOffsetsResponse struct {
@@ -2191,7 +2519,7 @@ type ListOffsetsResponse struct {
 
 func (x *ListOffsetsResponse) Reset() {
 	*x = ListOffsetsResponse{}
-	mi := &file_flotilla_proto_msgTypes[32]
+	mi := &file_flotilla_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2531,7 @@ func (x *ListOffsetsResponse) String() string {
 func (*ListOffsetsResponse) ProtoMessage() {}
 
 func (x *ListOffsetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[32]
+	mi := &file_flotilla_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2544,7 @@ func (x *ListOffsetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsResponse.ProtoReflect.Descriptor instead.
 func (*ListOffsetsResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{32}
+	return file_flotilla_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListOffsetsResponse) GetResults() []*ListOffsetsResult {
@@ -2231,15 +2559,16 @@ type ListOffsetsResult struct {
 	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
 	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
 	Error         *Error                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
-	Offset        int64                  `protobuf:"zigzag64,4,opt,name=offset,proto3" json:"offset,omitempty"`
-	LeaderEpoch   int32                  `protobuf:"varint,5,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
+	Offset        int64                  `protobuf:"zigzag64,4,opt,name=offset,proto3" json:"offset,omitempty"`                              // -1: there is no such record
+	LeaderEpoch   int32                  `protobuf:"zigzag32,5,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"` // of the record, or of the partition now; -1 with offset -1
+	TimestampMs   int64                  `protobuf:"zigzag64,6,opt,name=timestamp_ms,json=timestampMs,proto3" json:"timestamp_ms,omitempty"` // of the record; -1: none was asked for, or found
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListOffsetsResult) Reset() {
 	*x = ListOffsetsResult{}
-	mi := &file_flotilla_proto_msgTypes[33]
+	mi := &file_flotilla_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2580,7 @@ func (x *ListOffsetsResult) String() string {
 func (*ListOffsetsResult) ProtoMessage() {}
 
 func (x *ListOffsetsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[33]
+	mi := &file_flotilla_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2593,7 @@ func (x *ListOffsetsResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsResult.ProtoReflect.Descriptor instead.
 func (*ListOffsetsResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{33}
+	return file_flotilla_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListOffsetsResult) GetTopicId() []byte {
@@ -2302,6 +2631,241 @@ func (x *ListOffsetsResult) GetLeaderEpoch() int32 {
 	return 0
 }
 
+func (x *ListOffsetsResult) GetTimestampMs() int64 {
+	if x != nil {
+		return x.TimestampMs
+	}
+	return 0
+}
+
+// DeleteRecordsRequest deletes the records of partitions below given offsets
+// (kind 50).
+type DeleteRecordsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TimeoutMs     uint32                 `protobuf:"varint,1,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // 0: the server's default
+	Parts         []*DeleteRecordsPart   `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`                           // at least one, a partition at most once
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsRequest) Reset() {
+	*x = DeleteRecordsRequest{}
+	mi := &file_flotilla_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsRequest) ProtoMessage() {}
+
+func (x *DeleteRecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DeleteRecordsRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *DeleteRecordsRequest) GetParts() []*DeleteRecordsPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+type DeleteRecordsPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	BeforeOffset  int64                  `protobuf:"zigzag64,3,opt,name=before_offset,json=beforeOffset,proto3" json:"before_offset,omitempty"` // the first offset to keep; -1: the high watermark
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsPart) Reset() {
+	*x = DeleteRecordsPart{}
+	mi := &file_flotilla_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsPart) ProtoMessage() {}
+
+func (x *DeleteRecordsPart) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsPart.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsPart) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DeleteRecordsPart) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *DeleteRecordsPart) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *DeleteRecordsPart) GetBeforeOffset() int64 {
+	if x != nil {
+		return x.BeforeOffset
+	}
+	return 0
+}
+
+// DeleteRecordsResponse has one result for each part, in the order of the
+// request.
+type DeleteRecordsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*DeleteRecordsResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsResponse) Reset() {
+	*x = DeleteRecordsResponse{}
+	mi := &file_flotilla_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsResponse) ProtoMessage() {}
+
+func (x *DeleteRecordsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsResponse.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *DeleteRecordsResponse) GetResults() []*DeleteRecordsResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type DeleteRecordsResult struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	TopicId        []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Partition      int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	Error          *Error                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`                                              // then log_start_offset is -1
+	LogStartOffset int64                  `protobuf:"zigzag64,4,opt,name=log_start_offset,json=logStartOffset,proto3" json:"log_start_offset,omitempty"` // now
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DeleteRecordsResult) Reset() {
+	*x = DeleteRecordsResult{}
+	mi := &file_flotilla_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordsResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordsResult) ProtoMessage() {}
+
+func (x *DeleteRecordsResult) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordsResult.ProtoReflect.Descriptor instead.
+func (*DeleteRecordsResult) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *DeleteRecordsResult) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *DeleteRecordsResult) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *DeleteRecordsResult) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *DeleteRecordsResult) GetLogStartOffset() int64 {
+	if x != nil {
+		return x.LogStartOffset
+	}
+	return 0
+}
+
 // SubscribeRequest opens a stream on this connection (kind 64): the server
 // pushes the records of its partitions, as Deliver frames, within the credit.
 type SubscribeRequest struct {
@@ -2317,7 +2881,7 @@ type SubscribeRequest struct {
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_flotilla_proto_msgTypes[34]
+	mi := &file_flotilla_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2893,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[34]
+	mi := &file_flotilla_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2906,7 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{34}
+	return file_flotilla_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SubscribeRequest) GetStream() uint32 {
@@ -2395,7 +2959,7 @@ type StreamPart struct {
 
 func (x *StreamPart) Reset() {
 	*x = StreamPart{}
-	mi := &file_flotilla_proto_msgTypes[35]
+	mi := &file_flotilla_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2971,7 @@ func (x *StreamPart) String() string {
 func (*StreamPart) ProtoMessage() {}
 
 func (x *StreamPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[35]
+	mi := &file_flotilla_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2984,7 @@ func (x *StreamPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamPart.ProtoReflect.Descriptor instead.
 func (*StreamPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{35}
+	return file_flotilla_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *StreamPart) GetTopicId() []byte {
@@ -2473,7 +3037,7 @@ type SubscribeResponse struct {
 
 func (x *SubscribeResponse) Reset() {
 	*x = SubscribeResponse{}
-	mi := &file_flotilla_proto_msgTypes[36]
+	mi := &file_flotilla_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +3049,7 @@ func (x *SubscribeResponse) String() string {
 func (*SubscribeResponse) ProtoMessage() {}
 
 func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[36]
+	mi := &file_flotilla_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +3062,7 @@ func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{36}
+	return file_flotilla_proto_rawDescGZIP(), []int{44}
 }
 
 // Deliver is pushed by the server (kind 65, flags 0, correlation id 0). The
@@ -2514,7 +3078,7 @@ type Deliver struct {
 
 func (x *Deliver) Reset() {
 	*x = Deliver{}
-	mi := &file_flotilla_proto_msgTypes[37]
+	mi := &file_flotilla_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +3090,7 @@ func (x *Deliver) String() string {
 func (*Deliver) ProtoMessage() {}
 
 func (x *Deliver) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[37]
+	mi := &file_flotilla_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +3103,7 @@ func (x *Deliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
 func (*Deliver) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{37}
+	return file_flotilla_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Deliver) GetStream() uint32 {
@@ -2578,7 +3142,7 @@ type DeliverPart struct {
 
 func (x *DeliverPart) Reset() {
 	*x = DeliverPart{}
-	mi := &file_flotilla_proto_msgTypes[38]
+	mi := &file_flotilla_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +3154,7 @@ func (x *DeliverPart) String() string {
 func (*DeliverPart) ProtoMessage() {}
 
 func (x *DeliverPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[38]
+	mi := &file_flotilla_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +3167,7 @@ func (x *DeliverPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverPart.ProtoReflect.Descriptor instead.
 func (*DeliverPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{38}
+	return file_flotilla_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DeliverPart) GetTopicId() []byte {
@@ -2666,7 +3230,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_flotilla_proto_msgTypes[39]
+	mi := &file_flotilla_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +3242,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[39]
+	mi := &file_flotilla_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +3255,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{39}
+	return file_flotilla_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Credit) GetStream() uint32 {
@@ -2719,7 +3283,7 @@ type UnsubscribeRequest struct {
 
 func (x *UnsubscribeRequest) Reset() {
 	*x = UnsubscribeRequest{}
-	mi := &file_flotilla_proto_msgTypes[40]
+	mi := &file_flotilla_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2731,7 +3295,7 @@ func (x *UnsubscribeRequest) String() string {
 func (*UnsubscribeRequest) ProtoMessage() {}
 
 func (x *UnsubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[40]
+	mi := &file_flotilla_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2744,7 +3308,7 @@ func (x *UnsubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeRequest.ProtoReflect.Descriptor instead.
 func (*UnsubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{40}
+	return file_flotilla_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *UnsubscribeRequest) GetStream() uint32 {
@@ -2762,7 +3326,7 @@ type UnsubscribeResponse struct {
 
 func (x *UnsubscribeResponse) Reset() {
 	*x = UnsubscribeResponse{}
-	mi := &file_flotilla_proto_msgTypes[41]
+	mi := &file_flotilla_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +3338,7 @@ func (x *UnsubscribeResponse) String() string {
 func (*UnsubscribeResponse) ProtoMessage() {}
 
 func (x *UnsubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[41]
+	mi := &file_flotilla_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3351,7 @@ func (x *UnsubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeResponse.ProtoReflect.Descriptor instead.
 func (*UnsubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{41}
+	return file_flotilla_proto_rawDescGZIP(), []int{49}
 }
 
 // ChangeStreamRequest changes the partitions of a stream (kind 68): all of it,
@@ -2805,7 +3369,7 @@ type ChangeStreamRequest struct {
 
 func (x *ChangeStreamRequest) Reset() {
 	*x = ChangeStreamRequest{}
-	mi := &file_flotilla_proto_msgTypes[42]
+	mi := &file_flotilla_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +3381,7 @@ func (x *ChangeStreamRequest) String() string {
 func (*ChangeStreamRequest) ProtoMessage() {}
 
 func (x *ChangeStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[42]
+	mi := &file_flotilla_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +3394,7 @@ func (x *ChangeStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeStreamRequest.ProtoReflect.Descriptor instead.
 func (*ChangeStreamRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{42}
+	return file_flotilla_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ChangeStreamRequest) GetStream() uint32 {
@@ -2878,7 +3442,7 @@ type PartitionRef struct {
 
 func (x *PartitionRef) Reset() {
 	*x = PartitionRef{}
-	mi := &file_flotilla_proto_msgTypes[43]
+	mi := &file_flotilla_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2890,7 +3454,7 @@ func (x *PartitionRef) String() string {
 func (*PartitionRef) ProtoMessage() {}
 
 func (x *PartitionRef) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[43]
+	mi := &file_flotilla_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2903,7 +3467,7 @@ func (x *PartitionRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionRef.ProtoReflect.Descriptor instead.
 func (*PartitionRef) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{43}
+	return file_flotilla_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PartitionRef) GetTopicId() []byte {
@@ -2928,7 +3492,7 @@ type ChangeStreamResponse struct {
 
 func (x *ChangeStreamResponse) Reset() {
 	*x = ChangeStreamResponse{}
-	mi := &file_flotilla_proto_msgTypes[44]
+	mi := &file_flotilla_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3504,7 @@ func (x *ChangeStreamResponse) String() string {
 func (*ChangeStreamResponse) ProtoMessage() {}
 
 func (x *ChangeStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[44]
+	mi := &file_flotilla_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3517,7 @@ func (x *ChangeStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeStreamResponse.ProtoReflect.Descriptor instead.
 func (*ChangeStreamResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{44}
+	return file_flotilla_proto_rawDescGZIP(), []int{52}
 }
 
 var File_flotilla_proto protoreflect.FileDescriptor
@@ -3021,10 +3585,11 @@ const file_flotilla_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
 	"\btopic_id\x18\x03 \x01(\fR\atopicId\x12\x18\n" +
 	"\aleaders\x18\x04 \x03(\x11R\aleaders\x12#\n" +
-	"\rleader_epochs\x18\x05 \x03(\x05R\fleaderEpochs\"2\n" +
+	"\rleader_epochs\x18\x05 \x03(\x05R\fleaderEpochs\"e\n" +
 	"\x06Config\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xea\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x121\n" +
+	"\x06source\x18\x03 \x01(\x0e2\x19.flotilla.v1.ConfigSourceR\x06source\"\xea\x01\n" +
 	"\x12CreateTopicRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -3058,7 +3623,7 @@ const file_flotilla_proto_rawDesc = "" +
 	"\n" +
 	"partitions\x18\x05 \x03(\v2\x1c.flotilla.v1.PartitionDetailR\n" +
 	"partitions\x12\x12\n" +
-	"\x04more\x18\x06 \x01(\bR\x04more\"\xf0\x01\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\"\x93\x02\n" +
 	"\x0fPartitionDetail\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\x11R\x06leader\x12!\n" +
@@ -3067,7 +3632,29 @@ const file_flotilla_proto_rawDesc = "" +
 	"\x0ehigh_watermark\x18\x05 \x01(\x12R\rhighWatermark\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x06 \x01(\x12R\tsizeBytes\x12\x14\n" +
-	"\x05shard\x18\a \x01(\rR\x05shard\"0\n" +
+	"\x05shard\x18\a \x01(\rR\x05shard\x12!\n" +
+	"\funlink_bytes\x18\b \x01(\x12R\vunlinkBytes\"\xc5\x01\n" +
+	"\x11AlterTopicRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12%\n" +
+	"\x03set\x18\x03 \x03(\v2\x13.flotilla.v1.ConfigR\x03set\x12\x16\n" +
+	"\x06delete\x18\x04 \x03(\tR\x06delete\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x06 \x01(\rR\ttimeoutMs\"C\n" +
+	"\x12AlterTopicResponse\x12-\n" +
+	"\aconfigs\x18\x01 \x03(\v2\x13.flotilla.v1.ConfigR\aconfigs\"\x9f\x01\n" +
+	"\x14AddPartitionsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x05R\x05total\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"7\n" +
+	"\x15AddPartitionsResponse\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x01 \x01(\x05R\n" +
+	"partitions\"0\n" +
 	"\bProducer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x05R\x05epoch\"F\n" +
@@ -3115,20 +3702,37 @@ const file_flotilla_proto_rawDesc = "" +
 	"\x10log_start_offset\x18\x05 \x01(\x12R\x0elogStartOffset\x12\x16\n" +
 	"\x06length\x18\x06 \x01(\rR\x06length\"H\n" +
 	"\x12ListOffsetsRequest\x122\n" +
-	"\x05parts\x18\x01 \x03(\v2\x1c.flotilla.v1.ListOffsetsPartR\x05parts\"\x94\x01\n" +
+	"\x05parts\x18\x01 \x03(\v2\x1c.flotilla.v1.ListOffsetsPartR\x05parts\"\xb7\x01\n" +
 	"\x0fListOffsetsPart\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12%\n" +
 	"\x02at\x18\x03 \x01(\x0e2\x15.flotilla.v1.OffsetAtR\x02at\x12!\n" +
-	"\fleader_epoch\x18\x04 \x01(\x11R\vleaderEpoch\"O\n" +
+	"\fleader_epoch\x18\x04 \x01(\x11R\vleaderEpoch\x12!\n" +
+	"\ftimestamp_ms\x18\x05 \x01(\x12R\vtimestampMs\"O\n" +
 	"\x13ListOffsetsResponse\x128\n" +
-	"\aresults\x18\x01 \x03(\v2\x1e.flotilla.v1.ListOffsetsResultR\aresults\"\xb1\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x1e.flotilla.v1.ListOffsetsResultR\aresults\"\xd4\x01\n" +
 	"\x11ListOffsetsResult\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12(\n" +
 	"\x05error\x18\x03 \x01(\v2\x12.flotilla.v1.ErrorR\x05error\x12\x16\n" +
 	"\x06offset\x18\x04 \x01(\x12R\x06offset\x12!\n" +
-	"\fleader_epoch\x18\x05 \x01(\x05R\vleaderEpoch\"\xc9\x01\n" +
+	"\fleader_epoch\x18\x05 \x01(\x11R\vleaderEpoch\x12!\n" +
+	"\ftimestamp_ms\x18\x06 \x01(\x12R\vtimestampMs\"k\n" +
+	"\x14DeleteRecordsRequest\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x01 \x01(\rR\ttimeoutMs\x124\n" +
+	"\x05parts\x18\x02 \x03(\v2\x1e.flotilla.v1.DeleteRecordsPartR\x05parts\"q\n" +
+	"\x11DeleteRecordsPart\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12#\n" +
+	"\rbefore_offset\x18\x03 \x01(\x12R\fbeforeOffset\"S\n" +
+	"\x15DeleteRecordsResponse\x12:\n" +
+	"\aresults\x18\x01 \x03(\v2 .flotilla.v1.DeleteRecordsResultR\aresults\"\xa2\x01\n" +
+	"\x13DeleteRecordsResult\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12(\n" +
+	"\x05error\x18\x03 \x01(\v2\x12.flotilla.v1.ErrorR\x05error\x12(\n" +
+	"\x10log_start_offset\x18\x04 \x01(\x12R\x0elogStartOffset\"\xc9\x01\n" +
 	"\x10SubscribeRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\rR\x06stream\x12!\n" +
 	"\fcredit_bytes\x18\x02 \x01(\x04R\vcreditBytes\x12\x1b\n" +
@@ -3176,14 +3780,19 @@ const file_flotilla_proto_rawDesc = "" +
 	"\fPartitionRef\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\"\x16\n" +
-	"\x14ChangeStreamResponse*4\n" +
+	"\x14ChangeStreamResponse*B\n" +
+	"\fConfigSource\x12\x17\n" +
+	"\x13CONFIG_SOURCE_TOPIC\x10\x00\x12\x19\n" +
+	"\x15CONFIG_SOURCE_DEFAULT\x10\x01*4\n" +
 	"\x04Acks\x12\f\n" +
 	"\bACKS_ALL\x10\x00\x12\x0f\n" +
 	"\vACKS_LEADER\x10\x01\x12\r\n" +
-	"\tACKS_NONE\x10\x02*8\n" +
+	"\tACKS_NONE\x10\x02*n\n" +
 	"\bOffsetAt\x12\x14\n" +
 	"\x10OFFSET_AT_LATEST\x10\x00\x12\x16\n" +
-	"\x12OFFSET_AT_EARLIEST\x10\x01B*Z(github.com/flotilla-log/flotilla/wire/pbb\x06proto3"
+	"\x12OFFSET_AT_EARLIEST\x10\x01\x12\x17\n" +
+	"\x13OFFSET_AT_TIMESTAMP\x10\x02\x12\x1b\n" +
+	"\x17OFFSET_AT_MAX_TIMESTAMP\x10\x03B*Z(github.com/flotilla-log/flotilla/wire/pbb\x06proto3"
 
 var (
 	file_flotilla_proto_rawDescOnce sync.Once
@@ -3197,92 +3806,107 @@ func file_flotilla_proto_rawDescGZIP() []byte {
 	return file_flotilla_proto_rawDescData
 }
 
-var file_flotilla_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_flotilla_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_flotilla_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_flotilla_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_flotilla_proto_goTypes = []any{
-	(Acks)(0),                     // 0: flotilla.v1.Acks
-	(OffsetAt)(0),                 // 1: flotilla.v1.OffsetAt
-	(*ClientHello)(nil),           // 2: flotilla.v1.ClientHello
-	(*ServerHello)(nil),           // 3: flotilla.v1.ServerHello
-	(*Error)(nil),                 // 4: flotilla.v1.Error
-	(*LeaderHint)(nil),            // 5: flotilla.v1.LeaderHint
-	(*VersionRange)(nil),          // 6: flotilla.v1.VersionRange
-	(*Ping)(nil),                  // 7: flotilla.v1.Ping
-	(*Pong)(nil),                  // 8: flotilla.v1.Pong
-	(*MetadataRequest)(nil),       // 9: flotilla.v1.MetadataRequest
-	(*MetadataResponse)(nil),      // 10: flotilla.v1.MetadataResponse
-	(*Node)(nil),                  // 11: flotilla.v1.Node
-	(*Topic)(nil),                 // 12: flotilla.v1.Topic
-	(*Config)(nil),                // 13: flotilla.v1.Config
-	(*CreateTopicRequest)(nil),    // 14: flotilla.v1.CreateTopicRequest
-	(*CreateTopicResponse)(nil),   // 15: flotilla.v1.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),    // 16: flotilla.v1.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),   // 17: flotilla.v1.DeleteTopicResponse
-	(*DescribeTopicRequest)(nil),  // 18: flotilla.v1.DescribeTopicRequest
-	(*DescribeTopicResponse)(nil), // 19: flotilla.v1.DescribeTopicResponse
-	(*PartitionDetail)(nil),       // 20: flotilla.v1.PartitionDetail
-	(*Producer)(nil),              // 21: flotilla.v1.Producer
-	(*InitProducerRequest)(nil),   // 22: flotilla.v1.InitProducerRequest
-	(*InitProducerResponse)(nil),  // 23: flotilla.v1.InitProducerResponse
-	(*ProduceRequest)(nil),        // 24: flotilla.v1.ProduceRequest
-	(*ProducePart)(nil),           // 25: flotilla.v1.ProducePart
-	(*ProduceResponse)(nil),       // 26: flotilla.v1.ProduceResponse
-	(*ProduceResult)(nil),         // 27: flotilla.v1.ProduceResult
-	(*FetchRequest)(nil),          // 28: flotilla.v1.FetchRequest
-	(*FetchPart)(nil),             // 29: flotilla.v1.FetchPart
-	(*FetchResponse)(nil),         // 30: flotilla.v1.FetchResponse
-	(*FetchResult)(nil),           // 31: flotilla.v1.FetchResult
-	(*ListOffsetsRequest)(nil),    // 32: flotilla.v1.ListOffsetsRequest
-	(*ListOffsetsPart)(nil),       // 33: flotilla.v1.ListOffsetsPart
-	(*ListOffsetsResponse)(nil),   // 34: flotilla.v1.ListOffsetsResponse
-	(*ListOffsetsResult)(nil),     // 35: flotilla.v1.ListOffsetsResult
-	(*SubscribeRequest)(nil),      // 36: flotilla.v1.SubscribeRequest
-	(*StreamPart)(nil),            // 37: flotilla.v1.StreamPart
-	(*SubscribeResponse)(nil),     // 38: flotilla.v1.SubscribeResponse
-	(*Deliver)(nil),               // 39: flotilla.v1.Deliver
-	(*DeliverPart)(nil),           // 40: flotilla.v1.DeliverPart
-	(*Credit)(nil),                // 41: flotilla.v1.Credit
-	(*UnsubscribeRequest)(nil),    // 42: flotilla.v1.UnsubscribeRequest
-	(*UnsubscribeResponse)(nil),   // 43: flotilla.v1.UnsubscribeResponse
-	(*ChangeStreamRequest)(nil),   // 44: flotilla.v1.ChangeStreamRequest
-	(*PartitionRef)(nil),          // 45: flotilla.v1.PartitionRef
-	(*ChangeStreamResponse)(nil),  // 46: flotilla.v1.ChangeStreamResponse
+	(ConfigSource)(0),             // 0: flotilla.v1.ConfigSource
+	(Acks)(0),                     // 1: flotilla.v1.Acks
+	(OffsetAt)(0),                 // 2: flotilla.v1.OffsetAt
+	(*ClientHello)(nil),           // 3: flotilla.v1.ClientHello
+	(*ServerHello)(nil),           // 4: flotilla.v1.ServerHello
+	(*Error)(nil),                 // 5: flotilla.v1.Error
+	(*LeaderHint)(nil),            // 6: flotilla.v1.LeaderHint
+	(*VersionRange)(nil),          // 7: flotilla.v1.VersionRange
+	(*Ping)(nil),                  // 8: flotilla.v1.Ping
+	(*Pong)(nil),                  // 9: flotilla.v1.Pong
+	(*MetadataRequest)(nil),       // 10: flotilla.v1.MetadataRequest
+	(*MetadataResponse)(nil),      // 11: flotilla.v1.MetadataResponse
+	(*Node)(nil),                  // 12: flotilla.v1.Node
+	(*Topic)(nil),                 // 13: flotilla.v1.Topic
+	(*Config)(nil),                // 14: flotilla.v1.Config
+	(*CreateTopicRequest)(nil),    // 15: flotilla.v1.CreateTopicRequest
+	(*CreateTopicResponse)(nil),   // 16: flotilla.v1.CreateTopicResponse
+	(*DeleteTopicRequest)(nil),    // 17: flotilla.v1.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),   // 18: flotilla.v1.DeleteTopicResponse
+	(*DescribeTopicRequest)(nil),  // 19: flotilla.v1.DescribeTopicRequest
+	(*DescribeTopicResponse)(nil), // 20: flotilla.v1.DescribeTopicResponse
+	(*PartitionDetail)(nil),       // 21: flotilla.v1.PartitionDetail
+	(*AlterTopicRequest)(nil),     // 22: flotilla.v1.AlterTopicRequest
+	(*AlterTopicResponse)(nil),    // 23: flotilla.v1.AlterTopicResponse
+	(*AddPartitionsRequest)(nil),  // 24: flotilla.v1.AddPartitionsRequest
+	(*AddPartitionsResponse)(nil), // 25: flotilla.v1.AddPartitionsResponse
+	(*Producer)(nil),              // 26: flotilla.v1.Producer
+	(*InitProducerRequest)(nil),   // 27: flotilla.v1.InitProducerRequest
+	(*InitProducerResponse)(nil),  // 28: flotilla.v1.InitProducerResponse
+	(*ProduceRequest)(nil),        // 29: flotilla.v1.ProduceRequest
+	(*ProducePart)(nil),           // 30: flotilla.v1.ProducePart
+	(*ProduceResponse)(nil),       // 31: flotilla.v1.ProduceResponse
+	(*ProduceResult)(nil),         // 32: flotilla.v1.ProduceResult
+	(*FetchRequest)(nil),          // 33: flotilla.v1.FetchRequest
+	(*FetchPart)(nil),             // 34: flotilla.v1.FetchPart
+	(*FetchResponse)(nil),         // 35: flotilla.v1.FetchResponse
+	(*FetchResult)(nil),           // 36: flotilla.v1.FetchResult
+	(*ListOffsetsRequest)(nil),    // 37: flotilla.v1.ListOffsetsRequest
+	(*ListOffsetsPart)(nil),       // 38: flotilla.v1.ListOffsetsPart
+	(*ListOffsetsResponse)(nil),   // 39: flotilla.v1.ListOffsetsResponse
+	(*ListOffsetsResult)(nil),     // 40: flotilla.v1.ListOffsetsResult
+	(*DeleteRecordsRequest)(nil),  // 41: flotilla.v1.DeleteRecordsRequest
+	(*DeleteRecordsPart)(nil),     // 42: flotilla.v1.DeleteRecordsPart
+	(*DeleteRecordsResponse)(nil), // 43: flotilla.v1.DeleteRecordsResponse
+	(*DeleteRecordsResult)(nil),   // 44: flotilla.v1.DeleteRecordsResult
+	(*SubscribeRequest)(nil),      // 45: flotilla.v1.SubscribeRequest
+	(*StreamPart)(nil),            // 46: flotilla.v1.StreamPart
+	(*SubscribeResponse)(nil),     // 47: flotilla.v1.SubscribeResponse
+	(*Deliver)(nil),               // 48: flotilla.v1.Deliver
+	(*DeliverPart)(nil),           // 49: flotilla.v1.DeliverPart
+	(*Credit)(nil),                // 50: flotilla.v1.Credit
+	(*UnsubscribeRequest)(nil),    // 51: flotilla.v1.UnsubscribeRequest
+	(*UnsubscribeResponse)(nil),   // 52: flotilla.v1.UnsubscribeResponse
+	(*ChangeStreamRequest)(nil),   // 53: flotilla.v1.ChangeStreamRequest
+	(*PartitionRef)(nil),          // 54: flotilla.v1.PartitionRef
+	(*ChangeStreamResponse)(nil),  // 55: flotilla.v1.ChangeStreamResponse
 }
 var file_flotilla_proto_depIdxs = []int32{
-	5,  // 0: flotilla.v1.Error.leader:type_name -> flotilla.v1.LeaderHint
-	6,  // 1: flotilla.v1.Error.versions:type_name -> flotilla.v1.VersionRange
-	11, // 2: flotilla.v1.MetadataResponse.nodes:type_name -> flotilla.v1.Node
-	12, // 3: flotilla.v1.MetadataResponse.topics:type_name -> flotilla.v1.Topic
-	4,  // 4: flotilla.v1.Topic.error:type_name -> flotilla.v1.Error
-	13, // 5: flotilla.v1.CreateTopicRequest.configs:type_name -> flotilla.v1.Config
-	13, // 6: flotilla.v1.DescribeTopicResponse.configs:type_name -> flotilla.v1.Config
-	20, // 7: flotilla.v1.DescribeTopicResponse.partitions:type_name -> flotilla.v1.PartitionDetail
-	21, // 8: flotilla.v1.InitProducerRequest.current:type_name -> flotilla.v1.Producer
-	21, // 9: flotilla.v1.InitProducerResponse.producer:type_name -> flotilla.v1.Producer
-	0,  // 10: flotilla.v1.ProduceRequest.acks:type_name -> flotilla.v1.Acks
-	25, // 11: flotilla.v1.ProduceRequest.parts:type_name -> flotilla.v1.ProducePart
-	27, // 12: flotilla.v1.ProduceResponse.results:type_name -> flotilla.v1.ProduceResult
-	4,  // 13: flotilla.v1.ProduceResult.error:type_name -> flotilla.v1.Error
-	29, // 14: flotilla.v1.FetchRequest.parts:type_name -> flotilla.v1.FetchPart
-	31, // 15: flotilla.v1.FetchResponse.results:type_name -> flotilla.v1.FetchResult
-	4,  // 16: flotilla.v1.FetchResult.error:type_name -> flotilla.v1.Error
-	33, // 17: flotilla.v1.ListOffsetsRequest.parts:type_name -> flotilla.v1.ListOffsetsPart
-	1,  // 18: flotilla.v1.ListOffsetsPart.at:type_name -> flotilla.v1.OffsetAt
-	35, // 19: flotilla.v1.ListOffsetsResponse.results:type_name -> flotilla.v1.ListOffsetsResult
-	4,  // 20: flotilla.v1.ListOffsetsResult.error:type_name -> flotilla.v1.Error
-	37, // 21: flotilla.v1.SubscribeRequest.parts:type_name -> flotilla.v1.StreamPart
-	40, // 22: flotilla.v1.Deliver.parts:type_name -> flotilla.v1.DeliverPart
-	4,  // 23: flotilla.v1.Deliver.error:type_name -> flotilla.v1.Error
-	4,  // 24: flotilla.v1.DeliverPart.error:type_name -> flotilla.v1.Error
-	37, // 25: flotilla.v1.ChangeStreamRequest.set:type_name -> flotilla.v1.StreamPart
-	45, // 26: flotilla.v1.ChangeStreamRequest.remove:type_name -> flotilla.v1.PartitionRef
-	45, // 27: flotilla.v1.ChangeStreamRequest.pause:type_name -> flotilla.v1.PartitionRef
-	45, // 28: flotilla.v1.ChangeStreamRequest.resume:type_name -> flotilla.v1.PartitionRef
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	6,  // 0: flotilla.v1.Error.leader:type_name -> flotilla.v1.LeaderHint
+	7,  // 1: flotilla.v1.Error.versions:type_name -> flotilla.v1.VersionRange
+	12, // 2: flotilla.v1.MetadataResponse.nodes:type_name -> flotilla.v1.Node
+	13, // 3: flotilla.v1.MetadataResponse.topics:type_name -> flotilla.v1.Topic
+	5,  // 4: flotilla.v1.Topic.error:type_name -> flotilla.v1.Error
+	0,  // 5: flotilla.v1.Config.source:type_name -> flotilla.v1.ConfigSource
+	14, // 6: flotilla.v1.CreateTopicRequest.configs:type_name -> flotilla.v1.Config
+	14, // 7: flotilla.v1.DescribeTopicResponse.configs:type_name -> flotilla.v1.Config
+	21, // 8: flotilla.v1.DescribeTopicResponse.partitions:type_name -> flotilla.v1.PartitionDetail
+	14, // 9: flotilla.v1.AlterTopicRequest.set:type_name -> flotilla.v1.Config
+	14, // 10: flotilla.v1.AlterTopicResponse.configs:type_name -> flotilla.v1.Config
+	26, // 11: flotilla.v1.InitProducerRequest.current:type_name -> flotilla.v1.Producer
+	26, // 12: flotilla.v1.InitProducerResponse.producer:type_name -> flotilla.v1.Producer
+	1,  // 13: flotilla.v1.ProduceRequest.acks:type_name -> flotilla.v1.Acks
+	30, // 14: flotilla.v1.ProduceRequest.parts:type_name -> flotilla.v1.ProducePart
+	32, // 15: flotilla.v1.ProduceResponse.results:type_name -> flotilla.v1.ProduceResult
+	5,  // 16: flotilla.v1.ProduceResult.error:type_name -> flotilla.v1.Error
+	34, // 17: flotilla.v1.FetchRequest.parts:type_name -> flotilla.v1.FetchPart
+	36, // 18: flotilla.v1.FetchResponse.results:type_name -> flotilla.v1.FetchResult
+	5,  // 19: flotilla.v1.FetchResult.error:type_name -> flotilla.v1.Error
+	38, // 20: flotilla.v1.ListOffsetsRequest.parts:type_name -> flotilla.v1.ListOffsetsPart
+	2,  // 21: flotilla.v1.ListOffsetsPart.at:type_name -> flotilla.v1.OffsetAt
+	40, // 22: flotilla.v1.ListOffsetsResponse.results:type_name -> flotilla.v1.ListOffsetsResult
+	5,  // 23: flotilla.v1.ListOffsetsResult.error:type_name -> flotilla.v1.Error
+	42, // 24: flotilla.v1.DeleteRecordsRequest.parts:type_name -> flotilla.v1.DeleteRecordsPart
+	44, // 25: flotilla.v1.DeleteRecordsResponse.results:type_name -> flotilla.v1.DeleteRecordsResult
+	5,  // 26: flotilla.v1.DeleteRecordsResult.error:type_name -> flotilla.v1.Error
+	46, // 27: flotilla.v1.SubscribeRequest.parts:type_name -> flotilla.v1.StreamPart
+	49, // 28: flotilla.v1.Deliver.parts:type_name -> flotilla.v1.DeliverPart
+	5,  // 29: flotilla.v1.Deliver.error:type_name -> flotilla.v1.Error
+	5,  // 30: flotilla.v1.DeliverPart.error:type_name -> flotilla.v1.Error
+	46, // 31: flotilla.v1.ChangeStreamRequest.set:type_name -> flotilla.v1.StreamPart
+	54, // 32: flotilla.v1.ChangeStreamRequest.remove:type_name -> flotilla.v1.PartitionRef
+	54, // 33: flotilla.v1.ChangeStreamRequest.pause:type_name -> flotilla.v1.PartitionRef
+	54, // 34: flotilla.v1.ChangeStreamRequest.resume:type_name -> flotilla.v1.PartitionRef
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_flotilla_proto_init() }
@@ -3295,8 +3919,8 @@ func file_flotilla_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flotilla_proto_rawDesc), len(file_flotilla_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   45,
+			NumEnums:      3,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -41,6 +41,10 @@ func (q *request) decode(header []byte) error {
 		q.msg = new(pb.DeleteTopicRequest)
 	case frame.KindDescribeTopic:
 		q.msg = new(pb.DescribeTopicRequest)
+	case frame.KindAlterTopic:
+		q.msg = new(pb.AlterTopicRequest)
+	case frame.KindAddPartitions:
+		q.msg = new(pb.AddPartitionsRequest)
 	case frame.KindInitProducer:
 		q.msg = new(pb.InitProducerRequest)
 	case frame.KindProduce:
@@ -57,6 +61,8 @@ func (q *request) decode(header []byte) error {
 		q.msg = new(pb.UnsubscribeRequest)
 	case frame.KindCredit:
 		q.msg = new(pb.Credit)
+	case frame.KindDeleteRecords:
+		q.msg = new(pb.DeleteRecordsRequest)
 	default:
 		return errcode.Errorf(errcode.InvalidRequest, "this version does not know %s", q.Kind)
 	}
@@ -88,13 +94,19 @@ func (q *request) start() {
 	case *pb.MetadataRequest:
 		q.answerWith(q.metadata(m))
 	case *pb.ListOffsetsRequest:
-		q.answerWith(q.listOffsets(m))
+		q.startListOffsets(m)
 	case *pb.DescribeTopicRequest:
 		q.answerWith(q.describeTopic(m))
 	case *pb.CreateTopicRequest:
 		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.createTopic(ctx, m) })
 	case *pb.DeleteTopicRequest:
 		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.deleteTopic(ctx, m) })
+	case *pb.AlterTopicRequest:
+		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.alterTopic(ctx, m) })
+	case *pb.AddPartitionsRequest:
+		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.addPartitions(ctx, m) })
+	case *pb.DeleteRecordsRequest:
+		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.deleteRecords(ctx, m) })
 	case *pb.InitProducerRequest:
 		go q.within(0, func(ctx context.Context) (proto.Message, error) { return q.initProducer(ctx, m) })
 	}

@@ -79,15 +79,13 @@ func (q *request) topic(t broker.Topic, err *errcode.Error) *pb.Topic {
 }
 
 func (q *request) createTopic(ctx context.Context, m *pb.CreateTopicRequest) (proto.Message, error) {
+	configs, err := configMap(m.Configs)
+	if err != nil {
+		return nil, err
+	}
 	spec := broker.TopicSpec{
 		Name: m.Name, Partitions: m.Partitions, Replication: m.ReplicationFactor,
-		Configs: make(map[string]string, len(m.Configs)), ValidateOnly: m.ValidateOnly,
-	}
-	for _, c := range m.Configs {
-		if _, twice := spec.Configs[c.Name]; twice {
-			return nil, errcode.Errorf(errcode.InvalidRequest, "config %s is given twice", c.Name)
-		}
-		spec.Configs[c.Name] = c.Value
+		Configs: configs, ValidateOnly: m.ValidateOnly,
 	}
 	t, err := q.s.opt.Broker.CreateTopic(ctx, spec)
 	if err != nil {
@@ -98,6 +96,17 @@ func (q *request) createTopic(ctx context.Context, m *pb.CreateTopicRequest) (pr
 		resp.TopicId = t.ID[:]
 	}
 	return resp, nil
+}
+
+func configMap(configs []*pb.Config) (map[string]string, error) {
+	m := make(map[string]string, len(configs))
+	for _, c := range configs {
+		if _, twice := m[c.Name]; twice {
+			return nil, errcode.Errorf(errcode.InvalidRequest, "config %s is given twice", c.Name)
+		}
+		m[c.Name] = c.Value
+	}
+	return m, nil
 }
 
 // named returns the topic that a request names by exactly one of name and id.
@@ -139,9 +148,7 @@ func (q *request) describeTopic(m *pb.DescribeTopicRequest) (proto.Message, erro
 		return nil, errcode.Errorf(errcode.InvalidRequest, "first partition %d of %d", m.FirstPartition, len(t.Partitions))
 	}
 	resp := &pb.DescribeTopicResponse{Name: t.Name, TopicId: t.ID[:], PartitionCount: int32(len(t.Partitions))}
-	for _, c := range q.s.opt.Broker.TopicConfigs(t.ID) {
-		resp.Configs = append(resp.Configs, &pb.Config{Name: c.Key, Value: c.Value})
-	}
+	resp.Configs = pbConfigs(q.s.opt.Broker.TopicConfigs(t.ID))
 	for i := m.FirstPartition; int(i) < len(t.Partitions); i++ {
 		if resp.More = len(resp.Partitions) == maxTopicsAnswered; resp.More {
 			break
@@ -149,7 +156,7 @@ func (q *request) describeTopic(m *pb.DescribeTopicRequest) (proto.Message, erro
 		p := q.s.opt.Broker.DescribePartition(t.ID, i)
 		resp.Partitions = append(resp.Partitions, &pb.PartitionDetail{
 			Partition: i, Leader: p.Node, LeaderEpoch: p.Epoch, Shard: p.Shard,
-			LogStartOffset: p.LogStart, HighWatermark: p.HighWatermark, SizeBytes: p.DiskBytes,
+			LogStartOffset: p.LogStart, HighWatermark: p.HighWatermark, SizeBytes: p.DiskBytes, UnlinkBytes: p.UnlinkBytes,
 		})
 	}
 	return resp, nil
@@ -168,19 +175,4 @@ func (q *request) initProducer(ctx context.Context, m *pb.InitProducerRequest) (
 		return nil, err
 	}
 	return &pb.InitProducerResponse{Producer: &pb.Producer{Id: p.ID, Epoch: p.Epoch}}, nil
-}
-
-func (q *request) listOffsets(m *pb.ListOffsetsRequest) (proto.Message, error) {
-	resp := &pb.ListOffsetsResponse{}
-	for _, p := range m.Parts {
-		id, err := topicID(p.TopicId)
-		if err != nil {
-			return nil, err
-		}
-		r := q.s.opt.Broker.Offset(id, p.Partition, p.At == pb.OffsetAt_OFFSET_AT_EARLIEST, p.LeaderEpoch)
-		resp.Results = append(resp.Results, &pb.ListOffsetsResult{
-			TopicId: p.TopicId, Partition: p.Partition, Error: q.partError(r.Err, len(m.Parts)), Offset: r.Offset, LeaderEpoch: r.Epoch,
-		})
-	}
-	return resp, nil
 }
