@@ -253,11 +253,7 @@ type TimedOffset struct {
 // 1970 counts as 1970). Later records may have earlier timestamps, if the
 // producers gave them out of order.
 func (a *Admin) OffsetsForTime(ctx context.Context, name string, t time.Time) ([]TimedOffset, error) {
-	ms := t.UnixMilli()
-	if t.After(time.UnixMilli(ms)) {
-		ms++
-	}
-	return a.offsets(ctx, name, offsetQuestion{at: pb.OffsetAt_OFFSET_AT_TIMESTAMP, timestampMS: max(ms, 0)})
+	return a.offsets(ctx, name, atTime(t))
 }
 
 // OffsetsOfMaxTimestamp returns, by partition, the first record of the greatest
@@ -270,6 +266,15 @@ func (a *Admin) OffsetsOfMaxTimestamp(ctx context.Context, name string) ([]Timed
 type offsetQuestion struct {
 	at          pb.OffsetAt
 	timestampMS int64 // with OFFSET_AT_TIMESTAMP
+}
+
+// atTime asks for the first record whose timestamp is t or later.
+func atTime(t time.Time) offsetQuestion {
+	ms := t.UnixMilli()
+	if t.After(time.UnixMilli(ms)) {
+		ms++
+	}
+	return offsetQuestion{at: pb.OffsetAt_OFFSET_AT_TIMESTAMP, timestampMS: max(ms, 0)}
 }
 
 func (at At) pb() pb.OffsetAt {

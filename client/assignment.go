@@ -8,7 +8,7 @@ import (
 
 // check refuses an assignment that makes no sense.
 func (a Assignment) check() error {
-	if a.Topic == "" || a.Partition < 0 || a.Offset < Beginning {
+	if a.Topic == "" || a.Partition < 0 || a.Offset < Beginning || a.Offset != 0 && !a.From.IsZero() {
 		return fmt.Errorf("client: assignment %+v", a)
 	}
 	return nil
@@ -32,7 +32,7 @@ func (co *Consumer) Assign(assignments ...Assignment) error {
 	}
 	for _, a := range assignments {
 		cur := &cursor{topic: a.Topic, partition: a.Partition}
-		cur.seek(a.Offset)
+		cur.seek(a.Offset, a.From)
 		co.cursors = append(co.cursors, cur)
 		co.byName[partitionName{a.Topic, a.Partition}] = cur
 		co.c.meta.want(a.Topic)
@@ -68,7 +68,7 @@ func (co *Consumer) Assigned() []Assignment {
 	for i, cur := range co.cursors {
 		all[i] = Assignment{Topic: cur.topic, Partition: cur.partition, Offset: cur.position}
 		if cur.position < 0 {
-			all[i].Offset = cur.start
+			all[i].Offset, all[i].From = cur.start, cur.from
 		}
 	}
 	return all
@@ -154,15 +154,31 @@ func (co *Consumer) Seek(topic string, partition int32, offset int64) error {
 	}
 	co.leaveLocked(cur)
 	co.dropLocked(cur)
-	cur.seek(offset)
+	cur.seek(offset, time.Time{})
 	co.rescanLocked()
 	return nil
 }
 
-// seek moves a cursor.
-func (cur *cursor) seek(offset int64) {
-	cur.start, cur.fetch, cur.position = offset, offset, offset
-	if offset < 0 {
+// SeekTime is Seek to the first record whose timestamp is from or later; see
+// Assignment.From.
+func (co *Consumer) SeekTime(topic string, partition int32, from time.Time) error {
+	co.mu.Lock()
+	defer co.mu.Unlock()
+	cur, err := co.find(topic, partition)
+	if err != nil {
+		return err
+	}
+	co.leaveLocked(cur)
+	co.dropLocked(cur)
+	cur.seek(0, from)
+	co.rescanLocked()
+	return nil
+}
+
+// seek moves a cursor, to a time if from is set.
+func (cur *cursor) seek(offset int64, from time.Time) {
+	cur.start, cur.fetch, cur.position, cur.from = offset, offset, offset, from
+	if offset < 0 || !from.IsZero() {
 		cur.fetch, cur.position = -1, -1
 	}
 	cur.epoch++

@@ -246,7 +246,7 @@ func TestClosedClient(t *testing.T) {
 		if _, err := p.SendSync(t.Context(), Record{}); err != nil {
 			t.Fatal(err)
 		}
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, End}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, End, time.Time{}}}})
 		polled := make(chan error)
 		go func() {
 			_, err := co.Poll(t.Context())

@@ -29,6 +29,11 @@ type Assignment struct {
 	Topic     string
 	Partition int32
 	Offset    int64 // of the first record, or Beginning, or End
+
+	// From, if it is set, begins at the first record whose timestamp is From or
+	// later, in whole milliseconds, and at the end if there is none yet. Offset
+	// is 0 then.
+	From time.Time
 }
 
 // ConsumerConfig is what a Consumer reads, and how far ahead.
@@ -125,14 +130,15 @@ type cursor struct {
 	topic     string
 	partition int32
 
-	id       TopicID // of the topic that the offsets are of; zero: not yet known
-	start    int64   // as asked for: an offset, Beginning or End
-	fetch    int64   // offset to fetch next; -1: start has to be looked up
-	position int64   // offset after what Poll or Records returned; -1: unknown
-	busy     bool    // a request about it is under way
-	held     int     // bytes in ready
-	stopped  bool    // by an error that was reported; Seek goes on
-	epoch    int     // counts Seeks: answers to what was asked before are dropped
+	id       TopicID   // of the topic that the offsets are of; zero: not yet known
+	start    int64     // as asked for: an offset, Beginning or End
+	from     time.Time // as asked for, instead of start, if it is set
+	fetch    int64     // offset to fetch next; -1: start has to be looked up
+	position int64     // offset after what Poll or Records returned; -1: unknown
+	busy     bool      // a request about it is under way
+	held     int       // bytes in ready
+	stopped  bool      // by an error that was reported; Seek goes on
+	epoch    int       // counts Seeks: answers to what was asked before are dropped
 	paused   bool
 
 	st         *stream // that it is read by, nil: none

@@ -86,7 +86,7 @@ func TestConsume(t *testing.T) {
 				c := f.client()
 				defer c.Close()
 				co := newConsumer(t, c, ConsumerConfig{MaxPartitionBytes: 500, Assignments: []Assignment{
-					{"a", 0, Beginning}, {"a", 1, 10}, {"a", 2, End},
+					{"a", 0, Beginning, time.Time{}}, {"a", 1, 10, time.Time{}}, {"a", 2, End, time.Time{}},
 				}})
 				defer co.Close()
 				want := map[int32][]string{0: numbered(100), 1: numbered(100)[10:]}
@@ -115,7 +115,7 @@ func TestConsumedRecord(t *testing.T) {
 		f.fill("a", 0, 0, 3, 3, batch.None)
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 2}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 2, time.Time{}}}})
 		defer co.Close()
 		for r, err := range co.Records(t.Context()) {
 			want := Record{
@@ -137,7 +137,7 @@ func TestBreakOffRecords(t *testing.T) {
 		f.fill("a", 0, 0, 20, 5, batch.None)
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, Beginning}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, Beginning, time.Time{}}}})
 		defer co.Close()
 		var all []string
 		for i := range 10 {
@@ -165,7 +165,7 @@ func TestPoll(t *testing.T) {
 		f.fill("a", 0, 0, 10, 5, batch.LZ4)
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 3}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 3, time.Time{}}}})
 		defer co.Close()
 		got, err := co.Poll(t.Context())
 		if err != nil || len(got) != 1 {
@@ -205,7 +205,7 @@ func TestSeek(t *testing.T) {
 		f.fill("a", 0, 0, 20, 5, batch.None)
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 18}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 18, time.Time{}}}})
 		defer co.Close()
 		read(t, co, 2)
 		for _, step := range []struct {
@@ -264,7 +264,7 @@ func TestOutOfRange(t *testing.T) {
 			tp.partitions[0].batches = tp.partitions[0].batches[1:]
 			c := f.client()
 			defer c.Close()
-			co := newConsumer(t, c, ConsumerConfig{OutOfRange: tt.policy, Assignments: []Assignment{{"a", 0, 2}}})
+			co := newConsumer(t, c, ConsumerConfig{OutOfRange: tt.policy, Assignments: []Assignment{{"a", 0, 2, time.Time{}}}})
 			defer co.Close()
 			if tt.want != "" {
 				time.Sleep(time.Second)
@@ -350,7 +350,7 @@ func TestCorruptRecords(t *testing.T) {
 			}
 			c := f.client()
 			defer c.Close()
-			co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0}}})
+			co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0, time.Time{}}}})
 			defer co.Close()
 			n := 0
 			for r, err := range co.Records(t.Context()) {
@@ -389,7 +389,7 @@ func TestConsumerFollowsLeader(t *testing.T) {
 		}
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0}, {"a", 1, 0}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0, time.Time{}}, {"a", 1, 0, time.Time{}}}})
 		defer co.Close()
 		for i := range 30 {
 			f.fill("a", i%2, i/2*10, i/2*10+10, 3, batch.None)
@@ -419,7 +419,7 @@ func TestPrefetchIsBounded(t *testing.T) {
 		defer c.Close()
 		cfg := ConsumerConfig{MaxPrefetchedBytes: maxPrefetched, MaxPartitionBytes: maxFetch, MaxFetchBytes: maxFetch}
 		for part := range int32(partitions) {
-			cfg.Assignments = append(cfg.Assignments, Assignment{"a", part, 0})
+			cfg.Assignments = append(cfg.Assignments, Assignment{"a", part, 0, time.Time{}})
 		}
 		co := newConsumer(t, c, cfg)
 		defer co.Close()
@@ -459,7 +459,7 @@ func TestSeekDropsAnswers(t *testing.T) {
 		f.fill("a", 0, 0, 20, 5, batch.None)
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, End}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, End, time.Time{}}}})
 		defer co.Close()
 		time.Sleep(100 * time.Millisecond) // the fetch from offset 20 waits
 		if err := co.Seek("a", 0, 0); err != nil {
@@ -478,7 +478,7 @@ func TestConsumerErrors(t *testing.T) {
 		f.fill("a", 0, 0, 4, 2, batch.None)
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"none", 0, 0}, {"a", 5, 0}, {"a", 0, 0}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"none", 0, 0, time.Time{}}, {"a", 5, 0, time.Time{}}, {"a", 0, 0, time.Time{}}}})
 		defer co.Close()
 		errs := make(map[string]error)
 		values := 0
@@ -528,8 +528,8 @@ func TestConsumerConfig(t *testing.T) {
 		c := f.client()
 		defer c.Close()
 		for _, cfg := range []ConsumerConfig{
-			{Assignments: []Assignment{{"a", 0, -3}}}, {Assignments: []Assignment{{"", 0, 0}}}, {Assignments: []Assignment{{"a", -1, 0}}},
-			{Assignments: []Assignment{{"a", 0, 0}, {"a", 0, End}}}, {OutOfRange: 5}, {MaxWait: -1}, {MaxFetchBytes: -1},
+			{Assignments: []Assignment{{"a", 0, -3, time.Time{}}}}, {Assignments: []Assignment{{"", 0, 0, time.Time{}}}}, {Assignments: []Assignment{{"a", -1, 0, time.Time{}}}},
+			{Assignments: []Assignment{{"a", 0, 0, time.Time{}}, {"a", 0, End, time.Time{}}}}, {OutOfRange: 5}, {MaxWait: -1}, {MaxFetchBytes: -1},
 		} {
 			if co, err := c.NewConsumer(cfg); err == nil {
 				t.Errorf("NewConsumer(%+v) succeeded", cfg)
@@ -565,7 +565,7 @@ func TestProducedIsConsumed(t *testing.T) {
 		if err := p.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, Beginning}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, Beginning, time.Time{}}}})
 		defer co.Close()
 		i := 0
 		for r, err := range co.Records(t.Context()) {

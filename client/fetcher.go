@@ -24,7 +24,8 @@ type question struct {
 	t      *topic
 	epoch  int
 	offset int64
-	at     At // for a lookup
+	at     At        // for a lookup
+	from   time.Time // likewise, if set
 }
 
 // fetchLoop asks for records, and for offsets to start from, and tells the
@@ -140,7 +141,7 @@ func (co *Consumer) askLocked(cur *cursor, img *image) (q question, node int32, 
 		poke(co.c.meta.refresh)
 		return q, 0, false
 	}
-	q = question{cursor: cur, t: t, epoch: cur.epoch, offset: cur.fetch, at: Latest}
+	q = question{cursor: cur, t: t, epoch: cur.epoch, offset: cur.fetch, at: Latest, from: cur.from}
 	if cur.start == Beginning {
 		q.at = Earliest
 	}
@@ -218,7 +219,11 @@ func checkFetch(resp *pb.FetchResponse, parts, payload int) error {
 func (co *Consumer) lookUp(node int32, qs []question) {
 	req := new(pb.ListOffsetsRequest)
 	for _, q := range qs {
-		req.Parts = append(req.Parts, listOffsetsPart(q.t, q.partition, offsetQuestion{at: q.at.pb()}))
+		ask := offsetQuestion{at: q.at.pb()}
+		if !q.from.IsZero() {
+			ask = atTime(q.from)
+		}
+		req.Parts = append(req.Parts, listOffsetsPart(q.t, q.partition, ask))
 	}
 	resp := new(pb.ListOffsetsResponse)
 	co.submit(node, &call{kind: frame.KindListOffsets, req: req, resp: resp}, func(a answer) {
@@ -236,13 +241,24 @@ func (co *Consumer) lookUp(node int32, qs []question) {
 			default:
 				q.busy = false
 				if q.epoch == q.cursor.epoch {
-					q.cursor.fetch, q.position, q.failures = resp.Results[i].Offset, resp.Results[i].Offset, 0
+					q.found(resp.Results[i].Offset)
 				}
 			}
 		}
 		co.mu.Unlock()
 		co.settle(qs, err, func(i int) *pb.Error { return resp.Results[i].Error })
 	})
+}
+
+// found takes the offset that was looked up. There may be no record as late as
+// was asked for: then those that come are.
+func (cur *cursor) found(offset int64) {
+	cur.failures = 0
+	if offset < 0 && !cur.from.IsZero() {
+		cur.start, cur.from = End, time.Time{}
+		return
+	}
+	cur.fetch, cur.position = offset, offset
 }
 
 // submit sends a call to a node, done being what to do with its answer.
@@ -285,7 +301,7 @@ func (co *Consumer) failedLocked(q question, err error) {
 	case code == errcode.OffsetOutOfRange && co.cfg.OutOfRange != 0:
 		start := co.cfg.OutOfRange
 		co.c.cfg.Logger.Warn("offset out of range", "topic", q.topic, "partition", q.partition, "offset", q.offset)
-		q.start, q.cursor.fetch, q.failures = start, -1, 0
+		q.start, q.cursor.from, q.cursor.fetch, q.failures = start, time.Time{}, -1, 0
 	case retriable(err):
 		q.failures++
 		q.retryAt = co.c.cfg.Now().Add(co.c.backoff(q.failures))

@@ -36,7 +36,7 @@ func TestPauseAndResume(t *testing.T) {
 		f.fill("a", 0, 0, 20, 5, batch.None)
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0}, {"a", 1, 0}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0, time.Time{}}, {"a", 1, 0, time.Time{}}}})
 		defer co.Close()
 		if diff := cmp.Diff(map[int32][]string{0: numbered(7)}, read(t, co, 7)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -64,7 +64,7 @@ func TestPauseAndResume(t *testing.T) {
 		if diff := cmp.Diff(map[int32][]string{1: numbered(3)}, read(t, co, 3)); diff != "" {
 			t.Errorf("the other partition (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff([]Assignment{{"a", 0, 7}}, co.Paused()); diff != "" {
+		if diff := cmp.Diff([]Assignment{{"a", 0, 7, time.Time{}}}, co.Paused()); diff != "" {
 			t.Errorf("Paused (-want +got):\n%s", diff)
 		}
 		resume(0)
@@ -119,17 +119,17 @@ func TestAssign(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		assign(Assignment{"a", 0, 4}, Assignment{"a", 1, Beginning})
+		assign(Assignment{"a", 0, 4, time.Time{}}, Assignment{"a", 1, Beginning, time.Time{}})
 		if diff := cmp.Diff(map[int32][]string{0: numbered(10)[4:], 1: numbered(10)}, read(t, co, 16)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if err := co.Assign(Assignment{"a", 2, 0}, Assignment{"a", 1, 0}); err == nil {
+		if err := co.Assign(Assignment{"a", 2, 0, time.Time{}}, Assignment{"a", 1, 0, time.Time{}}); err == nil {
 			t.Error("assigned twice")
 		}
 		if _, err := co.Position("a", 2); !errors.Is(err, ErrNoPartition) {
 			t.Errorf("after a refused Assign: %v, want nothing assigned", err)
 		}
-		assign(Assignment{"a", 2, 8})
+		assign(Assignment{"a", 2, 8, time.Time{}})
 		if err := co.Unassign("a", 1); err != nil {
 			t.Fatal(err)
 		}
@@ -138,13 +138,13 @@ func TestAssign(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		nothing(t, co, "of a partition that is not assigned any more")
-		if diff := cmp.Diff([]Assignment{{"a", 0, 10}, {"a", 2, 10}}, co.Assigned()); diff != "" {
+		if diff := cmp.Diff([]Assignment{{"a", 0, 10, time.Time{}}, {"a", 2, 10, time.Time{}}}, co.Assigned()); diff != "" {
 			t.Errorf("Assigned (-want +got):\n%s", diff)
 		}
 		if err := co.Unassign("a", 1); !errors.Is(err, ErrNoPartition) {
 			t.Errorf("Unassign twice = %v", err)
 		}
-		assign(Assignment{"a", 1, 10}) // and back
+		assign(Assignment{"a", 1, 10, time.Time{}}) // and back
 		if diff := cmp.Diff(map[int32][]string{1: numbered(20)[10:]}, read(t, co, 10)); diff != "" {
 			t.Errorf("assigned again (-want +got):\n%s", diff)
 		}
@@ -160,7 +160,7 @@ func TestPartitionBackPressure(t *testing.T) {
 		c := f.client()
 		defer c.Close()
 		co := newConsumer(t, c, ConsumerConfig{
-			MaxPrefetchedBytes: 40_000, MaxPartitionBytes: 1_000, Assignments: []Assignment{{"a", 0, 0}, {"a", 1, 0}},
+			MaxPrefetchedBytes: 40_000, MaxPartitionBytes: 1_000, Assignments: []Assignment{{"a", 0, 0, time.Time{}}, {"a", 1, 0, time.Time{}}},
 		})
 		defer co.Close()
 		time.Sleep(time.Minute)
@@ -192,7 +192,7 @@ func TestStreamsRefused(t *testing.T) {
 		f.fill("a", 0, 0, 10, 5, batch.None)
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0, time.Time{}}}})
 		defer co.Close()
 		if diff := cmp.Diff(map[int32][]string{0: numbered(10)}, read(t, co, 10)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -212,7 +212,7 @@ func TestStreamEndsWithConsumer(t *testing.T) {
 		c := f.client()
 		defer c.Close()
 		for range 3 {
-			co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0}}})
+			co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0, time.Time{}}}})
 			read(t, co, 10)
 			co.Close()
 			synctest.Wait()
@@ -233,7 +233,7 @@ func TestQuietListenerIsKept(t *testing.T) {
 		f.createTopic("a", 1)
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 0, time.Time{}}}})
 		defer co.Close()
 		synctest.Wait()
 		before := f.count(frame.KindPing)
@@ -255,7 +255,7 @@ func TestStaleDelivery(t *testing.T) {
 		f.fill("a", 0, 0, 20, 5, batch.None)
 		c := f.client()
 		defer c.Close()
-		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 10}}})
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 10, time.Time{}}}})
 		defer co.Close()
 		read(t, co, 10)
 		if err := co.Seek("a", 0, 20); err != nil {
@@ -294,7 +294,7 @@ func TestStreamOfManyParts(t *testing.T) {
 		var all []Assignment
 		for p := range int32(partitions) {
 			f.move("a", int(p), 0)
-			all = append(all, Assignment{"a", p, 0})
+			all = append(all, Assignment{Topic: "a", Partition: p})
 		}
 		f.fill("a", partitions-1, 0, 1, 1, batch.None)
 		co := newConsumer(t, c, ConsumerConfig{Assignments: all})
@@ -317,5 +317,39 @@ func TestStreamOfManyParts(t *testing.T) {
 				}
 			}
 		})
+	})
+}
+
+// TestConsumeFromTime begins at a timestamp, at one that no record has yet, and
+// seeks to one. (The fake's records have their offsets for timestamps.)
+func TestConsumeFromTime(t *testing.T) {
+	bothWays(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 2)
+		f.fill("a", 0, 0, 20, 5, batch.None)
+		f.fill("a", 1, 0, 3, 3, batch.None)
+		c := f.client()
+		defer c.Close()
+		at := func(ms int64) time.Time { return time.UnixMilli(ms) }
+		co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{
+			{Topic: "a", Partition: 0, From: at(12)}, {Topic: "a", Partition: 1, From: at(1000)},
+		}})
+		defer co.Close()
+		if diff := cmp.Diff(map[int32][]string{0: numbered(20)[12:]}, read(t, co, 8)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		nothing(t, co, "as late as was asked for")
+		f.fill("a", 1, 3, 5, 2, batch.None)
+		if diff := cmp.Diff(map[int32][]string{1: {"3", "4"}}, read(t, co, 2)); diff != "" {
+			t.Errorf("what came after (-want +got):\n%s", diff)
+		}
+		if err := co.SeekTime("a", 0, at(18)); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[int32][]string{0: {"18", "19"}}, read(t, co, 2)); diff != "" {
+			t.Errorf("after SeekTime (-want +got):\n%s", diff)
+		}
+		if err := co.Assign(Assignment{Topic: "a", Partition: 1, Offset: 1, From: at(1)}); err == nil {
+			t.Error("an offset and a time")
+		}
 	})
 }
