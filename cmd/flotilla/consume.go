@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,13 +45,14 @@ timestamp, key, value and headers. A key or value that is not UTF-8 is in base64
 and "key_encoding" or "value_encoding" is "base64".`,
 		Example: `  flotilla consume hello --until end
   flotilla consume hello --from -1 --format '%p:%o %T %k=%s\n'
+  flotilla consume hello --from -15m
   flotilla consume hello --from end -o json | jq .value`,
 		Args: oneTopic,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
 	fl := c.Flags()
 	fl.Int32SliceVarP(&f.partitions, "partition", "p", nil, "partition, may be repeated; default: all")
-	fl.StringVar(&f.from, "from", "beginning", "beginning, end, an offset, or -N: the last N of each partition")
+	fl.StringVar(&f.from, "from", "beginning", "beginning, end, an offset, -N: the last N of each partition, a time (RFC 3339), or how long ago, as -15m")
 	fl.StringVar(&f.until, "until", "", "end, or the offset to stop before; default: wait for more")
 	fl.Int64VarP(&f.count, "count", "c", 0, "stop after so many records; 0: do not")
 	fl.StringVarP(&f.format, "format", "f", `%s\n`, "what to print for a record")
@@ -126,6 +128,12 @@ func (f *consumeFlags) open(ctx context.Context, admin *client.Admin, topic stri
 	if err != nil {
 		return nil, err
 	}
+	var timed []client.TimedOffset
+	if t, ok := from.timed(time.Now()); ok {
+		if timed, err = admin.OffsetsForTime(ctx, topic, t); err != nil {
+			return nil, err
+		}
+	}
 	partitions := f.partitions
 	if len(partitions) == 0 {
 		for p := range d.Partitions {
@@ -136,6 +144,13 @@ func (f *consumeFlags) open(ctx context.Context, admin *client.Admin, topic stri
 	for _, p := range partitions {
 		if err := checkPartition(d, p); err != nil {
 			return nil, err
+		}
+		from := from
+		if timed != nil {
+			from = offsetFlag{offset: timed[p].Offset}
+			if from.offset < 0 { // no record is so late
+				from = offsetFlag{named: true, at: client.Latest}
+			}
 		}
 		s, err := newSpan(from, until, earliest[p], latest[p])
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/flotilla-log/flotilla/client"
 )
@@ -13,6 +14,18 @@ type offsetFlag struct {
 	at     client.At // if named
 	named  bool
 	offset int64 // otherwise; negative: so many before the end
+
+	// A point in time, if one of these is set.
+	time time.Time
+	ago  time.Duration
+}
+
+// timed reports whether a point in time is meant, and which, if it is now.
+func (f offsetFlag) timed(now time.Time) (time.Time, bool) {
+	if f.ago > 0 {
+		return now.Add(-f.ago), true
+	}
+	return f.time, !f.time.IsZero()
 }
 
 // parseFrom parses --from.
@@ -23,9 +36,16 @@ func parseFrom(s string) (offsetFlag, error) {
 	case "end", "latest":
 		return offsetFlag{named: true, at: client.Latest}, nil
 	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return offsetFlag{time: t}, nil
+	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
-		return offsetFlag{}, usagef("--from %q: give beginning, end, an offset, or -N for the last N records of each partition", s)
+		if ago, err := time.ParseDuration(s); err == nil && ago < 0 {
+			return offsetFlag{ago: -ago}, nil
+		}
+		return offsetFlag{}, usagef("--from %q: give beginning, end, an offset, -N for the last N records of each partition, "+
+			"a time as in 2026-01-31T12:00:00Z, or how long ago, as in -15m", s)
 	}
 	return offsetFlag{offset: n}, nil
 }
