@@ -242,16 +242,23 @@ func (m *Mem) Lock(name string) (io.Closer, error) {
 
 // Free implements FS.
 func (m *Mem) Free(name string) (bytes int64, err error) {
+	u, err := m.Usage(name)
+	return u.FreeBytes, err
+}
+
+// Usage implements FS. Its total is the capacity.
+func (m *Mem) Usage(name string) (u Usage, err error) {
 	err = m.do(Op{Kind: OpFree, Path: path.Clean(name)}, func(ft Fault) error {
 		if _, err := m.findLocked("free", name); err != nil {
 			return err
 		}
+		u.TotalBytes = m.capacity
 		if !ft.Full {
-			bytes = max(0, m.capacity-m.used)
+			u.FreeBytes = max(0, m.capacity-m.used)
 		}
 		return nil
 	})
-	return bytes, err
+	return u, err
 }
 
 type memLock struct {
