@@ -1,8 +1,8 @@
 package vfs
 
 import (
-	"errors"
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"

@@ -207,7 +207,8 @@ func (m *Mem) SyncDir(name string) error {
 		m.mu.Lock()
 		if err = ft.Err; m.frozen {
 			err = ErrCrashed
-		} else {
+		} else if !NoFiles(err) { // else the directory was not even opened
+
 			m.syncNamesLocked(n, upTo, err == nil || ft.Applied)
 		}
 		m.mu.Unlock()

@@ -177,6 +177,9 @@ func openRecords(fs vfs.FS, dir string, opt Options, accept accept) (*sequence, 
 		return nil, fmt.Errorf("control: open %s: %w", dir, err)
 	}
 	first, last, err := recoverDir(fs, dir, accept)
+	if noRoom(err) && opt.MakeRoom != nil && opt.MakeRoom() {
+		first, last, err = recoverDir(fs, dir, accept)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("control: open %s: %w", dir, err)
 	}

@@ -238,7 +238,8 @@ func (s *sequence) close() error {
 		return ErrClosed
 	}
 	s.failed = ErrClosed
-	if err := s.rec.close(); err != nil {
+	// What is still to be undone may have lost its file already.
+	if err := s.rec.close(); err != nil && s.undone == nil {
 		return fmt.Errorf("control: close %s: %w", s.dir, err)
 	}
 	return nil
