@@ -175,6 +175,10 @@ type Options struct {
 	// larger already keeps its size. Default 1 GiB.
 	MaxBytes int64
 
+	// KeepFreeBytes is what growing the ring leaves free on the disk, unless
+	// nothing could be appended without it.
+	KeepFreeBytes int64
+
 	// Rand gives the salts. Default crypto/rand.
 	Rand io.Reader
 
