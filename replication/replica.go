@@ -35,6 +35,8 @@ type Options[R any] struct {
 
 	FS            vfs.FS
 	CheckpointDir string
+	KeepFreeBytes int64                                        // what a checkpoint leaves free on the disk
+	Checkpoints   *Checkpoints                                 // nil: opened from CheckpointDir with Fold
 	Fold          func(dst io.Writer, srcs ...io.Reader) error // see OpenCheckpoints
 
 	Transport Transport
@@ -89,7 +91,8 @@ type Replica[R any] struct {
 
 	ready    atomic.Uint64 // written under mu: the term whose TermStart is applied while it leads, or 0
 	applied  atomic.Uint64
-	started  atomic.Bool // Raft's goroutines may run
+	gaveUp   atomic.Pointer[error] // of the checkpoint under way; see Temporary
+	started  atomic.Bool           // Raft's goroutines may run
 	failOnce sync.Once
 	failed   atomic.Pointer[error] // what stopped the replica
 	released chan struct{}         // closed when a halted goroutine may end
@@ -119,10 +122,14 @@ func Start[R any](opt Options[R]) (*Replica[R], error) {
 		// An entry is one record of the journal.
 		opt.MaxEntryBytes = min(opt.MaxEntryBytes, int(opt.Journal.MaxRecordBytes()))
 	}
-	checkpoints, err := OpenCheckpoints(opt.FS, opt.CheckpointDir, opt.Shard, opt.ID, opt.Fold)
-	if err != nil {
-		return nil, err
+	checkpoints := opt.Checkpoints
+	if checkpoints == nil {
+		var err error
+		if checkpoints, err = OpenCheckpoints(opt.FS, opt.CheckpointDir, opt.Shard, opt.ID, opt.Fold); err != nil {
+			return nil, err
+		}
 	}
+	checkpoints.keepFreeBytes = opt.KeepFreeBytes
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Replica[R]{
 		opt:         opt,
@@ -139,7 +146,7 @@ func Start[R any](opt Options[R]) (*Replica[R], error) {
 	if opt.Journal != nil {
 		r.journal = opt.Journal.Shard(journal.ShardID(opt.Shard), opt.ID.Incarnation)
 	}
-	r.store = &logStore{log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, fail: r.fail, halt: r.halt, started: &r.started}
+	r.store = &logStore{log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, fail: r.fail, halt: r.halt, noRoom: r.noRoom, started: &r.started}
 	if err := r.startRaft(); err != nil {
 		cancel()
 		return nil, fmt.Errorf("replication: shard %d: %w", opt.Shard, err)
@@ -189,6 +196,7 @@ func (r *Replica[R]) startRaft() (err error) {
 	vote, _ := opt.Votes.Load(uint32(opt.Shard))
 	vote.Incarnation = opt.ID.Incarnation
 	stable := newVotes(opt.Votes, opt.Shard, vote, r.halt)
+	stable.patiently = r.store.patiently
 
 	cfg := raft.DefaultConfig()
 	cfg.LocalID = raft.ServerID(opt.ID.String())
@@ -214,7 +222,7 @@ func (r *Replica[R]) startRaft() (err error) {
 		if err := opt.FSM.Restore(emptyReader{}); err != nil {
 			return err
 		}
-	} else if err := r.store.log.compact(r.durableIndex() - 1); err != nil {
+	} else if err := r.store.log.compact(r.durableIndex() - 1); err != nil && !errors.Is(err, control.ErrNoRoom) {
 		// What a compaction dropped may be back after a crash.
 		return err
 	}
@@ -319,6 +327,24 @@ func (r *Replica[R]) Failed() error {
 	return nil
 }
 
+// noRoomRetry is when to ask a full disk again for room in a control log.
+const noRoomRetry = time.Second
+
+// noRoom waits before what a control log had no room for is tried again. It is
+// for Raft's own goroutines, and does not return once the replica stops: see
+// halt.
+func (r *Replica[R]) noRoom(err error) {
+	r.opt.Log.Warn("the disk has no room for a vote or for metadata; waiting for some", "shard", r.opt.Shard, "err", err)
+	retry := time.NewTimer(noRoomRetry)
+	defer retry.Stop()
+	select {
+	case <-retry.C:
+	case <-r.stopCtx.Done():
+		<-r.released
+		runtime.Goexit()
+	}
+}
+
 // Leading returns the term in which this replica serves as leader: its own
 // TermStart is applied (R19), and so is everything before it. 0 if it does not.
 func (r *Replica[R]) Leading() uint64 { return r.ready.Load() }
@@ -377,7 +403,8 @@ func (r *Replica[R]) maxProposalBytes() int {
 func (r *Replica[R]) Cancel(p *Proposal[R]) bool { return r.proposer.cancel(p) }
 
 // Checkpoint takes a checkpoint and, when it is durable, lets go of the log up
-// to it. Nothing new since the last one is not an error. A replica that stops
+// to it. Nothing new since the last one is not an error. A full disk is an error
+// of Temporary, after which the checkpoint before holds. A replica that stops
 // meanwhile answers ErrStopped at once.
 func (r *Replica[R]) Checkpoint() error {
 	select {
@@ -390,6 +417,7 @@ func (r *Replica[R]) Checkpoint() error {
 		return nil
 	}
 	done := make(chan error, 1)
+	r.gaveUp.Store(nil)
 	r.mu.Lock()
 	stopped := r.stopCtx.Err() != nil
 	if !stopped {
@@ -404,6 +432,9 @@ func (r *Replica[R]) Checkpoint() error {
 	select {
 	case err := <-done:
 		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			if cause := r.gaveUp.Load(); cause != nil {
+				err = *cause
+			}
 			return fmt.Errorf("replication: shard %d: checkpoint: %w", r.opt.Shard, err)
 		}
 		return nil
