@@ -79,7 +79,7 @@ func (b *Broker) startMetadata() error {
 	b.meta, err = replication.Start(replication.Options[metadata.Result]{
 		Shard: replication.MetadataShard, ID: id, FSM: b.metaState, Now: b.opt.Now, Log: b.opt.Log,
 		Control: b.opt.MetadataLog, Votes: b.opt.Votes,
-		FS: b.opt.FS, CheckpointDir: b.checkpointDir(replication.MetadataShard),
+		FS: b.opt.FS, CheckpointDir: b.checkpointDir(replication.MetadataShard), KeepFreeBytes: b.opt.KeepFreeBytes,
 		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
 		Encode: func(term uint64, _ int64, ps []*replication.Proposal[metadata.Result]) []byte {
 			return metadata.Append(nil, term, ps[0].Command.(metadata.Command))
@@ -90,8 +90,35 @@ func (b *Broker) startMetadata() error {
 	return err
 }
 
-// startData starts the replica of a data shard.
-func (b *Broker) startData(shard replication.ShardID) error {
+// compactJournal opens the checkpoints of the data shards and lets go of what
+// they cover in the journal, of all shards before the first one starts: entries
+// that had been compacted are back after a crash, and on a full disk they leave
+// no room for what a start writes.
+func (b *Broker) compactJournal() (map[replication.ShardID]*replication.Checkpoints, error) {
+	opened := make(map[replication.ShardID]*replication.Checkpoints)
+	for n := range b.opt.Shards {
+		shard := replication.ShardID(n + 1)
+		v, ok := b.opt.Votes.Load(uint32(shard))
+		if !ok {
+			continue // not made yet, or forgotten: for replicaID to say
+		}
+		id := replication.ReplicaID{Node: b.opt.NodeID, Incarnation: v.Incarnation}
+		c, err := replication.OpenCheckpoints(b.opt.FS, b.checkpointDir(shard), shard, id, partition.Fold)
+		if err != nil {
+			return nil, err
+		}
+		opened[shard] = c
+		log := b.opt.Journal.Shard(journal.ShardID(shard), id.Incarnation)
+		if index, _ := c.Newest(); index > 0 && index <= log.Last() {
+			log.Compact(index - 1)
+		}
+	}
+	return opened, nil
+}
+
+// startData starts the replica of a data shard. Its checkpoints are nil if it is
+// new.
+func (b *Broker) startData(shard replication.ShardID, checkpoints *replication.Checkpoints) error {
 	id, err := b.replicaID(shard)
 	if err != nil {
 		return err
@@ -106,7 +133,7 @@ func (b *Broker) startData(shard replication.ShardID) error {
 		Shard: shard, ID: id, Now: b.opt.Now, Log: b.opt.Log,
 		FSM:     b.opt.wrap(s.machine),
 		Journal: b.opt.Journal, Votes: b.opt.Votes,
-		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), Fold: partition.Fold,
+		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), KeepFreeBytes: b.opt.KeepFreeBytes, Fold: partition.Fold, Checkpoints: checkpoints,
 		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
 		Encode: encodeEntry, TermStart: termStart{},
 		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,
