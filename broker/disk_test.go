@@ -163,7 +163,7 @@ func TestStartCompactsFirst(t *testing.T) {
 			if res := r.produce(busy, 0, records(t, batch.NoProducer, strings.Repeat("x", 12<<10))); res.Err != nil {
 				t.Fatal(res.Err)
 			}
-			if i%4 == 3 {
+			if i%8 == 7 {
 				r.Checkpoint()
 				images = append(images, fsys.KillClone())
 			}
