@@ -75,6 +75,14 @@ type Options struct {
 	// (R4), from a goroutine of the broker's. Default: nothing.
 	OnStateHash func(replication.HashReport)
 
+	// DiskDir is the data directory, and DiskReserveBytes what has to be free on
+	// its disk for records to be taken; 0: nothing. KeepFreeBytes of it are left
+	// by checkpoints too.
+	DiskDir          string
+	DiskReserveBytes int64
+	KeepFreeBytes    int64
+	OnDisk           func(DiskState) // told after each look at the disk; nil: nobody
+
 	OnFailed func(error)                    // told of what this node must stop for, once or more
 	OnPhase  func(name string, begins bool) // told of checkpoints and deletions
 
@@ -129,6 +137,7 @@ type Broker struct {
 	recorded    atomic.Uint32 // the feature level that RecordLevel has recorded
 	altering    chan struct{} // 1-buffered: held while a topic's configs change
 	lookups     chan struct{} // holds a token for each look-up by time
+	disk        *diskWatch
 
 	stopping context.Context
 	stop     context.CancelFunc
@@ -148,6 +157,8 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.hashes = newHashes(b.reportHash)
 	b.quarantines = newQuarantines(opt.FS, opt.QuarantineDir, opt.OnFailed)
 	b.retention = newRetention(b, opt.RetentionInterval)
+	b.disk = newDiskWatch(&b.opt)
+	b.disk.look() // before anything can be asked for
 	defer context.AfterFunc(ctx, b.stop)()
 	if err := b.startAll(); err != nil {
 		err = errors.Join(err, b.why())
@@ -155,12 +166,17 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		return nil, err
 	}
 	b.group.Go(b.runCheckpoints)
+	b.group.Go(func() { b.disk.run(b.stopping) })
 	b.group.Go(func() { b.hashes.run(b.stopping.Done()) })
 	b.group.Go(func() { b.quarantines.run(b.stopping.Done()) })
 	b.group.Go(b.watchLeaders)
-	if err := b.reconciler.settle(b.stopping); b.stopping.Err() != nil || errors.Is(err, replication.ErrStopped) {
+	late, cancel := context.WithTimeout(b.stopping, settleTimeout)
+	err := b.reconciler.settle(b.stopping, late.Done())
+	cancel()
+	if b.stopping.Err() != nil || errors.Is(err, replication.ErrStopped) {
 		return nil, errors.Join(errStartStopped, err, b.why(), b.Close())
-	} else if err != nil {
+	}
+	if err != nil {
 		// A topic that cannot be completed is no reason not to serve the others.
 		opt.Log.Warn("partitions could not be made what the metadata says; trying again", "err", err)
 		b.reconciler.kick()
@@ -172,6 +188,10 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	return b, nil
 }
 
+// settleTimeout is how long a start waits for partitions that the metadata knows
+// and that are not there yet: on a full disk they wait for room.
+const settleTimeout = 5 * time.Second
+
 func (b *Broker) startAll() error {
 	// All are opened before the first one runs: what is refused is refused
 	// before anything has changed.
@@ -182,6 +202,11 @@ func (b *Broker) startAll() error {
 		if err := b.openData(replication.ShardID(id + 1)); err != nil {
 			return err
 		}
+	}
+	// What had been compacted is back after a crash. All let go of it before the
+	// first one writes: on a full disk it would leave no room.
+	for _, s := range b.shards {
+		s.replica.Compact()
 	}
 	if err := b.meta.Run(); err != nil {
 		return err

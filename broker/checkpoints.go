@@ -22,6 +22,8 @@ const (
 	// else asks for the checkpoint that lets them go (R13). Many deletions share
 	// one.
 	reclaimDelay = 10 * time.Second
+	// fullDiskRetry is when to try again after a checkpoint met a full disk.
+	fullDiskRetry = time.Second
 )
 
 // noteFreed says that a checkpoint of s would free disk space. It does not
@@ -41,12 +43,6 @@ func (b *Broker) reclaim() {
 			b.checkpoint(s)
 		}
 	}
-}
-
-func (b *Broker) checkpoint(s *dataShard) {
-	b.opt.OnPhase("checkpoint", true)
-	b.report("data", s.replica.Checkpoint())
-	b.opt.OnPhase("checkpoint", false)
 }
 
 // runCheckpoints takes checkpoints for as long as the broker runs, one after
@@ -72,11 +68,17 @@ func (b *Broker) runCheckpoints() {
 			reclaiming = false
 			b.reclaim()
 			continue
+		case <-b.disk.tight:
+			b.freeSpace()
+			continue
 		case <-b.stopping.Done():
 			return
 		}
-		b.relieve()
-		if b.opt.Journal.Usage().Waiting > 0 {
+		full := b.relieve()
+		switch {
+		case full:
+			retry.Reset(fullDiskRetry)
+		case b.opt.Journal.Usage().Waiting > 0 && !b.disk.state().Low:
 			retry.Reset(checkpointRetry)
 		}
 		if b.meta.Applied()-b.meta.Checkpointed() >= metadataEntries {
@@ -89,7 +91,8 @@ func (b *Broker) runCheckpoints() {
 // there is one to take, and goes on with the next while somebody waits for
 // room. A shard that was written to no more since its checkpoint keeps its last
 // entry in the journal, and is passed over: that one is copied forward (R7).
-func (b *Broker) relieve() {
+// It reports whether the disk was too full for one.
+func (b *Broker) relieve() (full bool) {
 	infos := b.opt.Journal.Shards()
 	slices.SortFunc(infos, func(x, y journal.ShardInfo) int { return cmp.Compare(x.OldestLSN, y.OldestLSN) })
 	for _, info := range infos {
@@ -97,9 +100,51 @@ func (b *Broker) relieve() {
 		if s == nil || s.replica.Applied() == s.replica.Checkpointed() {
 			continue
 		}
-		b.checkpoint(s)
-		if b.opt.Journal.Usage().Waiting == 0 || b.stopping.Err() != nil {
-			return
+		if full = b.checkpoint(s); full || b.opt.Journal.Usage().Waiting == 0 || b.stopping.Err() != nil {
+			return full
+		}
+	}
+	return false
+}
+
+// checkpoint takes a checkpoint of s. If the disk is too full for it, what was
+// deleted makes room, once. It reports whether the disk still is.
+func (b *Broker) checkpoint(s *dataShard) (full bool) {
+	b.opt.OnPhase("checkpoint", true)
+	defer b.opt.OnPhase("checkpoint", false)
+	err := s.replica.Checkpoint()
+	if replication.Temporary(err) && b.freeEarly() {
+		err = s.replica.Checkpoint()
+	}
+	if full = replication.Temporary(err); full {
+		b.disk.note(err)
+		return true
+	}
+	b.disk.note(nil)
+	b.report("data", err)
+	return false
+}
+
+// freeEarly unlinks what was deleted and waits for a checkpoint, and reports
+// whether that has made room.
+func (b *Broker) freeEarly() bool {
+	bytes, err := b.opt.Store.FreeEarly()
+	if err != nil {
+		b.opt.Log.Warn("files of what was deleted could not be removed before the next checkpoint", "err", err)
+	}
+	if bytes > 0 {
+		b.opt.Log.Info("the disk is too full for a checkpoint; removed files of what was deleted before it", "bytes", bytes)
+	}
+	return bytes > 0
+}
+
+// freeSpace takes a checkpoint of each shard in which something was deleted,
+// whose files go with it. Nobody else may ask for one: while the disk is nearly
+// full nothing is written.
+func (b *Broker) freeSpace() {
+	for _, s := range b.shards {
+		if s.store.Droppable() && b.stopping.Err() == nil {
+			b.checkpoint(s)
 		}
 	}
 }

@@ -52,14 +52,17 @@ func (b *Broker) recordLevel(level uint16) error {
 }
 
 // raise proposes the apply version that shard s should have, if that is newer
-// than the one it has, and returns when it is applied.
-func (r *reconciler) raise(ctx context.Context, im *metadata.Image, s *dataShard) error {
+// than the one it has, and returns when it is applied: see settle.
+func (r *reconciler) raise(ctx context.Context, giveUp <-chan struct{}, im *metadata.Image, s *dataShard) error {
 	want := nextApplyVersion(im.FeatureLevel(), r.b.opt.ReplicaVersions(s.id))
 	if want <= s.applyVersion() {
 		return nil
 	}
-	if err := r.proposeAll(ctx, s, []any{setApplyVersion{want}}); err != nil {
+	if err := r.proposeAll(ctx, giveUp, s, []any{setApplyVersion{want}}); err != nil {
 		return fmt.Errorf("raise shard %d to apply version %d: %w", s.id, want, err)
+	}
+	if s.applyVersion() < want {
+		return nil // given up: the next pass proposes it again
 	}
 	r.b.opt.Log.Info("apply version raised", "shard", s.id, "version", want)
 	return nil

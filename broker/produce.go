@@ -15,6 +15,7 @@ type produceProposal = replication.Proposal[partition.Result]
 
 // produce is one Produce under way.
 type produce struct {
+	disk *diskWatch
 	done func([]ProduceResult)
 
 	mu      sync.Mutex
@@ -41,6 +42,10 @@ type pendingPart struct {
 // REQUEST_TIMED_OUT: its batch may have been appended or may still be, unless
 // the detail says that it was not.
 //
+// While the disk is nearly full (Options.DiskReserveBytes) batches wait, and at
+// timeout fail with KAFKA_STORAGE_ERROR: they were not appended, and can be sent
+// again.
+//
 // Produce itself waits, at most for timeout, while the tails of the node's
 // partitions are above their memory budget: who calls it for a connection reads
 // no more from it meanwhile, and TCP tells the sender.
@@ -56,6 +61,7 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 	}
 	timeout -= b.opt.Now().Sub(began)
 	p := &produce{
+		disk:    b.disk,
 		done:    done,
 		results: make([]ProduceResult, len(parts)),
 		parts:   make([]pendingPart, len(parts)),
@@ -86,6 +92,11 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 
 // admit waits until the tails have room for the batches.
 func (b *Broker) admit(parts []ProducePart, timeout time.Duration) *errcode.Error {
+	if b.disk.state().Low {
+		// They wait where they do not hold up the connection, for long perhaps: a
+		// deletion may follow on it.
+		return nil
+	}
 	bytes := int64(0)
 	for i := range parts {
 		bytes += int64(len(parts[i].Batch))
@@ -204,6 +215,10 @@ func (p *produce) expire() {
 		err := errcode.Errorf(errcode.RequestTimedOut, "not answered in time; the batch may have been appended")
 		if part.replica.Cancel(part.proposal) {
 			err = errcode.Errorf(errcode.RequestTimedOut, "no room in time; the batch was not appended")
+			if full := p.disk.refusal(); full != nil {
+				full.Detail += "; the batch was not appended"
+				err = full
+			}
 		}
 		p.answer(i, failed(err))
 	}

@@ -11,7 +11,6 @@ import (
 	"path"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/errcode"
@@ -107,7 +106,7 @@ func (q *quarantines) run(stop <-chan struct{}) {
 	for {
 		select {
 		case <-q.wake:
-			if err := q.write(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			if err := q.write(); err != nil && !replication.Temporary(err) {
 				q.fail(err) // with a full disk, the next checkpoint tries again
 			}
 		case <-stop:

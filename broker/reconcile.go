@@ -104,7 +104,7 @@ func (r *reconciler) run() {
 		case <-r.b.stopping.Done():
 			return
 		}
-		err := r.settle(r.b.stopping)
+		err := r.settle(r.b.stopping, r.wake)
 		if errors.Is(err, replication.ErrStopped) {
 			return // OnFailed was told why
 		}
@@ -115,8 +115,10 @@ func (r *reconciler) run() {
 	}
 }
 
-// settle makes one pass, and returns when what it proposed is applied.
-func (r *reconciler) settle(ctx context.Context) error {
+// settle makes one pass, and returns when what it proposed is applied. What
+// waits for room when giveUp is ready is taken back, for the next pass: there may
+// be a deletion to propose, which makes room.
+func (r *reconciler) settle(ctx context.Context, giveUp <-chan struct{}) error {
 	if r.b.meta.Leading() == 0 {
 		return nil // a later change of that kicks
 	}
@@ -127,7 +129,7 @@ func (r *reconciler) settle(ctx context.Context) error {
 	var errs []error // what one shard refuses does not hold up the others
 	for _, s := range r.b.shards {
 		if s.replica.Leading() != 0 {
-			errs = append(errs, r.raise(ctx, im, s), r.proposeAll(ctx, s, r.b.missing(im, s)))
+			errs = append(errs, r.raise(ctx, giveUp, im, s), r.proposeAll(ctx, giveUp, s, r.b.missing(im, s)))
 			_ = r.b.missing(im, s) // notes that nothing is missing any more
 		}
 	}
@@ -179,8 +181,8 @@ func (b *Broker) missing(im *metadata.Image, s *dataShard) []any {
 	return commands
 }
 
-// proposeAll proposes commands to a shard and waits for all of them.
-func (r *reconciler) proposeAll(ctx context.Context, s *dataShard, commands []any) error {
+// proposeAll proposes commands to a shard and waits for all of them: see settle.
+func (r *reconciler) proposeAll(ctx context.Context, giveUp <-chan struct{}, s *dataShard, commands []any) error {
 	if len(commands) == 0 {
 		return nil
 	}
@@ -206,10 +208,19 @@ func (r *reconciler) proposeAll(ctx context.Context, s *dataShard, commands []an
 		return err
 	}
 	var errs []error
-	for range commands {
+	for left := len(commands); left > 0; {
 		select {
 		case err := <-results:
 			errs = append(errs, err)
+			left--
+		case <-giveUp:
+			giveUp = nil
+			r.kick()
+			for _, p := range proposals {
+				if s.replica.Cancel(p) {
+					left--
+				}
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -233,6 +244,9 @@ func (r *reconciler) bury(ctx context.Context, im *metadata.Image) error {
 	}
 	synced := false
 	for tomb := range im.Tombstones() {
+		if r.b.disk.state().Low {
+			return nil // a tombstone takes little, and its purge would take more
+		}
 		if orphans[tomb.ID] || !r.b.gone(tomb) {
 			continue
 		}

@@ -84,7 +84,7 @@ func (b *Broker) openMetadata() error {
 	b.meta, err = replication.Open(replication.Options[metadata.Result]{
 		Shard: replication.MetadataShard, ID: id, FSM: b.metaState, Now: b.opt.Now, Log: b.opt.Log,
 		Control: b.opt.MetadataLog, Votes: b.opt.Votes,
-		FS: b.opt.FS, CheckpointDir: b.checkpointDir(replication.MetadataShard),
+		FS: b.opt.FS, CheckpointDir: b.checkpointDir(replication.MetadataShard), KeepFreeBytes: b.opt.KeepFreeBytes,
 		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
 		Encode: func(term uint64, _ int64, ps []*replication.Proposal[metadata.Result]) []byte {
 			return metadata.Append(nil, term, ps[0].Command.(metadata.Command))
@@ -113,7 +113,7 @@ func (b *Broker) openData(shard replication.ShardID) error {
 		Shard: shard, ID: id, Now: b.opt.Now, Log: b.opt.Log,
 		FSM:     b.opt.wrap(s.machine),
 		Journal: b.opt.Journal, Votes: b.opt.Votes,
-		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), Fold: partition.Fold,
+		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), KeepFreeBytes: b.opt.KeepFreeBytes, Fold: partition.Fold,
 		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
 		Encode: encodeEntry, TermStart: termStart{},
 		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,

@@ -51,7 +51,8 @@ func (b *Broker) proposeMeta(ctx context.Context, c metadata.Command) (metadata.
 }
 
 // CreateTopic creates a topic, and returns when all of its partitions take
-// records. A time-out leaves a topic that is completed later.
+// records. A time-out leaves a topic that is completed later. While the disk is
+// nearly full it is refused with KAFKA_STORAGE_ERROR, which can be retried.
 func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error) {
 	if spec.Partitions == 0 {
 		spec.Partitions = defaultPartitions
@@ -65,6 +66,9 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 	}
 	if spec.ValidateOnly {
 		return Topic{Name: spec.Name, Partitions: make([]PartitionLeader, spec.Partitions)}, nil
+	}
+	if full := b.disk.refusal(); full != nil {
+		return Topic{}, full
 	}
 	if _, err := io.ReadFull(b.opt.Rand, c.ID[:]); err != nil {
 		return Topic{}, errcode.Errorf(errcode.UnknownServer, "topic id: %v", err)
@@ -168,7 +172,8 @@ func (b *Broker) awaitPartitions(ctx context.Context, topic partition.TopicID, n
 }
 
 // DeleteTopic deletes a topic, and returns when none of its partitions can be
-// read or written any more. Their files go with the next checkpoint.
+// read or written any more. Their files go with the next checkpoint; on a disk
+// that has no room for one, without it. It passes while the disk is full.
 func (b *Broker) DeleteTopic(ctx context.Context, id partition.TopicID) error {
 	t := b.image().TopicByID(metadata.TopicID(id))
 	if t == nil {

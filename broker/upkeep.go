@@ -104,7 +104,7 @@ func (u *upkeep) expire(ctx context.Context, s *dataShard, now time.Time) error 
 		if len(idle.Producers) == 0 {
 			return nil
 		}
-		if err := u.b.reconciler.proposeAll(ctx, s, []any{idle}); err != nil {
+		if err := u.b.reconciler.proposeAll(ctx, nil, s, []any{idle}); err != nil {
 			return err
 		}
 	}
@@ -115,7 +115,7 @@ func (u *upkeep) ask(ctx context.Context, s *dataShard) error {
 	if s.replica.Applied() <= u.hashedUpTo[s.id] {
 		return nil
 	}
-	if err := u.b.reconciler.proposeAll(ctx, s, []any{askHash{}}); err != nil {
+	if err := u.b.reconciler.proposeAll(ctx, nil, s, []any{askHash{}}); err != nil {
 		return err
 	}
 	u.hashedUpTo[s.id] = s.replica.Applied()
@@ -130,5 +130,5 @@ func (b *Broker) AskStateHash(ctx context.Context, shard uint32) error {
 	if s == nil {
 		return errcode.Errorf(errcode.ResourceNotFound, "this node has no data shard %d", shard)
 	}
-	return b.reconciler.proposeAll(ctx, s, []any{askHash{}})
+	return b.reconciler.proposeAll(ctx, nil, s, []any{askHash{}})
 }

@@ -64,6 +64,8 @@ type Checkpoints struct {
 	id    ReplicaID
 	fold  func(dst io.Writer, srcs ...io.Reader) error
 
+	keepFreeBytes int64 // what a checkpoint leaves free on the disk
+
 	// turn is held over I/O, so it is a channel: waiting for it is a wait that
 	// virtual time understands.
 	turn   chan struct{}
@@ -358,14 +360,26 @@ func (c *Checkpoints) commit(f checkpointFile, body []byte) error {
 	}
 	c.chain = append(c.chain, f)
 	c.setNewest()
-	if err := c.compactLocked(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+	if err := c.compactLocked(); err != nil && !Temporary(err) {
 		return err
 	}
 	return nil // the next one tries again to fold
 }
 
+// Temporary reports the error of a checkpoint that may be tried again: the disk
+// had no space for it, or the process too many files open.
+func Temporary(err error) bool { return vfs.NoSpace(err) || vfs.NoFiles(err) }
+
 func (c *Checkpoints) write(f *checkpointFile, body []byte) error {
-	if err := vfs.WriteFile(c.fs, path.Join(c.dir, f.name()), encodeCheckpoint(f, body)); err != nil {
+	b := encodeCheckpoint(f, body)
+	free, err := c.fs.Free(c.dir)
+	if err == nil && free < int64(len(b))+c.keepFreeBytes {
+		err = fmt.Errorf("%w: %d bytes free, %s takes %d and leaves %d", syscall.ENOSPC, free, path.Join(c.dir, f.name()), len(b), c.keepFreeBytes)
+	}
+	if err == nil {
+		err = vfs.WriteFile(c.fs, path.Join(c.dir, f.name()), b)
+	}
+	if err != nil {
 		return fmt.Errorf("replication: checkpoint: %w", err)
 	}
 	return nil

@@ -39,6 +39,7 @@ type logStore struct {
 	durable func() uint64 // index of the newest durable checkpoint
 	fail    func(error)   // stops the replica
 	halt    func(error)   // likewise, and does not return before it is closed
+	noRoom  func(error)   // waits a while; does not return once the replica stops
 
 	started *atomic.Bool
 }
@@ -56,7 +57,7 @@ func (s *logStore) LastIndex() (uint64, error) { return s.log.last(), nil }
 // configurations: what it asks for before the replica is started comes without
 // the payload of commands.
 func (s *logStore) GetLog(index uint64, to *raft.Log) error {
-	err := s.log.read(index, to, s.started.Load())
+	err := s.patiently(func() error { return s.log.read(index, to, s.started.Load()) })
 	if err != nil && err != raft.ErrLogNotFound {
 		s.halt(err)
 	}
@@ -67,7 +68,8 @@ func (s *logStore) GetLog(index uint64, to *raft.Log) error {
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 // StoreLogs implements raft.LogStore. The entries are durable when it returns.
-// It never waits for space (R6).
+// It never waits for space in the journal (R6). The metadata shard's log has a
+// file set aside for it; if that is used up too and the disk is full, it waits.
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
@@ -77,11 +79,23 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		s.halt(err)
 		return err
 	}
-	if err := s.log.append(logs); err != nil {
+	if err := s.patiently(func() error { return s.log.append(logs) }); err != nil {
 		s.halt(err)
 		return err
 	}
 	return nil
+}
+
+// patiently does what the control log has no room for when it has, once the
+// replica is started: until then the error is for who starts it.
+func (s *logStore) patiently(do func() error) error {
+	for {
+		err := do()
+		if !errors.Is(err, control.ErrNoRoom) || !s.started.Load() {
+			return err
+		}
+		s.noRoom(err)
+	}
 }
 
 // DeleteRange implements raft.LogStore. Up to the newest durable checkpoint it
@@ -89,6 +103,9 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 func (s *logStore) DeleteRange(lo, hi uint64) error {
 	if hi <= s.durable() {
 		err := s.log.compact(hi)
+		if errors.Is(err, control.ErrNoRoom) {
+			return nil // the entries do no harm; the next checkpoint lets go of them
+		}
 		if err != nil {
 			s.fail(err) // Raft only logs it
 		}
@@ -99,7 +116,7 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 		s.halt(err)
 		return err
 	}
-	if err := s.log.truncateFrom(lo); err != nil {
+	if err := s.patiently(func() error { return s.log.truncateFrom(lo) }); err != nil {
 		s.halt(err)
 		return err
 	}

@@ -25,10 +25,12 @@ type slogSink struct{ log *slog.Logger }
 // Accept implements hclog.SinkAdapter.
 func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
-	switch level {
-	case hclog.Warn:
+	switch {
+	case msg == "failed to take snapshot":
+		// Replica.Checkpoint returns it, and a full disk repeats it.
+	case level == hclog.Warn:
 		to = slog.LevelWarn
-	case hclog.Error:
+	case level == hclog.Error:
 		to = slog.LevelError
 	}
 	if !s.log.Enabled(context.Background(), to) {

@@ -1,9 +1,8 @@
 package replication
 
 import (
-	"errors"
 	"io"
-	"syscall"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/hashicorp/raft"
@@ -96,26 +95,31 @@ func (f *fsm[R]) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fsmSnapshot{capture: c, fail: r.fail}, nil
+	return &fsmSnapshot{capture: c, fail: r.fail, gaveUp: &r.gaveUp}, nil
 }
 
 // fsmSnapshot is a Capture as Raft sees it.
 type fsmSnapshot struct {
 	capture Capture
 	fail    func(error)
+	gaveUp  *atomic.Pointer[error]
 	durable bool
 }
 
 // Persist implements raft.FSMSnapshot. It closes the sink, so that Release
-// knows whether the checkpoint became durable. On a full disk the checkpoint is
-// given up, and the next one covers it; any other error is final (R9).
+// knows whether the checkpoint became durable. On a full disk, or with too many
+// open files, the checkpoint is given up, and the next one covers it; any other
+// error is final (R9).
 func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
 	err := s.capture.Persist(sink)
 	if err == nil {
 		err = sink.Close()
 	}
 	s.durable = err == nil
-	if err != nil && !errors.Is(err, syscall.ENOSPC) {
+	switch {
+	case Temporary(err):
+		s.gaveUp.Store(&err) // Raft's own error does not wrap it
+	case err != nil:
 		s.fail(err)
 	}
 	return err

@@ -35,6 +35,7 @@ type Options[R any] struct {
 
 	FS            vfs.FS
 	CheckpointDir string
+	KeepFreeBytes int64                                        // what a checkpoint leaves free on the disk
 	Fold          func(dst io.Writer, srcs ...io.Reader) error // see OpenCheckpoints
 
 	Transport Transport
@@ -89,7 +90,8 @@ type Replica[R any] struct {
 
 	ready    atomic.Uint64 // written under mu: the term whose TermStart is applied while it leads, or 0
 	applied  atomic.Uint64
-	started  atomic.Bool // Raft's goroutines may run
+	gaveUp   atomic.Pointer[error] // of the checkpoint under way; see Temporary
+	started  atomic.Bool           // Raft's goroutines may run
 	failOnce sync.Once
 	failed   atomic.Pointer[error] // what stopped the replica
 	released chan struct{}         // closed when a halted goroutine may end
@@ -150,12 +152,21 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 	if opt.Journal != nil {
 		r.journal = opt.Journal.Shard(journal.ShardID(opt.Shard), opt.ID.Incarnation)
 	}
-	r.store = &logStore{log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, fail: r.fail, halt: r.halt, started: &r.started}
+	r.store = &logStore{log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, fail: r.fail, halt: r.halt, noRoom: r.noRoom, started: &r.started}
 	if err := r.checkLog(); err != nil {
 		cancel()
 		return nil, fmt.Errorf("replication: shard %d: %w", opt.Shard, err)
 	}
 	return r, nil
+}
+
+// Compact lets go of what the newest checkpoint covers in the journal: it is
+// back after a crash. It writes nothing, and is for between Open and Run of a
+// data shard.
+func (r *Replica[R]) Compact() {
+	if index := r.durableIndex(); index > 1 && r.journal != nil {
+		r.journal.Compact(index - 1)
+	}
 }
 
 // Run starts Raft. A replica whose log is empty and that is among
@@ -212,6 +223,7 @@ func (r *Replica[R]) startRaft() (err error) {
 	vote, _ := opt.Votes.Load(uint32(opt.Shard))
 	vote.Incarnation = opt.ID.Incarnation
 	stable := newVotes(opt.Votes, opt.Shard, vote, r.halt)
+	stable.patiently = r.store.patiently
 
 	cfg := raft.DefaultConfig()
 	cfg.LocalID = raft.ServerID(opt.ID.String())
@@ -234,7 +246,7 @@ func (r *Replica[R]) startRaft() (err error) {
 		if err := opt.FSM.Restore(emptyReader{}); err != nil {
 			return err
 		}
-	} else if err := r.store.log.compact(r.durableIndex() - 1); err != nil {
+	} else if err := r.store.log.compact(r.durableIndex() - 1); err != nil && !errors.Is(err, control.ErrNoRoom) {
 		// What a compaction dropped may be back after a crash.
 		return err
 	}
@@ -353,6 +365,24 @@ func (r *Replica[R]) Failed() error {
 	return nil
 }
 
+// noRoomRetry is when to ask a full disk again for room in a control log.
+const noRoomRetry = time.Second
+
+// noRoom waits before what a control log had no room for is tried again. It is
+// for Raft's own goroutines, and does not return once the replica stops: see
+// halt.
+func (r *Replica[R]) noRoom(err error) {
+	r.opt.Log.Warn("the disk has no room for a vote or for metadata; waiting for some", "shard", r.opt.Shard, "err", err)
+	retry := time.NewTimer(noRoomRetry)
+	defer retry.Stop()
+	select {
+	case <-retry.C:
+	case <-r.stopCtx.Done():
+		<-r.released
+		runtime.Goexit()
+	}
+}
+
 // Leading returns the term in which this replica serves as leader: its own
 // TermStart is applied (R19), and so is everything before it. 0 if it does not.
 func (r *Replica[R]) Leading() uint64 { return r.ready.Load() }
@@ -411,7 +441,8 @@ func (r *Replica[R]) maxProposalBytes() int {
 func (r *Replica[R]) Cancel(p *Proposal[R]) bool { return r.proposer.cancel(p) }
 
 // Checkpoint takes a checkpoint and, when it is durable, lets go of the log up
-// to it. Nothing new since the last one is not an error. A replica that stops
+// to it. Nothing new since the last one is not an error. A full disk is an error
+// of Temporary, after which the checkpoint before holds. A replica that stops
 // meanwhile answers ErrStopped at once.
 func (r *Replica[R]) Checkpoint() error {
 	select {
@@ -424,6 +455,7 @@ func (r *Replica[R]) Checkpoint() error {
 		return nil
 	}
 	done := make(chan error, 1)
+	r.gaveUp.Store(nil)
 	r.mu.Lock()
 	stopped := r.stopCtx.Err() != nil
 	if !stopped {
@@ -438,6 +470,9 @@ func (r *Replica[R]) Checkpoint() error {
 	select {
 	case err := <-done:
 		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			if cause := r.gaveUp.Load(); cause != nil {
+				err = *cause
+			}
 			return fmt.Errorf("replication: shard %d: checkpoint: %w", r.opt.Shard, err)
 		}
 		return nil

@@ -27,16 +27,22 @@ type votes struct {
 	vote     control.Vote
 	voteTerm uint64 // of the candidate that comes next
 	halt     func(error)
+
+	// patiently does what the log has no room for now when it has.
+	patiently func(do func() error) error
 }
 
 func newVotes(log *control.Votes, shard ShardID, vote control.Vote, halt func(error)) *votes {
-	return &votes{log: log, shard: shard, vote: vote, voteTerm: vote.VoteTerm, halt: halt}
+	return &votes{
+		log: log, shard: shard, vote: vote, voteTerm: vote.VoteTerm, halt: halt,
+		patiently: func(do func() error) error { return do() },
+	}
 }
 
 // store makes v durable before Raft goes on: a vote that is forgotten can be
 // given twice in one term.
 func (s *votes) store(v control.Vote) {
-	if err := s.log.Store(uint32(s.shard), v); err != nil {
+	if err := s.patiently(func() error { return s.log.Store(uint32(s.shard), v) }); err != nil {
 		s.halt(err)
 		return
 	}

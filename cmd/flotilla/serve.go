@@ -26,7 +26,7 @@ type serveFlags struct {
 	dataDir, listen, advertise, clusterID string
 	nodeID                                int32
 	journalBytes, journalFileBytes        byteSize
-	memoryBytes                           byteSize
+	memoryBytes, diskReserveBytes         byteSize
 	flushAge, drain                       time.Duration
 	logLevel, logFormat                   string
 }
@@ -69,6 +69,7 @@ a restart will probably not help.`,
 	fl.Var(&f.journalBytes, "journal.bytes", "most that the commit journal takes on disk, at least four files")
 	fl.Var(&f.journalFileBytes, "journal.file.bytes", "size of one journal file, when it is made; four times the largest record batch")
 	fl.Var(&f.memoryBytes, "memory.bytes", "bound of records and requests in memory")
+	fl.Var(&f.diskReserveBytes, "disk.reserve.bytes", "free space on the data directory's disk below which records wait; default: half of memory.bytes and a journal file, at most 5% of the disk")
 	fl.DurationVar(&f.flushAge, "flush.age", 10*time.Second, "a partition's records go to its segment file after at most so long; they are in the journal at once")
 	fl.DurationVar(&f.drain, "drain.timeout", 10*time.Second, "how long requests under way may take when the node is stopped")
 	fl.StringVar(&f.logLevel, "log.level", "info", "debug, info, warn or error")
@@ -166,7 +167,7 @@ func serve(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
 		FS: vfs.OS, Dir: filepath.Clean(f.dataDir), NodeID: f.nodeID, ClusterID: f.clusterID, Version: version,
 		Listener: l, Advertise: f.advertise,
 		JournalBytes: int64(f.journalBytes), JournalFileBytes: int64(f.journalFileBytes),
-		MemoryBytes: int64(f.memoryBytes), FlushAge: f.flushAge,
+		MemoryBytes: int64(f.memoryBytes), FlushAge: f.flushAge, DiskReserveBytes: int64(f.diskReserveBytes),
 		Now: time.Now, Rand: rand.Reader, Log: log,
 	})
 	if err != nil {

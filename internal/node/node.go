@@ -51,6 +51,12 @@ type Options struct {
 	// 5 min.
 	RetentionInterval time.Duration
 
+	// DiskReserveBytes has to be free on the disk for records to be taken.
+	// Default: what the node may still have to write when it takes no more,
+	// half of MemoryBytes and a journal file, but at most a twentieth of the
+	// disk.
+	DiskReserveBytes int64
+
 	Now  func() time.Time
 	Rand io.Reader
 	Log  *slog.Logger
@@ -68,6 +74,7 @@ type Node struct {
 	idTurn chan struct{} // 1-buffered: held while id is changed
 	id     identity
 	lock   io.Closer
+	spare  *spare
 	votes  *control.Votes
 	meta   *control.Log
 	jour   *journal.Journal
@@ -132,15 +139,22 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if n.id, _, n.lock, err = openDir(opt.FS, opt.Dir, want, opt.Rand); err != nil {
 		return err
 	}
+	if opt.DiskReserveBytes == 0 {
+		if opt.DiskReserveBytes, err = defaultReserve(opt); err != nil {
+			return err
+		}
+	}
 	dir := func(name string) string { return path.Join(opt.Dir, name) }
-	if n.votes, err = control.OpenVotes(opt.FS, dir(votesDir), control.Options{}); err != nil {
+	n.spare = openSpare(opt.FS, opt.Dir, opt.Log)
+	controls := control.Options{MakeRoom: n.spare.release}
+	if n.votes, err = control.OpenVotes(opt.FS, dir(votesDir), controls); err != nil {
 		return err
 	}
-	if n.meta, err = control.OpenLog(opt.FS, dir(metadataDir), control.Options{}); err != nil {
+	if n.meta, err = control.OpenLog(opt.FS, dir(metadataDir), controls); err != nil {
 		return err
 	}
 	n.jour, err = journal.Open(opt.FS, dir(journalDir), journal.Options{
-		FileBytes: opt.JournalFileBytes, MaxBytes: opt.JournalBytes,
+		FileBytes: opt.JournalFileBytes, MaxBytes: opt.JournalBytes, KeepFreeBytes: opt.DiskReserveBytes,
 		Uncounted: n.id.Generation == 0, // a directory from before there were counts
 		Rand:      opt.Rand, Now: opt.Now, Logger: opt.Log, OnFailed: n.fail, OnEvent: n.journalEvent,
 	})
@@ -148,7 +162,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.store, err = store.Open(opt.FS, dir(dataDir), store.Options{
-		MemoryBytes: opt.MemoryBytes / 2, TailMaxAge: opt.FlushAge,
+		MemoryBytes: opt.MemoryBytes / 2, TailMaxAge: opt.FlushAge, KeepFreeBytes: keepFree(opt.DiskReserveBytes),
 		Now: opt.Now, Logger: opt.Log, OnFailed: n.fail, OnEvent: n.storeEvent,
 	})
 	if err != nil {
@@ -162,6 +176,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		ReplicaVersions: opt.replicaVersions,
 		ProducerExpiry:  opt.ProducerExpiry, HashInterval: opt.HashInterval,
 		QuarantineDir: dir(quarantineDir), RecordLevel: n.recordLevel,
+		DiskDir: opt.Dir, DiskReserveBytes: opt.DiskReserveBytes, KeepFreeBytes: keepFree(opt.DiskReserveBytes), OnDisk: n.spare.look,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
 		RetentionInterval: opt.RetentionInterval,
 	})
@@ -175,8 +190,12 @@ func (n *Node) open(ctx context.Context) (err error) {
 
 // recordLevel makes the directory say which feature level it may need.
 func (n *Node) recordLevel(level uint16) error {
-	err := n.changeIdentity(func(id *identity) { id.FeatureLevel = max(id.FeatureLevel, level) })
-	if err != nil {
+	raise := func(id *identity) { id.FeatureLevel = max(id.FeatureLevel, level) }
+	err := n.changeIdentity(raise)
+	if vfs.NoSpace(err) && n.spare.release() {
+		err = n.changeIdentity(raise)
+	}
+	if err != nil && !vfs.NoSpace(err) && !vfs.NoFiles(err) {
 		n.fail(err) // a write or a sync failed (R9)
 	}
 	return err

@@ -24,7 +24,7 @@ func (n *Node) journalEvent(e journal.Event) {
 		n.phase("ring growth", false)
 	case journal.EventDiskFull:
 		n.phase("ring growth", false)
-		n.opt.Log.Warn("the disk is full; the journal cannot grow", "file", e.File, "err", e.Err)
+		n.opt.Log.Info("the journal cannot grow, and makes do with the files it has", "file", e.File, "err", e.Err)
 	case journal.EventRecycle:
 		n.phase("ring reuse", true)
 	case journal.EventRecycled:
@@ -40,7 +40,7 @@ func (n *Node) storeEvent(e store.Event) {
 		n.phase("flush", false)
 	case store.EventRoll:
 		n.phase("segment roll", true)
-	case store.EventFullDisk:
-		n.opt.Log.Warn("the disk is full; records stay in memory and in the journal", "partition", e.Index)
+	case store.EventFullDisk: // the broker says so once
+		n.opt.Log.Debug("a segment could not be written; records stay in memory and in the journal", "partition", e.Index, "err", e.Err)
 	}
 }

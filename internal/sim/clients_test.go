@@ -279,8 +279,12 @@ var topicConfigs = map[string]string{"segment.bytes": "1048576", "max.message.by
 
 // createTopic creates a topic and reports whether it certainly did.
 func (p *person) createTopic(name string, partitions int32) bool {
+	return p.createTopicIn(p.w.stopping, name, partitions)
+}
+
+func (p *person) createTopicIn(ctx context.Context, name string, partitions int32) bool {
 	op := p.w.rec.Invoke(history.Op{Process: p.process, F: history.CreateTopic, Topic: name})
-	_, err := p.c.Admin().CreateTopic(p.w.stopping, client.TopicSpec{Name: name, Partitions: partitions, Configs: topicConfigs})
+	_, err := p.c.Admin().CreateTopic(ctx, client.TopicSpec{Name: name, Partitions: partitions, Configs: topicConfigs})
 	if code, _ := client.CodeOf(err); code == errcode.TopicAlreadyExists {
 		op.Saw = history.Present
 	}
@@ -288,9 +292,11 @@ func (p *person) createTopic(name string, partitions int32) bool {
 	return err == nil
 }
 
-func (p *person) deleteTopic(name string) {
+func (p *person) deleteTopic(name string) { p.deleteTopicIn(p.w.stopping, name) }
+
+func (p *person) deleteTopicIn(ctx context.Context, name string) {
 	op := p.w.rec.Invoke(history.Op{Process: p.process, F: history.DeleteTopic, Topic: name})
-	err := p.c.Admin().DeleteTopic(p.w.stopping, name)
+	err := p.c.Admin().DeleteTopic(ctx, name)
 	if code, _ := client.CodeOf(err); code == errcode.UnknownTopicOrPartition {
 		op.Saw = history.Absent
 	}

@@ -58,9 +58,14 @@ type world struct {
 
 	// wrap stands between the node and its disk; nil: nothing does.
 	wrap func(vfs.FS) vfs.FS
+	// reserve is what is to be free for records to be taken; 0: a byte.
+	reserve int64
+
 	// inject and onOp are set on the disk by start.
 	inject vfs.Injector
 	onOp   func(vfs.Op, vfs.Phase)
+
+	broken error // the error for which the node stopped or would not start; tale's
 
 	disk   *vfs.Mem
 	node   *node.Node // nil while it is down
@@ -155,7 +160,7 @@ func (w *world) start() error {
 	w.node, err = node.Start(ctx, node.Options{
 		FS: disk, Dir: dataDir, NodeID: 1, ClusterID: "sim", Version: "sim", Listener: l,
 		Shards: 2, JournalFileBytes: 32 << 10, JournalBytes: 4 * 32 << 10,
-		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond,
+		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond, DiskReserveBytes: max(1, w.reserve),
 		Now: time.Now, Rand: newChance(w.seed, uint64(w.starts)), Log: slog.New(logHandler{w.trace}),
 	})
 	if err != nil {

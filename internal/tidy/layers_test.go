@@ -77,6 +77,7 @@ var layers = []layer{
 		"log/batch",
 	}},
 	{"internal/killtest", []string{"client", "internal/errcode", "internal/history"}},
+	{"internal/disktest", []string{"client", "internal/errcode"}},
 }
 
 // only lists the folders that may import each outside module, with what is

@@ -64,6 +64,11 @@ func (o *offline) file(name string) error {
 			return errShort
 		}
 		return nil
+	case name == "SPARE":
+		if len(bytes.Trim(b, "\x00")) > 0 || len(b) != 1<<20 {
+			return errShort
+		}
+		return nil
 	case name == "IDENTITY":
 		return o.identity(b)
 	case path.Base(name) == "GENERATION":

@@ -377,6 +377,13 @@ func testFree(t *testing.T, fsys FS, dir string) {
 	}
 	_, err = fsys.Free(dir + "/no")
 	wantErr(t, "Free of nothing", err, fs.ErrNotExist)
+	u, err := fsys.Usage(dir)
+	check(t, err)
+	if u.FreeBytes <= 0 || u.TotalBytes < u.FreeBytes {
+		t.Errorf("Usage = %+v", u)
+	}
+	_, err = fsys.Usage(dir + "/no")
+	wantErr(t, "Usage of nothing", err, fs.ErrNotExist)
 }
 
 func testHelpers(t *testing.T, fsys FS, dir string) {

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -254,7 +255,7 @@ func (w *model) step() error {
 		f.sync(false)
 		w.m.SetInjector(func(Op) Fault { return Fault{Err: syscall.EIO} })
 		defer w.m.SetInjector(nil)
-		if err := f.f.Sync(); err != syscall.EIO {
+		if err := f.f.Sync(); !errors.Is(err, syscall.EIO) {
 			return fmt.Errorf("sync = %v, want EIO", err)
 		}
 		return nil

@@ -70,7 +70,8 @@ type Op struct {
 
 // Fault says what goes wrong with an operation. The zero Fault is none.
 type Fault struct {
-	// Err is what the operation returns. It has no effect then, but for a
+	// Err is what the operation returns, a syscall.Errno in an *fs.PathError
+	// that names operation and file. The operation has no effect then, but for a
 	// write, which still writes its first Short bytes, and a sync or SyncDir,
 	// after which nothing that it covered is ever known to be durable.
 	Err error

@@ -2,8 +2,10 @@ package vfs
 
 import (
 	"errors"
+	"io/fs"
 	"math"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -152,7 +154,12 @@ func (m *Mem) begin(op *Op) (Fault, error) {
 	if inject == nil {
 		return Fault{}, nil
 	}
-	return inject(*op), nil
+	ft := inject(*op)
+	if errno, ok := ft.Err.(syscall.Errno); ok {
+		// As those of the operating system: they say what failed, and where.
+		ft.Err = &fs.PathError{Op: op.Kind.String(), Path: op.Path, Err: errno}
+	}
+	return ft, nil
 }
 
 // end calls the hook after an operation.

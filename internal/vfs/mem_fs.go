@@ -207,7 +207,8 @@ func (m *Mem) SyncDir(name string) error {
 		m.mu.Lock()
 		if err = ft.Err; m.frozen {
 			err = ErrCrashed
-		} else {
+		} else if !NoFiles(err) { // else the directory was not even opened
+
 			m.syncNamesLocked(n, upTo, err == nil || ft.Applied)
 		}
 		m.mu.Unlock()
@@ -242,16 +243,23 @@ func (m *Mem) Lock(name string) (io.Closer, error) {
 
 // Free implements FS.
 func (m *Mem) Free(name string) (bytes int64, err error) {
+	u, err := m.Usage(name)
+	return u.FreeBytes, err
+}
+
+// Usage implements FS. Its total is the capacity.
+func (m *Mem) Usage(name string) (u Usage, err error) {
 	err = m.do(Op{Kind: OpFree, Path: path.Clean(name)}, func(ft Fault) error {
 		if _, err := m.findLocked("free", name); err != nil {
 			return err
 		}
+		u.TotalBytes = m.capacity
 		if !ft.Full {
-			bytes = max(0, m.capacity-m.used)
+			u.FreeBytes = max(0, m.capacity-m.used)
 		}
 		return nil
 	})
-	return bytes, err
+	return u, err
 }
 
 type memLock struct {

@@ -366,8 +366,14 @@ func TestCapacity(t *testing.T) {
 	if free, err := m.Free("/"); free != 2*pageBytes+100 || err != nil {
 		t.Errorf("Free = %d, %v", free, err)
 	}
+	if u, err := m.Usage("/"); u != (Usage{2*pageBytes + 100, 5*pageBytes + 100}) || err != nil {
+		t.Errorf("Usage = %+v, %v", u, err)
+	}
 	n, err := f.WriteAt(make([]byte, 5*pageBytes), pageBytes/2)
 	wantErr(t, "WriteAt", err, syscall.ENOSPC)
+	if !NoSpace(err) {
+		t.Errorf("NoSpace(%v) = false", err)
+	}
 	if n != 5*pageBytes-pageBytes/2 {
 		t.Errorf("WriteAt = %d, want up to the end of the fifth page", n)
 	}

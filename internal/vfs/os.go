@@ -93,11 +93,19 @@ func (osFS) Lock(name string) (io.Closer, error) {
 }
 
 func (osFS) Free(name string) (int64, error) {
+	u, err := OS.Usage(name)
+	return u.FreeBytes, err
+}
+
+func (osFS) Usage(name string) (Usage, error) {
 	var st syscall.Statfs_t
 	if err := retryEINTR(func() error { return syscall.Statfs(name, &st) }); err != nil {
-		return 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
+		return Usage{}, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil
+	block := int64(st.Bsize)
+	// Bavail can be less than nothing on file systems that keep blocks for root.
+	free := max(0, int64(st.Bavail)) * block
+	return Usage{FreeBytes: free, TotalBytes: int64(st.Blocks-st.Bfree)*block + free}, nil
 }
 
 // osFile is an open file of OS. What differs between platforms is in

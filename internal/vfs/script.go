@@ -40,7 +40,8 @@ type rule struct {
 //	nth=N       only the Nth match
 //	after=N     only after N matches
 //	times=N     only N times
-//	err=E       fail with E: EIO, ENOSPC, EDQUOT, EROFS, EACCES, EMFILE, EINVAL
+//	err=E       fail with E: EIO, ENOSPC, EDQUOT, EROFS, EACCES, EMFILE,
+//	            ENFILE, EINVAL
 //	short=N     write N bytes, then fail (with err, or a short write)
 //	applied     fail after the operation took effect
 //	delay=D     take D, as time.ParseDuration reads it
@@ -161,6 +162,7 @@ func parseErrno(name string) (error, error) {
 		"EROFS":  syscall.EROFS,
 		"EACCES": syscall.EACCES,
 		"EMFILE": syscall.EMFILE,
+		"ENFILE": syscall.ENFILE,
 		"EINVAL": syscall.EINVAL,
 	}[name]
 	if !ok {

@@ -25,11 +25,40 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"slices"
+	"syscall"
 )
 
 // ErrLocked reports that another process, or another holder in this one, holds
 // the lock on a file.
 var ErrLocked = errors.New("vfs: locked")
+
+// Usage is how full a file system is, in bytes.
+type Usage struct {
+	FreeBytes  int64 // available to this process for new files
+	TotalBytes int64 // in use or available; what only root may use is not counted
+}
+
+// NoSpace reports an error of a disk, or a quota, that is full: what was asked
+// has not happened, or not wholly, and can be asked again when there is space.
+// It is false for an error of a sync, which is final whatever its cause (R9).
+func NoSpace(err error) bool {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return false
+	}
+	var pe *fs.PathError
+	return !errors.As(err, &pe) || !slices.Contains(syncOps, pe.Op)
+}
+
+// syncOps are the operations in the *fs.PathErrors of failed syncs: those of
+// package os, of OS and of Mem.
+var syncOps = []string{"sync", "fsync", "fdatasync", "syncdir"}
+
+// NoFiles reports that the process, or the system, has as many files open as it
+// may: nothing was opened, and so nothing was synced either.
+func NoFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 // FS is a file system. Names are slash-separated paths that OS hands to the
 // operating system unchanged. All methods are safe for concurrent use, and
@@ -72,8 +101,12 @@ type FS interface {
 	Lock(name string) (io.Closer, error)
 
 	// Free returns the bytes available for new files in the file system that
-	// holds the directory name.
+	// holds the directory name: FreeBytes of Usage.
 	Free(name string) (bytes int64, err error)
+
+	// Usage returns how large the file system is that holds the directory name,
+	// and how much of it is available.
+	Usage(name string) (Usage, error)
 }
 
 // File is an open file. ReadAt, WriteAt, WriteVecAt, WriteBack and Size are

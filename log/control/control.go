@@ -45,7 +45,14 @@
 //
 // What Open keeps of the last segment is written to a new file, synced and
 // renamed into place before Open returns: found bytes may exist in the page
-// cache only, and a sync of them would prove nothing after a failed one.
+// cache only, and a sync of them would prove nothing after a failed one. On a
+// full disk they are written again in place instead, which takes no space.
+//
+// # Full disk
+//
+// A change that finds no room is undone: what it left of itself is cut off, and
+// tidwall/wal, whose memory is ahead of its files then, is opened again. So the
+// log is as it was, and is not latched.
 //
 // tidwall/wal truncates by removing and renaming files, without syncing the
 // directory in between. That survives a power cut on file systems that make the
@@ -96,6 +103,11 @@ var (
 	// Open clear it.
 	ErrFailed = errors.New("control: failed by an earlier write error")
 
+	// ErrNoRoom reports a change for which the disk had no space, or the process
+	// no file: nothing has changed, and it can be asked again. A full disk that
+	// shows in a sync only is ErrFailed.
+	ErrNoRoom = errors.New("control: no room now")
+
 	// ErrClosed reports a call after Close.
 	ErrClosed = errors.New("control: closed")
 )
@@ -112,6 +124,10 @@ type Options struct {
 	// CompactRecords is the number of records above which Votes rewrites
 	// itself, once no more than a quarter of them are current.
 	CompactRecords int
+
+	// MakeRoom, if not nil, is called when a change finds no room, before it is
+	// given up, and reports whether it is worth while to try once more.
+	MakeRoom func() bool
 }
 
 func (o Options) withDefaults() Options {
@@ -161,10 +177,13 @@ func openRecords(fs vfs.FS, dir string, opt Options, accept accept) (*sequence, 
 		return nil, fmt.Errorf("control: open %s: %w", dir, err)
 	}
 	first, last, err := recoverDir(fs, dir, accept)
+	if noRoom(err) && opt.MakeRoom != nil && opt.MakeRoom() {
+		first, last, err = recoverDir(fs, dir, accept)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("control: open %s: %w", dir, err)
 	}
-	s := &sequence{dir: dir, first: first, next: last.next(), durable: last.next()}
+	s := &sequence{dir: dir, makeRoom: opt.MakeRoom, first: first, next: last.next(), durable: last.next()}
 	if fs == vfs.OS {
 		s.rec, err = openSegmented(fs, dir, last, opt.SegmentBytes)
 	} else {

@@ -70,7 +70,8 @@ func (l *Log) Last() uint64 {
 // Options.MaxEntryBytes of data and extensions in one entry is ErrTooLarge.
 // Neither writes anything.
 //
-// The first I/O error, a full disk included, is final: this and every later
+// A change that finds no room is undone and returns ErrNoRoom. Any other I/O error
+// is final: this and every later
 // change returns an error matching ErrFailed, while entries that were durable
 // before stay readable. After a crash or an error, the log may hold a prefix of
 // the entries of the Append that failed.

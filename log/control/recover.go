@@ -51,12 +51,91 @@ func recoverDir(fs vfs.FS, dir string, accept accept) (first uint64, last segmen
 		return 0, segment{}, err
 	}
 	if len(c.names) > 0 {
-		if err := vfs.WriteFile(fs, path.Join(dir, last.name), last.data[:last.intact]); err != nil {
+		name, data := path.Join(dir, last.name), last.data[:last.intact]
+		err := vfs.WriteFile(fs, name, data)
+		if vfs.NoSpace(err) {
+			err = writeInPlace(fs, name, data)
+		}
+		if err != nil {
 			return 0, segment{}, err
 		}
 	}
 	last.data = nil
 	return first, last, nil
+}
+
+// writeInPlace writes data, which is what the file begins with, over itself,
+// cuts off the rest, and syncs. It needs no space, and a crash leaves each
+// sector with these bytes or as it was.
+func writeInPlace(fs vfs.FS, name string, data []byte) error {
+	f, err := fs.Open(name)
+	if err != nil {
+		return err
+	}
+	if err = f.Truncate(int64(len(data))); err == nil {
+		_, err = f.WriteAt(data, 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// rewindDir makes the files in dir those of a log that ends before record next,
+// or earlier if that is how far they reach: after a change of this process that
+// found no room. What is left was synced before the change, or by its
+// truncation. It returns the first index and the last segment.
+func rewindDir(fs vfs.FS, dir string, next uint64) (first uint64, last segment, err error) {
+	names, err := fs.ReadDir(dir)
+	if err != nil {
+		return 0, segment{}, err
+	}
+	c, err := classify(dir, names)
+	if err != nil {
+		return 0, segment{}, err
+	}
+	if err := c.finish(fs, dir); err != nil {
+		return 0, segment{}, err
+	}
+	if len(c.names) == 0 {
+		return 0, segment{}, fmt.Errorf("no segment in %s", dir)
+	}
+	for n := len(c.names) - 1; n > 0 && indexOf(c.names[n]) >= next; n-- {
+		if err := fs.Remove(path.Join(dir, c.names[n][:20])); err != nil {
+			return 0, segment{}, err
+		}
+		c.names = c.names[:n]
+	}
+	name := c.names[len(c.names)-1][:20]
+	last = segment{name: name, first: indexOf(name)}
+	if err := last.cut(fs, path.Join(dir, name), next); err != nil {
+		return 0, segment{}, err
+	}
+	return indexOf(c.names[0]), last, fs.SyncDir(dir)
+}
+
+// cut shortens the segment's file to its records below next, durably.
+func (s *segment) cut(fs vfs.FS, file string, next uint64) error {
+	data, err := vfs.ReadFile(fs, file)
+	if err != nil {
+		return err
+	}
+	for s.next() < next && s.intact < len(data) {
+		n, err := checkRecord(data[s.intact:], s.next(), func(frame) error { return nil })
+		if err != nil {
+			break // written by the change
+		}
+		s.intact += n
+		s.ends = append(s.ends, s.intact)
+	}
+	f, err := fs.Open(file)
+	if err != nil {
+		return err
+	}
+	if err = f.Truncate(int64(s.intact)); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // scan reads all segments, and returns the first index and the last segment.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 
 	"github.com/tidwall/wal"
@@ -28,8 +29,8 @@ type segmented struct {
 	cycled bool
 }
 
-func openSegmented(fs vfs.FS, dir string, last segment, segmentBytes int) (*segmented, error) {
-	s := &segmented{fs: fs, dir: dir, next: last.next(), tail: last.intact}
+func openSegmented(fsys vfs.FS, dir string, last segment, segmentBytes int) (*segmented, error) {
+	s := &segmented{fs: fsys, dir: dir, next: last.next(), tail: last.intact}
 	// NoSync only moves the sync from the end of a write to our own call: a
 	// segment that is full is synced in any case before the next is created.
 	s.opt = wal.Options{SegmentSize: segmentBytes, NoSync: true, NoCopy: true, AllowEmpty: true}
@@ -148,6 +149,23 @@ func (s *segmented) reset(next uint64) error {
 	}
 	s.next, s.tail, s.cycled = next, 0, false
 	return s.open()
+}
+
+// rewind implements records. tidwall/wal's memory is ahead of its files after a
+// failed write, and it may have lost its file, so another is opened.
+func (s *segmented) rewind(next uint64) (first, end uint64, err error) {
+	// Close syncs, and the system tells of a failed sync only once (R9). That
+	// tidwall/wal has no file any more, or a closed one, is no such error.
+	var pe *fs.PathError
+	if err := s.wal.Close(); errors.As(err, &pe) && pe.Op == "sync" && !errors.Is(err, fs.ErrClosed) {
+		return 0, 0, err
+	}
+	first, last, err := rewindDir(s.fs, s.dir, next)
+	if err != nil {
+		return 0, 0, err
+	}
+	s.next, s.tail, s.cycled = last.next(), last.intact, false
+	return first, last.next(), s.open()
 }
 
 func (s *segmented) close() error { return s.wal.Close() }

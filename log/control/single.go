@@ -135,4 +135,19 @@ func (s *single) reopen(old, name string) error {
 	return s.fs.SyncDir(s.dir)
 }
 
+// rewind implements records.
+func (s *single) rewind(next uint64) (first, end uint64, err error) {
+	_ = s.file.Close() // it may be closed already
+	first, last, err := rewindDir(s.fs, s.dir, next)
+	if err != nil {
+		return 0, 0, err
+	}
+	f, err := s.fs.Open(path.Join(s.dir, last.name))
+	if err != nil {
+		return 0, 0, err
+	}
+	s.file, s.first, s.ends = f, last.first, last.ends
+	return first, last.next(), nil
+}
+
 func (s *single) close() error { return s.file.Close() }

@@ -98,7 +98,8 @@ func (v *Votes) Load(shard uint32) (Vote, bool) {
 // nothing changes, nothing is written. Callers that wait at the same time share
 // a sync. A longer candidate than MaxCandidateBytes is ErrTooLarge.
 //
-// The first I/O error, a full disk included, is final: this and every later
+// A change that finds no room is undone and returns ErrNoRoom. Any other I/O error
+// is final: this and every later
 // change returns an error matching ErrFailed, and Load goes on to return what
 // is known to be durable. After a crash or an error, the vote that failed to be
 // stored may be found by OpenVotes.

@@ -188,6 +188,10 @@ type Options struct {
 	// there was one. Open then makes it.
 	Uncounted bool
 
+	// KeepFreeBytes is what growing the ring leaves free on the disk, unless
+	// nothing could be appended without it.
+	KeepFreeBytes int64
+
 	// Rand gives the salts. Default crypto/rand.
 	Rand io.Reader
 

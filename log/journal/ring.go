@@ -59,13 +59,17 @@ func (j *Journal) planLocked() plan {
 	if none && j.at > 0 && j.files[0].live == 0 {
 		return planRecycle
 	}
-	tight := j.committedLocked() > j.limitLocked()/2 || len(j.space.waiters) > 0 || j.space.refused
-	stuck := none && len(j.files) < j.maxRecovered &&
-		(j.space.live > j.limitLocked() || !j.copyFitsLocked())
+	tight := j.committedLocked() > j.limitLocked()/2 || len(j.space.waiters) > 0 && !j.space.held || j.space.refused
+	stuck := none && len(j.files) < j.maxRecovered && j.stuckLocked()
 	if ((none || tight) && len(j.files) < j.maxFiles || stuck) && !j.diskFull {
 		return planGrow
 	}
 	return planNothing
+}
+
+// stuckLocked reports that nothing can be appended unless the ring grows.
+func (j *Journal) stuckLocked() bool {
+	return j.space.live > j.limitLocked() || !j.copyFitsLocked()
 }
 
 // halfFullLocked reports that the file being written is half full.
@@ -101,7 +105,10 @@ func (j *Journal) prepareOne() bool {
 	}
 	j.mu.Lock()
 	p := j.planLocked()
-	oldest := j.files[0]
+	oldest, keep := j.files[0], j.opt.KeepFreeBytes
+	if j.stuckLocked() {
+		keep = 0
+	}
 	next := fileHeader{
 		slot:      oldest.slot,
 		slots:     uint32(len(j.files)),
@@ -119,7 +126,7 @@ func (j *Journal) prepareOne() bool {
 	case planGrow:
 		next.slot = next.slots
 		next.slots++
-		if err := j.grow(next); err != nil {
+		if err := j.grow(next, keep); err != nil {
 			j.fail("make", path.Join(j.dir, fileName(next.slot)), err)
 		}
 	}
@@ -155,20 +162,24 @@ func (j *Journal) recycle(f *file, h fileHeader) (err error) {
 	return nil
 }
 
-// grow adds a file to the ring. A full disk is not an error: the ring stays as
-// it is until somebody asks again.
-func (j *Journal) grow(h fileHeader) error {
+// grow adds a file to the ring, and leaves that much of the disk free. A full
+// disk, or too many open files, is not an error: the ring stays as it is until
+// somebody asks again.
+func (j *Journal) grow(h fileHeader, keep int64) error {
 	name := path.Join(j.dir, fileName(h.slot))
 	j.event(Event{Kind: EventGrow, File: name, Sequence: h.sequence})
-	f, err := j.create(h)
+	err := j.room(h.fileBytes + keep)
+	var f *file
+	if err == nil {
+		f, err = j.create(h)
+	}
 	if err == nil {
 		err = j.count(f)
 	}
 	switch {
 	case errors.Is(err, errStopped):
 		return nil
-	case isDiskFull(err):
-		j.opt.Logger.Warn("journal cannot grow: disk full", "file", name, "err", err)
+	case vfs.NoSpace(err) || vfs.NoFiles(err):
 		j.event(Event{Kind: EventDiskFull, File: name, Sequence: h.sequence, Err: err})
 		j.mu.Lock()
 		j.diskFull = true
@@ -207,8 +218,14 @@ func (j *Journal) count(f *file) error {
 // errNotRemoved reports a file that could come back after a power cut.
 var errNotRemoved = errors.New("journal: a file that is not in use could not be removed durably")
 
-func isDiskFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+// room returns an error matching syscall.ENOSPC if the disk has less than that
+// much free.
+func (j *Journal) room(bytes int64) error {
+	free, err := j.fs.Free(j.dir)
+	if err == nil && free < bytes {
+		err = fmt.Errorf("%w: %d bytes free, want %d", syscall.ENOSPC, free, bytes)
+	}
+	return err
 }
 
 // errStopped ends a growth that Close interrupts.
@@ -222,10 +239,8 @@ func (j *Journal) create(h fileHeader) (*file, error) {
 	if h.salt, err = j.newSalt(); err != nil {
 		return nil, err
 	}
-	if free, err := j.fs.Free(j.dir); err != nil {
+	if err := j.room(h.fileBytes); err != nil {
 		return nil, err
-	} else if free < h.fileBytes {
-		return nil, fmt.Errorf("%w: %d bytes free, want %d", syscall.ENOSPC, free, h.fileBytes)
 	}
 	temp, name := path.Join(j.dir, tempName), path.Join(j.dir, fileName(h.slot))
 	err = j.writeNew(temp, h)

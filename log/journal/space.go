@@ -18,6 +18,7 @@ type space struct {
 	unapplied int64 // of live: above what Commit said
 	waiters   []*waiter
 	refused   bool // a TryReserve, since the ring last grew
+	held      bool // see Hold
 }
 
 // Reservation is room in the ring for what its shard will append.
@@ -89,7 +90,9 @@ func (j *Journal) Reserve(ctx context.Context, s *Shard, bytes int64) (*Reservat
 	}
 	w := &waiter{r: &Reservation{s: s}, bytes: bytes, ready: make(chan error, 1)}
 	j.space.waiters = append(j.space.waiters, w)
-	j.askForGrowthLocked()
+	if !j.space.held {
+		j.askForGrowthLocked()
+	}
 	signal(j.pressure)
 	j.mu.Unlock()
 
@@ -113,14 +116,26 @@ func (j *Journal) Reserve(ctx context.Context, s *Shard, bytes int64) (*Reservat
 	return nil, err
 }
 
+// Hold makes every Reserve wait, and every TryReserve answer ErrNoSpace, until
+// it is called with false: for a node whose disk is nearly full. What frees
+// space goes on, by TryReserveUrgent.
+func (j *Journal) Hold(on bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.space.held = on
+	j.grantLocked()
+}
+
 // TryReserve is Reserve without waiting: it returns ErrNoSpace instead.
 func (j *Journal) TryReserve(s *Shard, bytes int64) (*Reservation, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r, err := j.tryReserveLocked(s, bytes)
 	if err == ErrNoSpace {
-		j.space.refused = true
-		j.askForGrowthLocked()
+		if !j.space.held {
+			j.space.refused = true
+			j.askForGrowthLocked()
+		}
 		signal(j.pressure)
 	}
 	return r, err
@@ -168,7 +183,7 @@ func (j *Journal) tryReserveLocked(s *Shard, bytes int64) (*Reservation, error) 
 	if len(j.space.waiters) > 0 {
 		j.grantLocked() // those who wait come first
 	}
-	if fits, all := j.fitsLocked(s, bytes); !fits || !all || j.blockedLocked() {
+	if fits, all := j.fitsLocked(s, bytes); !fits || !all || j.space.held || j.blockedLocked() {
 		return nil, ErrNoSpace
 	}
 	r := &Reservation{s: s}
@@ -201,7 +216,7 @@ func (j *Journal) grantLocked() {
 			continue
 		}
 		fits, all := j.fitsLocked(w.r.s, w.bytes)
-		if blocked = blocked || !all; blocked || !fits {
+		if blocked = blocked || !all; blocked || !fits || j.space.held {
 			kept = append(kept, w)
 			continue
 		}

@@ -70,7 +70,7 @@ func (f *Files) acquire(name string) (*handle, error) {
 	if h != nil {
 		return h, nil
 	}
-	file, err := f.fs.Open(name)
+	file, err := f.opened(f.fs.Open, name)
 	if err != nil {
 		return nil, fmt.Errorf("segment: open: %w", err)
 	}
@@ -80,17 +80,31 @@ func (f *Files) acquire(name string) (*handle, error) {
 // create returns a new, empty file with one reference. A file of that name is
 // replaced: what it held was never part of a segment.
 func (f *Files) create(name string) (*handle, error) {
-	file, err := f.fs.Create(name)
+	file, err := f.opened(f.fs.Create, name)
 	if errors.Is(err, fs.ErrExist) {
 		if err := f.remove(name); err != nil {
 			return nil, err
 		}
-		file, err = f.fs.Create(name)
+		file, err = f.opened(f.fs.Create, name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("segment: create: %w", err)
 	}
 	return f.add(name, file)
+}
+
+// opened opens a file. If too many are open, it closes those that nobody uses
+// and tries once more.
+func (f *Files) opened(open func(string) (vfs.File, error), name string) (vfs.File, error) {
+	file, err := open(name)
+	if !vfs.NoFiles(err) {
+		return file, err
+	}
+	f.mu.Lock()
+	victims := f.evictLocked(0)
+	f.mu.Unlock()
+	_ = closeAll(victims) // nothing in them is unsynced: see release
+	return open(name)
 }
 
 // add enters an open file, unless another goroutine was faster.

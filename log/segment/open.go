@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"syscall"
 
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
@@ -180,7 +179,7 @@ func (s *Segment) recover(h *handle, raw []byte, size int64, opt OpenOptions) er
 		return nil
 	}
 	err = s.rewriteIndex(indexErr != nil, x.size, blocks)
-	if errors.Is(err, syscall.ENOSPC) {
+	if vfs.NoSpace(err) {
 		s.readByMarks()
 		return nil
 	}

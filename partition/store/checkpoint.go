@@ -3,8 +3,11 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path"
 	"sync"
 
+	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/segment"
 )
 
@@ -46,8 +49,8 @@ type End struct {
 // far cost nothing. An unknown key is ignored: the partition's deletion is
 // durable already.
 //
-// A checkpoint is written after it returned nil. An error matching
-// syscall.ENOSPC may be tried again; after any other the store has failed (R9).
+// A checkpoint is written after it returned nil. An error of Temporary may be
+// tried again; after any other the store has failed (R9).
 // One FlushTo per shard at a time; it may wait for disks.
 func (sh *Shard) FlushTo(ends []End) error {
 	st := sh.st
@@ -125,13 +128,22 @@ func (st *Store) syncAll(parts []*part) error {
 	close(errs)
 	for err := range errs {
 		if err != nil {
-			return st.fail(err)
+			return st.syncFailed(err)
 		}
 	}
 	if err := st.syncRoot(); err != nil {
-		return st.fail(err)
+		return st.syncFailed(err)
 	}
 	return nil
+}
+
+// syncFailed latches an error of a sync. If a directory could not be opened for
+// want of a free file, there was none.
+func (st *Store) syncFailed(err error) error {
+	if vfs.NoFiles(err) {
+		return err
+	}
+	return st.fail(err)
 }
 
 // syncPart makes what p's segments hold durable, and their names.
@@ -147,6 +159,9 @@ func (st *Store) syncPart(p *part) error {
 	}
 	if dir {
 		if err := st.fs.SyncDir(p.dir()); err != nil {
+			p.sh.mu.Lock()
+			p.dirUnsynced = true
+			p.sh.mu.Unlock()
 			return fmt.Errorf("store: sync %s: %w", p.dir(), err)
 		}
 	}
@@ -245,8 +260,18 @@ func (sh *Shard) unlinkBelow(p *part, below int64) error {
 	n := p.belowLocked(below)
 	segs := p.segs[:n]
 	p.segs = append([]*segment.Segment(nil), p.segs[n:]...)
+	dropped := p.dropped
+	if dropped <= below {
+		p.dropped = 0
+	}
 	sh.mu.Unlock()
-	return sh.st.unlink(p, segs)
+	err := sh.st.unlink(p, segs)
+	if dropped > 0 && dropped <= below {
+		if e := sh.st.fs.Remove(path.Join(p.dir(), droppedName(dropped))); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
 }
 
 // belowLocked returns how many of p's segments lie wholly below an offset.
@@ -275,7 +300,7 @@ func (sh *Shard) unlinkPart(p *part) error {
 	segs := p.segs
 	p.segs, p.unsynced, p.dirUnsynced = nil, nil, false
 	delete(sh.dying, p.key)
-	made := p.dirMade || p.stale
+	made := p.dirMade || p.stale || p.dropped > 0
 	sh.mu.Unlock()
 	err := sh.st.unlink(p, segs)
 	if !made {

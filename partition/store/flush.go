@@ -1,20 +1,26 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"syscall"
+	"time"
 
+	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/segment"
 )
 
 // chunkBytes is about how much one write to a segment holds.
 const chunkBytes = 1 << 20
 
+// writeOverheadBytes is about what a write takes beside its batches: the
+// headers of two new files, a directory, and the index.
+const writeOverheadBytes = 16 << 10
+
 // flushInBackground flushes what p's tail holds now, for a flusher that made it
-// busy. A full disk is tried again later; other errors are final.
+// busy. A full disk, or too many open files, is tried again later; other errors
+// are final.
 func (st *Store) flushInBackground(p *part) {
 	begun := st.age()
 	if err := st.flush(p, p.last()); err == nil {
@@ -24,8 +30,8 @@ func (st *Store) flushInBackground(p *part) {
 }
 
 // flush writes p's tail, up to offset end at least, to segments; nothing is
-// synced. The caller has made p busy. The error is ENOSPC's, after which the
-// tail is as it was, or the latched one.
+// synced. The caller has made p busy. The error is one of Temporary, after which
+// the tail is as it was, or the latched one.
 func (st *Store) flush(p *part, end int64) error {
 	for {
 		if err := st.usable(); err != nil {
@@ -42,17 +48,51 @@ func (st *Store) flush(p *part, end int64) error {
 	}
 }
 
-// writeFailed latches an error, unless it is a full disk.
+// Temporary reports an error after which the store goes on: a disk without
+// space, or a process with too many open files. What was asked may be asked
+// again.
+func Temporary(err error) bool { return vfs.NoSpace(err) || vfs.NoFiles(err) }
+
+// writeFailed latches an error, unless it is temporary.
 func (st *Store) writeFailed(p *part, w write, err error) error {
-	if !errors.Is(err, syscall.ENOSPC) {
+	if !Temporary(err) {
 		return st.fail(err)
 	}
+	err = fmt.Errorf("store: flush %s: %w", p.dir(), err)
 	st.mu.Lock()
-	st.retryAt = st.opt.Now().Add(st.opt.FullDiskRetry)
+	st.stalled, st.stalledAt = err, st.opt.Now()
+	st.retryAt = st.stalledAt.Add(st.opt.FullDiskRetry)
 	st.mu.Unlock()
-	st.opt.Logger.Warn("disk full, batches stay in memory", "partition", p.dir(), "err", err)
-	st.event(EventFullDisk, p, w.batches[0].Base, w.bytes)
-	return fmt.Errorf("store: flush %s: %w", p.dir(), err)
+	st.opt.OnEvent(Event{
+		Kind: EventFullDisk, TopicID: p.topicID, Index: p.index, Offset: w.batches[0].Base, Bytes: w.bytes, Err: err,
+	})
+	return err
+}
+
+// stalledFor is how long a write that found no room counts without another one.
+// It is more than the time until a tail that is old enough is tried again.
+func (st *Store) stalledFor() time.Duration { return st.opt.TailMaxAge + 2*st.opt.FullDiskRetry }
+
+// Stalled returns the error of Temporary that the newest write met, or nil if it
+// met none, or some time ago. Batches stay in memory meanwhile.
+func (st *Store) Stalled() error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.opt.Now().Sub(st.stalledAt) > st.stalledFor() {
+		return nil
+	}
+	return st.stalled
+}
+
+// room returns an error matching syscall.ENOSPC if a write of n bytes would
+// take the disk below what is to be left free. Looking first also keeps a disk
+// that is full from being filled with the beginnings of writes.
+func (st *Store) room(n int64) error {
+	free, err := st.fs.Free(st.dir)
+	if err == nil && free < n+st.opt.KeepFreeBytes {
+		err = fmt.Errorf("%w: %d bytes free, a write takes %d and leaves %d", syscall.ENOSPC, free, n, st.opt.KeepFreeBytes)
+	}
+	return err
 }
 
 // write is one chunk to be written.
@@ -122,6 +162,9 @@ func (p *part) dropLocked() (f freed) {
 // write appends a chunk to a segment and takes it off the tail.
 func (st *Store) write(p *part, w write) error {
 	first := w.batches[0].Base
+	if err := st.room(w.bytes + writeOverheadBytes); err != nil {
+		return err
+	}
 	st.event(EventFlushStart, p, first, w.bytes)
 	if w.sealed != nil {
 		if err := w.sealed.Seal(); err != nil {
@@ -145,6 +188,9 @@ func (st *Store) write(p *part, w write) error {
 	}
 	// A Delete may have emptied the tail meanwhile.
 	f := p.popLocked(min(len(w.batches), len(p.tail)))
+	st.mu.Lock()
+	st.stalled = nil
+	st.mu.Unlock()
 	p.sh.mu.Unlock()
 	st.release(f)
 	st.event(EventFlushEnd, p, first, w.bytes)

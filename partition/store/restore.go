@@ -7,8 +7,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"syscall"
 
+	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/log/segment"
 )
@@ -46,7 +46,8 @@ type Damage struct {
 //
 // Each partition is cut to its End by offset (R14): what lies above was flushed
 // and will be applied again. Files wholly above End or below LogStart are
-// unlinked. What is left must cover [LogStart, End) without a gap.
+// unlinked. What is left must cover [LogStart, End) without a gap, but for what
+// FreeEarly has dropped: the log, applied again, moves the log start past it.
 //
 // Damage, or bytes that are missing, stop only the reads of that range, which
 // fail with the same error: Restore returns all such ranges, keeps the files
@@ -73,7 +74,7 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 	var bases []int64
 	if sh.st.claim(dirName(r.TopicID, r.Index)) { // an idle partition has no directory
 		var err error
-		if bases, err = sh.st.listSegments(p.dir(), r); err != nil {
+		if bases, p.dropped, err = sh.st.listSegments(p.dir(), r); err != nil {
 			return nil, err
 		}
 	}
@@ -83,7 +84,7 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 		if i+1 < len(bases) {
 			end = bases[i+1]
 		}
-		if end <= r.LogStart {
+		if end <= max(r.LogStart, p.dropped) {
 			if err := segment.Remove(sh.st.fs, p.dir(), base); err != nil {
 				return nil, err
 			}
@@ -110,7 +111,7 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 		// Only the last one is written on. A footer that was lost, with the
 		// index that it ended, spares the next restart a walk.
 		if i+1 < len(bases) && !seg.Sealed() {
-			if err := seg.Seal(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			if err := seg.Seal(); err != nil && !vfs.NoSpace(err) {
 				return nil, err
 			}
 			p.unsynced = append(p.unsynced, seg)
@@ -137,12 +138,23 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 // listSegments returns the base offsets of the segments that may hold some of
 // [LogStart, End), ascending, and unlinks what lies above, and indexes that
 // have no segment.
-func (st *Store) listSegments(dir string, r Restored) (bases []int64, err error) {
+//
+// Below dropped, files are missing because something freed their space early
+// (see FreeEarly); it is not above r.LogStart otherwise.
+func (st *Store) listSegments(dir string, r Restored) (bases []int64, dropped int64, err error) {
 	names, err := st.fs.ReadDir(dir)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, name := range names {
+		offset, ok := parseDropped(name)
+		if ok && offset <= r.LogStart {
+			if err := st.fs.Remove(path.Join(dir, name)); err != nil {
+				return nil, 0, err
+			}
+		} else if ok {
+			dropped = max(dropped, offset)
+		}
 		base, ok := segment.ParseName(name)
 		if !ok {
 			continue
@@ -152,7 +164,7 @@ func (st *Store) listSegments(dir string, r Restored) (bases []int64, err error)
 			continue
 		}
 		if err := st.fs.Remove(path.Join(dir, name)); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	for _, name := range names {
@@ -162,11 +174,11 @@ func (st *Store) listSegments(dir string, r Restored) (bases []int64, err error)
 			continue
 		}
 		if err := st.fs.Remove(path.Join(dir, name)); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	slices.Sort(bases)
-	return bases, nil
+	return bases, dropped, nil
 }
 
 // holes returns the ranges of [logStart, end) that no segment holds, each with
@@ -181,7 +193,7 @@ func (p *part) holes(damaged []*segment.CorruptError) (ds []Damage) {
 		}
 		ds = append(ds, Damage{Key: p.key, From: from, To: to, Err: err})
 	}
-	at := p.logStart
+	at := max(p.logStart, min(p.dropped, p.end))
 	for _, seg := range p.segs {
 		if seg.Base() > at {
 			hole(at, seg.Base())

@@ -64,6 +64,7 @@ type part struct {
 	popped                 int // batches that left tail's and pins' arrays at the front
 	dirMade, dirUnsynced   bool
 	stale                  bool     // the directory may hold files of an earlier life
+	dropped                int64    // files below were unlinked early, see FreeEarly; 0: none
 	damage                 []Damage // found by Restore
 	watches                []*Watch
 	moved                  bool

@@ -18,7 +18,8 @@
 //
 // The other direction holds too: nothing that an older checkpoint needs goes
 // away before a newer one is durable (R13). Files of deleted partitions and
-// below a moved log start wait for Checkpointed.
+// below a moved log start wait for Checkpointed, or, on a disk that has no room
+// for a checkpoint, go with FreeEarly.
 //
 // # Who may wait
 //
@@ -87,6 +88,7 @@ type Options struct {
 	Flushers       int           // goroutines that flush; default 2
 	SyncWorkers    int           // syncs under way at once in FlushTo; default 4
 	FullDiskRetry  time.Duration // pause after a write met a full disk; default 1 s
+	KeepFreeBytes  int64         // what segments leave free on the disk, for who needs it more
 
 	Logger   *slog.Logger     // default: none
 	Now      func() time.Time // default time.Now
@@ -134,7 +136,7 @@ const (
 	EventRoll                            // a segment that starts at Offset was created
 	EventSync                            // a partition's files are synced up to Offset
 	EventUnlink                          // a segment that started at Offset, or (-1) a partition, is unlinked
-	EventFullDisk                        // a write met a full disk; it will be tried again
+	EventFullDisk                        // a write found no space, or no file: see Err; it will be tried again
 )
 
 // Event is something that a Store did, for metrics and tests.
@@ -144,6 +146,7 @@ type Event struct {
 	Index   int32
 	Offset  int64
 	Bytes   int64
+	Err     error // of EventFullDisk
 }
 
 // Store holds the partitions of all shards of a node. Safe for concurrent use.
@@ -168,6 +171,8 @@ type Store struct {
 	full      []*part // tails of TailFlushBytes or more, first come first served
 	admitting []*admission
 	retryAt   time.Time // a full disk: no background flush before
+	stalled   error     // see Stalled
+	stalledAt time.Time
 	failed    error
 	closed    bool
 
