@@ -198,6 +198,7 @@ func (r *loading) result(res *Result) {
 	last := r.window.from
 	for _, s := range r.senders {
 		rec := s.recorder
+		rec.mu.Lock() // after an interrupt, answers may still come
 		latency.Merge(rec.latency)
 		lateness.Merge(rec.lateness)
 		res.Records += rec.records
@@ -208,6 +209,7 @@ func (r *loading) result(res *Result) {
 			res.FirstErr = rec.firstErr
 		}
 		last = max(last, rec.last)
+		rec.mu.Unlock()
 	}
 	res.Latency, res.Lateness = summary(latency), summary(lateness)
 	if r.window.until != endless {

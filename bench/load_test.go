@@ -75,7 +75,8 @@ func plainShape(bytes int) Shape {
 func TestClosedLoop(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		sinks := []Sink{newFakeSink(10 * time.Millisecond), newFakeSink(10 * time.Millisecond)}
+		const service = 7 * time.Millisecond // so that nothing is answered just when a second is full
+		sinks := []Sink{newFakeSink(service), newFakeSink(service)}
 		samples := 0
 		var lines []Progress
 		res, err := Load{
@@ -88,14 +89,14 @@ func TestClosedLoop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// 6 records every 10 ms for 4 s.
-		if res.Records != 2400 || res.Bytes != 240_000 || res.Window != 4*time.Second || res.Failed != 0 {
+		// 6 records at every multiple of 7 ms in [1.5 s, 5.5 s).
+		if res.Records != 3426 || res.Bytes != 342_600 || res.Window != 4*time.Second || res.Failed != 0 {
 			t.Errorf("%+v", res)
 		}
-		if res.Answered != 3300 {
-			t.Errorf("answered %d, want 3300: the warm-up too", res.Answered)
+		if res.Answered != 4716 {
+			t.Errorf("answered %d, want 4716: the warm-up too", res.Answered)
 		}
-		if l := res.Latency; l.Count != 2400 || !near(l.P50, 10*time.Millisecond) || !near(l.Max, 10*time.Millisecond) {
+		if l := res.Latency; l.Count != 3426 || !near(l.P50, service) || !near(l.Max, service) {
 			t.Errorf("latency %+v", l)
 		}
 		if res.Lateness.Count != 0 {
@@ -108,7 +109,7 @@ func TestClosedLoop(t *testing.T) {
 			t.Fatalf("%d lines of progress in 5.5 s", len(lines))
 		}
 		for i, p := range lines {
-			if p.Interval != time.Second || p.Records < 590 || p.Records > 610 || p.InFlight != 6 || p.Latency.Count != p.Records {
+			if p.Interval != time.Second || p.Records < 850 || p.Records > 864 || p.InFlight != 6 || p.Latency.Count != p.Records {
 				t.Errorf("line %d: %+v", i, p)
 			}
 		}

@@ -37,7 +37,10 @@ type pendingPart struct {
 // block. Parts of one partition take effect in their order, and so do those of
 // two calls made one after the other.
 //
-// Each batch is checked as foreign bytes; one that is refused changes nothing.
+// Each batch is checked as foreign bytes; one that is refused changes nothing. A
+// batch's bytes are the broker's, which may change its header, until done says
+// that it was appended; those of one that failed are never the caller's again.
+//
 // A part that is not answered in time by its shard fails with
 // REQUEST_TIMED_OUT: its batch may have been appended or may still be, unless
 // the detail says that it was not.

@@ -32,7 +32,8 @@ type Frame struct {
 // by Next. Read does all three.
 //
 // Memory grows only with bytes that arrive: a length field alone costs at most
-// 128 KiB, whatever it claims.
+// 128 KiB, whatever it claims. A buffer may be an eighth larger than what it is
+// for: see Buffers.
 //
 // The first error is final: every later call returns it. A stream that ends
 // between frames is io.EOF, and within one ErrTruncated; an error of the stream
@@ -156,7 +157,7 @@ func (r *Reader) fill(buf []byte, n int) ([]byte, error) {
 	buf = buf[:0]
 	for len(buf) < n {
 		if len(buf) == cap(buf) || (len(buf) == 0 && cap(buf) < n) {
-			grown := make([]byte, len(buf), min(n, max(firstReadBytes, 4*len(buf))))
+			grown := make([]byte, len(buf), min(payloadCapacity(n), max(firstReadBytes, 4*len(buf))))
 			copy(grown, buf)
 			buf = grown
 		}

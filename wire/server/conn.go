@@ -198,7 +198,7 @@ func (q *request) readAll() error {
 		return nil
 	}
 	if q.PayloadBytes > 0 {
-		if q.payload, err = q.r.Payload(nil); err != nil {
+		if q.payload, err = q.r.Payload(q.s.buffers.Take(q.PayloadBytes)); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -176,7 +177,8 @@ func topicID(b []byte) (id broker.TopicID, err error) {
 // produce splits the payload into its batches and hands them to the broker.
 func (q *request) produce(m *pb.ProduceRequest) {
 	parts := make([]broker.ProducePart, len(m.Parts))
-	rest := q.payload
+	payload := q.payload
+	rest := payload
 	for i, p := range m.Parts {
 		id, err := topicID(p.TopicId)
 		if err == nil && uint64(p.Length) > uint64(len(rest)) {
@@ -194,6 +196,9 @@ func (q *request) produce(m *pb.ProduceRequest) {
 		return
 	}
 	q.s.opt.Broker.Produce(parts, timeout(m.TimeoutMs), func(results []broker.ProduceResult) {
+		if allAppended(results) {
+			q.s.buffers.Give(payload)
+		}
 		if m.Acks == pb.Acks_ACKS_NONE {
 			for i := range results {
 				if results[i].Err != nil { // the only way to tell
@@ -213,6 +218,12 @@ func (q *request) produce(m *pb.ProduceRequest) {
 		}
 		q.reply(resp)
 	})
+}
+
+// allAppended reports that the log holds its own copy of every batch. One that
+// failed, by a time-out for example, may still be on its way.
+func allAppended(results []broker.ProduceResult) bool {
+	return !slices.ContainsFunc(results, func(r broker.ProduceResult) bool { return r.Err != nil })
 }
 
 // refuseProduce answers a produce that is none. Without acknowledgements the end

@@ -47,11 +47,12 @@ var ErrTooManyConnections = errors.New("server: too many connections")
 
 // Server accepts native connections.
 type Server struct {
-	opt   Options
-	hello *pb.ServerHello
-	ctx   context.Context // ends when Close begins
-	stop  context.CancelFunc
-	group sync.WaitGroup
+	opt     Options
+	hello   *pb.ServerHello
+	ctx     context.Context // ends when Close begins
+	stop    context.CancelFunc
+	group   sync.WaitGroup
+	buffers frame.Buffers // of payloads
 
 	open     tally // streams
 	followed tally // partitions of streams

@@ -330,6 +330,62 @@ func TestFetchFromFiles(t *testing.T) {
 	}
 }
 
+// TestPayloadsAreNotMixedUp sends many batches at once over some connections,
+// whose payloads share buffers: each is appended as it was sent.
+func TestPayloadsAreNotMixedUp(t *testing.T) {
+	t.Parallel()
+	const connections, rounds, pipelined = 3, 6, 10
+	_, addr := startNode(t, 64<<20)
+	topic := connect(t, addr).create("t", connections)
+	var group sync.WaitGroup
+	for c := range int32(connections) {
+		p := connect(t, addr)
+		group.Go(func() {
+			for round := range rounds {
+				for i := range pipelined {
+					v := bytes.Repeat([]byte{byte(c), byte(round), byte(i)}, 30_000+i)
+					b := build(t, v)
+					m := produceRequest(topic, b)
+					m.Parts[0].Partition = c
+					p.start(frame.KindProduce, m, b)
+				}
+				for range pipelined {
+					resp := new(pb.ProduceResponse)
+					if _, refused := p.answer(resp); refused != nil || resp.Results[0].Error != nil {
+						t.Errorf("%v, %v", refused, resp.Results)
+						return
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+	for c := range int32(connections) {
+		p := connect(t, addr)
+		for offset := int64(0); offset < rounds*pipelined && !t.Failed(); {
+			resp := new(pb.FetchResponse)
+			f := p.ask(frame.KindFetch, &pb.FetchRequest{MaxBytes: 8 << 20, Parts: []*pb.FetchPart{
+				{TopicId: topic, Partition: c, Offset: offset, LeaderEpoch: -1},
+			}}, resp)
+			for rest := f.Payload; len(rest) > 0; offset++ {
+				one, next, err := batch.Split(rest)
+				if err == nil {
+					err = batch.CheckCRC(one)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				round, i := byte(offset/pipelined), byte(offset%pipelined)
+				want := bytes.Repeat([]byte{byte(c), round, i}, 30_000+int(i))
+				if !bytes.Contains(one, want) {
+					t.Fatalf("connection %d: the record at offset %d is another", c, offset)
+				}
+				rest = next
+			}
+		}
+	}
+}
+
 // TestDrain closes a node with a parked fetch and produces under way: all are
 // answered.
 func TestDrain(t *testing.T) {
