@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/partition/store"
 	"github.com/flotilla-log/flotilla/replication"
+	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
 // ErrForgotten reports a replica whose log is there and whose vote record is
@@ -85,7 +86,7 @@ func (b *Broker) openMetadata() error {
 		Shard: replication.MetadataShard, ID: id, FSM: b.metaState, Now: b.opt.Now, Log: b.opt.Log,
 		Control: b.opt.MetadataLog, Votes: b.opt.Votes,
 		FS: b.opt.FS, CheckpointDir: b.checkpointDir(replication.MetadataShard),
-		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
+		Transport: transport.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
 		Encode: func(term uint64, _ int64, ps []*replication.Proposal[metadata.Result]) []byte {
 			return metadata.Append(nil, term, ps[0].Command.(metadata.Command))
 		},
@@ -114,7 +115,7 @@ func (b *Broker) openData(shard replication.ShardID) error {
 		FSM:     b.opt.wrap(s.machine),
 		Journal: b.opt.Journal, Votes: b.opt.Votes,
 		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), Fold: partition.Fold,
-		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
+		Transport: transport.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
 		Encode: encodeEntry, TermStart: termStart{},
 		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,
 		OnFailed: b.opt.OnFailed, OnLeading: b.reconciler.kick,

@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/control"
 	"github.com/flotilla-log/flotilla/log/journal"
+	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
 // list is an FSM whose state is the list of strings that were applied. An entry
@@ -142,7 +143,7 @@ func startRig(fsys *vfs.Mem) (*rig, error) {
 	r.replica, err = Start(Options[int]{
 		Shard: 1, ID: id, FSM: r.fsm, Now: time.Now, Log: log,
 		Journal: r.journal, Votes: r.votes, FS: fsys, CheckpointDir: "checkpoints", Fold: foldLines,
-		Transport: NewSolo(id), Bootstrap: []ReplicaID{id},
+		Transport: transport.NewSolo(id), Bootstrap: []ReplicaID{id},
 		Encode: encodeList, CommandOverheadBytes: binary.MaxVarintLen64,
 		OnFailed:  func(err error) { r.failed <- err },
 		OnLeading: func() {},
