@@ -40,6 +40,8 @@ type logStore struct {
 	fail    func(error)   // stops the replica
 	halt    func(error)   // likewise, and does not return before it is closed
 
+	droppable func(upTo uint64) uint64 // the last index, at most upTo, that a compaction may drop
+
 	started *atomic.Bool
 }
 
@@ -85,10 +87,15 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 }
 
 // DeleteRange implements raft.LogStore. Up to the newest durable checkpoint it
-// is a compaction, anything else a truncation.
+// is a compaction, which leaves what other voters may still ask for; anything
+// else is a truncation.
 func (s *logStore) DeleteRange(lo, hi uint64) error {
 	if hi <= s.durable() {
-		err := s.log.compact(hi)
+		upTo := s.droppable(hi)
+		if upTo < lo {
+			return nil
+		}
+		err := s.log.compact(upTo)
 		if err != nil {
 			s.fail(err) // Raft only logs it
 		}
