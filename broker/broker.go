@@ -40,6 +40,9 @@ type Options struct {
 	// on record. Otherwise those that are not are made.
 	Established bool
 
+	// Cluster is the other nodes too; nil: this one is alone.
+	Cluster *Cluster
+
 	FS          vfs.FS
 	ShardsDir   string // holds a directory of checkpoints for each shard
 	Journal     *journal.Journal
@@ -135,8 +138,9 @@ type Broker struct {
 	group    sync.WaitGroup
 }
 
-// Start starts the node's replicas and returns when they lead and serve: what
-// the journal holds is applied by then. It gives up when ctx ends.
+// Start starts the node's replicas. Alone, it returns when they lead and serve:
+// what the journal holds is applied by then. In a cluster it returns at once:
+// who leads is for the voters to say. It gives up when ctx ends.
 func Start(ctx context.Context, opt Options) (*Broker, error) {
 	opt = opt.withDefaults()
 	b := &Broker{opt: opt, dir: newDirectory(), shards: make(map[replication.ShardID]*dataShard)}
@@ -158,7 +162,9 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.group.Go(func() { b.hashes.run(b.stopping.Done()) })
 	b.group.Go(func() { b.quarantines.run(b.stopping.Done()) })
 	b.group.Go(b.watchLeaders)
-	if err := b.reconciler.settle(b.stopping); b.stopping.Err() != nil || errors.Is(err, replication.ErrStopped) {
+	if opt.Cluster != nil {
+		b.reconciler.kick()
+	} else if err := b.reconciler.settle(b.stopping); b.stopping.Err() != nil || errors.Is(err, replication.ErrStopped) {
 		return nil, errors.Join(errStartStopped, err, b.why(), b.Close())
 	} else if err != nil {
 		// A topic that cannot be completed is no reason not to serve the others.
@@ -190,6 +196,9 @@ func (b *Broker) startAll() error {
 		if err := b.shards[replication.ShardID(id+1)].replica.Run(); err != nil {
 			return err
 		}
+	}
+	if b.opt.Cluster != nil {
+		return nil
 	}
 	if b.meta.WaitLeading(b.stopping.Done()) == 0 {
 		return errStartStopped

@@ -76,6 +76,9 @@ func (b *Broker) runCheckpoints() {
 			return
 		}
 		b.relieve()
+		for _, s := range b.shards {
+			_ = s.replica.Trim() // an error stops the node elsewhere
+		}
 		if b.opt.Journal.Usage().Waiting > 0 {
 			retry.Reset(checkpointRetry)
 		}

@@ -448,6 +448,9 @@ func (r *Replica[R]) Leader() (ReplicaID, bool) {
 	return leader, err == nil
 }
 
+// Term returns the newest term that this replica knows.
+func (r *Replica[R]) Term() uint64 { return r.currentTerm() }
+
 // Applied returns the index of the last applied entry.
 func (r *Replica[R]) Applied() uint64 { return r.applied.Load() }
 

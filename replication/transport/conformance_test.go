@@ -444,6 +444,13 @@ func testPipelineClose(t *testing.T, p pair) {
 	if _, err := pipe.AppendEntries(appendOf(2, 8), new(raft.AppendEntriesResponse)); !errors.Is(err, raft.ErrPipelineShutdown) {
 		t.Errorf("AppendEntries on a closed pipeline = %v", err)
 	}
+	synctest.Wait()
+	if len(pipe.Consumer()) != 1 {
+		t.Fatal("who waits for answers waits for ever")
+	}
+	if f := <-pipe.Consumer(); f.Response().Success || f.Response().Term != 0 || f.Error() == nil || f.Request() == nil {
+		t.Errorf("the last answer is %+v, want none at all", f.Response())
+	}
 }
 
 // testInFlight fills the way to two, whose Raft takes nothing: what is beyond

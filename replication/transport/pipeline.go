@@ -104,10 +104,28 @@ func (p *pipeline) collect() {
 // Consumer implements raft.AppendPipeline.
 func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.ready }
 
-// Close implements raft.AppendPipeline. Raft calls it once.
+// Close implements raft.AppendPipeline. Raft calls it once, when nothing waits
+// for answers any more; or because the goroutine that sends was ended by an
+// error of the log, and then one that waits is left. An unsuccessful answer ends
+// it: without, Raft's Shutdown would wait for it for ever.
 func (p *pipeline) Close() error {
 	close(p.stop)
-	return nil
+	last := &appendFuture{
+		start: p.m.hub.opt.Clock.Now(), req: new(raft.AppendEntriesRequest), resp: new(raft.AppendEntriesResponse),
+		done: make(chan struct{}),
+	}
+	last.end(raft.ErrPipelineShutdown)
+	for {
+		select {
+		case p.ready <- last:
+			return nil
+		default:
+		}
+		select {
+		case <-p.ready: // makes room: it counts no more
+		default:
+		}
+	}
 }
 
 // appendFuture is a raft.AppendFuture.

@@ -83,6 +83,9 @@ func ParseReplicaID(s string) (ReplicaID, error) {
 //     would change Raft's state beside its main loop;
 //   - ends a pipeline at the first call that failed or was rejected, and hands
 //     out no answer that it did not get: Raft takes one for contact;
+//   - gives who still waits for a pipeline's answers an unsuccessful one at its
+//     Close: Raft leaves such a goroutine behind if an error of the log ends the
+//     one that sends;
 //   - hands over copies: what the receiver keeps, the sender may change;
 //   - bounds the bytes of a replica's unanswered calls to another; a call beyond
 //     waits, and one alone may be larger;

@@ -140,10 +140,12 @@ func (q *request) reply(m proto.Message) {
 
 // fail answers with an error.
 func (q *request) fail(err error) {
-	q.send(answer{
-		kind: q.Kind, flags: frame.FlagResponse | frame.FlagError, id: q.CorrelationID,
-		header: pbError(broker.CodeOf(err)),
-	})
+	e := broker.CodeOf(err)
+	m := pbError(e)
+	if e.Code == errcode.NotController {
+		m.Leader = leaderHint(q.s.opt.Broker.Controller())
+	}
+	q.send(answer{kind: q.Kind, flags: frame.FlagResponse | frame.FlagError, id: q.CorrelationID, header: m})
 }
 
 func pbError(e *errcode.Error) *pb.Error {
@@ -157,13 +159,31 @@ func pbError(e *errcode.Error) *pb.Error {
 // its text: the texts of thousands would not fit in a header.
 const maxDetails = 1000
 
-// partError is pbError for one of n parts.
-func (q *request) partError(e *errcode.Error, n int) *pb.Error {
+// partError is pbError for one of n parts, about a partition. It says who leads
+// the partition if the node does not.
+func (q *request) partError(e *errcode.Error, topic []byte, index int32, n int) *pb.Error {
 	m := pbError(e)
-	if m != nil && n > maxDetails {
+	if m == nil {
+		return nil
+	}
+	if n > maxDetails {
 		m.Message = ""
+		return m
+	}
+	switch e.Code {
+	case errcode.NotLeaderOrFollower, errcode.FencedLeaderEpoch:
+		if id, err := topicID(topic); err == nil {
+			m.Leader = leaderHint(q.s.opt.Broker.PartitionLeader(id, index))
+		}
 	}
 	return m
+}
+
+func leaderHint(l broker.Leader, ok bool) *pb.LeaderHint {
+	if !ok {
+		return nil
+	}
+	return &pb.LeaderHint{NodeId: l.Node, Address: l.Address, LeaderEpoch: l.Epoch}
 }
 
 func topicID(b []byte) (id broker.TopicID, err error) {
@@ -207,7 +227,7 @@ func (q *request) produce(m *pb.ProduceRequest) {
 		for i := range results {
 			r := &results[i]
 			resp.Results[i] = &pb.ProduceResult{
-				TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, len(results)),
+				TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, m.Parts[i].TopicId, m.Parts[i].Partition, len(results)),
 				BaseOffset: r.BaseOffset, LogAppendTimeMs: r.LogAppendTimeMS, LogStartOffset: r.LogStart,
 			}
 		}
