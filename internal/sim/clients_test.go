@@ -130,7 +130,7 @@ func (p *person) produce(l load) {
 
 func (p *person) producer(l load) *client.Producer {
 	pr, err := p.c.NewProducer(client.ProducerConfig{
-		DeliveryTimeout: l.timeout, BatchBytes: 4 << 10, MaxBufferedBytes: 64 << 10,
+		DeliveryTimeout: l.timeout, NotIdempotent: p.w.notIdempotent, BatchBytes: 4 << 10, MaxBufferedBytes: 64 << 10,
 		Linger: time.Duration(1+p.rng.IntN(5)) * time.Millisecond,
 	})
 	if err != nil {

@@ -34,6 +34,8 @@ type fleet struct {
 	// lie stands between a node's replica and the hub; nil: nothing does.
 	lie func(transport.Transport) transport.Transport
 
+	reborn bool // a wiped node takes its old place again
+
 	mu    sync.Mutex
 	acks  int
 	floor map[history.Key]int64 // one more than the highest acknowledged offset

@@ -211,7 +211,7 @@ func (fl *fleet) disturb(calm transport.Faults, wipe *bool) bool {
 func (fl *fleet) wipe(m *member) {
 	fl.trace.add(fmt.Sprintf("NODE %d WIPED", m.id))
 	fl.kill(m)
-	m.disk, m.wiped = vfs.NewMem(fl.rng.Uint64()), true
+	m.disk, m.wiped = vfs.NewMem(fl.rng.Uint64()), !fl.reborn
 }
 
 // heal mends everything.

@@ -57,6 +57,8 @@ type world struct {
 	value   atomic.Int64 // the last one sent
 	addrs   []string     // what clients are given to begin with
 
+	notIdempotent bool // producers do not deduplicate
+
 	// acked is told of each record that was acknowledged; nil: nobody is.
 	acked func(key history.Key, offset int64)
 
