@@ -77,7 +77,7 @@ func (q *request) deleteRecords(ctx context.Context, m *pb.DeleteRecordsRequest)
 	for i, r := range q.s.opt.Broker.DeleteRecords(ctx, parts) {
 		resp.Results = append(resp.Results, &pb.DeleteRecordsResult{
 			TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition,
-			Error: q.partError(r.Err, p.TopicId, p.Partition, len(parts)), LogStartOffset: r.LogStart,
+			Error: q.partError(r.Err, m.Parts[i].TopicId, m.Parts[i].Partition, len(parts)), LogStartOffset: r.LogStart,
 		})
 	}
 	return resp, nil

@@ -162,19 +162,27 @@ const maxDetails = 1000
 // partError is pbError for one of n parts, about a partition. It says who leads
 // the partition if the node does not.
 func (q *request) partError(e *errcode.Error, topic []byte, index int32, n int) *pb.Error {
+	id, err := topicID(topic)
+	if e == nil || n > maxDetails || err != nil {
+		m := pbError(e)
+		if m != nil && n > maxDetails {
+			m.Message = ""
+		}
+		return m
+	}
+	return q.s.partitionError(e, id, index)
+}
+
+// partitionError is pbError about a partition, with its leader if the node knows
+// of another.
+func (s *Server) partitionError(e *errcode.Error, topic broker.TopicID, index int32) *pb.Error {
 	m := pbError(e)
 	if m == nil {
 		return nil
 	}
-	if n > maxDetails {
-		m.Message = ""
-		return m
-	}
 	switch e.Code {
 	case errcode.NotLeaderOrFollower, errcode.FencedLeaderEpoch:
-		if id, err := topicID(topic); err == nil {
-			m.Leader = leaderHint(q.s.opt.Broker.PartitionLeader(id, index))
-		}
+		m.Leader = leaderHint(s.opt.Broker.PartitionLeader(topic, index))
 	}
 	return m
 }
