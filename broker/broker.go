@@ -40,6 +40,9 @@ type Options struct {
 	// on record. Otherwise those that are not are made.
 	Established bool
 
+	// Cluster is the other nodes too; nil: this one is alone.
+	Cluster *Cluster
+
 	FS          vfs.FS
 	ShardsDir   string // holds a directory of checkpoints for each shard
 	Journal     *journal.Journal
@@ -144,8 +147,9 @@ type Broker struct {
 	group    sync.WaitGroup
 }
 
-// Start starts the node's replicas and returns when they lead and serve: what
-// the journal holds is applied by then. It gives up when ctx ends.
+// Start starts the node's replicas. Alone, it returns when they lead and serve:
+// what the journal holds is applied by then. In a cluster it returns at once:
+// who leads is for the voters to say. It gives up when ctx ends.
 func Start(ctx context.Context, opt Options) (*Broker, error) {
 	opt = opt.withDefaults()
 	b := &Broker{opt: opt, dir: newDirectory(), shards: make(map[replication.ShardID]*dataShard)}
@@ -170,9 +174,14 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.group.Go(func() { b.hashes.run(b.stopping.Done()) })
 	b.group.Go(func() { b.quarantines.run(b.stopping.Done()) })
 	b.group.Go(b.watchLeaders)
-	late, cancel := context.WithTimeout(b.stopping, settleTimeout)
-	err := b.reconciler.settle(b.stopping, late.Done())
-	cancel()
+	var err error
+	if opt.Cluster != nil {
+		b.reconciler.kick()
+	} else {
+		late, cancel := context.WithTimeout(b.stopping, settleTimeout)
+		err = b.reconciler.settle(b.stopping, late.Done())
+		cancel()
+	}
 	if b.stopping.Err() != nil || errors.Is(err, replication.ErrStopped) {
 		return nil, errors.Join(errStartStopped, err, b.why(), b.Close())
 	}
@@ -215,6 +224,9 @@ func (b *Broker) startAll() error {
 		if err := b.shards[replication.ShardID(id+1)].replica.Run(); err != nil {
 			return err
 		}
+	}
+	if b.opt.Cluster != nil {
+		return nil
 	}
 	if b.meta.WaitLeading(b.stopping.Done()) == 0 {
 		return errStartStopped

@@ -75,6 +75,9 @@ func (b *Broker) runCheckpoints() {
 			return
 		}
 		full := b.relieve()
+		for _, s := range b.shards {
+			_ = s.replica.Trim() // an error stops the node elsewhere
+		}
 		switch {
 		case full:
 			retry.Reset(fullDiskRetry)

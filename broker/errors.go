@@ -16,6 +16,7 @@ var codes = []struct {
 	code errcode.Code
 }{
 	{replication.ErrNotLeader, errcode.NotLeaderOrFollower},
+	{replication.ErrNotConfirmed, errcode.NotLeaderOrFollower},
 	{replication.ErrOutcomeUnknown, errcode.RequestTimedOut},
 	{replication.ErrStopped, errcode.NotLeaderOrFollower},
 	{replication.ErrTooLarge, errcode.MessageTooLarge},

@@ -163,9 +163,7 @@ func (b *Broker) readPart(part *FetchPart, maxBytes int64, atLeastOne bool) Fetc
 		c, err := p.shard.store.Read(uint32(p.number), offset, int(left), atLeastOne)
 		if err != nil {
 			if len(r.Chunks) == 0 { // else the next fetch meets it
-				// Above the end is out of range for certain: this replica leads
-				// and has applied its TermStart (R19).
-				r.Err = readError(err)
+				r.Err = b.readError(p, part, err)
 			}
 			return r
 		}
@@ -182,11 +180,25 @@ func (b *Broker) readPart(part *FetchPart, maxBytes int64, atLeastOne bool) Fetc
 	}
 }
 
-// readError is CodeOf for a read: what the table does not know is the disk's.
-func readError(err error) *errcode.Error {
+// readError is CodeOf for a read: what the table does not know is the disk's. An
+// offset above the end is out of range only if the end is known to be current; a
+// leader that was deposed meanwhile has an older one (R19).
+func (b *Broker) readError(p *placed, part *FetchPart, err error) *errcode.Error {
 	e := CodeOf(err)
-	if e.Code == errcode.UnknownServer {
+	switch e.Code {
+	case errcode.UnknownServer:
 		e.Code = errcode.KafkaStorageError
+	case errcode.OffsetOutOfRange:
+		start, _, boundsErr := p.shard.store.Bounds(uint32(p.number))
+		if boundsErr != nil || part.Offset < start {
+			return e
+		}
+		if !b.current(p) {
+			return errcode.Errorf(errcode.OffsetNotAvailable, "offset %d is above the end that this node knows, and it may not lead any more", part.Offset)
+		}
+		if _, end, boundsErr := p.shard.store.Bounds(uint32(p.number)); boundsErr == nil && part.Offset <= end {
+			return errcode.Errorf(errcode.OffsetNotAvailable, "offset %d was not there a moment ago", part.Offset)
+		}
 	}
 	return e
 }

@@ -19,11 +19,7 @@ func (p *OffsetPart) NeedsDisk() bool { return p.At == OffsetForTime || p.At == 
 // Offset answers one OffsetPart. It may wait for disks, or its turn at them, at
 // most until ctx ends, if NeedsDisk.
 func (b *Broker) Offset(ctx context.Context, part OffsetPart) OffsetResult {
-	r, err := b.offset(ctx, &part)
-	if err != nil {
-		return OffsetResult{Err: err, Offset: -1, TimestampMS: -1, Epoch: -1}
-	}
-	return r
+	return b.Offsets(ctx, []OffsetPart{part})[0]
 }
 
 func (b *Broker) offset(ctx context.Context, part *OffsetPart) (OffsetResult, *errcode.Error) {

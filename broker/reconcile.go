@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
+	"slices"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
@@ -21,33 +20,28 @@ const clientListener = "client"
 // retryAfter is when the reconciler tries again what could not be proposed.
 const retryAfter = time.Second
 
-// bootstrap registers the node and makes the shards that the cluster begins
+// bootstrap registers the nodes and makes the shards that the cluster begins
 // with. It may be repeated: what is there already stays.
 func (b *Broker) bootstrap(ctx context.Context) error {
-	host, portText, err := net.SplitHostPort(b.opt.Advertise)
-	if err != nil {
-		return fmt.Errorf("broker: advertised address: %w", err)
-	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil {
-		return fmt.Errorf("broker: advertised address %s: %w", b.opt.Advertise, err)
-	}
-	self := metadata.NodeID(b.opt.NodeID)
 	var commands []metadata.Command
 	if b.image().ClusterID() == "" {
 		// A fresh cluster; one that is there stays at its level until somebody
 		// raises it.
 		commands = append(commands, metadata.SetFeatureLevel{Level: metadata.MaxFeatureLevel})
 	}
-	commands = append(commands,
-		metadata.SetClusterID{ClusterID: b.opt.ClusterID},
-		metadata.RegisterNode{
-			ID: self, Incarnation: b.opt.Incarnation,
-			Addresses: []metadata.Address{{Listener: clientListener, Host: host, Port: uint16(port)}},
-		},
-	)
+	commands = append(commands, metadata.SetClusterID{ClusterID: b.opt.ClusterID})
+	var ids []metadata.NodeID
+	for _, n := range b.nodes() {
+		addrs, err := addresses(n.Advertise)
+		if err != nil {
+			return fmt.Errorf("broker: advertised address of node %d, %s: %w", n.ID, n.Advertise, err)
+		}
+		commands = append(commands, metadata.RegisterNode{ID: metadata.NodeID(n.ID), Incarnation: n.Incarnation, Addresses: addrs})
+		ids = append(ids, metadata.NodeID(n.ID))
+	}
+	slices.Sort(ids)
 	for id := range b.opt.Shards {
-		commands = append(commands, metadata.CreateShard{ID: metadata.ShardID(id + 1), Replicas: []metadata.NodeID{self}})
+		commands = append(commands, metadata.CreateShard{ID: metadata.ShardID(id + 1), Replicas: ids})
 	}
 	for _, c := range commands {
 		if b.known(c) {
@@ -119,26 +113,36 @@ func (r *reconciler) run() {
 // waits for room when giveUp is ready is taken back, for the next pass: there may
 // be a deletion to propose, which makes room.
 func (r *reconciler) settle(ctx context.Context, giveUp <-chan struct{}) error {
-	if r.b.meta.Leading() == 0 {
+	alone := r.b.opt.Cluster == nil
+	leads := r.b.meta.Leading() != 0
+	if alone && !leads {
 		return nil // a later change of that kicks
 	}
-	im := r.b.image()
-	if err := r.b.recordLevel(im.FeatureLevel()); err != nil {
+	if err := r.b.recordLevel(r.b.image().FeatureLevel()); err != nil {
 		return err
 	}
 	var errs []error // what one shard refuses does not hold up the others
+	if leads && !alone {
+		errs = append(errs, r.b.bootstrap(ctx))
+	}
+	im := r.b.image()
 	for _, s := range r.b.shards {
 		if s.replica.Leading() != 0 {
 			errs = append(errs, r.raise(ctx, giveUp, im, s), r.proposeAll(ctx, giveUp, s, r.b.missing(im, s)))
 			_ = r.b.missing(im, s) // notes that nothing is missing any more
 		}
 	}
-	return errors.Join(append(errs, r.bury(ctx, im))...)
+	if alone {
+		errs = append(errs, r.bury(ctx, im))
+	}
+	return errors.Join(errs...)
 }
 
 // missing lists the commands that shard s lacks. A partition goes only for a
-// tombstone of its topic id, in metadata that is known to be current: this
-// node leads the metadata shard, as the only voter there is (R17, R19).
+// tombstone of its topic id (R17), which is never taken back: metadata that is
+// behind may make a partition of a topic that is deleted, and deletes it again
+// when it has caught up. That is why tombstones stay for good while there are
+// other nodes: see bury.
 //
 // It looks at what changed since the newest image of which nothing was missing
 // in this term: that of another leader may have been more than it applied.
@@ -229,7 +233,8 @@ func (r *reconciler) proposeAll(ctx context.Context, giveUp <-chan struct{}, s *
 }
 
 // bury removes the orphaned directories of deleted topics, and then the
-// tombstones of topics of which nothing is left.
+// tombstones of topics of which nothing is left. It is for a node that is alone:
+// of the others it does not know what is left.
 func (r *reconciler) bury(ctx context.Context, im *metadata.Image) error {
 	orphans := make(map[metadata.TopicID]bool)
 	for _, o := range r.b.opt.Store.Orphans() {

@@ -58,6 +58,7 @@ func (b *Broker) replicaID(shard replication.ShardID) (replication.ReplicaID, er
 		return id, fmt.Errorf("%w: the metadata shard has entries up to %d", ErrForgotten, last)
 	}
 	var raw [8]byte
+	id.Incarnation, _ = b.place(shard)
 	for id.Incarnation == 0 {
 		if _, err := io.ReadFull(b.opt.Rand, raw[:]); err != nil {
 			return id, fmt.Errorf("broker: incarnation: %w", err)
@@ -81,11 +82,12 @@ func (b *Broker) openMetadata() error {
 		b.reconciler.kick()
 		b.retention.changed()
 	}}
+	to, voters := b.connect(replication.MetadataShard, id)
 	b.meta, err = replication.Open(replication.Options[metadata.Result]{
 		Shard: replication.MetadataShard, ID: id, FSM: b.metaState, Now: b.opt.Now, Log: b.opt.Log,
 		Control: b.opt.MetadataLog, Votes: b.opt.Votes,
 		FS: b.opt.FS, CheckpointDir: b.checkpointDir(replication.MetadataShard), KeepFreeBytes: b.opt.KeepFreeBytes,
-		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
+		Transport: to, Bootstrap: voters,
 		Encode: func(term uint64, _ int64, ps []*replication.Proposal[metadata.Result]) []byte {
 			return metadata.Append(nil, term, ps[0].Command.(metadata.Command))
 		},
@@ -109,12 +111,13 @@ func (b *Broker) openData(shard replication.ShardID) error {
 		placed: b.retention.look, freed: func() { b.noteFreed(s) },
 		returned: make(chan *partition.Capture, 1),
 	}
+	to, voters := b.connect(shard, id)
 	s.replica, err = replication.Open(replication.Options[partition.Result]{
 		Shard: shard, ID: id, Now: b.opt.Now, Log: b.opt.Log,
 		FSM:     b.opt.wrap(s.machine),
 		Journal: b.opt.Journal, Votes: b.opt.Votes,
 		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), KeepFreeBytes: b.opt.KeepFreeBytes, Fold: partition.Fold,
-		Transport: replication.NewSolo(id), Bootstrap: []replication.ReplicaID{id},
+		Transport: to, Bootstrap: voters,
 		Encode: encodeEntry, TermStart: termStart{},
 		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,
 		OnFailed: b.opt.OnFailed, OnLeading: b.reconciler.kick,

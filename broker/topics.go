@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"net"
@@ -36,10 +37,13 @@ func (b *Broker) proposeMeta(ctx context.Context, c metadata.Command) (metadata.
 		Done:    func(r metadata.Result, err error) { got <- answer{r, err} },
 	}
 	if err := b.meta.Propose(p); err != nil {
-		return metadata.Result{}, CodeOf(err)
+		return metadata.Result{}, notController(err)
 	}
 	select {
 	case a := <-got:
+		if errors.Is(a.err, replication.ErrNotLeader) {
+			return a.r, notController(a.err) // it waited, and was not proposed
+		}
 		if a.err != nil {
 			return a.r, CodeOf(a.err)
 		}
@@ -58,7 +62,13 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 		spec.Partitions = defaultPartitions
 	}
 	if spec.Replication == 0 || spec.Replication == -1 {
-		spec.Replication = 1
+		spec.Replication = int32(len(b.nodes())) // every shard has a replica on each
+	}
+	if err := b.ConfirmController(ctx); err != nil {
+		return Topic{}, err
+	}
+	if im := b.image(); im.Shard(metadata.ShardID(b.opt.Shards)) == nil {
+		return Topic{}, errcode.Errorf(errcode.NotController, "the cluster's shards are being made")
 	}
 	c, err := b.planTopic(&spec)
 	if err != nil {
@@ -244,6 +254,9 @@ func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader 
 	if p := b.dir.find(topic, index); p != nil {
 		if epoch := p.epoch(); epoch >= 0 {
 			return PartitionLeader{Node: b.opt.NodeID, Epoch: epoch}
+		}
+		if node, term, ok := leaderOfShard(p.shard.replica); ok && node != b.opt.NodeID {
+			return PartitionLeader{Node: node, Epoch: p.baseEpoch + int32(term)}
 		}
 	}
 	return PartitionLeader{Node: -1, Epoch: -1}

@@ -175,7 +175,16 @@ func (c *Client) refreshNow() error {
 		return err
 	}
 	c.learn(resp)
+	if incomplete(resp) {
+		c.links.next.Add(1) // another node may know more, the next time
+	}
 	return nil
+}
+
+// incomplete reports an answer that leaves something open: a node that is cut
+// off from the others has such answers, and does not know that they have better.
+func incomplete(resp *pb.MetadataResponse) bool {
+	return slices.ContainsFunc(resp.Topics, func(t *pb.Topic) bool { return t.Error != nil || slices.Contains(t.Leaders, -1) })
 }
 
 // askMetadata sends a request, and more for what did not fit in one response.

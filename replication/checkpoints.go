@@ -278,6 +278,14 @@ func (c *Checkpoints) Newest() (index, term uint64) {
 	return 0, 0
 }
 
+// configuration returns the newest checkpoint's, or none.
+func (c *Checkpoints) configuration() raft.Configuration {
+	if f := c.newest.Load(); f != nil {
+		return f.config
+	}
+	return raft.Configuration{}
+}
+
 // Create implements raft.SnapshotStore: it starts the checkpoint at index,
 // which must be above the newest one's.
 func (c *Checkpoints) Create(_ raft.SnapshotVersion, index, term uint64, cfg raft.Configuration, cfgIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {

@@ -41,6 +41,8 @@ type logStore struct {
 	halt    func(error)   // likewise, and does not return before it is closed
 	noRoom  func(error)   // waits a while; does not return once the replica stops
 
+	droppable func(upTo uint64) uint64 // the last index, at most upTo, that a compaction may drop
+
 	started *atomic.Bool
 }
 
@@ -99,10 +101,15 @@ func (s *logStore) patiently(do func() error) error {
 }
 
 // DeleteRange implements raft.LogStore. Up to the newest durable checkpoint it
-// is a compaction, anything else a truncation.
+// is a compaction, which leaves what other voters may still ask for; anything
+// else is a truncation.
 func (s *logStore) DeleteRange(lo, hi uint64) error {
 	if hi <= s.durable() {
-		err := s.log.compact(hi)
+		upTo := s.droppable(hi)
+		if upTo < lo {
+			return nil
+		}
+		err := s.log.compact(upTo)
 		if errors.Is(err, control.ErrNoRoom) {
 			return nil // the entries do no harm; the next checkpoint lets go of them
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/control"
 	"github.com/flotilla-log/flotilla/log/journal"
+	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
 // TestLostLogAfterCheckpoint loses the journal of a replica that has a
@@ -78,7 +79,7 @@ func TestStartKeepsPanics(t *testing.T) {
 	_, err = Start(Options[int]{
 		Shard: 1, ID: id, FSM: panicking{new(list)}, Now: time.Now, Log: log,
 		Journal: j, Votes: votes, FS: fsys, CheckpointDir: "checkpoints", Fold: foldLines,
-		Transport: NewSolo(id), Bootstrap: []ReplicaID{id}, Encode: encodeList, CommandOverheadBytes: binary.MaxVarintLen64,
+		Transport: transport.NewSolo(id), Bootstrap: []ReplicaID{id}, Encode: encodeList, CommandOverheadBytes: binary.MaxVarintLen64,
 		OnFailed: func(error) {}, OnLeading: func() {},
 	})
 	if err != nil {
@@ -106,7 +107,7 @@ func TestControlCompactionFails(t *testing.T) {
 		r, err := Start(Options[int]{
 			Shard: 0, ID: id, FSM: fsm, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 			Control: meta, Votes: votes, FS: fsys, CheckpointDir: "checkpoints", Fold: foldLines,
-			Transport: NewSolo(id), Bootstrap: []ReplicaID{id}, Encode: encodeList, CommandOverheadBytes: binary.MaxVarintLen64,
+			Transport: transport.NewSolo(id), Bootstrap: []ReplicaID{id}, Encode: encodeList, CommandOverheadBytes: binary.MaxVarintLen64,
 			OnFailed: func(err error) { failed <- err }, OnLeading: func() {},
 		})
 		if err != nil {
@@ -164,7 +165,7 @@ func TestCheckpointBesideWrites(t *testing.T) {
 			r, err := Start(Options[int]{
 				Shard: 0, ID: id, FSM: new(list), Now: time.Now, Log: slog.New(slog.DiscardHandler),
 				Control: meta, Votes: votes, FS: fsys, CheckpointDir: "checkpoints", Fold: foldLines,
-				Transport: NewSolo(id), Bootstrap: []ReplicaID{id}, Encode: encodeList, CommandOverheadBytes: binary.MaxVarintLen64,
+				Transport: transport.NewSolo(id), Bootstrap: []ReplicaID{id}, Encode: encodeList, CommandOverheadBytes: binary.MaxVarintLen64,
 				OnFailed: func(err error) { t.Error(err) }, OnLeading: func() {},
 			})
 			if err != nil {

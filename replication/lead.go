@@ -122,8 +122,20 @@ func (r *Replica[R]) proposeOne() bool {
 		<-r.slots
 		return r.stopCtx.Err() == nil
 	}
-	r.send(e)
+	r.sendInTurn(e)
 	return true
+}
+
+// sendInTurn sends e, but not while the leadership is being handed over: Raft
+// would drop the entry, and tell nobody who does not wait for its future.
+func (r *Replica[R]) sendInTurn(e *entry[R]) {
+	select {
+	case r.turn <- struct{}{}:
+		r.send(e)
+		<-r.turn
+	case <-r.stopCtx.Done():
+		r.drop(e, ErrNotLeader)
+	}
 }
 
 const (
@@ -162,7 +174,7 @@ func (r *Replica[R]) proposeUrgent() {
 				return
 			}
 			e.data = r.opt.Encode(e.term, r.opt.Now().UnixMilli(), e.proposals)
-			r.send(e)
+			r.sendInTurn(e)
 		}
 	}
 }

@@ -27,7 +27,12 @@ func (f *fsm[R]) ApplyBatch(logs []*raft.Log) []any {
 				done = append(done, e)
 			}
 		}
-		r.applied.Store(l.Index)
+		if l.Type == raft.LogConfiguration {
+			if c, err := decodeConfiguration(l.Data); err == nil {
+				r.peers.configure(c)
+			}
+		}
+		r.setApplied(l.Index, l.Term)
 	}
 	if r.journal != nil {
 		r.journal.Commit(r.applied.Load())

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/control"
 	"github.com/flotilla-log/flotilla/log/journal"
+	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
 // Options configures one replica.
@@ -39,7 +41,11 @@ type Options[R any] struct {
 	Fold          func(dst io.Writer, srcs ...io.Reader) error // see OpenCheckpoints
 
 	Transport Transport
-	Bootstrap []ReplicaID // the shard's first voters, if it has no log yet (R11)
+
+	// Bootstrap lists the shard's first voters, the same on each of them. A
+	// replica that is among them and has no log yet begins with that
+	// configuration; another waits until it is made a member (R11).
+	Bootstrap []ReplicaID
 
 	// Encode lays out one entry of commands decided in term, at wallMS by the
 	// leader's clock. The entry is at most EntryOverheadBytes, and for each
@@ -60,7 +66,8 @@ type Options[R any] struct {
 	OnLeading func()
 }
 
-// Raft's timers. A single voter campaigns at once and never waits for them.
+// Raft's timers. A single voter campaigns at once and never waits for them. A
+// leader that hears nothing from a majority for electionTimeout leads no more.
 const (
 	electionTimeout = time.Second
 	commitTimeout   = 100 * time.Millisecond
@@ -78,11 +85,19 @@ type Replica[R any] struct {
 	checkpoints *Checkpoints
 	journal     *journal.Shard // nil for the metadata shard
 	store       *logStore
+	link        *link
+	peers       *peers
+	confirmer   confirmer
 	proposer    *proposer[R]
 	notify      chan bool     // Raft's leadership changes
 	slots       chan struct{} // holds one token per entry in flight
 
 	checkpointing chan struct{} // 1-buffered: held by the Checkpoint under way
+	turn          chan struct{} // 1-buffered: held while entries are handed to Raft, or the leadership to another
+	running       atomic.Pointer[raft.Raft]
+
+	appliedMu   sync.Mutex
+	appliedTerm uint64 // guarded by appliedMu, under which applied is written: of the entry at applied
 
 	mu       sync.Mutex  // taken before proposer.mu
 	term     uint64      // guarded by mu: the term that this replica leads, or 0
@@ -111,7 +126,8 @@ type entry[R any] struct {
 	slots     chan struct{} // holds its token; nil: none
 }
 
-// Start opens the replica's state and starts Raft: Open and Run.
+// Start opens the replica's state and starts Raft: Open and Run. The replica
+// owns opt.Transport from then on, also if Start fails.
 func Start[R any](opt Options[R]) (*Replica[R], error) {
 	r, err := Open(opt)
 	if err != nil {
@@ -134,7 +150,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 	}
 	checkpoints, err := OpenCheckpoints(opt.FS, opt.CheckpointDir, opt.Shard, opt.ID, opt.Fold)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, opt.Transport.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Replica[R]{
@@ -146,16 +162,31 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 		released:    make(chan struct{}),
 
 		checkpointing: make(chan struct{}, 1),
+		turn:          make(chan struct{}, 1),
+		peers:         newPeers(opt.ID),
 		stopCtx:       ctx,
 		stop:          cancel,
 	}
 	if opt.Journal != nil {
 		r.journal = opt.Journal.Shard(journal.ShardID(opt.Shard), opt.ID.Incarnation)
 	}
-	r.store = &logStore{log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, fail: r.fail, halt: r.halt, noRoom: r.noRoom, started: &r.started}
+	r.store = &logStore{
+		log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, droppable: r.droppable,
+		fail: r.fail, halt: r.halt, noRoom: r.noRoom, started: &r.started,
+	}
+	r.link = &link{
+		Transport: opt.Transport, rpc: make(chan raft.RPC), stop: ctx.Done(), peers: r.peers,
+		started: &r.started, applied: r.lastApplied, term: r.currentTerm,
+		reserve: r.reserveEntries, behind: r.fellBehind, maxAppendBytes: maxAppendBytes,
+	}
+	if opt.Journal != nil {
+		// A follower takes as much at once as a leader does.
+		r.link.maxAppendBytes = min(maxAppendBytes, opt.Journal.MaxRecordBytes())
+	}
+	opt.Transport.Handle(transport.Handler{Probed: r.currentTerm, Appended: r.peers.appended})
 	if err := r.checkLog(); err != nil {
 		cancel()
-		return nil, fmt.Errorf("replication: shard %d: %w", opt.Shard, err)
+		return nil, errors.Join(fmt.Errorf("replication: shard %d: %w", opt.Shard, err), opt.Transport.Close())
 	}
 	return r, nil
 }
@@ -164,9 +195,11 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 // back after a crash. It writes nothing, and is for between Open and Run of a
 // data shard.
 func (r *Replica[R]) Compact() {
-	if index := r.durableIndex(); index > 1 && r.journal != nil {
-		r.journal.Compact(index - 1)
+	if r.journal == nil || r.durableIndex() == 0 {
+		return
 	}
+	r.peers.configure(r.checkpoints.configuration())
+	r.journal.Compact(r.droppable(r.durableIndex()))
 }
 
 // Run starts Raft. A replica whose log is empty and that is among
@@ -176,8 +209,9 @@ func (r *Replica[R]) Run() error {
 	opt := &r.opt
 	if err := r.startRaft(); err != nil {
 		r.stop()
-		return fmt.Errorf("replication: shard %d: %w", opt.Shard, err)
+		return errors.Join(fmt.Errorf("replication: shard %d: %w", opt.Shard, err), opt.Transport.Close())
 	}
+	r.group.Go(r.link.pump)
 	r.group.Go(r.watch)
 	r.group.Go(r.propose)
 	r.group.Go(r.proposeUrgent)
@@ -246,13 +280,57 @@ func (r *Replica[R]) startRaft() (err error) {
 		if err := opt.FSM.Restore(emptyReader{}); err != nil {
 			return err
 		}
-	} else if err := r.store.log.compact(r.durableIndex() - 1); err != nil && !errors.Is(err, control.ErrNoRoom) {
+	} else {
+		r.peers.configure(r.checkpoints.configuration())
 		// What a compaction dropped may be back after a crash.
+		if err := r.store.log.compact(r.droppable(r.durableIndex())); err != nil && !errors.Is(err, control.ErrNoRoom) {
+			return err
+		}
+		if r.journal != nil {
+			r.journal.Commit(r.durableIndex()) // what stays of it for others waits for nothing
+		}
+	}
+	r.setApplied(r.checkpoints.Newest())
+	r.raft, err = raft.NewRaft(cfg, (*fsm[R])(r), r.store, stable, r.checkpoints, r.link)
+	if err != nil {
 		return err
 	}
-	r.applied.Store(r.durableIndex())
-	r.raft, err = raft.NewRaft(cfg, (*fsm[R])(r), r.store, stable, r.checkpoints, startTransport{opt.Transport, &r.started})
-	return err
+	r.running.Store(r.raft)
+	if f := r.raft.GetConfiguration(); f.Error() == nil {
+		r.peers.configure(f.Configuration())
+	}
+	return nil
+}
+
+// setApplied notes the last applied entry.
+func (r *Replica[R]) setApplied(index, term uint64) {
+	r.appliedMu.Lock()
+	defer r.appliedMu.Unlock()
+	r.applied.Store(index)
+	r.appliedTerm = term
+}
+
+func (r *Replica[R]) lastApplied() (index, term uint64) {
+	r.appliedMu.Lock()
+	defer r.appliedMu.Unlock()
+	return r.applied.Load(), r.appliedTerm
+}
+
+// currentTerm returns Raft's term, 0 before it runs. A vote is given only in a
+// term that this returns already.
+func (r *Replica[R]) currentTerm() uint64 {
+	if running := r.running.Load(); running != nil {
+		return running.CurrentTerm()
+	}
+	return 0
+}
+
+// fellBehind notes that a voter needs more than this log holds.
+func (r *Replica[R]) fellBehind(to raft.ServerID, index uint64) {
+	if id, err := transport.ParseReplicaID(string(to)); err == nil && r.peers.lags(id, index) {
+		r.opt.Log.Warn("a replica needs to catch up: the log does not reach back to what it has; it takes no part until then",
+			"shard", r.opt.Shard, "replica", id, "log_begins_after", index)
+	}
 }
 
 // checkLog refuses a log that does not continue the newest checkpoint. A
@@ -282,11 +360,12 @@ func (r *Replica[R]) checkLog() error {
 	return nil
 }
 
-// bootstrap writes the shard's first configuration, unless there is a log. It
+// bootstrap writes the shard's first configuration, unless there is a log, or
+// this replica is not in it: a new incarnation never bootstraps (R11). It
 // does what raft.BootstrapCluster does, but may be repeated after a crash
 // between its two writes.
 func (r *Replica[R]) bootstrap(stable *votes) error {
-	if len(r.opt.Bootstrap) == 0 || r.store.log.last() != 0 || r.durableIndex() != 0 {
+	if !slices.Contains(r.opt.Bootstrap, r.opt.ID) || r.store.log.last() != 0 || r.durableIndex() != 0 {
 		return nil
 	}
 	if stable.vote.Term > 1 {
@@ -310,18 +389,6 @@ func (r *Replica[R]) alone() bool {
 	}
 	s := f.Configuration().Servers
 	return len(s) == 1 && s[0].ID == raft.ServerID(r.opt.ID.String())
-}
-
-// startTransport tells when NewRaft has looked through the log: it sets the
-// heartbeat handler after that, and before it starts a goroutine.
-type startTransport struct {
-	Transport
-	started *atomic.Bool
-}
-
-func (t startTransport) SetHeartbeatHandler(f func(raft.RPC)) {
-	t.started.Store(true)
-	t.Transport.SetHeartbeatHandler(f)
 }
 
 type emptyReader struct{}
@@ -406,6 +473,16 @@ func (r *Replica[R]) WaitLeading(stop <-chan struct{}) uint64 {
 	}
 }
 
+// Leader returns who leads the shard, as far as this replica knows.
+func (r *Replica[R]) Leader() (ReplicaID, bool) {
+	_, id := r.raft.LeaderWithID()
+	leader, err := transport.ParseReplicaID(string(id))
+	return leader, err == nil
+}
+
+// Term returns the newest term that this replica knows.
+func (r *Replica[R]) Term() uint64 { return r.currentTerm() }
+
 // Applied returns the index of the last applied entry.
 func (r *Replica[R]) Applied() uint64 { return r.applied.Load() }
 
@@ -452,7 +529,7 @@ func (r *Replica[R]) Checkpoint() error {
 		return ErrStopped
 	}
 	if r.applied.Load() == r.durableIndex() {
-		return nil
+		return r.Trim()
 	}
 	done := make(chan error, 1)
 	r.gaveUp.Store(nil)

@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/control"
 	"github.com/flotilla-log/flotilla/log/journal"
+	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
 // list is an FSM whose state is the list of strings that were applied. An entry
@@ -110,7 +111,6 @@ func (c *listCapture) Abandon() {}
 
 // rig is a replica with what is underneath it.
 type rig struct {
-	fs      *vfs.Mem
 	journal *journal.Journal
 	votes   *control.Votes
 	fsm     *list
@@ -120,29 +120,34 @@ type rig struct {
 
 // startRig opens everything on fsys and starts the only replica of shard 1.
 func startRig(fsys *vfs.Mem) (*rig, error) {
-	r := &rig{fs: fsys, fsm: new(list), failed: make(chan error, 10)}
+	id := ReplicaID{Node: 1, Incarnation: 7}
+	return startVoter(fsys, id, transport.NewSolo(id), []ReplicaID{id})
+}
+
+// startVoter opens everything on fsys and starts a replica of shard 1.
+func startVoter(fsys vfs.FS, id ReplicaID, tr Transport, bootstrap []ReplicaID) (*rig, error) {
+	r := &rig{fsm: new(list), failed: make(chan error, 10)}
 	log := slog.New(slog.DiscardHandler)
 	var err error
 	if r.votes, err = control.OpenVotes(fsys, "votes", control.Options{}); err != nil {
-		return nil, err
+		return nil, errors.Join(err, tr.Close())
 	}
 	r.journal, err = journal.Open(fsys, "journal", journal.Options{
 		FileBytes: 64 << 10, MaxBytes: 512 << 10, Rand: rand.NewChaCha8([32]byte{}),
 		Logger: log, OnFailed: func(err error) { r.failed <- err },
 	})
 	if err != nil {
-		return nil, errors.Join(err, r.votes.Close())
+		return nil, errors.Join(err, r.votes.Close(), tr.Close())
 	}
-	id := ReplicaID{Node: 1, Incarnation: 7}
 	if _, ok := r.votes.Load(1); !ok {
 		if err := r.votes.Store(1, control.Vote{Incarnation: id.Incarnation}); err != nil {
-			return nil, errors.Join(err, r.journal.Close(), r.votes.Close())
+			return nil, errors.Join(err, r.journal.Close(), r.votes.Close(), tr.Close())
 		}
 	}
 	r.replica, err = Start(Options[int]{
 		Shard: 1, ID: id, FSM: r.fsm, Now: time.Now, Log: log,
 		Journal: r.journal, Votes: r.votes, FS: fsys, CheckpointDir: "checkpoints", Fold: foldLines,
-		Transport: NewSolo(id), Bootstrap: []ReplicaID{id},
+		Transport: tr, Bootstrap: bootstrap,
 		Encode: encodeList, CommandOverheadBytes: binary.MaxVarintLen64,
 		OnFailed:  func(err error) { r.failed <- err },
 		OnLeading: func() {},

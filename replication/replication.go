@@ -21,9 +21,8 @@ package replication
 
 import (
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
+
+	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
 var (
@@ -59,36 +58,14 @@ var (
 	ErrUnsupported = errors.New("replication: unsupported checkpoint format")
 )
 
-// ShardID numbers a shard within a cluster. MetadataShard is the metadata
-// shard's; data shards count from 1.
-type ShardID uint32
+// What names shards and replicas, and carries calls between them, is the
+// transport's.
+type (
+	ShardID   = transport.ShardID
+	ReplicaID = transport.ReplicaID
+	Transport = transport.Transport
+)
 
-// MetadataShard is the shard that holds nodes, topics and placement.
+// MetadataShard is the shard that holds nodes, topics and placement; data shards
+// count from 1.
 const MetadataShard ShardID = 0
-
-// ReplicaID names one replica of a shard, for ever: the node, and the
-// incarnation drawn when the replica was created empty (R11). It is Raft's
-// ServerID and ServerAddress.
-type ReplicaID struct {
-	Node        int32
-	Incarnation uint64
-}
-
-// String is the form that Raft stores: "node-incarnation", the latter in hex.
-func (id ReplicaID) String() string {
-	return fmt.Sprintf("%d-%016x", id.Node, id.Incarnation)
-}
-
-// ParseReplicaID is the inverse of ReplicaID.String.
-func ParseReplicaID(s string) (ReplicaID, error) {
-	node, inc, ok := strings.Cut(s, "-")
-	n, err := strconv.ParseInt(node, 10, 32)
-	if !ok || err != nil || len(inc) != 16 {
-		return ReplicaID{}, fmt.Errorf("replication: replica id %q is not node-incarnation", s)
-	}
-	i, err := strconv.ParseUint(inc, 16, 64)
-	if err != nil {
-		return ReplicaID{}, fmt.Errorf("replication: replica id %q: %w", s, err)
-	}
-	return ReplicaID{Node: int32(n), Incarnation: i}, nil
-}

@@ -238,7 +238,8 @@ func readIdentity(fsys vfs.FS, dir string) (id identity, fresh bool, err error) 
 	return id, false, nil
 }
 
-// makeIdentity writes the identity of a fresh directory.
+// makeIdentity writes the identity of a fresh directory: want's, with what it
+// leaves open drawn.
 func makeIdentity(fsys vfs.FS, dir string, want identity, rand io.Reader) (identity, error) {
 	id := want
 	id.Format = directoryFormat
@@ -246,7 +247,9 @@ func makeIdentity(fsys vfs.FS, dir string, want identity, rand io.Reader) (ident
 	if _, err := io.ReadFull(rand, raw[:]); err != nil {
 		return identity{}, fmt.Errorf("node: identity: %w", err)
 	}
-	id.Incarnation = hexNumber(binary.LittleEndian.Uint64(raw[8:]) | 1) // never zero
+	if id.Incarnation == 0 {
+		id.Incarnation = hexNumber(binary.LittleEndian.Uint64(raw[8:]) | 1) // never zero
+	}
 	if id.ClusterID == "" {
 		id.ClusterID = hex.EncodeToString(raw[:8])
 	}

@@ -34,6 +34,9 @@ type Options struct {
 	ClusterID string // of the directory; "": whatever it is, and a new one for a fresh directory
 	Version   string // of the software
 
+	// Cluster is the nodes of a cluster, this one included; nil: it is alone.
+	Cluster *broker.Cluster
+
 	// Listener takes the clients' connections; Advertise is the host:port that
 	// they are told, by default the listener's own.
 	Listener  net.Listener
@@ -91,7 +94,7 @@ type Node struct {
 }
 
 // Start starts a node. When it returns, what the directory holds is recovered,
-// the node leads its shards, and clients are served. A directory that is in
+// clients are served and, if the node is alone, it leads its shards. A directory that is in
 // use, another node's, or of a newer format is an error, and nothing in it is
 // touched. It gives up when ctx ends.
 func Start(ctx context.Context, opt Options) (*Node, error) {
@@ -136,6 +139,9 @@ func (n *Node) Streams() server.StreamStats { return n.server.Streams() }
 func (n *Node) open(ctx context.Context) (err error) {
 	opt := &n.opt
 	want := identity{ClusterID: opt.ClusterID, NodeID: opt.NodeID, Shards: opt.Shards}
+	if incarnation, ok := opt.Cluster.Incarnation(opt.NodeID); ok {
+		want.Incarnation = hexNumber(incarnation)
+	}
 	if n.id, _, n.lock, err = openDir(opt.FS, opt.Dir, want, opt.Rand); err != nil {
 		return err
 	}
@@ -170,7 +176,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.broker, err = broker.Start(ctx, broker.Options{
 		NodeID: n.id.NodeID, ClusterID: n.id.ClusterID, Incarnation: uint64(n.id.Incarnation), Established: n.id.Started,
-		Advertise: opt.Advertise, Shards: n.id.Shards,
+		Advertise: opt.Advertise, Shards: n.id.Shards, Cluster: opt.Cluster,
 		FS: opt.FS, ShardsDir: dir(shardsDir),
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store,
 		ReplicaVersions: opt.replicaVersions,
@@ -227,6 +233,10 @@ func (n *Node) ClusterID() string { return n.id.ClusterID }
 // Advertised returns the address that clients are told.
 func (n *Node) Advertised() string { return n.opt.Advertise }
 
+// Leads returns the shards that the node leads at the moment, 0 being the
+// metadata shard.
+func (n *Node) Leads() []replication.ShardID { return n.broker.Leads() }
+
 // Recovered returns how long the start took.
 func (n *Node) Recovered() time.Duration { return n.recovered }
 
@@ -248,6 +258,7 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.broker != nil {
 		if n.server != nil && ctx.Err() == nil && !n.broken.Load() {
+			n.broker.HandOver(ctx)
 			n.broker.Checkpoint()
 		}
 		errs = append(errs, n.broker.Close())

@@ -35,7 +35,7 @@ func (w *world) hire() *person {
 func (p *person) connect() {
 	host := fmt.Sprintf("client%d", p.process)
 	c, err := client.New(client.Config{
-		Bootstrap: []string{serverAddr},
+		Bootstrap: p.w.addrs,
 		ClientID:  host,
 		Dial: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			return p.w.net.Dial(ctx, host, addr)
@@ -130,7 +130,7 @@ func (p *person) produce(l load) {
 
 func (p *person) producer(l load) *client.Producer {
 	pr, err := p.c.NewProducer(client.ProducerConfig{
-		DeliveryTimeout: l.timeout, BatchBytes: 4 << 10, MaxBufferedBytes: 64 << 10,
+		DeliveryTimeout: l.timeout, NotIdempotent: p.w.notIdempotent, BatchBytes: 4 << 10, MaxBufferedBytes: 64 << 10,
 		Linger: time.Duration(1+p.rng.IntN(5)) * time.Millisecond,
 	})
 	if err != nil {
@@ -153,6 +153,9 @@ func (p *person) send(pr *client.Producer, key history.Key, bytes int) {
 // settle records how a send ended.
 func (p *person) settle(op history.Op, offset int64, err error) {
 	if err == nil {
+		if p.w.acked != nil {
+			p.w.acked(op.Mops[0].Key, offset)
+		}
 		op.Mops = []history.Mop{op.Mops[0].At(offset)}
 	}
 	p.w.rec.Complete(p.outcome(op, err))

@@ -1,11 +1,15 @@
 // Package sim runs whole nodes, with real clients, in virtual time, takes their
 // power away, and checks what the clients saw. It holds tests only.
 //
-// A world is one node in a testing/synctest bubble: internal/node as the binary
+// A world is one node, mostly, in a testing/synctest bubble: internal/node as the binary
 // starts it, over a file system in memory that knows what a power cut leaves
 // (vfs.Mem) and a network in memory (netsim). Clients record what they do
 // (history), and at the end everything is read back and checked: nothing
 // acknowledged is lost, no offset holds two records, no record has two offsets.
+//
+// A fleet is three nodes in one bubble, each with a voter of every shard, over
+// the transport in memory (replication/transport.Hub), whose ways are cut, lossy
+// or slow by the seed: leaders lose their power, are cut off, paused, stopped.
 //
 // Every run has a seed, which decides the clients' load, the delays of disk and
 // network, when the power goes, and what is left of what was not synced. A run

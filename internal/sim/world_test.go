@@ -55,6 +55,12 @@ type world struct {
 	trace   *trace
 	process atomic.Int32 // the last one given out
 	value   atomic.Int64 // the last one sent
+	addrs   []string     // what clients are given to begin with
+
+	notIdempotent bool // producers do not deduplicate
+
+	// acked is told of each record that was acknowledged; nil: nobody is.
+	acked func(key history.Key, offset int64)
 
 	// wrap stands between the node and its disk; nil: nothing does.
 	wrap func(vfs.FS) vfs.FS
@@ -96,6 +102,7 @@ func run(t *testing.T, seed uint64, f func(w *world)) (problems []string, tr *tr
 			rec:   history.NewRecorder(time.Now),
 			trace: tr,
 			disk:  vfs.NewMem(seed),
+			addrs: []string{serverAddr},
 		}
 		w.stopping, w.stop = context.WithCancel(context.Background())
 		defer func() {
@@ -161,7 +168,7 @@ func (w *world) start() error {
 		FS: disk, Dir: dataDir, NodeID: 1, ClusterID: "sim", Version: "sim", Listener: l,
 		Shards: 2, JournalFileBytes: 32 << 10, JournalBytes: 4 * 32 << 10,
 		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond, DiskReserveBytes: max(1, w.reserve),
-		Now: time.Now, Rand: newChance(w.seed, uint64(w.starts)), Log: slog.New(logHandler{w.trace}),
+		Now: time.Now, Rand: newChance(w.seed, uint64(w.starts)), Log: slog.New(logHandler{tr: w.trace}),
 	})
 	if err != nil {
 		w.node = nil
@@ -342,14 +349,17 @@ func (tr *trace) began(phase string) {
 }
 
 // logHandler puts the node's log into the trace.
-type logHandler struct{ tr *trace }
+type logHandler struct {
+	tr     *trace
+	prefix string
+}
 
 // Enabled implements slog.Handler.
 func (logHandler) Enabled(context.Context, slog.Level) bool { return true }
 
 // Handle implements slog.Handler.
 func (h logHandler) Handle(_ context.Context, r slog.Record) error {
-	line, phase, begins := r.Level.String()+" "+r.Message, "", false
+	line, phase, begins := h.prefix+r.Level.String()+" "+r.Message, "", false
 	r.Attrs(func(a slog.Attr) bool {
 		line += " " + a.String()
 		switch a.Key {
@@ -360,6 +370,9 @@ func (h logHandler) Handle(_ context.Context, r slog.Record) error {
 		}
 		return true
 	})
+	if strings.HasPrefix(r.Message, "raft: entering leader state") {
+		h.tr.began("leadership")
+	}
 	if phase != "" && begins {
 		h.tr.began(phase)
 	}

@@ -68,7 +68,8 @@ var layers = []layer{
 		"partition", "replication",
 	}},
 	{"internal/sim", []string{
-		"client", "internal/config", "internal/errcode", "internal/history", "internal/netsim", "internal/node", "internal/vfs",
+		"broker", "client", "internal/config", "internal/errcode", "internal/history", "internal/netsim", "internal/node", "internal/vfs",
+		"replication/transport",
 	}},
 	{"bench", []string{"client", "internal/errcode", "internal/history"}},
 	{"cmd/demo", []string{"client", "log/batch"}},
@@ -87,7 +88,7 @@ var only = map[string][]string{
 	"github.com/anishathalye/porcupine":       {"internal/history"},
 	"github.com/bufbuild/protocompile":        {"wire/pb/gen"},
 	"github.com/hashicorp/go-hclog":           {"replication"},
-	"github.com/hashicorp/raft":               {"replication"},
+	"github.com/hashicorp/raft":               {"internal/sim", "replication"},
 	"github.com/klauspost/compress":           {"log/batch"},
 	"github.com/pierrec/lz4":                  {"log/batch"},
 	"github.com/spf13/cobra":                  {"cmd"},

@@ -210,6 +210,28 @@ func (s *Shard) commitLocked(upTo uint64) {
 	s.applied = upTo
 }
 
+// Affordable returns the first index of the entries up to and with upTo that may
+// be kept beyond need: those of all shards together take half of what the ring
+// may hold, in equal shares. A ring that a full disk keeps from growing holds
+// what it has.
+func (s *Shard) Affordable(upTo uint64) uint64 {
+	s.j.mu.Lock()
+	defer s.j.mu.Unlock()
+	files := len(s.j.files)
+	if !s.j.diskFull {
+		files = max(files, s.j.maxFiles)
+	}
+	share := s.j.limitOf(files) / 2 / int64(max(len(s.j.shards), 1))
+	at := upTo + 1
+	for e := s.entryLocked(at - 1); e != nil; e = s.entryLocked(at - 1) {
+		if share -= int64(e.bytes); share < 0 {
+			break
+		}
+		at--
+	}
+	return at
+}
+
 func (s *Shard) addUnappliedLocked(n int64) {
 	s.unapplied += n
 	s.j.space.unapplied += n

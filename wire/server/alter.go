@@ -77,7 +77,7 @@ func (q *request) deleteRecords(ctx context.Context, m *pb.DeleteRecordsRequest)
 	for i, r := range q.s.opt.Broker.DeleteRecords(ctx, parts) {
 		resp.Results = append(resp.Results, &pb.DeleteRecordsResult{
 			TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition,
-			Error: q.partError(r.Err, len(parts)), LogStartOffset: r.LogStart,
+			Error: q.partError(r.Err, m.Parts[i].TopicId, m.Parts[i].Partition, len(parts)), LogStartOffset: r.LogStart,
 		})
 	}
 	return resp, nil
@@ -91,10 +91,9 @@ var offsetsAt = map[pb.OffsetAt]broker.OffsetAt{
 	pb.OffsetAt_OFFSET_AT_MAX_TIMESTAMP: broker.OffsetMaxTimestamp,
 }
 
-// startListOffsets answers at once, or, if a part may need the disk, elsewhere.
+// startListOffsets answers at once, or, if that may take a wait, elsewhere.
 func (q *request) startListOffsets(m *pb.ListOffsetsRequest) {
 	parts := make([]broker.OffsetPart, len(m.Parts))
-	disk := false
 	for i, p := range m.Parts {
 		id, err := topicID(p.TopicId)
 		if err != nil {
@@ -107,9 +106,8 @@ func (q *request) startListOffsets(m *pb.ListOffsetsRequest) {
 			return
 		}
 		parts[i] = broker.OffsetPart{Topic: id, Index: p.Partition, At: at, TimestampMS: p.TimestampMs, Epoch: p.LeaderEpoch}
-		disk = disk || parts[i].NeedsDisk()
 	}
-	if !disk {
+	if !q.s.opt.Broker.OffsetsWait(parts) {
 		q.answerWith(q.listOffsets(q.ctx, m, parts))
 		return
 	}
@@ -118,10 +116,10 @@ func (q *request) startListOffsets(m *pb.ListOffsetsRequest) {
 
 func (q *request) listOffsets(ctx context.Context, m *pb.ListOffsetsRequest, parts []broker.OffsetPart) (proto.Message, error) {
 	resp := &pb.ListOffsetsResponse{Results: make([]*pb.ListOffsetsResult, len(parts))}
-	for i, p := range m.Parts {
-		r := q.s.opt.Broker.Offset(ctx, parts[i])
+	for i, r := range q.s.opt.Broker.Offsets(ctx, parts) {
+		p := m.Parts[i]
 		resp.Results[i] = &pb.ListOffsetsResult{
-			TopicId: p.TopicId, Partition: p.Partition, Error: q.partError(r.Err, len(parts)),
+			TopicId: p.TopicId, Partition: p.Partition, Error: q.partError(r.Err, p.TopicId, p.Partition, len(parts)),
 			Offset: r.Offset, LeaderEpoch: r.Epoch, TimestampMs: r.TimestampMS,
 		}
 	}

@@ -120,7 +120,7 @@ func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult) 
 	for i := range results {
 		r := &results[i]
 		resp.Results[i] = &pb.FetchResult{
-			TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, len(results)),
+			TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, m.Parts[i].TopicId, m.Parts[i].Partition, len(results)),
 			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(r.Bytes()),
 		}
 		read[i] = broker.StreamResult{

@@ -141,10 +141,12 @@ func (q *request) reply(m proto.Message) {
 
 // fail answers with an error.
 func (q *request) fail(err error) {
-	q.send(answer{
-		kind: q.Kind, flags: frame.FlagResponse | frame.FlagError, id: q.CorrelationID,
-		header: pbError(broker.CodeOf(err)),
-	})
+	e := broker.CodeOf(err)
+	m := pbError(e)
+	if e.Code == errcode.NotController {
+		m.Leader = leaderHint(q.s.opt.Broker.Controller())
+	}
+	q.send(answer{kind: q.Kind, flags: frame.FlagResponse | frame.FlagError, id: q.CorrelationID, header: m})
 }
 
 func pbError(e *errcode.Error) *pb.Error {
@@ -158,13 +160,39 @@ func pbError(e *errcode.Error) *pb.Error {
 // its text: the texts of thousands would not fit in a header.
 const maxDetails = 1000
 
-// partError is pbError for one of n parts.
-func (q *request) partError(e *errcode.Error, n int) *pb.Error {
+// partError is pbError for one of n parts, about a partition. It says who leads
+// the partition if the node does not.
+func (q *request) partError(e *errcode.Error, topic []byte, index int32, n int) *pb.Error {
+	id, err := topicID(topic)
+	if e == nil || n > maxDetails || err != nil {
+		m := pbError(e)
+		if m != nil && n > maxDetails {
+			m.Message = ""
+		}
+		return m
+	}
+	return q.s.partitionError(e, id, index)
+}
+
+// partitionError is pbError about a partition, with its leader if the node knows
+// of another.
+func (s *Server) partitionError(e *errcode.Error, topic broker.TopicID, index int32) *pb.Error {
 	m := pbError(e)
-	if m != nil && n > maxDetails {
-		m.Message = ""
+	if m == nil {
+		return nil
+	}
+	switch e.Code {
+	case errcode.NotLeaderOrFollower, errcode.FencedLeaderEpoch:
+		m.Leader = leaderHint(s.opt.Broker.PartitionLeader(topic, index))
 	}
 	return m
+}
+
+func leaderHint(l broker.Leader, ok bool) *pb.LeaderHint {
+	if !ok {
+		return nil
+	}
+	return &pb.LeaderHint{NodeId: l.Node, Address: l.Address, LeaderEpoch: l.Epoch}
 }
 
 func topicID(b []byte) (id broker.TopicID, err error) {
@@ -212,7 +240,7 @@ func (q *request) produce(m *pb.ProduceRequest) {
 		for i := range results {
 			r := &results[i]
 			resp.Results[i] = &pb.ProduceResult{
-				TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, len(results)),
+				TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, m.Parts[i].TopicId, m.Parts[i].Partition, len(results)),
 				BaseOffset: r.BaseOffset, LogAppendTimeMs: r.LogAppendTimeMS, LogStartOffset: r.LogStart,
 			}
 		}

@@ -22,6 +22,9 @@ func (q *request) metadata(m *pb.MetadataRequest) (proto.Message, error) {
 		return nil, errcode.Errorf(errcode.InvalidRequest, "all excludes names and topic ids, and only all has after")
 	}
 	b := q.s.opt.Broker
+	if err := b.Knows(); err != nil {
+		return nil, err
+	}
 	resp := &pb.MetadataResponse{ClusterId: b.ClusterID()}
 	for _, n := range b.Nodes() {
 		resp.Nodes = append(resp.Nodes, &pb.Node{Id: n.ID, Address: n.Address})
@@ -132,6 +135,10 @@ func (q *request) named(name string, rawID []byte) (broker.Topic, error) {
 }
 
 func (q *request) deleteTopic(ctx context.Context, m *pb.DeleteTopicRequest) (proto.Message, error) {
+	// Whether there is such a topic, only the controller can tell for certain.
+	if err := q.s.opt.Broker.ConfirmController(ctx); err != nil {
+		return nil, err
+	}
 	t, err := q.named(m.Name, m.TopicId)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,255 @@
+package broker
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/replication"
+	"github.com/flotilla-log/flotilla/replication/transport"
+)
+
+// Cluster is a fixed set of nodes of which each has a voter of every shard. All
+// nodes are given the same Nodes and Voters.
+type Cluster struct {
+	Nodes []ClusterNode
+
+	// Voters returns a shard's first voters, one on each node.
+	Voters func(shard replication.ShardID) []replication.ReplicaID
+
+	// Connect makes the transport of one of this node's replicas, which owns it.
+	Connect func(shard replication.ShardID, id replication.ReplicaID) transport.Transport
+
+	// Bootstrap says that the cluster is being made: a replica without a record
+	// takes this node's place among Voters. Never say so of a node that has
+	// lost its directory: what it has voted and acknowledged is forgotten, so it
+	// has to come back under another name, and does if Bootstrap is not set
+	// (R11).
+	Bootstrap bool
+}
+
+// ClusterNode is one node of a Cluster.
+type ClusterNode struct {
+	ID          int32
+	Incarnation uint64 // of its data directory
+	Advertise   string // host:port that clients are told
+}
+
+// Incarnation returns what the directory of a node is to be called, if it is
+// being made with the cluster.
+func (c *Cluster) Incarnation(node int32) (uint64, bool) {
+	if c == nil || !c.Bootstrap {
+		return 0, false
+	}
+	for _, n := range c.Nodes {
+		if n.ID == node {
+			return n.Incarnation, true
+		}
+	}
+	return 0, false
+}
+
+// nodes returns the cluster's nodes: this one alone without a Cluster.
+func (b *Broker) nodes() []ClusterNode {
+	if b.opt.Cluster != nil {
+		return b.opt.Cluster.Nodes
+	}
+	return []ClusterNode{{ID: b.opt.NodeID, Incarnation: b.opt.Incarnation, Advertise: b.opt.Advertise}}
+}
+
+// connect returns how a replica of this node reaches the others, and the
+// shard's first voters.
+func (b *Broker) connect(shard replication.ShardID, id replication.ReplicaID) (replication.Transport, []replication.ReplicaID) {
+	if b.opt.Cluster == nil {
+		return transport.NewSolo(id), []replication.ReplicaID{id}
+	}
+	return b.opt.Cluster.Connect(shard, id), b.opt.Cluster.Voters(shard)
+}
+
+// place returns the incarnation that a shard's configuration has for this node,
+// if the replica is being made with the shard.
+func (b *Broker) place(shard replication.ShardID) (uint64, bool) {
+	c := b.opt.Cluster
+	if c == nil || !c.Bootstrap {
+		return 0, false
+	}
+	for _, id := range c.Voters(shard) {
+		if id.Node == b.opt.NodeID {
+			return id.Incarnation, true
+		}
+	}
+	return 0, false
+}
+
+// ConfirmController returns nil if this node leads the metadata shard, so that
+// what it has applied is all that was acknowledged before the call (R19), and
+// otherwise NOT_CONTROLLER.
+func (b *Broker) ConfirmController(ctx context.Context) error {
+	if _, err := b.meta.Confirm(ctx); err != nil {
+		if ctx.Err() != nil {
+			return errcode.Errorf(errcode.RequestTimedOut, "the metadata shard did not answer in time; nothing was done")
+		}
+		return notController(err)
+	}
+	return nil
+}
+
+// notController is the answer to what only the metadata leader does, and was not
+// done.
+func notController(err error) *errcode.Error {
+	return &errcode.Error{Code: errcode.NotController, Detail: err.Error()}
+}
+
+// Leader is where a client is sent.
+type Leader struct {
+	Node    int32
+	Address string // host:port
+	Epoch   int32  // leader epoch of the partition; the metadata shard's term
+}
+
+// Controller returns who leads the metadata shard, as far as this node knows.
+func (b *Broker) Controller() (Leader, bool) {
+	id, term, ok := leaderOfShard(b.meta)
+	return b.leader(id, int32(term), ok)
+}
+
+// PartitionLeader returns who leads a partition, as far as this node knows.
+func (b *Broker) PartitionLeader(topic TopicID, index int32) (Leader, bool) {
+	l := b.leaderOf(topic, index)
+	return b.leader(l.Node, l.Epoch, l.Node >= 0)
+}
+
+func (b *Broker) leader(node, epoch int32, ok bool) (Leader, bool) {
+	if !ok {
+		return Leader{}, false
+	}
+	i := slices.IndexFunc(b.Nodes(), func(n Node) bool { return n.ID == node })
+	if i < 0 {
+		return Leader{}, false
+	}
+	return Leader{Node: node, Address: b.Nodes()[i].Address, Epoch: epoch}, true
+}
+
+// leaderOfShard returns another node that leads a shard, and its term.
+func leaderOfShard[R any](r *replication.Replica[R]) (node int32, term uint64, ok bool) {
+	before := r.Term()
+	id, ok := r.Leader()
+	return id.Node, before, ok && r.Term() == before
+}
+
+// Leads returns the shards that this node leads, the metadata shard among them.
+func (b *Broker) Leads() []replication.ShardID {
+	var ids []replication.ShardID
+	if b.meta.Leading() != 0 {
+		ids = append(ids, replication.MetadataShard)
+	}
+	for id, s := range b.shards {
+		if s.replica.Leading() != 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Knows returns nil once this node has applied any metadata: an empty image says
+// nothing of what there is.
+func (b *Broker) Knows() error {
+	if b.image().ClusterID() == "" {
+		return errcode.Errorf(errcode.NotController, "node %d has no metadata yet; ask another", b.opt.NodeID)
+	}
+	return nil
+}
+
+// HandOver hands the leaderships of this node over, as far as there is somebody
+// to take them, before ctx ends: the others then need not notice its end first.
+func (b *Broker) HandOver(ctx context.Context) {
+	if b.opt.Cluster == nil {
+		return
+	}
+	var group sync.WaitGroup
+	report := func(shard replication.ShardID, err error) {
+		if err != nil {
+			b.opt.Log.Info("a leadership was not handed over; the others elect a leader", "shard", shard, "err", err)
+		}
+	}
+	if b.meta.Leading() != 0 {
+		group.Go(func() { report(replication.MetadataShard, b.meta.Transfer(ctx)) })
+	}
+	for id, s := range b.shards {
+		if s.replica.Leading() != 0 {
+			group.Go(func() { report(id, s.replica.Transfer(ctx)) })
+		}
+	}
+	group.Wait()
+}
+
+// confirmTimeout bounds how long a fetch waits to learn whether its offset is
+// out of range.
+const confirmTimeout = time.Second
+
+// current reports whether what p's shard has applied here was all that there
+// was, at a moment after the call.
+func (b *Broker) current(p *placed) bool {
+	ctx, cancel := context.WithTimeout(b.stopping, confirmTimeout)
+	defer cancel()
+	_, err := p.shard.replica.Confirm(ctx)
+	return err == nil
+}
+
+// Offsets answers each part, as Offset does. What lies above the log start is that
+// of a moment after the call: the voters of each shard are asked once whether
+// this node still leads it (R19).
+func (b *Broker) Offsets(ctx context.Context, parts []OffsetPart) []OffsetResult {
+	confirmed := make(map[*dataShard]error)
+	results := make([]OffsetResult, len(parts))
+	for i := range parts {
+		part := &parts[i]
+		if p := b.dir.find(part.Topic, part.Index); p != nil && part.At != OffsetEarliest && p.epoch() >= 0 {
+			err, asked := confirmed[p.shard]
+			if !asked {
+				_, err = p.shard.replica.Confirm(ctx)
+				confirmed[p.shard] = err
+			}
+			if err != nil {
+				results[i] = noOffset(errcode.Errorf(errcode.NotLeaderOrFollower,
+					"node %d cannot tell whether it still leads partition %d: %v", b.opt.NodeID, part.Index, err))
+				continue
+			}
+		}
+		r, err := b.offset(ctx, part)
+		if err != nil {
+			r = noOffset(err)
+		}
+		results[i] = r
+	}
+	return results
+}
+
+func noOffset(err *errcode.Error) OffsetResult {
+	return OffsetResult{Err: err, Offset: -1, TimestampMS: -1, Epoch: -1}
+}
+
+// OffsetsWait reports whether Offsets may have to wait for disks or other nodes,
+// so that who reads a connection must not wait for it.
+func (b *Broker) OffsetsWait(parts []OffsetPart) bool {
+	return b.opt.Cluster != nil || slices.ContainsFunc(parts, func(p OffsetPart) bool { return p.NeedsDisk() })
+}
+
+// addresses returns a node's, as the metadata keeps them.
+func addresses(advertise string) ([]metadata.Address, error) {
+	host, portText, err := net.SplitHostPort(advertise)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	return []metadata.Address{{Listener: clientListener, Host: host, Port: uint16(port)}}, nil
+}

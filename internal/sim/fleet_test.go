@@ -1,0 +1,278 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/history"
+	"github.com/flotilla-log/flotilla/internal/netsim"
+	"github.com/flotilla-log/flotilla/internal/node"
+	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/replication/transport"
+)
+
+const (
+	fleetNodes  = 3
+	fleetShards = 2
+)
+
+// fleet is a world of three nodes, each with a voter of every shard. Its
+// clients are the world's.
+type fleet struct {
+	*world
+	hub     *transport.Hub
+	members [fleetNodes]*member
+
+	// lie stands between a node's replica and the hub; nil: nothing does.
+	lie func(transport.Transport) transport.Transport
+
+	reborn bool // a wiped node takes its old place again
+
+	mu    sync.Mutex
+	acks  int
+	floor map[history.Key]int64 // one more than the highest acknowledged offset
+}
+
+// member is one node of a fleet.
+type member struct {
+	id     int32
+	disk   *vfs.Mem
+	node   *node.Node // nil while it is down
+	wiped  bool       // it has lost its directory, so it does not bootstrap
+	starts int
+	inject vfs.Injector
+	wrap   func(vfs.FS) vfs.FS
+}
+
+func (m *member) host() string { return fmt.Sprintf("node%d", m.id) }
+func (m *member) addr() string { return m.host() + ":9092" }
+
+// runFleet is run with three nodes.
+func runFleet(t *testing.T, seed uint64, f func(fl *fleet)) (problems []string, tr *trace, acks int) {
+	watchdog := time.AfterFunc(hangTimeout, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprintf("sim: %s seed %d: virtual time stands still", t.Name(), seed))
+	})
+	defer watchdog.Stop()
+	tr = new(trace)
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{
+			seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), net: netsim.New(seed),
+			rec: history.NewRecorder(time.Now), trace: tr,
+		}
+		w.stopping, w.stop = context.WithCancel(context.Background())
+		fl := &fleet{world: w, hub: transport.NewHub(transport.HubOptions{Seed: seed}), floor: make(map[history.Key]int64)}
+		w.acked = fl.acknowledged
+		for i := range fl.members {
+			fl.members[i] = &member{id: int32(i + 1), disk: vfs.NewMem(seed*fleetNodes + uint64(i))}
+			w.addrs = append(w.addrs, fl.members[i].addr())
+		}
+		defer func() {
+			w.stop()
+			for _, m := range fl.members {
+				fl.kill(m)
+			}
+			w.close()
+			tr.history, problems, acks = w.rec.History(), w.problems, fl.acks
+		}()
+		f(fl)
+	})
+	return problems, tr, acks
+}
+
+// acknowledged notes an acknowledged record.
+func (fl *fleet) acknowledged(key history.Key, offset int64) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fl.acks++
+	fl.floor[key] = max(fl.floor[key], offset+1)
+}
+
+// voters are the first voters of a shard.
+func (fl *fleet) voters(shard transport.ShardID) (ids []transport.ReplicaID) {
+	for node := range int32(fleetNodes) {
+		rng := rand.New(rand.NewPCG(fl.seed, uint64(shard)<<8|uint64(node)))
+		ids = append(ids, transport.ReplicaID{Node: node + 1, Incarnation: rng.Uint64() | 1})
+	}
+	return ids
+}
+
+func (fl *fleet) cluster(m *member) *broker.Cluster {
+	c := &broker.Cluster{
+		Voters: fl.voters,
+		Connect: func(shard transport.ShardID, id transport.ReplicaID) transport.Transport {
+			var tr transport.Transport = fl.hub.Join(shard, id)
+			if fl.lie != nil {
+				tr = fl.lie(tr)
+			}
+			return tr
+		},
+		Bootstrap: !m.wiped,
+	}
+	for _, o := range fl.members {
+		c.Nodes = append(c.Nodes, broker.ClusterNode{ID: o.id, Incarnation: fl.seed<<8 | uint64(o.id), Advertise: o.addr()})
+	}
+	return c
+}
+
+// start starts a node on its disk as it is.
+func (fl *fleet) start(m *member) bool {
+	m.starts++
+	fl.trace.add(fmt.Sprintf("NODE %d START %d", m.id, m.starts))
+	l, err := fl.net.Listen(m.addr())
+	if err != nil {
+		fl.problem("node %d: %v", m.id, err)
+		return false
+	}
+	m.disk.SetInjector(asOS(m.inject))
+	var disk vfs.FS = m.disk
+	if m.wrap != nil {
+		disk = m.wrap(disk)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	m.node, err = node.Start(ctx, node.Options{
+		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Cluster: fl.cluster(m),
+		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: 32 * 32 << 10,
+		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond,
+		Now: time.Now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
+		Log: slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),
+	})
+	if err != nil {
+		m.node = nil
+		_ = l.Close()
+		fl.problem("node %d, start %d: %v", m.id, m.starts, err)
+		return false
+	}
+	return true
+}
+
+// kill ends a node without giving it time for anything.
+func (fl *fleet) kill(m *member) {
+	m.disk.SetInjector(nil)
+	fl.net.Reset(m.host())
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if m.node != nil {
+		fl.within(func() { _ = m.node.Close(ended) })
+	}
+	m.node = nil
+}
+
+// end brings a node to its end, and leaves its disk to the next start.
+func (fl *fleet) end(m *member, e end) {
+	if m.node == nil {
+		return
+	}
+	seed := fl.rng.Uint64()
+	m.disk.Freeze()
+	fl.trace.add(fmt.Sprintf("NODE %d %s, seed %d", m.id, e.name, seed))
+	next := e.left(m.disk, seed)
+	fl.kill(m)
+	m.disk = next
+}
+
+// cut takes a node's power away.
+func (fl *fleet) cut(m *member) { fl.end(m, cutEnd(vfs.Unsynced(fl.rng.IntN(3)))) }
+
+// stopNode stops a node in good order: it hands its leaderships over.
+func (fl *fleet) stopNode(m *member) {
+	if m.node == nil {
+		return
+	}
+	fl.trace.add(fmt.Sprintf("NODE %d CLEAN STOP", m.id))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	fl.within(func() {
+		if err := m.node.Close(ctx); err != nil {
+			fl.problem("node %d: clean stop: %v", m.id, err)
+		}
+	})
+	m.node = nil
+}
+
+// healthy takes it for a problem if a node wants to stop.
+func (fl *fleet) healthy() bool {
+	ok := true
+	for _, m := range fl.members {
+		if m.node == nil {
+			continue
+		}
+		select {
+		case err := <-m.node.Failed():
+			fl.problem("node %d failed: %v", m.id, err)
+			ok = false
+		default:
+		}
+	}
+	return ok
+}
+
+// leader returns a node that leads some shard, by the dice, or any node.
+func (fl *fleet) leader() *member {
+	var leaders []*member
+	for _, m := range fl.members {
+		if m.node != nil && len(m.node.Leads()) > 0 {
+			leaders = append(leaders, m)
+		}
+	}
+	if len(leaders) == 0 {
+		leaders = fl.members[:]
+	}
+	return leaders[fl.rng.IntN(len(leaders))]
+}
+
+// isolate cuts the ways between a node and the others, or heals them.
+func (fl *fleet) isolate(m *member, from, to bool) {
+	fl.trace.add(fmt.Sprintf("NODE %d CUT OFF from it: %t, to it: %t", m.id, from, to))
+	for _, o := range fl.members {
+		if o != m {
+			fl.hub.Cut(m.id, o.id, from)
+			fl.hub.Cut(o.id, m.id, to)
+		}
+	}
+}
+
+// faults are what happens to messages between all nodes.
+func (fl *fleet) faults(f transport.Faults) {
+	fl.trace.add(fmt.Sprintf("NETWORK %+v", f))
+	for _, a := range fl.members {
+		for _, b := range fl.members {
+			if a != b {
+				fl.hub.SetFaults(a.id, b.id, f)
+			}
+		}
+	}
+}
+
+// watch asks for end offsets until the clients are to stop: none may be below
+// what was acknowledged before it was asked for.
+func (fl *fleet) watch(p *person, topics []string) {
+	for p.rest(100 * time.Millisecond) {
+		topic := topics[p.rng.IntN(len(topics))]
+		fl.mu.Lock()
+		floor := make(map[history.Key]int64, len(fl.floor))
+		for k, v := range fl.floor {
+			floor[k] = v
+		}
+		fl.mu.Unlock()
+		ends, err := p.c.Admin().Offsets(fl.stopping, topic, 0)
+		if err != nil {
+			continue // nobody leads, perhaps
+		}
+		for i, end := range ends {
+			key := history.Key{Topic: topic, Partition: int32(i)}
+			if end < floor[key] {
+				fl.problem("stale read: %s[%d] ends at %d, and offset %d was acknowledged before it was asked", topic, i, end, floor[key]-1)
+			}
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package sim
+
+import (
+	"context"
+	"path"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/internal/history"
+	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/replication/transport"
+)
+
+// eager is a transport that acknowledges its leader's entries for the followers,
+// which never see them: what the leader commits is on its own disk alone.
+type eager struct{ transport.Transport }
+
+// AppendEntries implements raft.Transport.
+func (e eager) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if len(req.Entries) == 0 {
+		return e.Transport.AppendEntries(id, addr, req, resp)
+	}
+	*resp = raft.AppendEntriesResponse{Term: req.Term, Success: true}
+	return nil
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (eager) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+// credulous is a transport whose probes always find the own term.
+type credulous struct {
+	transport.Transport
+	own func() uint64
+}
+
+// Handle implements transport.Transport.
+func (c *credulous) Handle(h transport.Handler) {
+	c.own = h.Probed
+	c.Transport.Handle(h)
+}
+
+// Probe implements transport.Transport.
+func (c *credulous) Probe(context.Context, transport.ReplicaID) (uint64, error) { return c.own(), nil }
+
+// TestVotersCatches shows that histories of three nodes would see what matters
+// missing: with it left out, some seed must fail, within few.
+func TestVotersCatches(t *testing.T) {
+	t.Parallel()
+	const within = uint64(30)
+	for _, tt := range []struct {
+		name    string
+		bug     func(fl *fleet)
+		history func(fl *fleet)
+	}{
+		{"acknowledged by the leader's disk alone", func(fl *fleet) {
+			fl.lie = func(tr transport.Transport) transport.Transport { return eager{tr} }
+		}, votersHistory},
+		{"votes are forgotten", func(fl *fleet) {
+			for _, m := range fl.members {
+				forget := func(name string) bool { return strings.HasPrefix(name, path.Join(dataDir, "votes")) }
+				m.wrap = func(fs vfs.FS) vfs.FS { return &forgetful{FS: fs, files: forget, dirs: forget} }
+			}
+		}, votersHistory},
+		{"nobody deduplicates", func(fl *fleet) { fl.notIdempotent = true }, votersHistory},
+		{"a wiped replica votes under its old name", func(fl *fleet) { fl.reborn = true }, wipedHistory},
+		{"a deposed leader is read from", func(fl *fleet) {
+			fl.lie = func(tr transport.Transport) transport.Transport { return &credulous{Transport: tr} }
+		}, deposedHistory},
+	} {
+		t.Run(strings.ReplaceAll(tt.name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			for seed := uint64(1); seed <= within; seed++ {
+				problems, tr, _ := runFleet(t, seed, func(fl *fleet) {
+					tt.bug(fl)
+					tt.history(fl)
+				})
+				if problems = fleetVerdict(problems, tr.history); len(problems) == 0 {
+					continue
+				}
+				sound, tr, _ := runFleet(t, seed, tt.history)
+				if sound = fleetVerdict(sound, tr.history); len(sound) > 0 {
+					t.Fatalf("seed %d fails without the bug as well: %s", seed, firstLine(sound[0]))
+				}
+				t.Logf("seed %d: %s", seed, firstLine(problems[0]))
+				return
+			}
+			t.Errorf("no seed up to %d noticed it", within)
+		})
+	}
+}
+
+// TestVotersDirected runs the two histories that are made for one situation.
+func TestVotersDirected(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]func(fl *fleet){"wiped": wipedHistory, "deposed": deposedHistory} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for seed := uint64(1); seed <= 5; seed++ {
+				problems, tr, _ := runFleet(t, seed, f)
+				report(t, seed, fleetVerdict(problems, tr.history), tr)
+			}
+		})
+	}
+}
+
+// stage starts three nodes with one partition, and returns its leader and the
+// two others.
+func (fl *fleet) stage() (key history.Key, a, b, c *member, ok bool) {
+	key = history.Key{Topic: "stays0"}
+	for _, m := range fl.members {
+		if !fl.start(m) {
+			return key, nil, nil, nil, false
+		}
+	}
+	if !fl.createTopics([]string{key.Topic}, 1) {
+		return key, nil, nil, nil, false
+	}
+	p := fl.hire()
+	defer p.leave()
+	p.produce(load{keys: []history.Key{key}, records: 5, maxBytes: 10, maxPause: 1, timeout: time.Minute})
+	d, err := p.c.Admin().DescribeTopic(context.Background(), key.Topic)
+	if err != nil || len(d.Partitions) != 1 || d.Partitions[0].Leader < 1 {
+		fl.problem("nobody leads: %v", err)
+		return key, nil, nil, nil, false
+	}
+	at := int(d.Partitions[0].Leader) - 1
+	return key, fl.members[at], fl.members[(at+1)%fleetNodes], fl.members[(at+2)%fleetNodes], true
+}
+
+// wipedHistory wipes the one node that has, beside the leader, what was
+// acknowledged while the third was cut off, and starts it with that one alone:
+// the two are a majority by number, and must not be one.
+func wipedHistory(fl *fleet) {
+	key, a, b, c, ok := fl.stage()
+	if !ok {
+		return
+	}
+	fl.isolate(b, true, true)
+	p := fl.hire()
+	p.produce(load{keys: []history.Key{key}, records: 20, maxBytes: 10, maxPause: 1, timeout: time.Minute})
+	p.leave()
+	fl.cut(a)
+	fl.wipe(c)
+	fl.isolate(b, false, false)
+	if !fl.start(c) {
+		return
+	}
+	time.Sleep(time.Minute)
+	if leads := len(b.node.Leads()) + len(c.node.Leads()); leads > 0 {
+		fl.problem("%d shards have a leader by the vote of a node that has forgotten everything", leads)
+	}
+	if !fl.start(a) {
+		return
+	}
+	fl.progress([]history.Key{key})
+	fl.stop()
+	time.Sleep(settle)
+	if fl.healthy() {
+		fl.readAll()
+	}
+}
+
+// deposedHistory holds the leader in a write to a disk that hangs, so that it
+// cannot step down, and cuts it off: the others elect a leader and acknowledge
+// more, of which it knows nothing. Who asks it where the log ends must not be
+// answered.
+func deposedHistory(fl *fleet) {
+	key, a, b, c, ok := fl.stage()
+	if !ok {
+		return
+	}
+	time.Sleep(time.Second)
+	fl.addrs = []string{a.addr(), b.addr(), c.addr()}
+	asks := fl.hire() // knows a for the leader
+	defer asks.leave()
+	if _, err := asks.c.Admin().Offsets(fl.stopping, key.Topic, 0); err != nil {
+		fl.problem("end offsets of a healthy leader: %v", err)
+	}
+	a.disk.SetInjector(func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpSyncData {
+			return vfs.Fault{Delay: 20 * time.Second}
+		}
+		return vfs.Fault{}
+	})
+	fl.isolate(a, true, true)
+	fl.clients.Go(func() { // gives the leader something to write
+		p := fl.hire()
+		defer p.leave()
+		p.produce(load{keys: []history.Key{key}, records: 1, maxBytes: 10, maxPause: 1, timeout: time.Second})
+	})
+	time.Sleep(8 * time.Second)
+	fl.addrs = []string{b.addr(), c.addr()}
+	writes := fl.hire()
+	writes.produce(load{keys: []history.Key{key}, records: 5, maxBytes: 10, maxPause: 1, timeout: 5 * time.Second})
+	writes.leave()
+	fl.mu.Lock()
+	floor := fl.floor[key]
+	fl.mu.Unlock()
+	ctx, cancel := context.WithTimeout(fl.stopping, 5*time.Second)
+	ends, err := asks.c.Admin().Offsets(ctx, key.Topic, 0)
+	cancel()
+	if err == nil && ends[0] < floor {
+		fl.problem("stale read: the end is %d for one, and offset %d was acknowledged before it was asked", ends[0], floor-1)
+	}
+	a.disk.SetInjector(nil)
+	fl.isolate(a, false, false)
+	time.Sleep(30 * time.Second)
+	fl.progress([]history.Key{key})
+	fl.stop()
+	fl.clients.Wait()
+	time.Sleep(settle)
+	if fl.healthy() {
+		fl.readAll()
+	}
+}

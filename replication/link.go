@@ -1,0 +1,228 @@
+package replication
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/log/journal"
+)
+
+var (
+	// errNoRoom is what a follower answers whose journal has no room for the
+	// entries just now. The leader tries again.
+	errNoRoom = errors.New("replication: no room in the follower's journal for now")
+
+	// errNeedsCatchUp is what a follower answers to a checkpoint that is beyond
+	// what it has applied: its state cannot be made from the checkpoint alone,
+	// which holds no records.
+	errNeedsCatchUp = errors.New("replication: this replica is too far behind its leader's log and needs to catch up from another replica's records")
+)
+
+// maxAppendBytes bounds the entries of one AppendEntries, or a single larger
+// one. Raft counts entries only.
+const maxAppendBytes = 8 << 20
+
+// link is a replica's Transport as its Raft sees it. On the way out it keeps
+// requests small and tells followers what they may drop; on the way in it does
+// what Raft leaves undone before Raft sees a request:
+//   - room in the journal is reserved, and given back with the answer (R6);
+//   - entries that are applied already are trimmed (R18), so that none of them
+//     is looked up in a log that was compacted since;
+//   - the commit index is clamped to what the request itself shows to be the
+//     leader's: Raft would commit up to the follower's own last index, with
+//     whatever another leader has left there;
+//   - a checkpoint is refused, or is one of what is here already (R18).
+//
+// Requests pass one at a time, as Raft takes them.
+type link struct {
+	Transport
+	rpc   chan raft.RPC
+	stop  <-chan struct{}
+	peers *peers
+
+	started *atomic.Bool
+	applied func() (index, term uint64)
+	term    func() uint64
+	reserve func(entries []*raft.Log) (release func(), err error)
+	behind  func(to raft.ServerID, index uint64) // told of a peer that needs a checkpoint
+
+	maxAppendBytes int64
+}
+
+// Consumer implements raft.Transport.
+func (l *link) Consumer() <-chan raft.RPC { return l.rpc }
+
+// SetHeartbeatHandler implements raft.Transport. NewRaft calls it when it has
+// looked through the log, and before it starts a goroutine.
+func (l *link) SetHeartbeatHandler(func(raft.RPC)) { l.started.Store(true) }
+
+// AppendEntries implements raft.Transport.
+func (l *link) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	return l.Transport.AppendEntries(id, addr, l.outgoing(req), resp)
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (l *link) AppendEntriesPipeline(id raft.ServerID, addr raft.ServerAddress) (raft.AppendPipeline, error) {
+	p, err := l.Transport.AppendEntriesPipeline(id, addr)
+	if err != nil {
+		return nil, err
+	}
+	return linkPipeline{p, l}, nil
+}
+
+type linkPipeline struct {
+	raft.AppendPipeline
+	l *link
+}
+
+// AppendEntries implements raft.AppendPipeline.
+func (p linkPipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	return p.AppendPipeline.AppendEntries(p.l.outgoing(req), resp)
+}
+
+// outgoing cuts req down to maxAppendBytes, in place: Raft looks afterwards at
+// how many entries its request holds, and sends the rest. What it returns is to
+// be sent: a copy that says what the follower may drop of its log. That travels
+// in the field Leader, which Raft has not read since requests carry their
+// sender's address in the header.
+func (l *link) outgoing(req *raft.AppendEntriesRequest) *raft.AppendEntriesRequest {
+	bytes := int64(0)
+	for i, e := range req.Entries {
+		if bytes += int64(len(e.Data) + len(e.Extensions)); bytes > l.maxAppendBytes && i > 0 {
+			req.Entries = req.Entries[:i]
+			break
+		}
+	}
+	out := *req
+	out.Leader = binary.LittleEndian.AppendUint64(nil, l.peers.retain(req.Term))
+	return &out
+}
+
+// InstallSnapshot implements raft.Transport.
+func (l *link) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	err := l.Transport.InstallSnapshot(id, addr, req, resp, data)
+	if err != nil || !resp.Success {
+		l.behind(id, req.LastLogIndex)
+	}
+	return err
+}
+
+// pump passes what comes in on to Raft, for as long as the replica runs.
+func (l *link) pump() {
+	for {
+		select {
+		case rpc := <-l.Transport.Consumer():
+			if answer, ok := l.incoming(rpc); ok {
+				rpc.RespChan <- answer
+			}
+		case <-l.stop:
+			return
+		}
+	}
+}
+
+// incoming answers one request; false says that the replica stops.
+func (l *link) incoming(rpc raft.RPC) (raft.RPCResponse, bool) {
+	switch req := rpc.Command.(type) {
+	case *raft.AppendEntriesRequest:
+		if len(req.Leader) == 8 {
+			l.peers.told(req.Term, binary.LittleEndian.Uint64(req.Leader))
+		}
+		l.trim(req)
+		release, err := l.reserve(req.Entries)
+		if err != nil {
+			return l.withoutEntries(rpc, req, err)
+		}
+		defer release()
+	case *raft.InstallSnapshotRequest:
+		return l.installed(req), true
+	}
+	return l.deliver(rpc)
+}
+
+// withoutEntries delivers a request for whose entries there is no room without
+// them, so that the follower learns what is committed: that is what lets it make
+// room. The leader is told that the entries were not taken.
+func (l *link) withoutEntries(rpc raft.RPC, req *raft.AppendEntriesRequest, full error) (raft.RPCResponse, bool) {
+	bare := *req
+	bare.Entries = nil
+	bare.LeaderCommitIndex = min(req.LeaderCommitIndex, req.PrevLogEntry)
+	rpc.Command = &bare
+	answer, ok := l.deliver(rpc)
+	if resp, is := answer.Response.(*raft.AppendEntriesResponse); ok && is && answer.Error == nil && resp.Success {
+		answer = raft.RPCResponse{Error: full}
+	}
+	return answer, ok
+}
+
+// deliver hands a request to Raft and waits for the answer.
+func (l *link) deliver(rpc raft.RPC) (raft.RPCResponse, bool) {
+	answers := make(chan raft.RPCResponse, 1)
+	rpc.RespChan = answers
+	select {
+	case l.rpc <- rpc:
+	case <-l.stop:
+		return raft.RPCResponse{}, false
+	}
+	select {
+	case a := <-answers:
+		return a, true
+	case <-l.stop:
+		return raft.RPCResponse{}, false
+	}
+}
+
+// trim takes off what is applied here, and clamps the commit index to the last
+// entry that req shows to be in the leader's log. Committed entries are equal
+// everywhere, so what is applied here is what the leader has there.
+func (l *link) trim(req *raft.AppendEntriesRequest) {
+	last := req.PrevLogEntry + uint64(len(req.Entries))
+	req.LeaderCommitIndex = min(req.LeaderCommitIndex, last)
+	applied, term := l.applied()
+	if last == 0 || applied == 0 || req.PrevLogEntry >= applied {
+		return
+	}
+	drop := min(applied-req.PrevLogEntry, uint64(len(req.Entries)))
+	req.Entries = req.Entries[drop:]
+	req.PrevLogEntry, req.PrevLogTerm = applied, term
+}
+
+// installed answers a checkpoint that the leader would install (R18).
+func (l *link) installed(req *raft.InstallSnapshotRequest) raft.RPCResponse {
+	term := l.term()
+	applied, _ := l.applied()
+	switch {
+	case term > req.Term:
+		return raft.RPCResponse{Response: &raft.InstallSnapshotResponse{Term: term}}
+	case req.LastLogIndex <= applied:
+		return raft.RPCResponse{Response: &raft.InstallSnapshotResponse{Term: req.Term, Success: true}}
+	}
+	return raft.RPCResponse{Error: fmt.Errorf("%w: applied up to index %d, the leader's log begins after %d", errNeedsCatchUp, applied, req.LastLogIndex)}
+}
+
+// reserveEntries makes room for those of a leader's entries that the log does not
+// hold yet. It never waits.
+func (r *Replica[R]) reserveEntries(entries []*raft.Log) (release func(), err error) {
+	if r.journal == nil || len(entries) == 0 {
+		return func() {}, nil
+	}
+	bytes := int64(0)
+	for _, e := range entries {
+		if term, _, ok := r.journal.Head(e.Index); !ok || term != e.Term {
+			bytes += journal.RecordBytes(len(e.Data), len(e.Extensions))
+		}
+	}
+	if bytes == 0 {
+		return func() {}, nil
+	}
+	room, err := r.opt.Journal.TryReserve(r.journal, bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
+	}
+	return room.Release, nil
+}

@@ -1,0 +1,121 @@
+// Package transport carries Raft's calls between the replicas of a shard.
+//
+// A replica is addressed by its ReplicaID alone: the node, and the incarnation
+// that was drawn when the replica was created empty. A call that reaches
+// another incarnation than the one it was meant for is refused before Raft sees
+// it, so that a wiped replica never answers under its old name.
+//
+//	   Raft of replica A                          Raft of replica B
+//	AppendEntries, votes ...                         Consumer
+//	         |                                          ^
+//	  +------v------+   call {to, command}       +------+------+
+//	  | Transport A +--------------------------->| Transport B |--> Probed
+//	  |             |<---------------------------+             |
+//	  +------+------+   answer or error          +-------------+
+//	         v
+//	      Appended
+//
+// Solo is the transport of a shard with one replica, Hub that of replicas in one
+// process. What every implementation has to do is held by one suite of tests.
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/raft"
+)
+
+var (
+	// ErrUnreachable reports a call to a replica that nobody answers for.
+	ErrUnreachable = errors.New("transport: replica is unreachable")
+
+	// ErrOtherReplica reports a call that reached another incarnation of the
+	// replica, which refused it.
+	ErrOtherReplica = errors.New("transport: call was meant for another incarnation of the replica")
+
+	// ErrTimeout reports a call that was not answered in time. It may have taken
+	// effect.
+	ErrTimeout = errors.New("transport: call timed out")
+
+	// ErrClosed reports a call on, or cut short by, a closed transport.
+	ErrClosed = errors.New("transport: closed")
+)
+
+// ShardID numbers a shard within a cluster.
+type ShardID uint32
+
+// ReplicaID names one replica of a shard, for ever: the node, and the
+// incarnation drawn when the replica was created empty (R11). It is Raft's
+// ServerID and ServerAddress.
+type ReplicaID struct {
+	Node        int32
+	Incarnation uint64
+}
+
+// String is the form that Raft stores: "node-incarnation", the latter in hex.
+func (id ReplicaID) String() string {
+	return fmt.Sprintf("%d-%016x", id.Node, id.Incarnation)
+}
+
+// ParseReplicaID is the inverse of ReplicaID.String.
+func ParseReplicaID(s string) (ReplicaID, error) {
+	node, inc, ok := strings.Cut(s, "-")
+	n, err := strconv.ParseInt(node, 10, 32)
+	if !ok || err != nil || len(inc) != 16 {
+		return ReplicaID{}, fmt.Errorf("transport: replica id %q is not node-incarnation", s)
+	}
+	i, err := strconv.ParseUint(inc, 16, 64)
+	if err != nil {
+		return ReplicaID{}, fmt.Errorf("transport: replica id %q: %w", s, err)
+	}
+	return ReplicaID{Node: int32(n), Incarnation: i}, nil
+}
+
+// Transport carries one replica's calls to the other replicas of its shard, and
+// theirs to it. An implementation
+//   - addresses replicas by ServerID and looks at no ServerAddress;
+//   - refuses a call for another ReplicaID than its own (R11);
+//   - delivers heartbeats through Consumer like everything else: a fast path
+//     would change Raft's state beside its main loop;
+//   - ends a pipeline at the first call that failed or was rejected, and hands
+//     out no answer that it did not get: Raft takes one for contact;
+//   - gives who still waits for a pipeline's answers an unsuccessful one at its
+//     Close: Raft leaves such a goroutine behind if an error of the log ends the
+//     one that sends;
+//   - hands over copies: what the receiver keeps, the sender may change;
+//   - bounds the bytes of a replica's unanswered calls to another; a call beyond
+//     waits, and one alone may be larger;
+//   - aborts everything that waits on Close, and has joined its goroutines when
+//     Close returns.
+type Transport interface {
+	raft.Transport
+	raft.WithPreVote
+	raft.WithClose
+
+	// Inject delivers rpc to this replica's own Raft, as if a peer had sent it.
+	Inject(rpc raft.RPC)
+
+	// Handle says who is told of what Raft does not see. It is called once,
+	// before Raft starts.
+	Handle(h Handler)
+
+	// Probe asks a replica for its term, after Probe was called and without a
+	// way through its Raft's queue (R19). It is an error if the replica does not
+	// answer before ctx ends or the call times out.
+	Probe(ctx context.Context, to ReplicaID) (term uint64, err error)
+}
+
+// Handler is told what passes a transport beside Raft. Its functions must not
+// block; they may be called from several goroutines at once.
+type Handler struct {
+	// Probed answers a probe with the replica's present term.
+	Probed func() (term uint64)
+
+	// Appended is told of each answer to an AppendEntries of this replica's. It
+	// keeps neither.
+	Appended func(to ReplicaID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse)
+}
