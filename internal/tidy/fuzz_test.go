@@ -58,7 +58,6 @@ var noDecoder = map[string]string{
 	"log/journal.readRecord":       "its bytes are the buffer to read into; decodeRecordHeader decodes",
 	"log/segment.readFull":         "reads bytes as they are",
 	"replication.emptyReader.Read": "gives no bytes",
-	"replication.Solo.DecodePeer":  "keeps the bytes as they are",
 }
 
 // decoders returns the decoders of a file, as package.func or
