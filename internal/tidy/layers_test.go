@@ -96,7 +96,7 @@ var only = map[string][]string{
 	"github.com/twmb/franz-go":                {"bench", "internal/sim", "kafka"},
 	"golang.org/x/sys":                        {"internal/vfs", "kafka", "wire/server"},
 	"google.golang.org/protobuf":              {"client", "wire"},
-	"gopkg.in/yaml.v3":                        {"internal/config"},
+	"go.yaml.in/yaml/v4":                      {"internal/config"},
 }
 
 // testOnly lists the outside modules that any test may import, and nothing
