@@ -128,6 +128,7 @@ func TestTogether(t *testing.T) {
 		{map[string]string{"connections.max": "900"}, 1000, "--connections.max 900 does not fit into files.max 1000"},
 		{map[string]string{"connections.max.per.ip": "20000"}, 0, "--connections.max.per.ip 20000 is more than connections.max"},
 		{map[string]string{"topics.partitions.max": "7", "partitions.max": "6"}, 0, "--topics.partitions.max 7 is more than"},
+		{map[string]string{"request.bytes.max": "17MiB", "batch.bytes.max": "1GiB", "journal.file.bytes": "128MiB"}, 0, "--request.bytes.max 17MiB is less than --batch.bytes.max 32MiB and 64KiB"},
 		{map[string]string{"data.dir": ""}, 0, "--data.dir: give a directory"},
 		{map[string]string{"listen": "nowhere"}, 0, "HOST:PORT"},
 		{map[string]string{"listen": ":0"}, 0, "--advertise"},

@@ -78,6 +78,9 @@ func environment(environ []string) map[string]string {
 	return env
 }
 
+// frameApart is what a frame holds beside its batches.
+const frameApart = 64 << 10
+
 // journalFiles is how many files a journal needs at least.
 const journalFiles = 4
 
@@ -102,6 +105,11 @@ func (v *Values) check(m Machine) (problems []string) {
 	}
 	if topic, all := v.Of("topics.partitions.max"), v.Of("partitions.max"); topic.Number > all.Number && topic.Origin.Kind != FromDefault {
 		refuse("%s %s is more than %s %s", topic.Name(), topic.Text, all.Name(), all.Text)
+	}
+	frame, batch := v.Of("request.bytes.max"), v.Of("batch.bytes.max")
+	if largest := min(batch.Number, v.Bytes("journal.file.bytes")/journalFiles); frame.Number < largest+frameApart {
+		refuse("%s %s is less than %s %s and %s; raise one or lower the other",
+			frame.Name(), frame.Text, batch.Name(), FormatSize(largest), FormatSize(frameApart))
 	}
 	if path := v.Of("data.dir"); path.Text == "" {
 		refuse("%s: give a directory", path.Name())

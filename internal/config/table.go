@@ -138,7 +138,7 @@ var Settings = []Setting{
 	{
 		Key: "connections.idle.timeout", Section: sectionLimits, Kind: Duration, Default: "10m", Min: second, Max: 24 * hour,
 		Doc:    "a connection that is silent for so long is closed",
-		Metric: "flotilla_connections_closed_idle_total",
+		Metric: "flotilla_connections_closed_total{reason=\"timeout\"}",
 		Error:  "the connection is closed",
 	},
 	{
@@ -158,16 +158,16 @@ var Settings = []Setting{
 		Error:       "none: the connection is not read from, or its fetches are not read, meanwhile",
 	},
 	{
-		Key: "request.bytes.max", Section: sectionLimits, Kind: Size, Default: "100MiB", Min: 128 * kib, Max: gib,
+		Key: "request.bytes.max", Section: sectionLimits, Kind: Size, Default: "100MiB", Min: 17 * mib, Max: 2 * gib,
 		Doc:     "largest frame that a client may send",
-		Explain: "It is lowered to a quarter of what memory.bytes leaves for requests (a sixteenth of it), unless the largest batch needs more. The node tells clients in its Hello.",
-		Metric:  `flotilla_connections_closed_error_total{reason="too_large"}`,
+		Explain: "It holds the largest batch and 64KiB. It is lowered to a quarter of what memory.bytes leaves for requests (a sixteenth of it), unless the largest batch needs more. The node tells clients in its Hello.",
+		Metric:  `flotilla_connections_closed_total{reason="too_large"}`,
 		Error:   "the connection is closed: what follows a frame that is not read cannot be found",
 	},
 	{
 		Key: "batch.bytes.max", Section: sectionLimits, Kind: Size, Default: "16MiB", Min: kib, Max: gib,
 		Doc:     "largest record batch that any topic may take",
-		Explain: "A topic's max.message.bytes cannot be above it. A quarter of journal.file.bytes bounds it too.",
+		Explain: "A topic's max.message.bytes cannot be above it. A quarter of journal.file.bytes bounds it too. Lower it only if no larger batch is stored: it could be too large to be answered.",
 		Metric:  `flotilla_errors_total{code="MESSAGE_TOO_LARGE"}`,
 		Error:   "MESSAGE_TOO_LARGE for a batch, INVALID_CONFIG for a topic that asks for more",
 	},
