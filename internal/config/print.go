@@ -16,7 +16,11 @@ func (v *Values) YAML(changed bool) string {
 		if changed && val.Origin.Kind == FromDefault {
 			continue
 		}
-		line := val.Setting.Key + ": " + scalar(val.Text)
+		text := val.Text
+		if val.Setting.Kind == Text {
+			text = scalar(text)
+		}
+		line := val.Setting.Key + ": " + text
 		fmt.Fprintf(&b, "%-42s # %s\n", line, val.From())
 	}
 	return b.String()
@@ -92,7 +96,7 @@ func Markdown() string {
 func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 func code(s *Setting) string {
-	if s.Default == "" {
+	if s.Default == "" || s.DefaultText != "" {
 		return s.DefaultForPeople()
 	}
 	return "`" + s.Default + "`"

@@ -100,6 +100,14 @@ var Settings = []Setting{
 		Error:   "the sender waits; a produce that waits beyond its deadline gets REQUEST_TIMED_OUT, and nothing was appended",
 	},
 	{
+		Key: "disk.reserve.bytes", Section: sectionStorage, Kind: Size, Default: "0", Min: 0, Max: 16 * tib,
+		DefaultText: "0, which is half of memory.bytes and a journal file, at most 5% of the disk",
+		Doc:         "free space on the data directory's disk below which records wait",
+		Explain:     "Below it records and topics are not taken; reads and deletions go on, and may use it. It ends by itself, an eighth above.",
+		Metric:      "flotilla_disk_free_bytes against flotilla_disk_reserve_bytes; flotilla_disk_refuses_writes, flotilla_disk_refused_total",
+		Error:       "KAFKA_STORAGE_ERROR, retriable, when a produce's deadline is over",
+	},
+	{
 		Key: "flush.age", Section: sectionStorage, Kind: Duration, Default: "10s", Min: int64(time.Millisecond), Max: 24 * hour,
 		Doc: "a partition's records go to its segment file after at most so long; they are in the journal at once",
 	},
@@ -192,6 +200,13 @@ var Settings = []Setting{
 		Error:   throttlingError + ", retriable",
 	},
 	{
+		Key: "producer.id.expiration", Section: sectionLimits, Kind: Duration, Default: "24h", Min: minute, Max: 365 * 24 * hour,
+		Doc:     "how long an idempotent producer is remembered that appends nothing",
+		Explain: "A producer that comes back later, with batches that it had sent before, appends them again. Kafka's producer.id.expiration.ms.",
+		Metric:  "flotilla_producers",
+		Error:   "none: a forgotten producer may go on from any sequence",
+	},
+	{
 		Key: "metrics.topics.max", Section: sectionLimits, Kind: Int, Default: "100", Min: 0, Max: 10_000,
 		Doc:     "topics that have metrics of their own",
 		Explain: "Topics beyond it are counted together, under the name (other). Which topic has its own is decided when it comes, at a start in no particular order.",
@@ -202,6 +217,11 @@ var Settings = []Setting{
 	{
 		Key: "drain.timeout", Section: sectionOperate, Kind: Duration, Default: "10s", Min: 0, Max: hour,
 		Doc: "how long requests under way may take when the node is stopped",
+	},
+	{
+		Key: "hash.interval", Section: sectionOperate, Kind: Duration, Default: "10m", Min: second, Max: 365 * 24 * hour,
+		Doc:     "how often the replicas of a shard that was written to compare their states",
+		Explain: "A replica whose state differs from the majority's stops.",
 	},
 	{
 		Key: "ready.commit.max", Section: sectionOperate, Kind: Duration, Default: "10s", Min: int64(10 * time.Millisecond), Max: hour,

@@ -8,6 +8,9 @@ import (
 	"github.com/flotilla-log/flotilla/internal/admin"
 )
 
+// ProfilesFor is how long AllowProfiles lasts.
+const ProfilesFor = admin.ProfilesFor
+
 // startAdmin serves metrics and health, before anything is opened: that the node
 // is starting is worth knowing too.
 func (n *Node) startAdmin() {
@@ -31,7 +34,7 @@ func (n *Node) stopAdmin(ctx context.Context) {
 }
 
 // AllowProfiles allows Go profiles at the admin listener, if there is one, for
-// admin.ProfilesFor, and reports whether there is.
+// ProfilesFor, and reports whether there is.
 func (n *Node) AllowProfiles() bool {
 	if n.admin != nil {
 		n.admin.AllowProfiles()

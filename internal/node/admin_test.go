@@ -18,6 +18,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/admin"
+	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
 )
@@ -212,6 +213,29 @@ func TestStuckDisk(t *testing.T) {
 	}
 	if code, body := ready(); code != 200 {
 		t.Errorf("/readyz afterwards: %d %s", code, body)
+	}
+}
+
+// TestSettingsNameMetrics: the metrics that settings refer to exist, with the
+// labels that they are given.
+func TestSettingsNameMetrics(t *testing.T) {
+	t.Parallel()
+	named := regexp.MustCompile(`(flotilla_[a-z_]*[a-z])(\{([a-z]+)=)?`)
+	n := 0
+	for i := range config.Settings {
+		s := &config.Settings[i]
+		for _, m := range named.FindAllStringSubmatch(s.Metric, -1) {
+			n++
+			if !slices.ContainsFunc(admin.Metrics, func(a admin.Metric) bool {
+				return (a.Name == m[1] || strings.HasSuffix(m[1], "_topic") && strings.HasPrefix(a.Name, m[1])) &&
+					(m[3] == "" || slices.Contains(a.Labels, m[3]))
+			}) {
+				t.Errorf("%s refers to the metric %s", s.Key, m[0])
+			}
+		}
+	}
+	if n < 15 {
+		t.Errorf("settings refer to %d metrics", n)
 	}
 }
 

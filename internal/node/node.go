@@ -56,7 +56,7 @@ type Options struct {
 	Profiles  bool
 	CommitMax time.Duration
 
-	Limits  broker.Limits
+	Limits  Limits
 	Clients ClientLimits
 
 	ProducerExpiry time.Duration // of idempotent producers that send nothing; default 24 h
@@ -78,6 +78,9 @@ type Options struct {
 	// For tests; see broker.Options.
 	replicaVersions func(replication.ShardID) []uint16
 }
+
+// Limits are what an operator bounds beside connections; see broker.Limits.
+type Limits = broker.Limits
 
 // ClientLimits are what an operator bounds of connections; see server.Options.
 type ClientLimits struct {
