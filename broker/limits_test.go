@@ -83,6 +83,13 @@ func TestPartitionsMax(t *testing.T) {
 // past the limit together.
 func TestPartitionsMaxAtOnce(t *testing.T) {
 	limited(t, Limits{Partitions: 10}, func(t *testing.T, r *rig) {
+		// The metadata's disk is slow: all of them ask before one is applied.
+		r.fs.SetInjector(func(op vfs.Op) vfs.Fault {
+			if (op.Kind == vfs.OpSyncData || op.Kind == vfs.OpSync) && strings.Contains(op.Path, "metadata") {
+				return vfs.Fault{Delay: time.Second}
+			}
+			return vfs.Fault{}
+		})
 		var group sync.WaitGroup
 		for i := range 20 {
 			group.Go(func() { _ = r.tryCreate(fmt.Sprint("t", i), 3, nil) })

@@ -198,13 +198,13 @@ func TestSlowClient(t *testing.T) {
 func TestConnectionLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := &pipes{conns: make(chan net.Conn, 3)}
+		l := &pipes{conns: make(chan net.Conn, 4)}
 		limited := newLimitListener(l, 2)
-		for range 3 {
+		for range 4 {
 			c, _ := net.Pipe()
 			l.conns <- c
 		}
-		accepted := make(chan net.Conn, 3)
+		accepted := make(chan net.Conn, 4)
 		go func() {
 			for {
 				c, err := limited.Accept()

@@ -231,6 +231,9 @@ func TestMemory(t *testing.T) {
 		{"no limit", fstest.MapFS{
 			"proc/meminfo": info, "proc/self/cgroup": file("7:memory:/\n"), "sys/fs/cgroup/memory/memory.limit_in_bytes": file("9223372036854771712\n"),
 		}, 8000 << 10},
+		{"no limit, and nothing else known", fstest.MapFS{
+			"proc/self/cgroup": file("7:memory:/\n"), "sys/fs/cgroup/memory/memory.limit_in_bytes": file("9223372036854771712\n"),
+		}, 0},
 		{"rubbish", fstest.MapFS{"proc/meminfo": file("MemTotal: many kB\n"), "proc/self/cgroup": file("x\n\n:::\n")}, 0},
 	}
 	for _, tt := range tests {
