@@ -95,7 +95,7 @@ var Settings = []Setting{
 			return min(max(m.MemoryBytes/4/mib*mib, 64*mib), 2*gib)
 		},
 		Doc:     "bound of records and requests in memory",
-		Explain: "Half of it is for records that are in the journal and not yet in segment files, a quarter for requests on their way in, a quarter for answers on their way out. At the bound senders wait, and TCP tells them.",
+		Explain: "Half of it is for records that are in the journal and not yet in segment files, a quarter for requests on their way in, a quarter for answers on their way out; what streams push has an eighth on top. At the bound senders wait, and TCP tells them.",
 		Metric:  `flotilla_memory_used_bytes against flotilla_memory_limit_bytes, flotilla_memory_waiting`,
 		Error:   "the sender waits; a produce that waits beyond its deadline gets REQUEST_TIMED_OUT, and nothing was appended",
 	},
