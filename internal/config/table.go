@@ -95,7 +95,7 @@ var Settings = []Setting{
 			return min(max(m.MemoryBytes/4/mib*mib, 64*mib), 2*gib)
 		},
 		Doc:     "bound of records and requests in memory",
-		Explain: "Half of it is for records that are in the journal and not yet in segment files, a quarter for requests on their way in, a quarter for answers on their way out; what streams push has an eighth on top. At the bound senders wait, and TCP tells them.",
+		Explain: "Half of it is for records that are in the journal and not yet in segment files, a quarter for requests on their way in, a quarter for answers, and what streams push, on their way out. At the bound senders wait, and TCP tells them.",
 		Metric:  `flotilla_memory_used_bytes against flotilla_memory_limit_bytes, flotilla_memory_waiting`,
 		Error:   "the sender waits; a produce that waits beyond its deadline gets REQUEST_TIMED_OUT, and nothing was appended",
 	},
@@ -160,10 +160,10 @@ var Settings = []Setting{
 		Key: "inflight.bytes.max", Section: sectionLimits, Kind: Size, Min: 128 * kib, Max: 16 * tib,
 		DefaultText: "a thirty-second of memory.bytes, at least 128KiB",
 		computed:    func(_ Machine, v *Values) int64 { return max(v.Bytes("memory.bytes")/32/kib*kib, 128*kib) },
-		Doc:         "memory of one connection's requests, and of its answers",
-		Explain:     "Each direction has its own bound. One request or answer may be larger when it is alone.",
-		Metric:      "flotilla_memory_used_bytes{for=\"requests\"} and {for=\"answers\"} of all connections together",
-		Error:       "none: the connection is not read from, or its fetches are not read, meanwhile",
+		Doc:         "memory of one connection's requests that are not answered yet",
+		Explain:     "One request may be larger when it is alone. An answer that waits for its turn holds no memory.",
+		Metric:      "flotilla_memory_used_bytes{for=\"requests\"} of all connections together",
+		Error:       "none: the connection is not read from meanwhile",
 	},
 	{
 		Key: "request.bytes.max", Section: sectionLimits, Kind: Size, Default: "100MiB", Min: 17 * mib, Max: 2 * gib,
@@ -222,6 +222,10 @@ var Settings = []Setting{
 		Key: "hash.interval", Section: sectionOperate, Kind: Duration, Default: "10m", Min: second, Max: 365 * 24 * hour,
 		Doc:     "how often the replicas of a shard that was written to compare their states",
 		Explain: "A replica whose state differs from the majority's stops.",
+	},
+	{
+		Key: "retention.check.interval", Section: sectionOperate, Kind: Duration, Default: "5m", Min: second, Max: 24 * hour,
+		Doc: "how long data may stay after a topic's retention.ms is over",
 	},
 	{
 		Key: "ready.commit.max", Section: sectionOperate, Kind: Duration, Default: "10s", Min: int64(10 * time.Millisecond), Max: hour,
