@@ -97,9 +97,9 @@ func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, tot
 		return Topic{}, errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s", topic)
 	}
 	have := len(t.Assignment)
-	if int(total) <= have || total > metadata.MaxTopicPartitions {
+	if most := b.opt.Limits.TopicPartitions; int(total) <= have || int(total) > most {
 		return Topic{}, errcode.Errorf(errcode.InvalidPartitions,
-			"topic %s has %d partitions; give a total above that, up to %d (partitions cannot be taken away)", t.Name, have, metadata.MaxTopicPartitions)
+			"topic %s has %d partitions; give a total above that, up to %d (topics.partitions.max; partitions cannot be taken away)", t.Name, have, most)
 	}
 	replicas := 0
 	if s := im.Shard(t.Assignment[0]); s != nil {
@@ -115,7 +115,13 @@ func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, tot
 	if validateOnly {
 		return Topic{Name: t.Name, ID: topic, Partitions: make([]PartitionLeader, total)}, nil
 	}
-	if _, err := b.proposeMeta(ctx, c); err != nil {
+	give, err := b.reservePartitions(len(c.Assignment))
+	if err != nil {
+		return Topic{}, err
+	}
+	_, err = b.proposeMeta(ctx, c)
+	give()
+	if err != nil {
 		return Topic{}, err
 	}
 	if err := b.awaitPartitions(ctx, topic, int(total), true); err != nil {

@@ -121,6 +121,8 @@ type FetchResult struct {
 	HighWatermark int64 // -1 if unknown
 	LogStart      int64 // -1 if unknown
 	Chunks        []*Chunk
+
+	traffic *topicCounters // nil with an error
 }
 
 // Bytes returns the bytes of the chunks together.
@@ -129,6 +131,13 @@ func (r *FetchResult) Bytes() (n int64) {
 		n += c.Bytes
 	}
 	return n
+}
+
+// Sent counts the result as answered to a client.
+func (r *FetchResult) Sent() {
+	if n := r.Bytes(); n > 0 && r.traffic != nil {
+		r.traffic.bytesOut.Add(uint64(n))
+	}
 }
 
 // Release gives the chunks back.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/histogram"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/control"
 	"github.com/flotilla-log/flotilla/log/journal"
@@ -53,6 +54,7 @@ type Options struct {
 	// RetentionInterval is how long data may stay after its time is over;
 	// default 5 min.
 	RetentionInterval time.Duration
+	Limits            Limits
 
 	Now  func() time.Time
 	Rand io.Reader
@@ -101,6 +103,7 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	o.Limits = o.Limits.withDefaults()
 	if o.ProducerExpiry == 0 {
 		o.ProducerExpiry = defaultProducerExpiry
 	}
@@ -141,6 +144,8 @@ type Broker struct {
 	altering    chan struct{} // 1-buffered: held while a topic's configs change
 	lookups     chan struct{} // holds a token for each look-up by time
 	disk        *diskWatch
+	creating    atomic.Int64 // partitions of topics that are being proposed
+	checkpoints struct{ data, metadata checkpointCounters }
 
 	stopping context.Context
 	stop     context.CancelFunc
@@ -152,7 +157,8 @@ type Broker struct {
 // who leads is for the voters to say. It gives up when ctx ends.
 func Start(ctx context.Context, opt Options) (*Broker, error) {
 	opt = opt.withDefaults()
-	b := &Broker{opt: opt, dir: newDirectory(), shards: make(map[replication.ShardID]*dataShard)}
+	b := &Broker{opt: opt, dir: newDirectory(opt.Limits.MetricTopics), shards: make(map[replication.ShardID]*dataShard)}
+	b.checkpoints.data.times, b.checkpoints.metadata.times = histogram.New(histogram.Long), histogram.New(histogram.Long)
 	b.producers.turn = make(chan struct{}, 1)
 	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.stopping, b.stop = context.WithCancel(context.Background())
@@ -287,7 +293,11 @@ func (b *Broker) ClusterID() string { return b.opt.ClusterID }
 
 // MaxBatchBytes returns the largest batch that any topic can take.
 func (b *Broker) MaxBatchBytes() int {
-	return int(b.opt.Journal.MaxRecordBytes()) - partition.EntryOverheadBytes - commandOverheadBytes
+	most := int(b.opt.Journal.MaxRecordBytes()) - partition.EntryOverheadBytes - commandOverheadBytes
+	if limit := b.opt.Limits.BatchBytes; limit > 0 {
+		most = min(most, limit)
+	}
+	return most
 }
 
 // image returns the newest metadata that this node has applied.

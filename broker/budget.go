@@ -76,6 +76,13 @@ func (b *Budget) Release(n int64) {
 // Limit returns the bytes that there are.
 func (b *Budget) Limit() int64 { return b.limit }
 
+// Waiting returns how many wait for room.
+func (b *Budget) Waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.waiters)
+}
+
 // Used returns the bytes that are taken.
 func (b *Budget) Used() int64 {
 	b.mu.Lock()

@@ -85,7 +85,7 @@ func (b *Broker) runCheckpoints() {
 			retry.Reset(checkpointRetry)
 		}
 		if b.meta.Applied()-b.meta.Checkpointed() >= metadataEntries {
-			b.report("metadata", b.meta.Checkpoint())
+			b.checkpointMetadata()
 		}
 	}
 }
@@ -115,16 +115,18 @@ func (b *Broker) relieve() (full bool) {
 func (b *Broker) checkpoint(s *dataShard) (full bool) {
 	b.opt.OnPhase("checkpoint", true)
 	defer b.opt.OnPhase("checkpoint", false)
+	began := b.opt.Now()
 	err := s.replica.Checkpoint()
 	if replication.Temporary(err) && b.freeEarly() {
 		err = s.replica.Checkpoint()
 	}
 	if full = replication.Temporary(err); full {
 		b.disk.note(err)
+		b.checkpoints.data.failed.Add(1)
 		return true
 	}
 	b.disk.note(nil)
-	b.report("data", err)
+	b.report("data", &b.checkpoints.data, began, err)
 	return false
 }
 
@@ -156,15 +158,30 @@ func (b *Broker) freeSpace() {
 // little to read.
 func (b *Broker) Checkpoint() {
 	for _, s := range b.shards {
-		b.report("data", s.replica.Checkpoint())
+		b.checkpointData(s)
 	}
-	b.report("metadata", b.meta.Checkpoint())
+	b.checkpointMetadata()
 }
 
-// report logs a checkpoint that failed. The next one covers it; errors that
-// must not be passed over stop the node elsewhere.
-func (b *Broker) report(shard string, err error) {
-	if err != nil && b.stopping.Err() == nil {
+func (b *Broker) checkpointData(s *dataShard) {
+	began := b.opt.Now()
+	b.report("data", &b.checkpoints.data, began, s.replica.Checkpoint())
+}
+
+func (b *Broker) checkpointMetadata() {
+	began := b.opt.Now()
+	b.report("metadata", &b.checkpoints.metadata, began, b.meta.Checkpoint())
+}
+
+// report counts a checkpoint, and logs one that failed. The next one covers it;
+// errors that must not be passed over stop the node elsewhere.
+func (b *Broker) report(shard string, c *checkpointCounters, began time.Time, err error) {
+	ended := b.opt.Now()
+	c.times.ObserveDuration(ended.Sub(began))
+	if err == nil {
+		c.last.Store(ended.UnixNano())
+	} else if b.stopping.Err() == nil {
+		c.failed.Add(1)
 		b.opt.Log.Warn("checkpoint failed; the next one covers it", "shard", shard, "err", err)
 	}
 }

@@ -25,6 +25,7 @@ type placed struct {
 	// quarantine is the index of the entry that put it into quarantine on this
 	// replica (R5), or 0.
 	quarantine uint64
+	traffic    *topicCounters
 }
 
 func (p *placed) quarantined() bool { return p.quarantine != 0 }
@@ -46,13 +47,21 @@ type directory struct {
 	byKey    map[partitionKey]*placed       // values are replaced, never changed
 	deleted  map[partition.TopicID]struct{} // topics that lost partitions since the start
 	awaiting map[partitionKey][]chan struct{}
+
+	topics    map[partition.TopicID]*topicCounters // at most maxTopics
+	others    topicCounters                        // of the topics that are not in it
+	maxTopics int
 }
 
-func newDirectory() *directory {
+// newDirectory returns a directory that counts the traffic of maxTopics topics,
+// and of all others together.
+func newDirectory(maxTopics int) *directory {
 	return &directory{
 		byKey:    make(map[partitionKey]*placed),
 		deleted:  make(map[partition.TopicID]struct{}),
 		awaiting: make(map[partitionKey][]chan struct{}),
+
+		topics: make(map[partition.TopicID]*topicCounters), maxTopics: maxTopics,
 	}
 }
 
@@ -62,9 +71,15 @@ func (d *directory) find(topic partition.TopicID, index int32) *placed {
 	return d.byKey[partitionKey{topic, index}]
 }
 
+// put enters p, and gives it its topic's counters.
 func (d *directory) put(p *placed) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if before := d.byKey[p.key]; before != nil {
+		p.traffic = before.traffic
+	} else {
+		p.traffic = d.topicOf(p.key.topic)
+	}
 	d.byKey[p.key] = p
 	d.wakeLocked(p.key)
 }
@@ -72,6 +87,9 @@ func (d *directory) put(p *placed) {
 func (d *directory) remove(k partitionKey) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if p := d.byKey[k]; p != nil {
+		d.leave(k.topic, p.traffic)
+	}
 	delete(d.byKey, k)
 	d.deleted[k.topic] = struct{}{}
 	d.wakeLocked(k)

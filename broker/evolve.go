@@ -82,4 +82,8 @@ func needsNewer(err error) error {
 }
 
 // published is what a data shard's machine lets others see beside Apply.
-type published struct{ version atomic.Uint32 }
+type published struct {
+	version   atomic.Uint32
+	limits    atomic.Pointer[partition.Limits]
+	producers atomic.Int64 // remembered
+}

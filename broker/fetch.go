@@ -158,7 +158,7 @@ func (b *Broker) readPart(part *FetchPart, maxBytes int64, atLeastOne bool) Fetc
 		r.Err = CodeOf(err)
 		return r
 	}
-	r.HighWatermark, r.LogStart = end, start
+	r.HighWatermark, r.LogStart, r.traffic = end, start, p.traffic
 	for offset, left := part.Offset, maxBytes; ; {
 		c, err := p.shard.store.Read(uint32(p.number), offset, int(left), atLeastOne)
 		if err != nil {

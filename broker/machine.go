@@ -73,6 +73,7 @@ func (m *machine) Apply(index, term uint64, entry []byte) (results []partition.R
 	if m.out.HashAsked {
 		m.hash(index)
 	}
+	m.publishState()
 	return m.out.Results, nil
 }
 
@@ -124,6 +125,14 @@ func (m *machine) idleProducers(nowMS, expiryMS int64, limit int) partition.Expi
 	return partition.ExpireProducers{UntilMS: until, Producers: m.state.IdleProducers(until, limit)}
 }
 
+// publishState lets everybody see limits and counts as the state has them now.
+func (m *machine) publishState() {
+	m.shard.producers.Store(int64(m.state.Producers()))
+	if now := m.state.Limits(); m.shard.limits.Load() == nil || *m.shard.limits.Load() != now {
+		m.shard.limits.Store(&now)
+	}
+}
+
 func storeConfig(c partition.Config) store.Config { return store.Config{SegmentBytes: c.SegmentBytes} }
 
 // publish lets everybody find a partition as the state has it now.
@@ -170,6 +179,7 @@ func (m *machine) Restore(checkpoint io.Reader) error {
 	if err := m.quarantines.replay(m.shard.id, state); err != nil {
 		return err
 	}
+	m.publishState()
 	var restored []store.Restored
 	for v := range state.Partitions() {
 		r := store.Restored{

@@ -151,12 +151,18 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	case sum.LatestTimestamp != sum.MaxTimestamp:
 		batch.SetMaxTimestamp(part.Batch, sum.LatestTimestamp)
 	}
+	records, bytes := uint64(sum.Records), uint64(len(part.Batch))
 	return at.shard, &produceProposal{
 		Queue:   uint32(at.number),
 		Payload: part.Batch,
 		Done: func(r partition.Result, err error) {
 			if err == nil && r.Reason == partition.ReasonQuarantined {
 				err = b.quarantineError(at, uint64(r.Want))
+			}
+			if err == nil && r.Code == errcode.None && !r.Duplicate {
+				at.traffic.batchesIn.Add(1)
+				at.traffic.recordsIn.Add(records)
+				at.traffic.bytesIn.Add(bytes)
 			}
 			p.answer(i, produceResult(&r, err))
 		},

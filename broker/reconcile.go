@@ -148,6 +148,10 @@ func (r *reconciler) settle(ctx context.Context, giveUp <-chan struct{}) error {
 // in this term: that of another leader may have been more than it applied.
 func (b *Broker) missing(im *metadata.Image, s *dataShard) []any {
 	var commands []any
+	limits := *s.limits.Load()
+	if limits.MaxProducers = uint32(b.opt.Limits.Producers); limits != *s.limits.Load() {
+		commands = append(commands, limits) // what this leader was set to holds
+	}
 	term, since := s.replica.Leading(), s.complete
 	if term != s.completeIn {
 		since = nil

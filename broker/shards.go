@@ -22,6 +22,8 @@ import (
 // under its name (R11, R20).
 var ErrForgotten = errors.New("broker: a replica has lost its vote record")
 
+type shardID = replication.ShardID
+
 // dataShard is this node's replica of a data shard.
 type dataShard struct {
 	id      replication.ShardID
@@ -171,6 +173,8 @@ func encodeEntry(term uint64, wallMS int64, ps []*produceProposal) []byte {
 			e.SetApplyVersion(partition.MinApplyVersion)
 		case advanceLogStart:
 			e.AdvanceLogStart(c.number, c.offset)
+		case partition.Limits:
+			e.SetLimits(c)
 		default:
 			panic(fmt.Sprintf("broker: cannot encode a %T", c))
 		}

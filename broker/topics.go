@@ -80,10 +80,18 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 	if full := b.disk.refusal(); full != nil {
 		return Topic{}, full
 	}
-	if _, err := io.ReadFull(b.opt.Rand, c.ID[:]); err != nil {
+	give, err := b.reservePartitions(len(c.Assignment))
+	if err != nil {
+		return Topic{}, err
+	}
+	_, err = io.ReadFull(b.opt.Rand, c.ID[:])
+	if err != nil {
+		give()
 		return Topic{}, errcode.Errorf(errcode.UnknownServer, "topic id: %v", err)
 	}
-	if _, err := b.proposeMeta(ctx, c); err != nil {
+	_, err = b.proposeMeta(ctx, c)
+	give()
+	if err != nil {
 		return Topic{}, err
 	}
 	if err := b.awaitPartitions(ctx, partition.TopicID(c.ID), len(c.Assignment), true); err != nil {
@@ -98,6 +106,23 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 	return t, nil
 }
 
+// reservePartitions holds the cluster to its limit of partitions: those that
+// there are, those that are being created, and n more. give ends the claim, when
+// the metadata shard has answered and counts them itself; a claim and the
+// metadata may count the same ones for a moment. Only a topic whose creation
+// outlived its client's patience can go beyond the limit.
+func (b *Broker) reservePartitions(n int) (give func(), err error) {
+	claimed := b.creating.Add(int64(n))
+	give = func() { b.creating.Add(int64(-n)) }
+	there, most := int64(b.image().PartitionCount()), int64(b.opt.Limits.Partitions)
+	if there+claimed > most {
+		give()
+		return nil, errcode.Errorf(errcode.PolicyViolation,
+			"%d partitions more: the cluster has %d, and may have %d (partitions.max)", n, there+claimed-int64(n), most)
+	}
+	return give, nil
+}
+
 // planTopic checks what can be checked before proposing, and places the
 // partitions.
 func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
@@ -109,8 +134,8 @@ func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 	if im.TopicByName(spec.Name) != nil {
 		return c, errcode.Errorf(errcode.TopicAlreadyExists, "topic %s exists", spec.Name)
 	}
-	if spec.Partitions < 1 || spec.Partitions > metadata.MaxTopicPartitions {
-		return c, errcode.Errorf(errcode.InvalidPartitions, "%d partitions; give 1 to %d", spec.Partitions, metadata.MaxTopicPartitions)
+	if most := b.opt.Limits.TopicPartitions; spec.Partitions < 1 || int(spec.Partitions) > most {
+		return c, errcode.Errorf(errcode.InvalidPartitions, "%d partitions; give 1 to %d (topics.partitions.max)", spec.Partitions, most)
 	}
 	if spec.Replication < 1 || int(spec.Replication) > im.NodeCount() {
 		return c, errcode.Errorf(errcode.InvalidReplicationFactor, "replication factor %d with %d node(s)", spec.Replication, im.NodeCount())
@@ -139,7 +164,7 @@ func (b *Broker) checkMaxMessageBytes(set map[string]string) *errcode.Error {
 	n, _ := strconv.ParseInt(value, 10, 64)
 	if most := b.MaxBatchBytes(); asked && n > int64(most) {
 		return errcode.Errorf(errcode.InvalidConfig,
-			"max.message.bytes is above %d, what a quarter of a journal file holds (journal.file.bytes)", most)
+			"max.message.bytes is above %d, the largest batch that this node takes (batch.bytes.max, and a quarter of journal.file.bytes)", most)
 	}
 	return nil
 }

@@ -93,6 +93,18 @@ func (im *Image) Topics() iter.Seq[*Topic] { return im.byName.values() }
 // TopicCount returns the number of topics.
 func (im *Image) TopicCount() int { return im.topics.rows }
 
+// PartitionCount returns the number of partitions of all topics.
+func (im *Image) PartitionCount() (n int) {
+	for s := range im.Shards() {
+		n += s.Partitions
+	}
+	return n
+}
+
+// TombstoneCount returns the number of deleted topics of which something may be
+// left.
+func (im *Image) TombstoneCount() int { return im.tombstones.rows }
+
 // Node returns the node of an id, or nil.
 func (im *Image) Node(id NodeID) *Node {
 	n, _ := im.nodes.get(id)

@@ -38,7 +38,7 @@ func startServer(ctx context.Context, opt *options, addr string, args ...string)
 	if err != nil {
 		return nil, err
 	}
-	args = append([]string{"serve", "--data.dir", opt.dataDir, "--listen", addr}, args...)
+	args = append([]string{"serve", "--data.dir", opt.dataDir, "--listen", addr, "--admin.listen", "off"}, args...)
 	s := &serverProcess{cmd: exec.Command(opt.binary, args...), log: log}
 	s.cmd.Stderr = log
 	stdout, err := s.cmd.StdoutPipe()

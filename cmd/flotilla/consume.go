@@ -30,8 +30,9 @@ type consumeFlags struct {
 func consumeCommand(conn *connection) *cobra.Command {
 	f := consumeFlags{conn: conn}
 	c := &cobra.Command{
-		Use:   "consume TOPIC",
-		Short: "Print records, and wait for more",
+		Use:               "consume TOPIC",
+		ValidArgsFunction: conn.topicNames(1, cobra.ShellCompDirectiveNoFileComp),
+		Short:             "Print records, and wait for more",
 		Long: `Print the records of a topic, by default from the beginning, and then each as it
 arrives, until Ctrl-C. Records of one partition are in order; partitions are
 mixed as they come. Nothing is committed: each run decides where to start.

@@ -62,8 +62,9 @@ func describe(d client.TopicDescription) topicDescription {
 func topicDescribeCommand(conn *connection) *cobra.Command {
 	var out outputFormat
 	c := &cobra.Command{
-		Use:   "describe NAME",
-		Short: "Show a topic's configs and partitions",
+		Use:               "describe NAME",
+		ValidArgsFunction: conn.topicNames(1, cobra.ShellCompDirectiveNoFileComp),
+		Short:             "Show a topic's configs and partitions",
 		Long: `Show a topic's configs and its partitions. The size is that of the files; records
 that are only in memory and in the journal so far are not in it. Of it, the
 files in the last column hold only records that are deleted, and go soon.`,

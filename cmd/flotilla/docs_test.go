@@ -47,12 +47,14 @@ func TestDocs(t *testing.T) {
 		t.Fatalf("docs/cli.md has %d examples", len(all))
 	}
 	var s *server
+	dir := t.TempDir()
 	for _, e := range all {
 		var got string
 		if e.command == "flotilla serve" {
-			s = newServer(t)
+			s = newServer(t, "--admin.listen", "127.0.0.1:0")
 			got = strings.ReplaceAll(s.greeting, " --bootstrap "+s.addr, "")
 			got = strings.ReplaceAll(got, s.addr, defaultBootstrap)
+			got = regexp.MustCompile(`http://127\.0\.0\.1:\d+/`).ReplaceAllString(got, "http://127.0.0.1:9292/")
 		} else if e.command == "kill %1" {
 			if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
@@ -61,7 +63,7 @@ func TestDocs(t *testing.T) {
 				t.Fatalf("serve ended with %d\n%s", code, s.log)
 			}
 		} else {
-			got = shell(t, e.command, s)
+			got = shell(t, e.command, s, dir)
 		}
 		pattern := strings.ReplaceAll(regexp.QuoteMeta(e.want), `\.\.\.`, `.*`)
 		// The columns of a table are as wide as what differs in them.
@@ -87,12 +89,13 @@ func read(t *testing.T, name string) string {
 	return string(b)
 }
 
-// shell runs a command line and returns what it prints, in order.
-func shell(t *testing.T, line string, s *server) string {
+// shell runs a command line in a directory and returns what it prints, in order.
+func shell(t *testing.T, line string, s *server, dir string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
+	cmd.Dir = dir
 	cmd.Env = environment("PATH=" + filepath.Dir(program) + string(os.PathListSeparator) + os.Getenv("PATH"))
 	if s != nil {
 		cmd.Env = append(cmd.Env, "FLOTILLA_BOOTSTRAP="+s.addr, "FLOTILLA_DATA_DIR="+s.dir)

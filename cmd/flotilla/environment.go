@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"maps"
 	"regexp"
 	"slices"
@@ -8,12 +9,12 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/flotilla-log/flotilla/internal/config"
 )
 
-const environmentPrefix = "FLOTILLA_"
-
-// settingAnnotation marks a flag that can be set by an environment variable
-// too.
+// settingAnnotation marks a flag of the client commands that can be set by an
+// environment variable too. A node's settings are config's to find.
 const settingAnnotation = "flotilla_setting"
 
 // markSettings lets FLOTILLA_ variables set the flags that fs has now.
@@ -28,12 +29,6 @@ func markSettings(fs *pflag.FlagSet) {
 
 func isSetting(f *pflag.Flag) bool { return f.Annotations[settingAnnotation] != nil }
 
-// variable returns the environment variable of a flag: FLOTILLA_JOURNAL_BYTES
-// of journal.bytes.
-func variable(flag string) string {
-	return environmentPrefix + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(flag))
-}
-
 // serviceLink matches the variables that Kubernetes sets in every container for
 // a service whose name is flotilla or begins with it. They are nobody's
 // settings.
@@ -43,43 +38,35 @@ var serviceLink = regexp.MustCompile(`^FLOTILLA_([A-Z0-9_]+_)?(SERVICE_(HOST|POR
 // FLOTILLA_ variable that no command knows is a usage error: a setting that is
 // misspelt and ignored would be found out too late.
 func applyEnvironment(c *cobra.Command, environ []string) error {
-	known := make(map[string]bool)
-	note := func(f *pflag.Flag) {
+	known := map[string]bool{config.Variable(configFlag): true}
+	for _, name := range config.Variables() {
+		known[name] = true
+	}
+	c.Root().PersistentFlags().VisitAll(func(f *pflag.Flag) {
 		if isSetting(f) {
-			known[variable(f.Name)] = true
+			known[config.Variable(f.Name)] = true
 		}
-	}
-	c.Root().PersistentFlags().VisitAll(note)
-	for _, sub := range c.Root().Commands() {
-		sub.Flags().VisitAll(note)
-	}
+	})
 	values := make(map[string]string)
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, environmentPrefix) || !known[name] && serviceLink.MatchString(name) {
+		if !strings.HasPrefix(name, config.Prefix) || !known[name] && serviceLink.MatchString(name) {
 			continue
 		}
 		if !known[name] {
-			return unknownVariable(name, slices.Sorted(maps.Keys(known)))
+			return usageError{errors.New(config.Unknown("environment variable", name, slices.Sorted(maps.Keys(known))))}
 		}
 		values[name] = value
 	}
 	var err error
 	c.Flags().VisitAll(func(f *pflag.Flag) {
-		value, ok := values[variable(f.Name)]
+		value, ok := values[config.Variable(f.Name)]
 		if !ok || !isSetting(f) || f.Changed || err != nil {
 			return
 		}
 		if bad := c.Flags().Set(f.Name, value); bad != nil {
-			err = usagef("%s=%s: %w", variable(f.Name), value, bad)
+			err = usagef("%s=%s: %w", config.Variable(f.Name), value, bad)
 		}
 	})
 	return err
-}
-
-func unknownVariable(name string, known []string) error {
-	if near := nearest(name, known); near != "" {
-		return usagef("unknown environment variable %s; did you mean %s?", name, near)
-	}
-	return usagef("unknown environment variable %s; there are %s", name, strings.Join(known, ", "))
 }

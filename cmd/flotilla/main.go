@@ -4,8 +4,9 @@
 // exit status is
 //
 //	0  done; also consume after Ctrl-C, or when nobody reads its output any more
-//	1  the command could not do what was asked; check: something is damaged
-//	2  the command line or a FLOTILLA_ variable was wrong; nothing was done
+//	1  the command could not do what was asked; check, dump: something is damaged;
+//	   repair: something is to be done, and was not
+//	2  the command line, a FLOTILLA_ variable or the settings file was wrong; nothing was done
 //	3  serve: the disk or the data failed; a restart will probably not help
 package main
 
@@ -20,6 +21,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/flotilla-log/flotilla/internal/config"
 )
 
 // version and commit name the build. The Makefile sets commit.
@@ -36,8 +39,17 @@ const (
 	exitStopped = 3
 )
 
+// exitStatuses is what they mean, as every reader of --help wants to know.
+const exitStatuses = `Exit status:
+  0  done; also consume after Ctrl-C, or when nobody reads its output any more
+  1  the command could not do what was asked; check, dump: something is damaged; repair: something is to be done, and was not
+  2  the command line, a FLOTILLA_ variable or the settings file was wrong; nothing was done
+  3  serve: the disk or the data failed; a restart will probably not help`
+
 // usageError is a wrong command line or environment.
 type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
@@ -62,7 +74,9 @@ func run() int {
 	if err == nil || errors.Is(err, errNoReader) {
 		return exitOK
 	}
-	fmt.Fprintln(os.Stderr, "flotilla:", message(err))
+	for _, line := range messages(err) {
+		fmt.Fprintln(os.Stderr, "flotilla:", line)
+	}
 	var usage usageError
 	var stopped stoppedError
 	switch {
@@ -72,6 +86,16 @@ func run() int {
 		return exitStopped
 	}
 	return exitFailed
+}
+
+// messages are the lines of an error: one, or one for each setting that is
+// wrong.
+func messages(err error) []string {
+	var wrong *config.Error
+	if errors.As(err, &wrong) {
+		return wrong.Problems
+	}
+	return []string{message(err)}
 }
 
 // message is an error in one line, without the name of the package that every
@@ -86,17 +110,19 @@ func rootCommand() *cobra.Command {
 		Use:   "flotilla",
 		Short: "A commit-log server: topics, replicated by Raft, on disk before they are acknowledged",
 		Long: `A commit-log server: topics, replicated by Raft, on disk before they are
-acknowledged. "flotilla serve" runs a node; the other commands talk to one.`,
+acknowledged. "flotilla serve" runs a node; the other commands talk to one.
+
+` + exitStatuses,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		Args:              noSuchCommand,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return applyEnvironment(c, os.Environ()) },
 	}
 	root.SetFlagErrorFunc(flagError)
 	conn := addConnectionFlags(root.PersistentFlags())
-	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), dumpCommand(), topicCommand(conn), produceCommand(conn), consumeCommand(conn), benchCommand(conn), versionCommand())
+	root.AddCommand(serveCommand(), configCommand(), checkCommand(), repairCommand(), dumpCommand(), topicCommand(conn), produceCommand(conn), consumeCommand(conn), benchCommand(conn), versionCommand())
+	addCompletion(root)
 	return root
 }
 

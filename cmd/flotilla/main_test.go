@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/flotilla-log/flotilla/internal/config"
 )
 
 // program is the binary under test, built once.
@@ -44,10 +46,10 @@ func testMain(m *testing.M) int {
 // commands that hang.
 const commandLimit = 30 * time.Second
 
-// environment is the tests' own without settings, and with extra.
+// environment is the tests' own without settings but one, and with extra.
 func environment(extra ...string) []string {
-	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, environmentPrefix) })
-	return append(env, extra...)
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, config.Prefix) })
+	return append(append(env, "FLOTILLA_ADMIN_LISTEN=off"), extra...) // many nodes, one port
 }
 
 // result is how a command ended.

@@ -32,8 +32,9 @@ type produceFlags struct {
 func produceCommand(conn *connection) *cobra.Command {
 	f := produceFlags{conn: conn}
 	c := &cobra.Command{
-		Use:   "produce TOPIC [FILE...]",
-		Short: "Append records: the lines of standard input or of files",
+		Use:               "produce TOPIC [FILE...]",
+		ValidArgsFunction: conn.topicNames(1, cobra.ShellCompDirectiveDefault),
+		Short:             "Append records: the lines of standard input or of files",
 		Long: `Append records to a topic: each line of standard input, or of the files, becomes
 one, without its newline and otherwise byte for byte. An empty line is a record
 with an empty value. "-" is standard input.

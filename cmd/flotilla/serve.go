@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,41 +11,35 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
-// serveFlags are the settings of serve.
-type serveFlags struct {
-	dataDir, listen, advertise, clusterID string
-	nodeID                                int32
-	journalBytes, journalFileBytes        byteSize
-	memoryBytes, diskReserveBytes         byteSize
-	flushAge, drain                       time.Duration
-	logLevel, logFormat                   string
-}
-
 func serveCommand() *cobra.Command {
-	f := serveFlags{journalBytes: 1 << 30, journalFileBytes: 64 << 20, memoryBytes: 1 << 30}
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node",
 		Long: `Run a node. Without flags it keeps its data in ./flotilla-data and listens on
-127.0.0.1:9092. Every acknowledged record is on disk. SIGTERM and Ctrl-C stop it
-after what is under way was answered; kill -9 loses nothing either.
+127.0.0.1:9092, and on 127.0.0.1:9292 for metrics and health. Every acknowledged
+record is on disk. SIGTERM and Ctrl-C stop it after what is under way was
+answered; kill -9 loses nothing either. SIGUSR1 opens Go profiles on the admin
+listener for ten minutes.
 
-Each flag can be given as an environment variable too: --journal.bytes as
-FLOTILLA_JOURNAL_BYTES. The flag wins.
+Each flag is a setting. It can be given as an environment variable too
+(--journal.bytes as FLOTILLA_JOURNAL_BYTES), or in a YAML file (--config FILE);
+the flag wins, then the variable. "flotilla config explain" says more of each.
 
 The exit status is 0 after SIGTERM or Ctrl-C, 1 if the node cannot start as
-asked, 2 for a wrong flag or variable, and 3 if its disk or its data failed: then
+asked, 2 for a wrong flag, variable or file, and 3 if its disk or its data failed: then
 a restart will probably not help.`,
 		Example: `  flotilla serve
   flotilla serve --data.dir /var/lib/flotilla --listen 0.0.0.0:9092 --advertise node1.example.com:9092`,
@@ -57,78 +52,29 @@ a restart will probably not help.`,
 			return noArgs(c, args)
 		},
 		RunE: func(c *cobra.Command, _ []string) error {
-			return serve(c.Context(), f, c.OutOrStdout(), c.ErrOrStderr())
+			v, err := settings(c, os.Environ())
+			if err != nil {
+				return err
+			}
+			return serve(c.Context(), v, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
-	fl := c.Flags()
-	fl.StringVar(&f.dataDir, "data.dir", "flotilla-data", "directory that holds everything")
-	fl.StringVar(&f.listen, "listen", defaultBootstrap, "address for clients")
-	fl.StringVar(&f.advertise, "advertise", "", "host:port that clients are told; default: the address listened on")
-	fl.Int32Var(&f.nodeID, "node.id", 1, "this node's id, part of the directory's identity")
-	fl.StringVar(&f.clusterID, "cluster.id", "", "refuse a directory of another cluster; a fresh one gets this id, or a random one")
-	fl.Var(&f.journalBytes, "journal.bytes", "most that the commit journal takes on disk, at least four files")
-	fl.Var(&f.journalFileBytes, "journal.file.bytes", "size of one journal file, when it is made; four times the largest record batch")
-	fl.Var(&f.memoryBytes, "memory.bytes", "bound of records and requests in memory")
-	fl.Var(&f.diskReserveBytes, "disk.reserve.bytes", "free space on the data directory's disk below which records wait; default: half of memory.bytes and a journal file, at most 5% of the disk")
-	fl.DurationVar(&f.flushAge, "flush.age", 10*time.Second, "a partition's records go to its segment file after at most so long; they are in the journal at once")
-	fl.DurationVar(&f.drain, "drain.timeout", 10*time.Second, "how long requests under way may take when the node is stopped")
-	fl.StringVar(&f.logLevel, "log.level", "info", "debug, info, warn or error")
-	fl.StringVar(&f.logFormat, "log.format", "text", "text or json")
-	markSettings(fl)
+	addSettings(c, false)
 	hideConnectionFlags(c)
 	return c
 }
 
-// logger returns the logger that the flags ask for.
-func (f *serveFlags) logger(w io.Writer) (*slog.Logger, error) {
+// logger returns the logger that the settings ask for.
+func logger(v *config.Values, w io.Writer) *slog.Logger {
 	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
-		return nil, usagef("--log.level %q: give debug, info, warn or error", f.logLevel)
+	if err := level.UnmarshalText([]byte(v.Text("log.level"))); err != nil {
+		panic("flotilla: a log level that slog does not know: " + err.Error()) // config knows them
 	}
 	opt := &slog.HandlerOptions{Level: level}
-	switch f.logFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opt)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opt)), nil
+	if v.Text("log.format") == "json" {
+		return slog.New(slog.NewJSONHandler(w, opt))
 	}
-	return nil, usagef("--log.format %q: give text or json", f.logFormat)
-}
-
-// check refuses what cannot work, before anything is opened.
-func (f *serveFlags) check() error {
-	host, _, err := net.SplitHostPort(f.listen)
-	if err != nil {
-		return usagef("--listen %q: give HOST:PORT, such as 127.0.0.1:9092", f.listen)
-	}
-	// Clients connect to what they are told; "any address" is none.
-	if ip := net.ParseIP(host); f.advertise == "" && (host == "" || ip != nil && ip.IsUnspecified()) {
-		return usagef("--listen %s takes connections to any address; say with --advertise HOST:PORT which one to tell clients", f.listen)
-	}
-	if f.advertise != "" {
-		host, port, err := net.SplitHostPort(f.advertise)
-		n, badPort := strconv.ParseUint(port, 10, 16)
-		if err != nil || host == "" || badPort != nil || n == 0 {
-			return usagef("--advertise %q: give the HOST:PORT that clients connect to", f.advertise)
-		}
-	}
-	if f.nodeID < 0 {
-		return usagef("--node.id %d: give 0 or more", f.nodeID)
-	}
-	if f.flushAge <= 0 || f.drain < 0 {
-		return usagef("--flush.age %s, --drain.timeout %s: give positive durations, such as 10s", f.flushAge, f.drain)
-	}
-	if info, err := os.Stat(f.dataDir); err == nil && !info.IsDir() {
-		return usagef("--data.dir %s is not a directory", f.dataDir)
-	}
-	const filesAtLeast, smallest, largest, multiple = 4, 32 << 10, 4 << 30, 4096
-	if n := f.journalFileBytes; n < smallest || n > largest || n%multiple != 0 {
-		return usagef("--journal.file.bytes %s: give a multiple of 4KiB from 32KiB to 4GiB", &n)
-	}
-	if f.journalBytes < filesAtLeast*f.journalFileBytes {
-		return usagef("--journal.bytes %s is less than %d files of --journal.file.bytes %s", &f.journalBytes, filesAtLeast, &f.journalFileBytes)
-	}
-	return nil
+	return slog.New(slog.NewTextHandler(w, opt))
 }
 
 // startError tells a disk or data that failed from a node that was asked for
@@ -147,42 +93,109 @@ func startError(ctx context.Context, dir string, err error) error {
 	return stoppedError{fmt.Errorf("%w; \"flotilla check --data.dir %s\" says what is damaged, and \"flotilla repair\" what can be done", err, dir)}
 }
 
-func serve(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
-	log, err := f.logger(stderr)
-	if err != nil {
-		return err
+// filesApart is how many open files are not planned with: connections of the
+// admin listener, the journal's, the control logs', and what is for a moment.
+const filesApart = 128
+
+// idleFiles is how many segment files are kept open unused, of what connections
+// leave of the open files.
+func idleFiles(files, connections int64) int {
+	return int(min(max((files-filesApart-connections)/4, 16), 1<<16))
+}
+
+// nodeOptions are a node's options by its settings.
+func nodeOptions(v *config.Values, files int64) node.Options {
+	return node.Options{
+		FS: vfs.OS, Dir: filepath.Clean(v.Text("data.dir")), NodeID: int32(v.Int("node.id")), ClusterID: v.Text("cluster.id"),
+		Version: version, Commit: commit, Advertise: v.Text("advertise"), Shards: uint32(v.Int("shards.per.node")),
+		JournalBytes: v.Bytes("journal.bytes"), JournalFileBytes: v.Bytes("journal.file.bytes"),
+		MemoryBytes: v.Bytes("memory.bytes"), FlushAge: v.Duration("flush.age"), DiskReserveBytes: v.Bytes("disk.reserve.bytes"),
+		ProducerExpiry: v.Duration("producer.id.expiration"), HashInterval: v.Duration("hash.interval"),
+		RetentionInterval: v.Duration("retention.check.interval"),
+		IdleFiles:         idleFiles(files, v.Int("connections.max")),
+		Profiles:          v.Bool("admin.pprof"), CommitMax: v.Duration("ready.commit.max"),
+		Limits: node.Limits{
+			BatchBytes: int(v.Bytes("batch.bytes.max")), Partitions: int(v.Int("partitions.max")),
+			TopicPartitions: int(v.Int("topics.partitions.max")), Producers: int(v.Int("producers.max")),
+			MetricTopics: cmp.Or(int(v.Int("metrics.topics.max")), -1),
+		},
+		Clients: node.ClientLimits{
+			Connections: int(v.Int("connections.max")), ConnectionsPerIP: int(v.Int("connections.max.per.ip")),
+			InFlight: int(v.Int("inflight.requests.max")), InFlightBytes: v.Bytes("inflight.bytes.max"),
+			RequestBytes: int(v.Bytes("request.bytes.max")), IdleTimeout: v.Duration("connections.idle.timeout"),
+		},
+		Now: time.Now, Rand: rand.Reader,
 	}
-	if err := f.check(); err != nil {
-		return err
-	}
-	l, err := net.Listen("tcp", f.listen)
+}
+
+// listen opens a listener of a setting. danger is what somebody beyond this
+// machine could do.
+func listen(v *config.Values, key, danger string, log *slog.Logger) (net.Listener, error) {
+	l, err := net.Listen("tcp", v.Text(key))
 	if err != nil {
-		return fmt.Errorf("%w; choose another address with --listen", err)
+		return nil, fmt.Errorf("%w; choose another address with --%s", err, key)
 	}
 	if host, _, err := net.SplitHostPort(l.Addr().String()); err == nil && !net.ParseIP(host).IsLoopback() {
-		log.Warn("clients beyond this machine can connect, and there is no authentication yet", "listen", l.Addr().String())
+		log.Warn(danger+" beyond this machine, and there is no authentication yet", key, l.Addr().String())
 	}
-	start := time.Now()
-	n, err := node.Start(ctx, node.Options{
-		FS: vfs.OS, Dir: filepath.Clean(f.dataDir), NodeID: f.nodeID, ClusterID: f.clusterID, Version: version,
-		Listener: l, Advertise: f.advertise,
-		JournalBytes: int64(f.journalBytes), JournalFileBytes: int64(f.journalFileBytes),
-		MemoryBytes: int64(f.memoryBytes), FlushAge: f.flushAge, DiskReserveBytes: int64(f.diskReserveBytes),
-		Now: time.Now, Rand: rand.Reader, Log: log,
-	})
+	return l, nil
+}
+
+// start opens the listeners and starts the node.
+func start(ctx context.Context, v *config.Values, log *slog.Logger) (n *node.Node, opt node.Options, err error) {
+	dir := v.Of("data.dir")
+	if info, err := os.Stat(dir.Text); err == nil && !info.IsDir() {
+		return nil, opt, usagef("%s %s is not a directory", dir.Name(), dir.Text)
+	}
+	files, err := raiseFiles(v.Int("files.max"))
 	if err != nil {
-		_ = l.Close()
-		return startError(ctx, f.dataDir, err)
+		files = v.Int("files.max")
+		log.Warn("the limit of open files stays as it is", "err", err)
 	}
-	printReady(stdout, n, l, f, time.Since(start))
+	log.Debug("open files", "limit", files)
+	opt = nodeOptions(v, min(files, v.Int("files.max")))
+	opt.Log = log
+	if opt.Listener, err = listen(v, "listen", "clients can connect from", log); err != nil {
+		return nil, opt, err
+	}
+	if !config.AdminOff(v.Text("admin.listen")) {
+		if opt.Admin, err = listen(v, "admin.listen", "metrics can be read from", log); err != nil {
+			_ = opt.Listener.Close()
+			return nil, opt, fmt.Errorf("%w, or none with --admin.listen off", err)
+		}
+	}
+	if n, err = node.Start(ctx, opt); err != nil {
+		_ = opt.Listener.Close()
+		return nil, opt, startError(ctx, opt.Dir, err)
+	}
+	return n, opt, nil
+}
+
+func serve(ctx context.Context, v *config.Values, stdout, stderr io.Writer) error {
+	log := logger(v, stderr)
+	began := time.Now()
+	n, opt, err := start(ctx, v, log)
+	if n == nil {
+		return err
+	}
+	profiles := make(chan os.Signal, 1)
+	signal.Notify(profiles, syscall.SIGUSR1)
+	defer signal.Stop(profiles)
+	printReady(stdout, n, opt, time.Since(began))
 	var failed error
-	select {
-	case <-ctx.Done():
-		log.Info("stopping")
-	case failed = <-n.Failed():
-		log.Error("the node stops: it cannot keep its promises any more", "err", failed)
+	for running := true; running; {
+		select {
+		case <-ctx.Done():
+			running = false
+			log.Info("stopping")
+		case failed = <-n.Failed():
+			running = false
+			log.Error("the node stops: it cannot keep its promises any more", "err", failed)
+		case <-profiles:
+			log.Info("profiles asked for", "allowed", n.AllowProfiles(), "for", node.ProfilesFor)
+		}
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.drain)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.Duration("drain.timeout"))
 	defer cancel()
 	err = n.Close(drain)
 	if failed != nil {
@@ -191,26 +204,31 @@ func serve(ctx context.Context, f serveFlags, stdout, stderr io.Writer) error {
 	return err
 }
 
-func printReady(w io.Writer, n *node.Node, l net.Listener, f serveFlags, took time.Duration) {
+func printReady(w io.Writer, n *node.Node, opt node.Options, took time.Duration) {
 	addr := n.Advertised()
 	at := ""
 	if addr != defaultBootstrap {
 		at = " --bootstrap " + addr
 	}
-	abs, err := filepath.Abs(f.dataDir)
+	abs, err := filepath.Abs(opt.Dir)
 	if err != nil {
-		abs = f.dataDir
+		abs = opt.Dir
 	}
 	listening := ""
-	if l.Addr().String() != addr {
-		listening = ", listening on " + l.Addr().String()
+	if l := opt.Listener.Addr().String(); l != addr {
+		listening = ", listening on " + l
+	}
+	metrics := "off"
+	if opt.Admin != nil {
+		metrics = "http://" + opt.Admin.Addr().String() + "/metrics (and /healthz, /readyz)"
 	}
 	fmt.Fprintf(w, `flotilla %s serves cluster %s, node %d
   clients  %s (native protocol%s)
+  metrics  %s
   data     %s (recovered in %s)
 Try:
 %s
-`, version, n.ClusterID(), f.nodeID, addr, listening, abs, took.Round(time.Millisecond), indent(
+`, version, n.ClusterID(), opt.NodeID, addr, listening, metrics, abs, took.Round(time.Millisecond), indent(
 		"flotilla topic create hello --partitions 3"+at,
 		"seq 10 | flotilla produce hello"+at,
 		"flotilla consume hello --from beginning --until end"+at,

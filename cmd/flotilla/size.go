@@ -2,41 +2,27 @@ package main
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
+
+	"github.com/flotilla-log/flotilla/internal/config"
 )
 
-// byteSize is a flag's number of bytes: "64MiB", "1GiB", or plain bytes.
+// byteSize is a flag's number of bytes, above 0, as sizes of settings are
+// written: "64MiB", "1GiB", or plain bytes.
 type byteSize int64
 
-var byteUnits = []struct {
-	name  string
-	bytes int64
-}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
-
 // String implements pflag.Value.
-func (b byteSize) String() string {
-	for _, u := range byteUnits {
-		if int64(b) >= u.bytes && int64(b)%u.bytes == 0 {
-			return strconv.FormatInt(int64(b)/u.bytes, 10) + u.name
-		}
-	}
-	return strconv.FormatInt(int64(b), 10)
-}
+func (b byteSize) String() string { return config.FormatSize(int64(b)) }
 
 // Set implements pflag.Value.
 func (b *byteSize) Set(s string) error {
-	factor := int64(1)
-	for _, u := range byteUnits {
-		if rest, ok := strings.CutSuffix(s, u.name); ok {
-			s, factor = rest, u.bytes
-		}
+	n, err := config.ParseSize(s)
+	if err != nil {
+		return err
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(s), 10, 64)
-	if err != nil || n <= 0 || n > (1<<62)/factor {
-		return fmt.Errorf("%q is not a size; give bytes, or a number with KiB, MiB or GiB", s)
+	if n == 0 {
+		return fmt.Errorf("%q: give at least 1", s)
 	}
-	*b = byteSize(n * factor)
+	*b = byteSize(n)
 	return nil
 }
 

@@ -208,8 +208,9 @@ func topicDeleteCommand(conn *connection) *cobra.Command {
 		ifExists bool
 	)
 	c := &cobra.Command{
-		Use:   "delete NAME...",
-		Short: "Delete topics, with all their records",
+		Use:               "delete NAME...",
+		ValidArgsFunction: conn.topicNames(0, cobra.ShellCompDirectiveNoFileComp),
+		Short:             "Delete topics, with all their records",
 		Long: `Delete topics, with all their records, without asking, and print each that was
 deleted. If one of the names is of no topic, nothing is deleted. Names are taken
 literally: there are no patterns.`,

@@ -31,7 +31,20 @@ func TestUsage(t *testing.T) {
 		{"topics list", exitUsage, `did you mean "flotilla topic"?`},
 		{"topic lst", exitUsage, `did you mean "flotilla topic list"?`},
 		{"topic xyz", exitUsage, `see "flotilla topic --help"`},
-		{"completion bash", exitUsage, "unknown command"},
+		{"completion bash", exitOK, "__start_flotilla"},
+		{"completion zsh", exitOK, "#compdef flotilla"},
+		{"completion fish", exitOK, "complete -c flotilla"},
+		{"completion powershell", exitOK, "Register-ArgumentCompleter"},
+		{"completion", exitOK, "Available Commands"},
+		{"completion xsh", exitUsage, `did you mean "flotilla completion zsh"?`},
+		{"completion bash now", exitUsage, `takes no argument "now"`},
+		{"config prnt", exitUsage, `did you mean "flotilla config print"?`},
+		{"config explain journal.byte", exitUsage, "did you mean journal.bytes?"},
+		{"config explain journal.bytes", exitOK, "flotilla_journal_live_bytes"},
+		{"config explain", exitOK, "SETTING"},
+		{"config check", exitUsage, "takes one file"},
+		{"config check nothere.yaml", exitUsage, "no such file"},
+		{"serve --config nothere.yaml", exitUsage, "--config: open nothere.yaml"},
 		{"topic list extra", exitUsage, `takes no argument "extra"`},
 		{"topic list --ouptut json", exitUsage, "did you mean --output?"},
 		{"serve --data-dir x", exitUsage, "did you mean --data.dir?"},
@@ -105,12 +118,14 @@ func TestEnvironment(t *testing.T) {
 		{"FLOTILLA_BOOTSTRAP=" + nowhere(t), "topic list --bootstrap " + addr, exitOK, ""},
 		{"FLOTILLA_BOOSTRAP=" + addr, "topic list", exitUsage, "did you mean FLOTILLA_BOOTSTRAP?"},
 		{"FLOTILLA_DATADIR=x", "serve", exitUsage, "did you mean FLOTILLA_DATA_DIR?"},
-		{"FLOTILLA_QQQQQQQQ=x", "serve", exitUsage, "there are FLOTILLA_ADVERTISE, "},
+		{"FLOTILLA_QQQQQQQQ=x", "serve", exitUsage, "there are FLOTILLA_ADMIN_LISTEN, "},
 		{"FLOTILLA_TIMEOUT=soon", "topic list", exitUsage, "FLOTILLA_TIMEOUT=soon"},
-		{"FLOTILLA_JOURNAL_BYTES=1MiB", "serve --data.dir " + dir, exitUsage, "--journal.bytes 1MiB is less"},
-		{"FLOTILLA_JOURNAL_BYTES=many", "serve --data.dir " + dir, exitUsage, `FLOTILLA_JOURNAL_BYTES=many: `},
+		{"FLOTILLA_JOURNAL_BYTES=1MiB", "serve --data.dir " + dir, exitUsage, "FLOTILLA_JOURNAL_BYTES 1MiB is less"},
+		{"FLOTILLA_JOURNAL_BYTES=many", "serve --data.dir " + dir, exitUsage, `FLOTILLA_JOURNAL_BYTES: "many" is not a size`},
 		{"FLOTILLA_JOURNAL_BYTES=many", "serve --journal.bytes 1MiB --data.dir " + dir, exitUsage, "--journal.bytes 1MiB is less"},
-		{"FLOTILLA_BOOTSTRAP=x", "serve --log.level loud", exitUsage, "--log.level"}, // for the others: not refused
+		{"FLOTILLA_CONFIG=nothere.yaml", "serve", exitUsage, "FLOTILLA_CONFIG: open nothere.yaml"},
+		{"FLOTILLA_CONFIG=nothere.yaml", "topic list --bootstrap " + addr, exitOK, ""}, // it is the node's
+		{"FLOTILLA_BOOTSTRAP=x", "serve --log.level loud", exitUsage, "--log.level"},   // for the others: not refused
 		{"FLOTILLA_DATA_DIR=x", "topic list --bootstrap " + addr, exitOK, ""},
 		{"FLOTILLA_FORMAT=x", "consume t", exitUsage, "unknown environment variable"}, // no setting
 		{"FLOTILLA_SERVICE_HOST=10.0.0.1", "topic list --bootstrap " + addr, exitOK, ""},
@@ -125,7 +140,6 @@ func TestEnvironment(t *testing.T) {
 		}
 	}
 }
-
 func TestByteSize(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]byteSize{

@@ -54,7 +54,7 @@ func newServer(t *testing.T, dir string) *server {
 // start starts a process and waits until it serves.
 func (s *server) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--data.dir", s.dir,
+	s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--admin.listen", "off", "--data.dir", s.dir,
 		"--journal.file.bytes", "1MiB", "--journal.bytes", "8MiB", "--memory.bytes", "16MiB", "--flush.age", "200ms")
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.cmd.Stderr = s

@@ -85,7 +85,7 @@ func (r *round) close() {
 // start starts a server; aim may watch it from its first line on.
 func (r *round) start(aim func(*server)) (err error) {
 	r.srv, err = startServer(r.binary, r.log, []string{
-		"serve", "--data.dir", filepath.Join(r.dir, "data"), "--listen", r.addr,
+		"serve", "--data.dir", filepath.Join(r.dir, "data"), "--listen", r.addr, "--admin.listen", "off",
 		"--journal.bytes", fmt.Sprint(r.set.journalBytes), "--journal.file.bytes", fmt.Sprint(r.set.journalFileBytes),
 		"--memory.bytes", fmt.Sprint(r.set.memoryBytes), "--flush.age", r.set.flushAge.String(),
 		"--log.level", "debug", "--log.format", "json",

@@ -5,15 +5,15 @@ var table = []mutant{
 	{
 		name: "journal fsync",
 		file: "log/journal/writer.go",
-		old:  "\tif err := f.f.SyncData(); err != nil {\n\t\treturn j.fail(\"sync\", f.path, err)\n\t}\n\tj.sealed = false\n",
-		new:  "\tj.sealed = false\n",
+		old:  "\tif err := f.f.SyncData(); err != nil {\n\t\treturn j.fail(\"sync\", f.path, err)\n\t}\n\tj.syncTimes",
+		new:  "\tj.syncTimes",
 		pkg:  "./log/journal", test: "TestCrashEveryOp", want: "were synced",
 	},
 	{
 		name: "journal fsync, whole node",
 		file: "log/journal/writer.go",
-		old:  "\tif err := f.f.SyncData(); err != nil {\n\t\treturn j.fail(\"sync\", f.path, err)\n\t}\n\tj.sealed = false\n",
-		new:  "\tj.sealed = false\n",
+		old:  "\tif err := f.f.SyncData(); err != nil {\n\t\treturn j.fail(\"sync\", f.path, err)\n\t}\n\tj.syncTimes",
+		new:  "\tj.syncTimes",
 		pkg:  "./replication", test: "TestReplicaPowerCut", want: "acknowledged and lost or changed",
 	},
 	{

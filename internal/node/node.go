@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/admin"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/control"
 	"github.com/flotilla-log/flotilla/log/journal"
@@ -33,6 +34,7 @@ type Options struct {
 	NodeID    int32
 	ClusterID string // of the directory; "": whatever it is, and a new one for a fresh directory
 	Version   string // of the software
+	Commit    string // that it was built from
 
 	// Cluster is the nodes of a cluster, this one included; nil: it is alone.
 	Cluster *broker.Cluster
@@ -47,6 +49,18 @@ type Options struct {
 	JournalFileBytes int64  // default 64 MiB
 	MemoryBytes      int64  // of tails, requests and answers together; default 1 GiB
 	FlushAge         time.Duration
+	IdleFiles        int // of segments, kept open unused; default the store's
+
+	// Admin takes the connections of metrics and health; nil: there is no such
+	// listener. The node closes it. Profiles allows Go profiles there, CommitMax
+	// is how long a commit of the journal may take before the node is not ready,
+	// by default 10 s.
+	Admin     net.Listener
+	Profiles  bool
+	CommitMax time.Duration
+
+	Limits  Limits
+	Clients ClientLimits
 
 	ProducerExpiry time.Duration // of idempotent producers that send nothing; default 24 h
 	HashInterval   time.Duration // between state hashes of a shard; default 10 min
@@ -68,6 +82,19 @@ type Options struct {
 	replicaVersions func(replication.ShardID) []uint16
 }
 
+// Limits are what an operator bounds beside connections; see broker.Limits.
+type Limits = broker.Limits
+
+// ClientLimits are what an operator bounds of connections; see server.Options.
+type ClientLimits struct {
+	Connections      int
+	ConnectionsPerIP int
+	InFlight         int
+	InFlightBytes    int64
+	RequestBytes     int
+	IdleTimeout      time.Duration
+}
+
 // minMemoryBytes is what a node needs to take the default's largest batches.
 const minMemoryBytes = 4 << 20
 
@@ -84,6 +111,12 @@ type Node struct {
 	store  *store.Store
 	broker *broker.Broker
 	server *server.Server
+	admin  *admin.Server
+
+	requests, answers *broker.Budget
+	started           atomic.Bool // what admin may look at is set
+	stopping          atomic.Bool
+	cause             atomic.Pointer[error] // of broken
 
 	serving   sync.WaitGroup
 	failed    chan error // 1-buffered: the first error that the node must stop for
@@ -104,6 +137,9 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	if opt.MemoryBytes == 0 {
 		opt.MemoryBytes = 1 << 30
 	}
+	if opt.CommitMax == 0 {
+		opt.CommitMax = 10 * time.Second
+	}
 	if opt.MemoryBytes < minMemoryBytes {
 		return nil, fmt.Errorf("node: memory of %d bytes; give at least %d", opt.MemoryBytes, minMemoryBytes)
 	}
@@ -111,6 +147,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		opt.Advertise = opt.Listener.Addr().String()
 	}
 	n := &Node{opt: opt, idTurn: make(chan struct{}, 1), failed: make(chan error, 1)}
+	n.startAdmin()
 	start := opt.Now()
 	n.phase("recovery", true)
 	if err := n.open(ctx); err != nil {
@@ -119,11 +156,14 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	}
 	n.phase("recovery", false)
 	n.recovered = opt.Now().Sub(start)
+	n.requests, n.answers = broker.NewBudget(opt.MemoryBytes/4), broker.NewBudget(opt.MemoryBytes/4)
 	n.server = server.New(server.Options{
-		Broker: n.broker, Log: opt.Log, Version: opt.Version,
-		Requests: broker.NewBudget(opt.MemoryBytes / 4),
-		Answers:  broker.NewBudget(opt.MemoryBytes / 4),
+		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, Answers: n.answers,
+		MaxConnections: opt.Clients.Connections, MaxConnectionsIP: opt.Clients.ConnectionsPerIP,
+		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
+		MaxFrameBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
 	})
+	n.started.Store(true)
 	n.serving.Go(func() {
 		if err := n.server.Serve(opt.Listener); err != nil {
 			n.fail(fmt.Errorf("node: listener: %w", err))
@@ -168,7 +208,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.store, err = store.Open(opt.FS, dir(dataDir), store.Options{
-		MemoryBytes: opt.MemoryBytes / 2, TailMaxAge: opt.FlushAge, KeepFreeBytes: keepFree(opt.DiskReserveBytes),
+		MemoryBytes: opt.MemoryBytes / 2, TailMaxAge: opt.FlushAge, IdleFiles: opt.IdleFiles, KeepFreeBytes: keepFree(opt.DiskReserveBytes),
 		Now: opt.Now, Logger: opt.Log, OnFailed: n.fail, OnEvent: n.storeEvent,
 	})
 	if err != nil {
@@ -178,7 +218,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		NodeID: n.id.NodeID, ClusterID: n.id.ClusterID, Incarnation: uint64(n.id.Incarnation), Established: n.id.Started,
 		Advertise: opt.Advertise, Shards: n.id.Shards, Cluster: opt.Cluster,
 		FS: opt.FS, ShardsDir: dir(shardsDir),
-		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store,
+		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store, Limits: opt.Limits,
 		ReplicaVersions: opt.replicaVersions,
 		ProducerExpiry:  opt.ProducerExpiry, HashInterval: opt.HashInterval,
 		QuarantineDir: dir(quarantineDir), RecordLevel: n.recordLevel,
@@ -217,6 +257,7 @@ func (n *Node) changeIdentity(edit func(*identity)) error {
 // fail notes the first error that the node must stop for (R9).
 func (n *Node) fail(err error) {
 	n.broken.Store(true)
+	n.cause.CompareAndSwap(nil, &err)
 	select {
 	case n.failed <- err:
 	default:
@@ -251,10 +292,11 @@ func (n *Node) Close(ctx context.Context) error {
 
 // stop closes what is open, from the top down.
 func (n *Node) stop(ctx context.Context) error {
+	n.stopping.Store(true)
+	defer n.stopAdmin(ctx)
 	var errs []error
 	if n.server != nil {
-		n.server.Close(ctx)
-		n.serving.Wait()
+		n.server.Close(ctx) // and its goroutine: see stopAdmin
 	}
 	if n.broker != nil {
 		if n.server != nil && ctx.Err() == nil && !n.broken.Load() {

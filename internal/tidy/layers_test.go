@@ -27,17 +27,19 @@ var layers = []layer{
 	{"internal/mutants", nil},
 	{"internal/errcode", nil},
 	{"internal/config", nil},
+	{"internal/histogram", nil},
 	{"internal/section", nil},
 	{"internal/vfs", nil},
 	{"internal/netsim", nil},
 	{"internal/history", nil},
 	{"log/batch", nil},
-	{"log/journal", []string{"internal/vfs"}},
+	{"log/journal", []string{"internal/histogram", "internal/vfs"}},
 	{"log/segment", []string{"internal/vfs", "log/batch"}},
 	{"log/control", []string{"internal/vfs"}},
 	{"partition", []string{"internal/errcode", "internal/section", "log/batch"}},
 	{"partition/store", []string{
-		"internal/config", "internal/errcode", "internal/section", "internal/vfs", "log/batch", "log/segment", "partition",
+		"internal/config", "internal/errcode", "internal/histogram", "internal/section", "internal/vfs", "log/batch",
+		"log/segment", "partition",
 	}},
 	{"replication/transport", []string{"internal/errcode"}},
 	{"replication", []string{
@@ -48,7 +50,7 @@ var layers = []layer{
 	{"broker/coordinator", []string{"consumergroup", "internal/errcode", "internal/section", "log/batch", "replication"}},
 	{"broker", []string{
 		"broker/coordinator", "broker/metadata", "consumergroup", "internal/config", "internal/errcode",
-		"internal/section", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",
+		"internal/histogram", "internal/section", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",
 		"partition", "partition/store", "replication", "replication/transport",
 	}},
 	{"wire/pb", nil},
@@ -57,7 +59,7 @@ var layers = []layer{
 	{"wire/server", []string{"broker", "internal/errcode", "wire/frame", "wire/pb"}},
 	{"kafka", []string{"broker", "internal/errcode", "log/batch"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
-	{"internal/admin", []string{"broker"}},
+	{"internal/admin", []string{"broker", "internal/histogram"}},
 	{"internal/node", []string{
 		"broker", "broker/coordinator", "broker/metadata", "consumergroup", "internal/admin", "internal/config",
 		"internal/errcode", "internal/vfs", "kafka", "log/batch", "log/control", "log/journal", "log/segment",
@@ -91,13 +93,14 @@ var only = map[string][]string{
 	"github.com/hashicorp/raft":               {"internal/sim", "replication"},
 	"github.com/klauspost/compress":           {"log/batch"},
 	"github.com/pierrec/lz4":                  {"log/batch"},
+	"github.com/prometheus":                   {"internal/admin"},
 	"github.com/spf13/cobra":                  {"cmd"},
 	"github.com/spf13/pflag":                  {"cmd"},
 	"github.com/tidwall/wal":                  {"log/control"},
 	"github.com/twmb/franz-go":                {"bench", "internal/sim", "kafka"},
 	"golang.org/x/sys":                        {"internal/vfs", "kafka", "wire/server"},
 	"google.golang.org/protobuf":              {"client", "wire"},
-	"gopkg.in/yaml.v3":                        {"internal/config"},
+	"go.yaml.in/yaml/v4":                      {"internal/config"},
 }
 
 // testOnly lists the outside modules that any test may import, and nothing

@@ -192,6 +192,10 @@ func TestCommitsTogether(t *testing.T) {
 		}
 		wg.Wait()
 		synctest.Wait()
+		if u := j.Usage(); u.SyncTimes.Count() != 2 || u.SyncTimes.Sum != int64(2*time.Second) || u.CommitTimes.Sum != int64(2*time.Second) ||
+			u.CommitSizes.Count() != 2 || u.CommitSizes.Sum != u.WrittenBytes {
+			t.Errorf("times of syncs %+v, of commits %+v, sizes %+v", u.SyncTimes, u.CommitTimes, u.CommitSizes)
+		}
 		if u := j.Usage(); u.Syncs != 2 || time.Since(start) != 2*time.Second || u.LastCommit != time.Second {
 			t.Errorf("8 shards took %d syncs and %v, want 2 and 2s; last commit %v", u.Syncs, time.Since(start), u.LastCommit)
 		}

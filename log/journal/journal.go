@@ -110,6 +110,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-log/flotilla/internal/histogram"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
@@ -252,6 +253,8 @@ type Journal struct {
 
 	w run // the writer's own
 
+	syncTimes, commitTimes, commitSizes *histogram.Histogram
+
 	mu sync.Mutex // never held over I/O or a callback
 
 	// files is the ring in order of sequence: the ones that hold records, of
@@ -299,6 +302,10 @@ func Open(fs vfs.FS, dir string, opt Options) (*Journal, error) {
 		stopPrep: make(chan struct{}),
 		writer:   make(chan struct{}),
 		shards:   make(map[shardKey]*Shard),
+
+		syncTimes:   histogram.New(histogram.Disk),
+		commitTimes: histogram.New(histogram.Disk),
+		commitSizes: histogram.New(histogram.Sizes),
 	}
 	if err := j.recover(); err != nil {
 		for _, f := range j.slots {

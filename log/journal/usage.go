@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/flotilla-log/flotilla/internal/histogram"
 )
 
 // Usage are a journal's plain numbers. Counters count from Open.
@@ -23,6 +25,10 @@ type Usage struct {
 	LastCommitBytes           int64
 	LastCommit                time.Duration
 	CommitStarted             time.Time // of the commit that runs now; zero if none does
+
+	SyncTimes   histogram.Snapshot // of each sync on the produce path, in ns
+	CommitTimes histogram.Snapshot // of each commit, its waits for room included, in ns
+	CommitSizes histogram.Snapshot // bytes written by each commit
 }
 
 // Usage returns the numbers of this moment.
@@ -36,6 +42,7 @@ func (j *Journal) Usage() Usage {
 	u.LimitBytes = j.limitLocked()
 	u.Waiting = len(j.space.waiters)
 	u.NextLSN, u.SyncedLSN = j.nextLSN, j.synced
+	u.SyncTimes, u.CommitTimes, u.CommitSizes = j.syncTimes.Snapshot(), j.commitTimes.Snapshot(), j.commitSizes.Snapshot()
 	return u
 }
 

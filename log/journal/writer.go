@@ -90,6 +90,8 @@ func (j *Journal) commit(reqs []*request) {
 	j.stats.LastCommit = end.Sub(start)
 	j.stats.LastCommitBytes = j.stats.WrittenBytes - before
 	j.stats.CommitStarted = time.Time{}
+	j.commitTimes.ObserveDuration(j.stats.LastCommit)
+	j.commitSizes.Observe(j.stats.LastCommitBytes)
 	j.sincePressure += j.stats.LastCommitBytes
 	if eighth := int64(len(j.files)) * j.opt.FileBytes / 8; j.sincePressure >= eighth {
 		j.sincePressure = 0
@@ -203,9 +205,11 @@ func (j *Journal) flush() error {
 	if _, err := f.f.WriteVecAt(w.iov, f.end); err != nil {
 		return j.fail("write", f.path, err)
 	}
+	start := j.opt.Now()
 	if err := f.f.SyncData(); err != nil {
 		return j.fail("sync", f.path, err)
 	}
+	j.syncTimes.ObserveDuration(j.opt.Now().Sub(start))
 	j.sealed = false
 
 	j.mu.Lock()

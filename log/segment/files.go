@@ -61,6 +61,13 @@ func (f *Files) Close() error {
 	return closeAll(victims)
 }
 
+// Open returns how many files are open, and how many of them nobody uses.
+func (f *Files) Open() (open, unused int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.open), f.idle.Len()
+}
+
 // acquire returns the open file of that name with one more reference, opening
 // it if needed.
 func (f *Files) acquire(name string) (*handle, error) {

@@ -121,6 +121,9 @@ func TestFlushByAge(t *testing.T) {
 		r.put(1, 10, nil)
 		time.Sleep(6*time.Second - time.Nanosecond)
 		r.did("")
+		if s := r.st.Stats(); s.OldestUnflushed != 10*time.Second-time.Nanosecond {
+			t.Errorf("the oldest batch is %v old", s.OldestUnflushed)
+		}
 		time.Sleep(time.Nanosecond)
 		r.did("flush 1@0, roll 1@0")
 		time.Sleep(4 * time.Second)
@@ -262,6 +265,17 @@ func TestFullDisk(t *testing.T) {
 		}
 		r.did("sync 0@2")
 		checkLog(t, r.sh, 0, log{}.grow(t, 1, 2000).grow(t, 1, 3000))
+		if s := r.st.Stats(); s.Segments != 1 || s.SegmentsMade != 1 || s.Flushes != 2 || s.FullDisk != 3 || s.FlushTimes.Count() != 2 ||
+			s.OldestUnflushed != 0 || s.OpenFiles == 0 || s.MemoryBytes != 0 {
+			t.Errorf("%+v", s)
+		}
+		r.sh.Delete(0)
+		if err := r.sh.Checkpointed(r.sh.Capture()); err != nil {
+			t.Error(err)
+		}
+		if s := r.st.Stats(); s.Segments != 0 || s.SegmentsUnlinked != 1 {
+			t.Errorf("after the deletion: %+v", s)
+		}
 		if len(r.failed) > 0 {
 			t.Error(r.failed)
 		}

@@ -179,9 +179,11 @@ func (st *Store) write(p *part, w write) error {
 		}
 		w.active = seg
 	}
+	start := st.opt.Now()
 	if err := w.active.Append(w.batches); err != nil {
 		return err
 	}
+	st.stats.flushTimes.ObserveDuration(st.opt.Now().Sub(start))
 	p.sh.mu.Lock()
 	if len(p.unsynced) == 0 || p.unsynced[len(p.unsynced)-1] != w.active {
 		p.unsynced = append(p.unsynced, w.active)

@@ -122,6 +122,7 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 			_ = seg.LoadFirstTimestamp()
 		}
 		p.segs = append(p.segs, seg)
+		sh.st.stats.segments.Add(1)
 	}
 	p.dirMade = len(p.segs) > 0
 	p.damage = p.holes(damaged)

@@ -46,6 +46,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/flotilla-log/flotilla/internal/histogram"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/segment"
 )
@@ -157,6 +158,7 @@ type Store struct {
 	files *segment.Files
 
 	memory   atomic.Int64 // see MemoryUsed
+	stats    counters
 	appended atomic.Int64 // bytes ever appended: the journal distance
 
 	wake chan struct{} // 1-buffered: a flusher should look again
@@ -203,6 +205,7 @@ func Open(fsys vfs.FS, dir string, opt Options) (*Store, error) {
 		unclaimed: make(map[string]struct{}),
 	}
 	st.notBusy.L = &st.mu
+	st.stats.flushTimes = histogram.New(histogram.Disk)
 	for _, name := range names {
 		if _, ok := parseDir(name); ok {
 			st.unclaimed[name] = struct{}{}
@@ -350,6 +353,7 @@ func (st *Store) claim(name string) bool {
 }
 
 func (st *Store) event(kind EventKind, p *part, offset, n int64) {
+	st.stats.note(kind, offset, n)
 	st.opt.OnEvent(Event{Kind: kind, TopicID: p.topicID, Index: p.index, Offset: offset, Bytes: n})
 }
 

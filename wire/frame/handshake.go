@@ -140,6 +140,17 @@ func Accept(r *Reader, w *Writer, server *pb.ServerHello) (*pb.ClientHello, erro
 	return hello, setLimits(r, w, answer)
 }
 
+// Refuse is Accept for a client that is not taken, for a reason of the server's
+// own: it reads the Hello, so that the connection does not end with a reset that
+// would overtake the answer, and sends e.
+func Refuse(r *Reader, w *Writer, e *errcode.Error) error {
+	w.Magic()
+	if _, err := readHello(r); err != nil {
+		return err
+	}
+	return refuse(w, e)
+}
+
 // readHello reads the client's Hello.
 func readHello(r *Reader) (*pb.ClientHello, error) {
 	f, err := r.Read()

@@ -27,9 +27,10 @@ type conn struct {
 
 	cancel   context.CancelFunc
 	polls    polls
-	inflight chan struct{} // a token per unanswered request
-	answers  chan answer   // as many as may be in flight: sending never blocks
-	unsent   atomic.Int32  // answers with a body that are not settled
+	inflight chan struct{}  // a token per unanswered request
+	answers  chan answer    // as many as may be in flight: sending never blocks
+	unsent   atomic.Int32   // answers with a body that are not settled
+	taking   *broker.Budget // memory that requests hold until they are answered
 	requests sync.WaitGroup
 	streams  *streams
 }
@@ -49,6 +50,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 		nc:       nc,
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		answers:  make(chan answer, s.opt.MaxInFlight),
+		taking:   broker.NewBudget(s.opt.MaxInFlightBytes),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
@@ -56,15 +58,15 @@ func newConn(s *Server, nc net.Conn) *conn {
 	return c
 }
 
-// serve runs the connection to its end.
-func (c *conn) serve() {
+// serve runs the connection to its end, and says what that was.
+func (c *conn) serve() broker.Ending {
 	defer c.nc.Close()
 	log := c.s.opt.Log.With("remote", c.nc.RemoteAddr().String())
 	if err := c.handshake(); err != nil {
 		if !quiet(err) {
 			log.Info("connection refused", "err", err)
 		}
-		return
+		return broker.EndedHandshake
 	}
 	written := make(chan struct{})
 	go func() {
@@ -75,8 +77,11 @@ func (c *conn) serve() {
 	if err != nil && !quiet(err) {
 		log.Info("connection closed", "err", err)
 	}
+	ended := ending(err)
 	if c.s.ctx.Err() == nil {
 		c.cancel() // the peer is gone: nobody waits for answers
+	} else {
+		ended = broker.EndedByListener
 	}
 	c.polls.end()
 	c.streams.end()
@@ -84,6 +89,7 @@ func (c *conn) serve() {
 	close(c.answers)
 	<-written
 	c.cancel()
+	return ended
 }
 
 // quiet says that err is how connections end when nothing is wrong.
@@ -165,13 +171,21 @@ func (c *conn) request(p frame.Prefix) error {
 	c.requests.Add(1)
 	q := &request{conn: c, Prefix: p}
 	if p.HeaderBytes > freeHeaderBytes || p.PayloadBytes > 0 {
+		if err := c.taking.Acquire(c.ctx, size); err != nil {
+			c.requests.Done()
+			return err
+		}
 		if err := c.s.opt.Requests.Acquire(c.ctx, size); err != nil {
+			c.taking.Release(size)
 			c.requests.Done()
 			return err
 		}
 		q.held = size
 	}
+	c.s.meter.Begin(frame.PrefixBytes + p.HeaderBytes + p.PayloadBytes)
+	q.began = time.Now() // for one that is refused before it is whole
 	if err := q.readAll(); err != nil {
+		c.s.meter.Done(0, time.Since(q.began))
 		q.letGo()
 		c.requests.Done()
 		return err
@@ -202,6 +216,7 @@ func (q *request) readAll() error {
 			return err
 		}
 	}
+	q.began = time.Now()
 	q.start()
 	return nil
 }
@@ -295,13 +310,18 @@ func (c *conn) writeDelivery() error {
 }
 
 func (c *conn) flush() error {
-	if c.w.Queued() == 0 {
+	queued := c.w.Queued()
+	if queued == 0 {
 		return nil
 	}
-	if err := c.nc.SetWriteDeadline(within(c.s.opt.WriteTimeout, c.w.Queued())); err != nil {
+	if err := c.nc.SetWriteDeadline(within(c.s.opt.WriteTimeout, queued)); err != nil {
 		return err
 	}
-	return c.w.Flush()
+	err := c.w.Flush()
+	if err == nil {
+		c.s.meter.Wrote(queued)
+	}
+	return err
 }
 
 // settle gives back an answer's place and what its payload holds.
@@ -317,6 +337,7 @@ func (c *conn) settle(a answer) {
 // It never blocks.
 func (q *request) send(a answer) {
 	q.letGo()
+	q.s.meter.Done(q.place(), time.Since(q.began))
 	if a.body != nil && q.unsent.Add(1) > 1 {
 		// Its turn may be long in coming: it holds no memory meanwhile.
 		a.body.letGo()
@@ -330,6 +351,7 @@ func (q *request) letGo() {
 	q.payload = nil
 	if q.held > 0 {
 		q.s.opt.Requests.Release(q.held)
+		q.taking.Release(q.held)
 		q.held = 0
 	}
 }

@@ -59,6 +59,7 @@ func (d *delivery) header(stream uint32) *pb.Deliver {
 	m := &pb.Deliver{Stream: stream, Parts: make([]*pb.DeliverPart, len(d.parts))}
 	for i := range d.parts {
 		r := d.parts[i].StreamResult
+		r.Sent()
 		m.Parts[i] = &pb.DeliverPart{
 			TopicId: r.Topic[:], Partition: r.Index, Generation: r.Generation, Error: d.c.s.partitionError(r.Err, r.Topic, r.Index),
 			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(d.parts[i].bytes),

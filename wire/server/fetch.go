@@ -119,6 +119,7 @@ func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult) 
 	read := make([]broker.StreamResult, len(results))
 	for i := range results {
 		r := &results[i]
+		r.Sent()
 		resp.Results[i] = &pb.FetchResult{
 			TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, m.Parts[i].TopicId, m.Parts[i].Partition, len(results)),
 			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(r.Bytes()),

@@ -25,8 +25,9 @@ type request struct {
 	frame.Prefix
 	msg      proto.Message
 	payload  []byte
-	held     int64 // bytes of the node's request budget, until the answer
-	answered bool  // a fetch; guarded by polls.mu
+	held     int64     // bytes of the node's request budget, until the answer
+	began    time.Time // when all of it was read
+	answered bool      // a fetch; guarded by polls.mu
 }
 
 // decode reads the header as the message that the kind says.
@@ -142,11 +143,22 @@ func (q *request) reply(m proto.Message) {
 // fail answers with an error.
 func (q *request) fail(err error) {
 	e := broker.CodeOf(err)
-	m := pbError(e)
+	m := q.pbError(e)
 	if e.Code == errcode.NotController {
 		m.Leader = leaderHint(q.s.opt.Broker.Controller())
 	}
 	q.send(answer{kind: q.Kind, flags: frame.FlagResponse | frame.FlagError, id: q.CorrelationID, header: m})
+}
+
+// place is the request's kind, for the meter.
+func (q *request) place() int { return int(meterPlace[q.Kind]) }
+
+// pbError counts an error of the request, and returns it for the answer.
+func (q *request) pbError(e *errcode.Error) *pb.Error {
+	if e != nil {
+		q.s.meter.Error(q.place(), e.Code)
+	}
+	return pbError(e)
 }
 
 func pbError(e *errcode.Error) *pb.Error {
@@ -163,12 +175,15 @@ const maxDetails = 1000
 // partError is pbError for one of n parts, about a partition. It says who leads
 // the partition if the node does not.
 func (q *request) partError(e *errcode.Error, topic []byte, index int32, n int) *pb.Error {
+	m := q.pbError(e)
 	id, err := topicID(topic)
-	if e == nil || n > maxDetails || err != nil {
-		m := pbError(e)
-		if m != nil && n > maxDetails {
-			m.Message = ""
-		}
+	switch {
+	case m == nil:
+		return nil
+	case n > maxDetails:
+		m.Message = ""
+		return m
+	case err != nil:
 		return m
 	}
 	return q.s.partitionError(e, id, index)
@@ -230,6 +245,7 @@ func (q *request) produce(m *pb.ProduceRequest) {
 		if m.Acks == pb.Acks_ACKS_NONE {
 			for i := range results {
 				if results[i].Err != nil { // the only way to tell
+					q.s.meter.Error(q.place(), results[i].Err.Code)
 					_ = q.nc.Close()
 				}
 			}
@@ -258,6 +274,7 @@ func allAppended(results []broker.ProduceResult) bool {
 // of the connection is the only way to tell.
 func (q *request) refuseProduce(m *pb.ProduceRequest, err error) {
 	if m.Acks == pb.Acks_ACKS_NONE {
+		q.s.meter.Error(q.place(), broker.CodeOf(err).Code)
 		_ = q.nc.Close()
 		q.send(answer{})
 		return

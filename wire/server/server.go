@@ -16,10 +16,12 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
@@ -33,8 +35,10 @@ type Options struct {
 	Answers  *broker.Budget
 
 	MaxFrameBytes    int           // default frame.DefaultMaxFrameBytes
-	MaxInFlight      int           // default 64
+	MaxInFlight      int           // requests of one connection; default 64
+	MaxInFlightBytes int64         // memory of its requests; default an eighth of Requests
 	MaxConnections   int           // default 10000
+	MaxConnectionsIP int           // from one address; default MaxConnections
 	HandshakeTimeout time.Duration // default 10 s
 	IdleTimeout      time.Duration // default 10 min: a silent connection is closed
 	WriteTimeout     time.Duration // default 1 min: a peer that takes nothing is closed
@@ -42,8 +46,24 @@ type Options struct {
 	MaxFollowed      int           // default 500000: partitions of all streams together
 }
 
-// ErrTooManyConnections is logged when a connection is refused.
-var ErrTooManyConnections = errors.New("server: too many connections")
+// Reasons that a connection is not taken for, as its client is told.
+var (
+	ErrTooManyConnections      = errcode.Errorf(errcode.ThrottlingQuotaExceeded, "the node has as many connections as it takes (connections.max)")
+	ErrTooManyConnectionsPerIP = errcode.Errorf(errcode.ThrottlingQuotaExceeded, "the node has as many connections from this address as it takes (connections.max.per.ip)")
+)
+
+const (
+	// maxRefusing is how many connections are told at a time why they are not
+	// taken; others are only closed.
+	maxRefusing = 64
+
+	// connectionShare is which part of the node's budget for requests one
+	// connection may hold, if nothing else is set.
+	connectionShare = 8
+
+	// refuseTimeout is how long that may take.
+	refuseTimeout = time.Second
+)
 
 // Server accepts native connections.
 type Server struct {
@@ -56,9 +76,12 @@ type Server struct {
 
 	open     tally // streams
 	followed tally // partitions of streams
+	meter    *broker.Meter
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
+	perIP    map[netip.Prefix]int
+	refusing int
 	listener net.Listener
 	closed   bool
 }
@@ -68,6 +91,8 @@ func New(opt Options) *Server {
 	setDefault(&opt.MaxFrameBytes, frame.DefaultMaxFrameBytes)
 	setDefault(&opt.MaxInFlight, 64)
 	setDefault(&opt.MaxConnections, 10000)
+	setDefault(&opt.MaxConnectionsIP, opt.MaxConnections)
+	setDefault(&opt.MaxInFlightBytes, opt.Requests.Limit()/connectionShare)
 	setDefault(&opt.HandshakeTimeout, 10*time.Second)
 	setDefault(&opt.IdleTimeout, 10*time.Minute)
 	setDefault(&opt.WriteTimeout, time.Minute)
@@ -96,6 +121,8 @@ func New(opt Options) *Server {
 		conns:    make(map[*conn]struct{}),
 		open:     tally{limit: math.MaxInt64},
 		followed: tally{limit: int64(opt.MaxFollowed)},
+		perIP:    make(map[netip.Prefix]int),
+		meter:    newMeter(),
 	}
 }
 
@@ -147,8 +174,60 @@ func (s *Server) Serve(l net.Listener) error {
 		}
 		if err := s.start(nc); err != nil {
 			s.opt.Log.Warn("connection refused", "remote", nc.RemoteAddr(), "err", err)
-			_ = nc.Close()
+			s.refuse(nc, err)
 		}
+	}
+}
+
+// Stats returns what the listener has counted.
+func (s *Server) Stats() broker.MeterStats { return s.meter.Stats() }
+
+// MaxConnections returns how many connections are taken at a time.
+func (s *Server) MaxConnections() int { return s.opt.MaxConnections }
+
+// source is what connections of one client have in common: an IPv4 address, or
+// the /64 of an IPv6 one, which is what one customer is given. What has no
+// address counts as one client.
+func source(a net.Addr) netip.Prefix {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.Prefix(bits) // in range
+	return p
+}
+
+// refuse tells the client why it is not taken, unless too many are being told.
+func (s *Server) refuse(nc net.Conn, why error) {
+	var e *errcode.Error
+	s.mu.Lock()
+	tell := errors.As(why, &e) && !s.closed && s.refusing < maxRefusing
+	if tell {
+		s.refusing++
+		s.group.Go(func() {
+			defer func() {
+				_ = nc.Close()
+				s.mu.Lock()
+				s.refusing--
+				s.mu.Unlock()
+			}()
+			defer context.AfterFunc(s.ctx, func() { _ = nc.Close() })()
+			if nc.SetDeadline(time.Now().Add(refuseTimeout)) != nil {
+				return
+			}
+			if p, _, err := frame.ReadMagic(nc); err == nil && p == frame.Native {
+				_ = frame.Refuse(frame.NewReader(nc), frame.NewWriter(nc), e) // it is closed either way
+			}
+		})
+	}
+	s.mu.Unlock()
+	if !tell {
+		_ = nc.Close()
 	}
 }
 
@@ -159,15 +238,27 @@ func (s *Server) start(nc net.Conn) error {
 	if s.closed {
 		return net.ErrClosed
 	}
-	if len(s.conns) >= s.opt.MaxConnections {
+	from := source(nc.RemoteAddr())
+	switch {
+	case len(s.conns) >= s.opt.MaxConnections:
+		s.meter.Refused(broker.RefusedMax)
 		return ErrTooManyConnections
+	case s.perIP[from] >= s.opt.MaxConnectionsIP:
+		s.meter.Refused(broker.RefusedMaxPerIP)
+		return ErrTooManyConnectionsPerIP
 	}
 	s.conns[c] = struct{}{}
+	s.perIP[from]++
+	s.meter.Opened()
 	s.group.Go(func() {
-		c.serve()
+		ended := c.serve()
 		s.mu.Lock()
 		delete(s.conns, c)
+		if s.perIP[from]--; s.perIP[from] == 0 {
+			delete(s.perIP, from)
+		}
 		s.mu.Unlock()
+		s.meter.Ended(ended)
 	})
 	return nil
 }

@@ -70,7 +70,7 @@ func (q *request) metadata(m *pb.MetadataRequest) (proto.Message, error) {
 }
 
 func (q *request) topic(t broker.Topic, err *errcode.Error) *pb.Topic {
-	out := &pb.Topic{Name: t.Name, Error: pbError(err)}
+	out := &pb.Topic{Name: t.Name, Error: q.pbError(err)}
 	if t.ID != (broker.TopicID{}) {
 		out.TopicId = t.ID[:]
 	}

@@ -1,0 +1,164 @@
+package broker
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/histogram"
+	"github.com/flotilla-log/flotilla/log/journal"
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/partition/store"
+)
+
+// Limits are what an operator bounds. The zero value of a field is its default.
+type Limits struct {
+	BatchBytes      int // of the largest record batch; default: what the journal takes
+	Partitions      int // of all topics; default 1,000,000
+	TopicPartitions int // of one topic; default and most metadata.MaxTopicPartitions
+	Producers       int // that a shard remembers; default partition.DefaultLimits'
+	MetricTopics    int // topics with counters of their own, -1: none; default 100
+}
+
+func (l Limits) withDefaults() Limits {
+	orDefault(&l.Partitions, int(partition.DefaultLimits.MaxPartitions))
+	orDefault(&l.TopicPartitions, metadata.MaxTopicPartitions)
+	orDefault(&l.Producers, int(partition.DefaultLimits.MaxProducers))
+	orDefault(&l.MetricTopics, 100)
+	return l
+}
+
+func orDefault(v *int, to int) {
+	if *v == 0 {
+		*v = to
+	}
+}
+
+// topicCounters count one topic's traffic, or that of all topics which have no
+// counters of their own.
+type topicCounters struct {
+	batchesIn, recordsIn, bytesIn, bytesOut atomic.Uint64
+
+	// Guarded by directory.mu.
+	partitions int // of this node
+}
+
+// TopicStats is the traffic of one topic on this node since it was opened.
+type TopicStats struct {
+	Name       string // "" for all topics without counters of their own
+	Partitions int    // on this node
+	BatchesIn  uint64 // appended, without what was there already
+	RecordsIn  uint64
+	BytesIn    uint64
+	BytesOut   uint64 // answered to fetches
+}
+
+// CheckpointStats is what checkpoints of one kind of shard did.
+type CheckpointStats struct {
+	Shards string             // "data" or "metadata"
+	Times  histogram.Snapshot // of those that came to an end, in ns
+	Failed uint64
+	Last   time.Time // end of the newest that succeeded; zero: none yet
+}
+
+// checkpointCounters count the checkpoints of one kind of shard.
+type checkpointCounters struct {
+	times  *histogram.Histogram
+	failed atomic.Uint64
+	last   atomic.Int64 // ns since 1970, or 0
+}
+
+func (c *checkpointCounters) stats(shards string) CheckpointStats {
+	s := CheckpointStats{Shards: shards, Times: c.times.Snapshot(), Failed: c.failed.Load()}
+	if ns := c.last.Load(); ns != 0 {
+		s.Last = time.Unix(0, ns)
+	}
+	return s
+}
+
+// ShardStats describes one shard of this node.
+type ShardStats struct {
+	ID                       uint32 // 0: the metadata shard
+	Leading                  bool   // and serving
+	Applied, Checkpointed    uint64 // indexes
+	Producers, ProducerLimit int    // of a data shard
+}
+
+// Stats are a broker's numbers, and those of what it stands on. Counters count
+// from the start.
+type Stats struct {
+	Journal     journal.Usage
+	Store       store.Stats
+	Shards      []ShardStats // by id
+	Checkpoints []CheckpointStats
+	Topics      []TopicStats // those with counters of their own, and last the others together
+	Limits      Limits
+
+	TopicCount, PartitionCount, NodeCount int // of the cluster
+	TombstoneCount                        int // deleted topics of which something is left
+}
+
+// Stats returns the numbers of this moment. It is meant for a scrape every few
+// seconds.
+func (b *Broker) Stats() Stats {
+	im := b.image()
+	s := Stats{
+		Journal: b.opt.Journal.Usage(), Store: b.opt.Store.Stats(), Limits: b.opt.Limits,
+		Checkpoints: []CheckpointStats{b.checkpoints.data.stats("data"), b.checkpoints.metadata.stats("metadata")},
+		TopicCount:  im.TopicCount(), PartitionCount: im.PartitionCount(), NodeCount: im.NodeCount(), TombstoneCount: im.TombstoneCount(),
+		Topics: b.dir.topicStats(func(id partition.TopicID) string {
+			if t := im.TopicByID(metadata.TopicID(id)); t != nil {
+				return t.Name
+			}
+			return ""
+		}),
+	}
+	s.Shards = append(s.Shards, ShardStats{Leading: b.meta.Leading() != 0, Applied: b.meta.Applied(), Checkpointed: b.meta.Checkpointed()})
+	for id := range b.opt.Shards {
+		sh := b.shards[shardID(id+1)]
+		s.Shards = append(s.Shards, ShardStats{
+			ID: id + 1, Leading: sh.replica.Leading() != 0, Applied: sh.replica.Applied(), Checkpointed: sh.replica.Checkpointed(),
+			Producers: int(sh.producers.Load()), ProducerLimit: int(sh.limits.Load().MaxProducers),
+		})
+	}
+	return s
+}
+
+// topicOf returns the counters of a topic that gets one partition more here.
+func (d *directory) topicOf(id partition.TopicID) *topicCounters {
+	c := d.topics[id]
+	if c == nil {
+		c = &d.others
+		if len(d.topics) < d.maxTopics {
+			c = new(topicCounters)
+			d.topics[id] = c
+		}
+	}
+	c.partitions++
+	return c
+}
+
+// leave is the opposite of topicOf.
+func (d *directory) leave(id partition.TopicID, c *topicCounters) {
+	if c.partitions--; c.partitions == 0 && c != &d.others {
+		delete(d.topics, id)
+	}
+}
+
+func (d *directory) topicStats(name func(partition.TopicID) string) []TopicStats {
+	read := func(c *topicCounters, name string) TopicStats {
+		return TopicStats{
+			Name: name, Partitions: c.partitions,
+			BatchesIn: c.batchesIn.Load(), RecordsIn: c.recordsIn.Load(), BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(),
+		}
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	all := make([]TopicStats, 0, len(d.topics)+1)
+	for id, c := range d.topics {
+		if n := name(id); n != "" { // else it is deleted, and its partitions go in a moment
+			all = append(all, read(c, n))
+		}
+	}
+	return append(all, read(&d.others, ""))
+}

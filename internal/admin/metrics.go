@@ -1,0 +1,310 @@
+package admin
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/histogram"
+)
+
+// Type is the type of a metric.
+type Type uint8
+
+const (
+	Gauge Type = iota + 1
+	Counter
+	Histogram
+)
+
+// String returns the type's name in docs/metrics.md.
+func (t Type) String() string {
+	return [...]string{Gauge: "gauge", Counter: "counter", Histogram: "histogram"}[t]
+}
+
+// Metric describes one family of series.
+type Metric struct {
+	Name   string
+	Type   Type
+	Labels []string
+	Help   string
+}
+
+// Metrics are all families but those of the Go runtime (go_) and of the process
+// (process_), whose names the Prometheus library gives.
+var Metrics = []Metric{
+	{"flotilla_build_info", Gauge, []string{"version", "commit"}, "1, with the build's version and commit."},
+	{"flotilla_ready", Gauge, nil, "1 if /readyz answers 200, else 0."},
+	{"flotilla_failed", Gauge, nil, "1 from the first write or sync that failed until the process ends, else 0."},
+	{"flotilla_recovery_seconds", Gauge, nil, "How long the last start took to recover."},
+	{"flotilla_recovery_rewritten_bytes", Gauge, nil, "Journal bytes that the last start wrote again, because nothing proved them synced."},
+	{"flotilla_recovery_torn_tail", Gauge, nil, "1 if the last start cut off a torn tail of the journal, else 0."},
+
+	{"flotilla_journal_files", Gauge, nil, "Files of the journal's ring."},
+	{"flotilla_journal_ring_bytes", Gauge, nil, "Size of the ring's files."},
+	{"flotilla_journal_live_bytes", Gauge, nil, "Records in the ring that are still needed."},
+	{"flotilla_journal_reserved_bytes", Gauge, nil, "Room that is promised and not used yet."},
+	{"flotilla_journal_limit_bytes", Gauge, nil, "What live, queued and reserved bytes may reach; it grows with the ring, up to journal.bytes."},
+	{"flotilla_journal_waiting", Gauge, nil, "Entries that wait for room in the ring."},
+	{"flotilla_journal_commits_total", Counter, nil, "Commits: one write and one sync for all that waited."},
+	{"flotilla_journal_records_total", Counter, nil, "Records committed."},
+	{"flotilla_journal_written_bytes_total", Counter, nil, "Bytes written."},
+	{"flotilla_journal_copied_bytes_total", Counter, nil, "Bytes of records copied forward, because their file was due for reuse."},
+	{"flotilla_journal_commit_bytes", Histogram, nil, "Bytes written by one commit."},
+	{"flotilla_journal_commit_seconds", Histogram, nil, "How long one commit took."},
+	{"flotilla_journal_sync_seconds", Histogram, nil, "How long one sync (fdatasync) of the journal took."},
+	{"flotilla_journal_commit_running_seconds", Gauge, nil, "How long the commit under way has been running; 0 if there is none."},
+
+	{"flotilla_memory_used_bytes", Gauge, []string{"for"}, "Memory in use: tails are records not yet in segment files."},
+	{"flotilla_memory_limit_bytes", Gauge, []string{"for"}, "Its bound, a share of memory.bytes."},
+	{"flotilla_memory_waiting", Gauge, []string{"for"}, "Requests or answers that wait for room."},
+
+	{"flotilla_segments", Gauge, nil, "Segment files of partitions."},
+	{"flotilla_segments_created_total", Counter, nil, "Segment files made."},
+	{"flotilla_segments_removed_total", Counter, nil, "Segment files unlinked: retention, deleted records, deleted topics."},
+	{"flotilla_segment_files_open", Gauge, []string{"state"}, "Open files of segments: used, or kept open unused."},
+	{"flotilla_flushes_total", Counter, nil, "Writes to segment files."},
+	{"flotilla_flushed_bytes_total", Counter, nil, "Bytes written to segment files."},
+	{"flotilla_flush_seconds", Histogram, nil, "How long one write to a segment file took."},
+	{"flotilla_flush_oldest_seconds", Gauge, nil, "Age of the oldest record that is in no segment file yet; it is in the journal."},
+	{"flotilla_flush_full_disk_total", Counter, nil, "Writes to segment files that met a full disk, to be tried again."},
+	{"flotilla_orphan_directories", Gauge, nil, "Directories of partitions that no shard knows."},
+
+	{"flotilla_checkpoint_seconds", Histogram, []string{"shards"}, "How long one checkpoint of a shard took, those that failed included."},
+	{"flotilla_checkpoint_failures_total", Counter, []string{"shards"}, "Checkpoints that failed; the next one covers them."},
+	{"flotilla_checkpoint_age_seconds", Gauge, []string{"shards"}, "Time since the newest checkpoint; -1 if there was none since the start."},
+	{"flotilla_shard_leading", Gauge, []string{"shard"}, "1 if this node leads and serves the shard, else 0. Shard 0 is the metadata."},
+	{"flotilla_shard_uncheckpointed_entries", Gauge, []string{"shard"}, "Entries applied since the shard's newest checkpoint."},
+	{"flotilla_producers", Gauge, []string{"shard"}, "Idempotent producers that the shard remembers."},
+	{"flotilla_producers_limit", Gauge, []string{"shard"}, "Its bound, producers.max."},
+
+	{"flotilla_connections", Gauge, []string{"protocol"}, "Client connections."},
+	{"flotilla_connections_limit", Gauge, nil, "Their bound, connections.max."},
+	{"flotilla_connections_accepted_total", Counter, []string{"protocol"}, "Connections taken."},
+	{"flotilla_connections_refused_total", Counter, []string{"protocol", "reason"}, "Connections not taken: max, max_per_ip."},
+	{"flotilla_connections_closed_total", Counter, []string{"protocol", "reason"},
+		"Connections that ended: peer, timeout (idle, or a request that came too slowly), handshake, too_large, malformed, error, stopping."},
+	{"flotilla_requests_in_flight", Gauge, []string{"protocol"}, "Requests that are not answered yet."},
+	{"flotilla_request_seconds", Histogram, []string{"protocol", "kind"},
+		"From a whole request to its answer; a fetch's wait for records is in it. Its _count are the requests."},
+	{"flotilla_errors_total", Counter, []string{"protocol", "kind", "code"}, "Errors answered, for requests and for parts of them, by Kafka's name of the code."},
+	{"flotilla_received_bytes_total", Counter, []string{"protocol"}, "Bytes of requests."},
+	{"flotilla_sent_bytes_total", Counter, []string{"protocol"}, "Bytes of answers."},
+
+	{"flotilla_topics", Gauge, nil, "Topics of the cluster."},
+	{"flotilla_partitions", Gauge, nil, "Partitions of the cluster."},
+	{"flotilla_partitions_limit", Gauge, nil, "Their bound, partitions.max."},
+	{"flotilla_topics_deleting", Gauge, nil, "Deleted topics of which something may be left."},
+	{"flotilla_topic_partitions", Gauge, []string{"topic"}, "Partitions of the topic on this node."},
+	{"flotilla_topic_batches_in_total", Counter, []string{"topic"}, "Record batches appended."},
+	{"flotilla_topic_records_in_total", Counter, []string{"topic"}, "Records appended."},
+	{"flotilla_topic_bytes_in_total", Counter, []string{"topic"}, "Bytes of record batches appended, as sent."},
+	{"flotilla_topic_bytes_out_total", Counter, []string{"topic"}, "Bytes of record batches answered to fetches."},
+
+	{"flotilla_disk_free_bytes", Gauge, nil, "Free bytes of the file system that holds the data."},
+	{"flotilla_disk_reserve_bytes", Gauge, nil, "Below so many free bytes writes are held; 0 if there is no such bound."},
+	{"flotilla_disk_refuses_writes", Gauge, nil, "1 while writes are held because the disk is nearly full, else 0."},
+	{"flotilla_disk_low_total", Counter, nil, "How often the disk became nearly full."},
+	{"flotilla_disk_refused_total", Counter, nil, "Batches and requests refused because the disk is nearly full."},
+}
+
+// otherTopics is the label of topics without series of their own. No topic can
+// have this name.
+const otherTopics = "(other)"
+
+// collector reads the node when it is scraped.
+type collector struct {
+	src   *Source
+	descs map[string]*prometheus.Desc
+	types map[string]Type
+}
+
+func newCollector(src *Source) *collector {
+	c := &collector{src: src, descs: make(map[string]*prometheus.Desc), types: make(map[string]Type)}
+	for _, m := range Metrics {
+		c.descs[m.Name], c.types[m.Name] = prometheus.NewDesc(m.Name, m.Help, m.Labels, nil), m.Type
+	}
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		out <- d
+	}
+}
+
+// scrape is one Collect.
+type scrape struct {
+	*collector
+	out chan<- prometheus.Metric
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	s := scrape{c, out}
+	s.value("flotilla_build_info", 1, c.src.Version, c.src.Commit)
+	s.value("flotilla_ready", truth(c.src.readiness().OK))
+	s.value("flotilla_failed", truth(c.src.Failed() != nil))
+	s.disk(c.src.Disk())
+	for _, l := range c.src.Listeners() {
+		s.listener(&l)
+	}
+	s.value("flotilla_connections_limit", float64(c.src.ConnectionLimit()))
+	b := c.src.Broker()
+	if b == nil {
+		return // the node is starting
+	}
+	r := c.src.Recovery()
+	s.value("flotilla_recovery_seconds", r.Took.Seconds())
+	s.value("flotilla_recovery_rewritten_bytes", float64(r.RewrittenBytes))
+	s.value("flotilla_recovery_torn_tail", truth(r.TornTail))
+	for _, m := range c.src.Memory() {
+		s.value("flotilla_memory_used_bytes", float64(m.Used), m.For)
+		s.value("flotilla_memory_limit_bytes", float64(m.Limit), m.For)
+		s.value("flotilla_memory_waiting", float64(m.Waiting), m.For)
+	}
+	stats := b.Stats()
+	s.journal(&stats)
+	s.store(&stats)
+	s.shards(&stats)
+	s.topics(&stats)
+}
+
+func (s scrape) value(name string, v float64, labels ...string) {
+	t := prometheus.GaugeValue
+	if s.types[name] == Counter {
+		t = prometheus.CounterValue
+	}
+	s.out <- prometheus.MustNewConstMetric(s.descs[name], t, v, labels...)
+}
+
+// histogram writes a Snapshot; unit is what one of its numbers is in the
+// metric's unit.
+func (s scrape) histogram(name string, h histogram.Snapshot, unit float64, labels ...string) {
+	buckets := make(map[float64]uint64, len(h.Bounds))
+	total := uint64(0)
+	for i, bound := range h.Bounds {
+		total += h.Counts[i]
+		buckets[float64(bound)*unit] = total
+	}
+	s.out <- prometheus.MustNewConstHistogram(s.descs[name], h.Count(), float64(h.Sum)*unit, buckets, labels...)
+}
+
+// seconds is a nanosecond in seconds.
+const seconds = 1e-9
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (s scrape) disk(d Disk) {
+	if d.Err == nil {
+		s.value("flotilla_disk_free_bytes", float64(d.FreeBytes))
+	}
+	s.value("flotilla_disk_reserve_bytes", float64(d.ReserveBytes))
+	s.value("flotilla_disk_refuses_writes", truth(d.Refuses != ""))
+	s.value("flotilla_disk_low_total", float64(d.Entered))
+	s.value("flotilla_disk_refused_total", float64(d.Refused))
+}
+
+func (s scrape) listener(l *broker.MeterStats) {
+	s.value("flotilla_connections", float64(l.Connections), l.Protocol)
+	s.value("flotilla_connections_accepted_total", float64(l.Accepted), l.Protocol)
+	for reason, n := range l.Refused {
+		s.value("flotilla_connections_refused_total", float64(n), l.Protocol, reason)
+	}
+	for reason, n := range l.Ended {
+		s.value("flotilla_connections_closed_total", float64(n), l.Protocol, reason)
+	}
+	s.value("flotilla_requests_in_flight", float64(l.InFlight), l.Protocol)
+	s.value("flotilla_received_bytes_total", float64(l.BytesIn), l.Protocol)
+	s.value("flotilla_sent_bytes_total", float64(l.BytesOut), l.Protocol)
+	for _, k := range l.Kinds {
+		s.histogram("flotilla_request_seconds", k.Times, seconds, l.Protocol, k.Name)
+		for code, n := range k.Errors {
+			s.value("flotilla_errors_total", float64(n), l.Protocol, k.Name, code)
+		}
+	}
+}
+
+func (s scrape) journal(stats *broker.Stats) {
+	j := &stats.Journal
+	s.value("flotilla_journal_files", float64(j.Files))
+	s.value("flotilla_journal_ring_bytes", float64(j.RingBytes))
+	s.value("flotilla_journal_live_bytes", float64(j.LiveBytes))
+	s.value("flotilla_journal_reserved_bytes", float64(j.ReservedBytes))
+	s.value("flotilla_journal_limit_bytes", float64(j.LimitBytes))
+	s.value("flotilla_journal_waiting", float64(j.Waiting))
+	s.value("flotilla_journal_commits_total", float64(j.Commits))
+	s.value("flotilla_journal_records_total", float64(j.Records))
+	s.value("flotilla_journal_written_bytes_total", float64(j.WrittenBytes))
+	s.value("flotilla_journal_copied_bytes_total", float64(j.CopiedBytes))
+	s.histogram("flotilla_journal_commit_bytes", j.CommitSizes, 1)
+	s.histogram("flotilla_journal_commit_seconds", j.CommitTimes, seconds)
+	s.histogram("flotilla_journal_sync_seconds", j.SyncTimes, seconds)
+	running := time.Duration(0)
+	if !j.CommitStarted.IsZero() {
+		running = s.src.Now().Sub(j.CommitStarted)
+	}
+	s.value("flotilla_journal_commit_running_seconds", running.Seconds())
+}
+
+func (s scrape) store(stats *broker.Stats) {
+	st := &stats.Store
+	s.value("flotilla_segments", float64(st.Segments))
+	s.value("flotilla_segments_created_total", float64(st.SegmentsMade))
+	s.value("flotilla_segments_removed_total", float64(st.SegmentsUnlinked))
+	s.value("flotilla_segment_files_open", float64(st.OpenFiles-st.OpenFilesUnused), "used")
+	s.value("flotilla_segment_files_open", float64(st.OpenFilesUnused), "unused")
+	s.value("flotilla_flushes_total", float64(st.Flushes))
+	s.value("flotilla_flushed_bytes_total", float64(st.FlushedBytes))
+	s.histogram("flotilla_flush_seconds", st.FlushTimes, seconds)
+	s.value("flotilla_flush_oldest_seconds", st.OldestUnflushed.Seconds())
+	s.value("flotilla_flush_full_disk_total", float64(st.FullDisk))
+	s.value("flotilla_orphan_directories", float64(st.OrphanDirectories))
+}
+
+func (s scrape) shards(stats *broker.Stats) {
+	for _, c := range stats.Checkpoints {
+		s.histogram("flotilla_checkpoint_seconds", c.Times, seconds, c.Shards)
+		s.value("flotilla_checkpoint_failures_total", float64(c.Failed), c.Shards)
+		age := -1.0
+		if !c.Last.IsZero() {
+			age = s.src.Now().Sub(c.Last).Seconds()
+		}
+		s.value("flotilla_checkpoint_age_seconds", age, c.Shards)
+	}
+	for _, sh := range stats.Shards {
+		id := strconv.Itoa(int(sh.ID))
+		s.value("flotilla_shard_leading", truth(sh.Leading), id)
+		s.value("flotilla_shard_uncheckpointed_entries", float64(sh.Applied-min(sh.Applied, sh.Checkpointed)), id)
+		if sh.ID != 0 {
+			s.value("flotilla_producers", float64(sh.Producers), id)
+			s.value("flotilla_producers_limit", float64(sh.ProducerLimit), id)
+		}
+	}
+}
+
+func (s scrape) topics(stats *broker.Stats) {
+	s.value("flotilla_topics", float64(stats.TopicCount))
+	s.value("flotilla_partitions", float64(stats.PartitionCount))
+	s.value("flotilla_partitions_limit", float64(stats.Limits.Partitions))
+	s.value("flotilla_topics_deleting", float64(stats.TombstoneCount))
+	for _, t := range stats.Topics {
+		name := t.Name
+		if name == "" {
+			name = otherTopics
+		}
+		s.value("flotilla_topic_partitions", float64(t.Partitions), name)
+		s.value("flotilla_topic_batches_in_total", float64(t.BatchesIn), name)
+		s.value("flotilla_topic_records_in_total", float64(t.RecordsIn), name)
+		s.value("flotilla_topic_bytes_in_total", float64(t.BytesIn), name)
+		s.value("flotilla_topic_bytes_out_total", float64(t.BytesOut), name)
+	}
+}

@@ -1,0 +1,155 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Sources are where values come from.
+type Sources struct {
+	Flags   map[string]string // by key, those that were given
+	Environ []string          // NAME=value, as os.Environ gives them
+	File    *File             // nil: none
+	Machine Machine
+}
+
+// Resolve returns the value of every setting. The error is an *Error with all
+// that is wrong in one source, the file's problems first.
+//
+// Variables that are no setting's are not looked at: whoever reads the
+// environment knows of others.
+func Resolve(src Sources) (*Values, error) {
+	values := &Values{all: make([]Value, len(Settings))}
+	env := environment(src.Environ)
+	var problems []string
+	if src.File != nil {
+		problems = append(problems, src.File.problems...)
+	}
+	for i := range Settings {
+		s := &Settings[i]
+		v := &values.all[i]
+		v.Setting = s
+		text, given := s.Default, s.computed == nil
+		if src.File != nil {
+			if e, ok := src.File.entries[s.Key]; ok {
+				text, given, v.Origin = e.text, true, Origin{Kind: FromFile, File: src.File.Name, Line: e.line}
+			}
+		}
+		if e, ok := env[s.Variable()]; ok {
+			text, given, v.Origin = e, true, Origin{Kind: FromEnvironment}
+		}
+		if f, ok := src.Flags[s.Key]; ok {
+			text, given, v.Origin = f, true, Origin{Kind: FromFlag}
+		}
+		if !given {
+			continue
+		}
+		var err error
+		if v.Text, v.Number, err = s.Parse(text); err != nil {
+			problems = append(problems, v.Name()+": "+err.Error())
+		}
+	}
+	if len(problems) > 0 {
+		return nil, &Error{Problems: problems}
+	}
+	// In the order of the table: what is computed looks only upwards.
+	for i := range values.all {
+		if v := &values.all[i]; v.Setting.computed != nil && v.Origin.Kind == FromDefault {
+			v.Number = v.Setting.computed(src.Machine, values)
+			v.Text = v.Setting.format(v.Number)
+		}
+	}
+	if problems = values.check(src.Machine); len(problems) > 0 {
+		return nil, &Error{Problems: problems}
+	}
+	return values, nil
+}
+
+func environment(environ []string) map[string]string {
+	env := make(map[string]string)
+	for _, kv := range environ {
+		if name, value, ok := strings.Cut(kv, "="); ok && strings.HasPrefix(name, Prefix) {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// frameApart is what a frame holds beside its batches.
+const frameApart = 64 << 10
+
+// journalFiles is how many files a journal needs at least.
+const journalFiles = 4
+
+// check refuses values that are good by themselves and cannot work together.
+func (v *Values) check(m Machine) (problems []string) {
+	refuse := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	v.checkAddresses(refuse)
+	if ring, file := v.Of("journal.bytes"), v.Of("journal.file.bytes"); ring.Number < journalFiles*file.Number {
+		refuse("%s %s is less than %d files of %s %s", ring.Name(), ring.Text, journalFiles, file.Name(), file.Text)
+	}
+	files, conns := v.Of("files.max"), v.Of("connections.max")
+	if m.OpenFiles > 0 && files.Number > m.OpenFiles {
+		refuse("%s %s is more than the %d files that this process may open; raise its limit (ulimit -Hn, or LimitNOFILE= of systemd)",
+			files.Name(), files.Text, m.OpenFiles)
+	}
+	if conns.Number > files.Number-filesApart {
+		refuse("%s %s does not fit into %s %s, of which %d are for the node itself; raise one or lower the other",
+			conns.Name(), conns.Text, files.Name(), files.Text, filesApart)
+	}
+	if ip := v.Of("connections.max.per.ip"); ip.Number > conns.Number {
+		refuse("%s %s is more than %s %s", ip.Name(), ip.Text, conns.Name(), conns.Text)
+	}
+	if topic, all := v.Of("topics.partitions.max"), v.Of("partitions.max"); topic.Number > all.Number && topic.Origin.Kind != FromDefault {
+		refuse("%s %s is more than %s %s", topic.Name(), topic.Text, all.Name(), all.Text)
+	}
+	frame, batch := v.Of("request.bytes.max"), v.Of("batch.bytes.max")
+	if largest := min(batch.Number, v.Bytes("journal.file.bytes")/journalFiles); frame.Number < largest+frameApart {
+		refuse("%s %s is less than %s %s and %s; raise one or lower the other",
+			frame.Name(), frame.Text, batch.Name(), FormatSize(largest), FormatSize(frameApart))
+	}
+	if path := v.Of("data.dir"); path.Text == "" {
+		refuse("%s: give a directory", path.Name())
+	}
+	return problems
+}
+
+func (v *Values) checkAddresses(refuse func(string, ...any)) {
+	listen, advertise, admin := v.Of("listen"), v.Of("advertise"), v.Of("admin.listen")
+	host, _, err := net.SplitHostPort(listen.Text)
+	ip := net.ParseIP(host)
+	switch {
+	case err != nil:
+		refuse("%s %q: give HOST:PORT, such as 127.0.0.1:9092", listen.Name(), listen.Text)
+	// Clients connect to what they are told; "any address" is none.
+	case advertise.Text == "" && (host == "" || ip != nil && ip.IsUnspecified()):
+		refuse("%s %s takes connections to any address; say with --advertise HOST:PORT (or the setting advertise) which one to tell clients",
+			listen.Name(), listen.Text)
+	}
+	if advertise.Text != "" {
+		host, port, err := net.SplitHostPort(advertise.Text)
+		n, badPort := strconv.ParseUint(port, 10, 16)
+		if err != nil || host == "" || badPort != nil || n == 0 {
+			refuse("%s %q: give the HOST:PORT that clients connect to", advertise.Name(), advertise.Text)
+		}
+	}
+	if _, _, err := net.SplitHostPort(admin.Text); err != nil && !AdminOff(admin.Text) {
+		refuse("%s %q: give HOST:PORT, such as 127.0.0.1:9292, or off", admin.Name(), admin.Text)
+	}
+}
+
+// AdminOff reports that a value of admin.listen means no listener.
+func AdminOff(text string) bool { return text == "" || text == "off" }
+
+// Variables returns the environment variables of all settings, sorted.
+func Variables() []string {
+	names := make([]string, len(Settings))
+	for i := range Settings {
+		names[i] = Settings[i].Variable()
+	}
+	slices.Sort(names)
+	return names
+}

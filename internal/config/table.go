@@ -1,0 +1,245 @@
+package config
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	kib = int64(1) << 10
+	mib = int64(1) << 20
+	gib = int64(1) << 30
+	tib = int64(1) << 40
+
+	second = int64(time.Second)
+	minute = int64(time.Minute)
+	hour   = int64(time.Hour)
+
+	// filesApart is how many of files.max are for what has no limit of its own:
+	// journal, control logs, listeners.
+	filesApart = 128
+
+	fallbackMemory = gib
+	fallbackFiles  = 1024
+)
+
+// The sections of the table.
+const (
+	sectionNode     = "Node and listeners"
+	sectionStorage  = "Storage and memory"
+	sectionLimits   = "Limits"
+	sectionOperate  = "Operation"
+	refusedConn     = "flotilla_connections_refused_total"
+	throttlingError = "THROTTLING_QUOTA_EXCEEDED"
+)
+
+// Settings is the table of all settings.
+var Settings = []Setting{
+	{
+		Key: "data.dir", Section: sectionNode, Kind: Text, Default: "flotilla-data",
+		Doc:     "directory that holds everything",
+		Explain: "It is made if it does not exist. One that is in use, belongs to another node or cluster, or holds something else is refused.",
+	},
+	{
+		Key: "node.id", Section: sectionNode, Kind: Int, Default: "1", Min: 0, Max: math.MaxInt32,
+		Doc: "this node's id, part of the directory's identity",
+	},
+	{
+		Key: "cluster.id", Section: sectionNode, Kind: Text,
+		Doc: "refuse a directory of another cluster; a fresh one gets this id, or a random one",
+	},
+	{
+		Key: "shards.per.node", Section: sectionNode, Kind: Int, Default: "4", Min: 1, Max: 64,
+		Doc:     "data shards of a fresh directory",
+		Explain: "A shard is one Raft group that carries many partitions. An existing directory keeps its own number.",
+	},
+	{
+		Key: "listen", Section: sectionNode, Kind: Text, Default: "127.0.0.1:9092",
+		Doc:     "address for clients",
+		Explain: "There is no authentication yet: an address beyond this machine prints a warning.",
+	},
+	{
+		Key: "advertise", Section: sectionNode, Kind: Text, DefaultText: "the address listened on",
+		Doc: "host:port that clients are told; default: the address listened on",
+	},
+	{
+		Key: "admin.listen", Section: sectionNode, Kind: Text, Default: "127.0.0.1:9292",
+		Doc:     `address for metrics and health, or "off"`,
+		Explain: "HTTP: /metrics, /healthz, /readyz, and /debug/pprof/ while admin.pprof is on. It has no authentication: an address beyond this machine prints a warning.",
+	},
+	{
+		Key: "admin.pprof", Section: sectionNode, Kind: Bool, Default: "false",
+		Doc:     "serve Go profiles at /debug/pprof/ of the admin listener",
+		Explain: "Profiles cost time and show what is in memory, so they are off. A running node opens them for ten minutes when it gets SIGUSR1.",
+	},
+
+	{
+		Key: "journal.bytes", Section: sectionStorage, Kind: Size, Default: "1GiB", Min: 4 * 32 * kib, Max: 16 * tib,
+		Doc:     "most that the commit journal takes on disk, at least four files",
+		Explain: "The journal is a ring of files in which every record is durable first. A larger one lets the node take longer bursts before checkpoints have to catch up, and makes a restart after a crash read more.",
+		Metric:  "flotilla_journal_live_bytes against flotilla_journal_limit_bytes; flotilla_journal_waiting",
+		Error:   "REQUEST_TIMED_OUT for a produce that found no room before its deadline; nothing was appended",
+	},
+	{
+		Key: "journal.file.bytes", Section: sectionStorage, Kind: Size, Default: "64MiB", Min: 32 * kib, Max: 4 * gib, Multiple: 4 * kib,
+		Doc:     "size of one journal file, when it is made; four times the largest record batch",
+		Explain: "An existing journal keeps the size of its files. A record batch takes at most a quarter of a file.",
+	},
+	{
+		Key: "memory.bytes", Section: sectionStorage, Kind: Size, Min: 4 * mib, Max: 16 * tib,
+		DefaultText: "a quarter of the machine's (of its cgroup's limit, if that is less), from 64MiB to 2GiB",
+		computed: func(m Machine, _ *Values) int64 {
+			if m.MemoryBytes == 0 {
+				return fallbackMemory
+			}
+			return min(max(m.MemoryBytes/4/mib*mib, 64*mib), 2*gib)
+		},
+		Doc:     "bound of records and requests in memory",
+		Explain: "Half of it is for records that are in the journal and not yet in segment files, a quarter for requests on their way in, a quarter for answers, and what streams push, on their way out. At the bound senders wait, and TCP tells them.",
+		Metric:  `flotilla_memory_used_bytes against flotilla_memory_limit_bytes, flotilla_memory_waiting`,
+		Error:   "the sender waits; a produce that waits beyond its deadline gets REQUEST_TIMED_OUT, and nothing was appended",
+	},
+	{
+		Key: "disk.reserve.bytes", Section: sectionStorage, Kind: Size, Default: "0", Min: 0, Max: 16 * tib,
+		DefaultText: "0, which is half of memory.bytes and a journal file, at most 5% of the disk",
+		Doc:         "free space on the data directory's disk below which records wait",
+		Explain:     "Below it records and topics are not taken; reads and deletions go on, and may use it. It ends by itself, an eighth above.",
+		Metric:      "flotilla_disk_free_bytes against flotilla_disk_reserve_bytes; flotilla_disk_refuses_writes, flotilla_disk_refused_total",
+		Error:       "KAFKA_STORAGE_ERROR, retriable, when a produce's deadline is over",
+	},
+	{
+		Key: "flush.age", Section: sectionStorage, Kind: Duration, Default: "10s", Min: int64(time.Millisecond), Max: 24 * hour,
+		Doc: "a partition's records go to its segment file after at most so long; they are in the journal at once",
+	},
+
+	{
+		Key: "files.max", Section: sectionLimits, Kind: Int, Min: 256, Max: math.MaxInt32,
+		DefaultText: "what the process may open (its hard limit), at most 1048576",
+		computed: func(m Machine, _ *Values) int64 {
+			if m.OpenFiles == 0 {
+				return fallbackFiles
+			}
+			return min(max(m.OpenFiles, 256), 1<<20)
+		},
+		Doc:     "open files that the node plans with",
+		Explain: "The node raises its own soft limit to the hard one. A quarter of what connections.max leaves is for segment files kept open though nobody uses them; files that hold unsynced writes or are being read come on top.",
+		Metric:  "process_open_fds against process_max_fds; flotilla_segment_files_open",
+		Error:   "a start is refused if it does not fit the process's limit",
+	},
+	{
+		Key: "connections.max", Section: sectionLimits, Kind: Int, Min: 1, Max: 1_000_000,
+		DefaultText: "10000, or half of files.max if that is less",
+		computed:    func(_ Machine, v *Values) int64 { return min(10_000, v.Int("files.max")/2) },
+		Doc:         "client connections at a time",
+		Metric:      "flotilla_connections against flotilla_connections_limit; " + refusedConn + `{reason="max"}`,
+		Error:       throttlingError + " in an Error frame, and the connection is closed",
+	},
+	{
+		Key: "connections.max.per.ip", Section: sectionLimits, Kind: Int, Min: 1, Max: 1_000_000,
+		DefaultText: "connections.max",
+		computed:    func(_ Machine, v *Values) int64 { return v.Int("connections.max") },
+		Doc:         "client connections from one address at a time",
+		Explain:     "IPv6 addresses count by their /64, which is what one customer is given.",
+		Metric:      refusedConn + `{reason="max_per_ip"}`,
+		Error:       throttlingError + " in an Error frame, and the connection is closed",
+	},
+	{
+		Key: "connections.idle.timeout", Section: sectionLimits, Kind: Duration, Default: "10m", Min: second, Max: 24 * hour,
+		Doc:    "a connection that is silent for so long is closed",
+		Metric: "flotilla_connections_closed_total{reason=\"timeout\"}",
+		Error:  "the connection is closed",
+	},
+	{
+		Key: "inflight.requests.max", Section: sectionLimits, Kind: Int, Default: "64", Min: 1, Max: 4096,
+		Doc:     "requests of one connection that are not answered yet",
+		Explain: "The node tells clients in its Hello. What a client sends beyond it is read when an answer has gone out.",
+		Metric:  "flotilla_requests_in_flight",
+		Error:   "none: the connection is not read from meanwhile",
+	},
+	{
+		Key: "inflight.bytes.max", Section: sectionLimits, Kind: Size, Min: 128 * kib, Max: 16 * tib,
+		DefaultText: "a thirty-second of memory.bytes, at least 128KiB",
+		computed:    func(_ Machine, v *Values) int64 { return max(v.Bytes("memory.bytes")/32/kib*kib, 128*kib) },
+		Doc:         "memory of one connection's requests that are not answered yet",
+		Explain:     "One request may be larger when it is alone. An answer that waits for its turn holds no memory.",
+		Metric:      "flotilla_memory_used_bytes{for=\"requests\"} of all connections together",
+		Error:       "none: the connection is not read from meanwhile",
+	},
+	{
+		Key: "request.bytes.max", Section: sectionLimits, Kind: Size, Default: "100MiB", Min: 17 * mib, Max: 2 * gib,
+		Doc:     "largest frame that a client may send",
+		Explain: "It holds the largest batch and 64KiB. It is lowered to a quarter of what memory.bytes leaves for requests (a sixteenth of it), unless the largest batch needs more. The node tells clients in its Hello.",
+		Metric:  `flotilla_connections_closed_total{reason="too_large"}`,
+		Error:   "the connection is closed: what follows a frame that is not read cannot be found",
+	},
+	{
+		Key: "batch.bytes.max", Section: sectionLimits, Kind: Size, Default: "16MiB", Min: kib, Max: gib,
+		Doc:     "largest record batch that any topic may take",
+		Explain: "A topic's max.message.bytes cannot be above it. A quarter of journal.file.bytes bounds it too. Lower it only if no larger batch is stored: it could be too large to be answered.",
+		Metric:  `flotilla_errors_total{code="MESSAGE_TOO_LARGE"}`,
+		Error:   "MESSAGE_TOO_LARGE for a batch, INVALID_CONFIG for a topic that asks for more",
+	},
+	{
+		Key: "partitions.max", Section: sectionLimits, Kind: Int, Default: "1000000", Min: 1, Max: 1_000_000,
+		Doc:     "partitions of all topics together",
+		Explain: "Topics that are there stay when it is lowered.",
+		Metric:  "flotilla_partitions against flotilla_partitions_limit",
+		Error:   "POLICY_VIOLATION for the topic that goes beyond it",
+	},
+	{
+		Key: "topics.partitions.max", Section: sectionLimits, Kind: Int, Default: "100000", Min: 1, Max: 100_000,
+		Doc:    "partitions of one topic",
+		Metric: `flotilla_errors_total{code="INVALID_PARTITIONS"}`,
+		Error:  "INVALID_PARTITIONS",
+	},
+	{
+		Key: "producers.max", Section: sectionLimits, Kind: Int, Default: "500000", Min: 1, Max: 10_000_000,
+		Doc:     "idempotent producers that one shard remembers",
+		Explain: "A producer counts once for each partition it writes to. It is part of each shard's replicated state: the leader proposes it when it starts. When a new producer comes at the limit, the one that has been silent longest is forgotten if that is an hour or more.",
+		Metric:  "flotilla_producers against flotilla_producers_limit",
+		Error:   throttlingError + ", retriable",
+	},
+	{
+		Key: "producer.id.expiration", Section: sectionLimits, Kind: Duration, Default: "24h", Min: minute, Max: 365 * 24 * hour,
+		Doc:     "how long an idempotent producer is remembered that appends nothing",
+		Explain: "A producer that comes back later, with batches that it had sent before, appends them again. Kafka's producer.id.expiration.ms.",
+		Metric:  "flotilla_producers",
+		Error:   "none: a forgotten producer may go on from any sequence",
+	},
+	{
+		Key: "metrics.topics.max", Section: sectionLimits, Kind: Int, Default: "100", Min: 0, Max: 10_000,
+		Doc:     "topics that have metrics of their own",
+		Explain: "Topics beyond it are counted together, under the name (other). Which topic has its own is decided when it comes, at a start in no particular order.",
+		Metric:  "flotilla_topic_* with the label topic",
+		Error:   "none",
+	},
+
+	{
+		Key: "drain.timeout", Section: sectionOperate, Kind: Duration, Default: "10s", Min: 0, Max: hour,
+		Doc: "how long requests under way may take when the node is stopped",
+	},
+	{
+		Key: "hash.interval", Section: sectionOperate, Kind: Duration, Default: "10m", Min: second, Max: 365 * 24 * hour,
+		Doc:     "how often the replicas of a shard that was written to compare their states",
+		Explain: "A replica whose state differs from the majority's stops.",
+	},
+	{
+		Key: "retention.check.interval", Section: sectionOperate, Kind: Duration, Default: "5m", Min: second, Max: 24 * hour,
+		Doc: "how long data may stay after a topic's retention.ms is over",
+	},
+	{
+		Key: "ready.commit.max", Section: sectionOperate, Kind: Duration, Default: "10s", Min: int64(10 * time.Millisecond), Max: hour,
+		Doc:     "the node is not ready while one commit of the journal takes longer",
+		Explain: "A disk that hangs answers nothing, not even an error; /readyz then says so, and a load balancer or orchestrator can act.",
+		Metric:  "flotilla_journal_commit_running_seconds",
+		Error:   "/readyz answers 503",
+	},
+	{
+		Key: "log.level", Section: sectionOperate, Kind: Choice, Default: "info", Choices: []string{"debug", "info", "warn", "error"},
+		Doc: "debug, info, warn or error",
+	},
+	{
+		Key: "log.format", Section: sectionOperate, Kind: Choice, Default: "text", Choices: []string{"text", "json"},
+		Doc: "text or json",
+	},
+}

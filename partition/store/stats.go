@@ -1,0 +1,74 @@
+package store
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/flotilla-log/flotilla/internal/histogram"
+)
+
+// counters are what a Store counts as it works.
+type counters struct {
+	segments, rolls, flushes, flushedBytes, unlinks, fullDisk atomic.Int64
+	flushTimes                                                *histogram.Histogram
+}
+
+func (c *counters) note(kind EventKind, offset, n int64) {
+	switch kind {
+	case EventFlushEnd:
+		c.flushes.Add(1)
+		c.flushedBytes.Add(n)
+	case EventRoll:
+		c.rolls.Add(1)
+		c.segments.Add(1)
+	case EventUnlink:
+		if offset >= 0 { // else it is a directory, whose segments went before
+			c.unlinks.Add(1)
+			c.segments.Add(-1)
+		}
+	case EventFullDisk:
+		c.fullDisk.Add(1)
+	}
+}
+
+// Stats are a store's plain numbers. Counters count from Open.
+type Stats struct {
+	MemoryBytes, MemoryLimitBytes int64 // of tails, see MemoryUsed
+	Waiting                       int   // Admits that wait for memory
+
+	// OldestUnflushed is how long ago the oldest batch came that is in no
+	// segment file, or before that; 0 if there is none.
+	OldestUnflushed time.Duration
+
+	Segments          int64 // files of batches that there are
+	SegmentsMade      int64
+	SegmentsUnlinked  int64
+	Flushes           int64 // writes to segment files
+	FlushedBytes      int64
+	FullDisk          int64              // flushes that met a full disk
+	FlushTimes        histogram.Snapshot // of each write, in ns
+	OpenFiles         int                // of segments, used or not
+	OpenFilesUnused   int
+	IdleFilesLimit    int
+	OrphanDirectories int
+}
+
+// Stats returns the numbers of this moment.
+func (st *Store) Stats() Stats {
+	c := &st.stats
+	s := Stats{
+		MemoryBytes: st.MemoryUsed(), MemoryLimitBytes: st.opt.MemoryBytes,
+		Segments: c.segments.Load(), SegmentsMade: c.rolls.Load(), SegmentsUnlinked: c.unlinks.Load(),
+		Flushes: c.flushes.Load(), FlushedBytes: c.flushedBytes.Load(), FullDisk: c.fullDisk.Load(),
+		FlushTimes: c.flushTimes.Snapshot(), IdleFilesLimit: st.opt.IdleFiles,
+	}
+	s.OpenFiles, s.OpenFilesUnused = st.files.Open()
+	now := st.opt.Now()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	s.Waiting, s.OrphanDirectories = len(st.admitting), len(st.unclaimed)
+	if p := st.aging.head; p != nil {
+		s.OldestUnflushed = max(now.Sub(time.Unix(0, p.age.unixNanos)), 0)
+	}
+	return s
+}
