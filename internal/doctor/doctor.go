@@ -215,7 +215,7 @@ func (x *exam) names() error {
 	if err != nil {
 		return fmt.Errorf("doctor: %w", err)
 	}
-	ours := []string{"LOCK", "lost+found", node.IdentityName, node.JournalDir, node.VotesDir, node.MetadataDir, node.ShardsDir, node.PartitionsDir, node.QuarantineDir}
+	ours := []string{"LOCK", "lost+found", node.IdentityName, node.JournalDir, node.VotesDir, node.MetadataDir, node.ShardsDir, node.PartitionsDir, node.QuarantineDir, node.SpareName}
 	for _, name := range names {
 		if slices.Contains(ours, name) || strings.HasPrefix(name, node.RepairPrefix) || strings.HasSuffix(name, ".tmp") {
 			continue

@@ -14,6 +14,7 @@ import (
 	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/log/segment"
 	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/partition/store"
 )
 
 // segmentHarm is a segment with batches that cannot be read.
@@ -98,7 +99,12 @@ func (x *exam) partition(s *shard, v partition.View) error {
 		return fmt.Errorf("doctor: %w", err)
 	}
 	var bases []int64
+	dropped := int64(0) // files below may be missing: see store.FreeEarly
 	for _, name := range names {
+		if offset, ok := store.ParseDropped(name); ok {
+			dropped = max(dropped, offset)
+			continue
+		}
 		if base, ok := segment.ParseName(name); ok && base < v.End {
 			bases = append(bases, base)
 		} else if !ok && !strings.HasSuffix(name, ".index") {
@@ -106,13 +112,13 @@ func (x *exam) partition(s *shard, v partition.View) error {
 		}
 	}
 	slices.Sort(bases)
-	at := v.LogStart
+	at := max(v.LogStart, min(dropped, v.End))
 	for i, base := range bases {
 		end := v.End
 		if i+1 < len(bases) {
 			end = bases[i+1]
 		}
-		if end <= v.LogStart {
+		if end <= max(v.LogStart, dropped) {
 			continue // unlinked by the next start
 		}
 		if base > at {

@@ -12,11 +12,11 @@ import (
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
-// spareName is a file of zeros that takes space on the disk only to give it up:
+// SpareName is a file of zeros that takes space on the disk only to give it up:
 // when the disk is full to the last byte it is removed, and what must not wait,
 // votes and metadata such as the deletion of a topic, goes where it was. It is
 // made again when the disk has room.
-const spareName = "SPARE"
+const SpareName = "SPARE"
 
 // spareBytes is the size of that file: ten thousand deletions of topics, and
 // more starts.
@@ -46,7 +46,7 @@ type spare struct {
 
 // openSpare finds the spare file, or makes it if the disk has room for it.
 func openSpare(fsys vfs.FS, dir string, log *slog.Logger) *spare {
-	s := &spare{fs: fsys, name: path.Join(dir, spareName), log: log}
+	s := &spare{fs: fsys, name: path.Join(dir, SpareName), log: log}
 	if info, err := fsys.Stat(s.name); err == nil && info.Size() == spareBytes {
 		s.here = true
 		return s

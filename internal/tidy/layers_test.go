@@ -67,7 +67,7 @@ var layers = []layer{
 	}},
 	{"internal/doctor", []string{
 		"broker/metadata", "internal/node", "internal/section", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",
-		"partition", "replication",
+		"partition", "partition/store", "replication",
 	}},
 	{"internal/sim", []string{
 		"broker", "client", "internal/config", "internal/errcode", "internal/history", "internal/netsim", "internal/node", "internal/vfs",

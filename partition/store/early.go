@@ -19,7 +19,9 @@ const droppedSuffix = ".dropped"
 
 func droppedName(offset int64) string { return fmt.Sprintf("%020d%s", offset, droppedSuffix) }
 
-func parseDropped(name string) (offset int64, ok bool) {
+// ParseDropped returns the offset in the name of a file that FreeEarly left in a
+// partition's directory, and false for any other name.
+func ParseDropped(name string) (offset int64, ok bool) {
 	digits, ok := strings.CutSuffix(name, droppedSuffix)
 	if !ok || len(digits) != 20 {
 		return 0, false

@@ -89,7 +89,7 @@ func TestFreeEarly(t *testing.T) {
 					t.Fatal(what, err)
 				}
 				for _, name := range names {
-					if _, ok := parseDropped(name); ok {
+					if _, ok := ParseDropped(name); ok {
 						t.Errorf("%s: %s is left", what, name)
 					}
 				}

@@ -148,7 +148,7 @@ func (st *Store) listSegments(dir string, r Restored) (bases []int64, dropped in
 		return nil, 0, err
 	}
 	for _, name := range names {
-		offset, ok := parseDropped(name)
+		offset, ok := ParseDropped(name)
 		if ok && offset <= r.LogStart {
 			if err := st.fs.Remove(path.Join(dir, name)); err != nil {
 				return nil, 0, err
