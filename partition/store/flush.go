@@ -63,7 +63,7 @@ func (st *Store) writeFailed(p *part, w write, err error) error {
 	st.stalled, st.stalledAt = err, st.opt.Now()
 	st.retryAt = st.stalledAt.Add(st.opt.FullDiskRetry)
 	st.mu.Unlock()
-	st.opt.OnEvent(Event{
+	st.tell(Event{
 		Kind: EventFullDisk, TopicID: p.topicID, Index: p.index, Offset: w.batches[0].Base, Bytes: w.bytes, Err: err,
 	})
 	return err

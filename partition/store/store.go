@@ -353,8 +353,13 @@ func (st *Store) claim(name string) bool {
 }
 
 func (st *Store) event(kind EventKind, p *part, offset, n int64) {
-	st.stats.note(kind, offset, n)
-	st.opt.OnEvent(Event{Kind: kind, TopicID: p.topicID, Index: p.index, Offset: offset, Bytes: n})
+	st.tell(Event{Kind: kind, TopicID: p.topicID, Index: p.index, Offset: offset, Bytes: n})
+}
+
+// tell counts what was done, and reports it.
+func (st *Store) tell(e Event) {
+	st.stats.note(e.Kind, e.Offset, e.Bytes)
+	st.opt.OnEvent(e)
 }
 
 func dirName(topicID [16]byte, index int32) string {
