@@ -98,8 +98,10 @@ func (id *identity) checkPart(fsys vfs.FS, part string) error {
 }
 
 // turn begins the next generation, durably once it returns. Parts that are not
-// of this one are refused from then on.
+// of this one are refused from then on. After an error id is what the next start
+// finds, or what it finds with a turn begun; both can be gone on with.
 func (id *identity) turn(fsys vfs.FS, dir string) error {
+	before := *id
 	if id.Next == 0 { // else some parts may be of Next already
 		id.Next = id.Generation + 1
 	}
@@ -110,8 +112,10 @@ func (id *identity) turn(fsys vfs.FS, dir string) error {
 		return nil
 	}
 	if err := write(identityName, id.encode()); err != nil {
+		*id = before
 		return err
 	}
+	begun := *id
 	g := generation{Format: directoryFormat, Incarnation: id.Incarnation, Generation: id.Next}
 	for _, part := range countedDirs {
 		if err := write(path.Join(part, generationName), seal(g)); err != nil {
@@ -119,5 +123,9 @@ func (id *identity) turn(fsys vfs.FS, dir string) error {
 		}
 	}
 	id.Generation, id.Next, id.Started = id.Next, 0, true
-	return write(identityName, id.encode())
+	err := write(identityName, id.encode())
+	if err != nil {
+		*id = begun
+	}
+	return err
 }

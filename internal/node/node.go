@@ -231,7 +231,14 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.idTurn <- struct{}{}
 	defer func() { <-n.idTurn }()
-	return n.id.turn(opt.FS, opt.Dir)
+	err = n.id.turn(opt.FS, opt.Dir)
+	if n.id.Started && vfs.NoSpace(err) {
+		// The directory stays of the generation that it is of, or on its way to the
+		// next. No reason not to serve, and to take the deletions that make room.
+		opt.Log.Warn("the disk is full; an older copy of a part of the data directory will not be told from this one until the next start", "err", err)
+		return nil
+	}
+	return err
 }
 
 // recordLevel makes the directory say which feature level it may need.
