@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/ne
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test race kill mutants fuzz bench fmt clean
+.PHONY: build run check test race kill mutants soak fuzz bench fmt clean
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -49,6 +49,13 @@ fuzz: ## every fuzz target in turn, for FUZZTIME each
 
 mutants: ## takes each guard away and sees its test fail
 	$(GO) run ./internal/mutants
+
+# make soak FOR=10m SEED=7
+FOR  ?= 1h
+SEED ?= $(shell date +%s)
+
+soak: ## the real server on a small disk under load, killed, restarted, paused and filled, by seed
+	$(GO) run ./internal/soak -for $(FOR) -seed $(SEED)
 
 clean:
 	rm -rf bin

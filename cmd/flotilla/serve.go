@@ -164,6 +164,7 @@ func start(ctx context.Context, v *config.Values, log *slog.Logger) (n *node.Nod
 			return nil, opt, fmt.Errorf("%w, or none with --admin.listen off", err)
 		}
 	}
+	node.LimitMemory(opt.MemoryBytes, int(v.Int("connections.max")))
 	if n, err = node.Start(ctx, opt); err != nil {
 		_ = opt.Listener.Close()
 		return nil, opt, startError(ctx, opt.Dir, err)

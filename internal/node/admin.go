@@ -101,6 +101,7 @@ func (n *Node) memory() []admin.Memory {
 	return []admin.Memory{
 		{For: "tails", Used: tails.MemoryBytes, Limit: tails.MemoryLimitBytes, Waiting: tails.Waiting},
 		budget("requests", n.requests),
+		budget("small requests", n.small),
 		budget("answers", n.answers),
 	}
 }

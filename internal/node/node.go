@@ -113,10 +113,10 @@ type Node struct {
 	server *server.Server
 	admin  *admin.Server
 
-	requests, answers *broker.Budget
-	started           atomic.Bool // what admin may look at is set
-	stopping          atomic.Bool
-	cause             atomic.Pointer[error] // of broken
+	requests, small, answers *broker.Budget
+	started                  atomic.Bool // what admin may look at is set
+	stopping                 atomic.Bool
+	cause                    atomic.Pointer[error] // of broken
 
 	serving   sync.WaitGroup
 	failed    chan error // 1-buffered: the first error that the node must stop for
@@ -156,9 +156,10 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	}
 	n.phase("recovery", false)
 	n.recovered = opt.Now().Sub(start)
-	n.requests, n.answers = broker.NewBudget(opt.MemoryBytes/4), broker.NewBudget(opt.MemoryBytes/4)
+	n.requests, n.small = broker.NewBudget(opt.MemoryBytes/4), broker.NewBudget(opt.MemoryBytes/16)
+	n.answers = broker.NewBudget(opt.MemoryBytes * 3 / 16)
 	n.server = server.New(server.Options{
-		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, Answers: n.answers,
+		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxConnections: opt.Clients.Connections, MaxConnectionsIP: opt.Clients.ConnectionsPerIP,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
 		MaxFrameBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
@@ -270,6 +271,9 @@ func (n *Node) fail(err error) {
 	default:
 	}
 }
+
+// RequestBytes returns the memory that large requests hold now.
+func (n *Node) RequestBytes() int64 { return n.requests.Used() }
 
 // Failed gives the error for which the node must stop: some write or sync
 // failed, or its state is damaged. The receiver closes the node.

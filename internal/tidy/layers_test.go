@@ -81,6 +81,8 @@ var layers = []layer{
 	}},
 	{"internal/killtest", []string{"client", "internal/errcode", "internal/history"}},
 	{"internal/disktest", []string{"client", "internal/errcode"}},
+	{"internal/boundtest", []string{"client", "internal/node", "internal/vfs", "wire/frame", "wire/pb"}},
+	{"internal/soak", []string{"client", "internal/errcode", "log/batch"}},
 }
 
 // only lists the folders that may import each outside module, with what is

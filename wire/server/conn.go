@@ -30,6 +30,7 @@ type conn struct {
 	inflight chan struct{}  // a token per unanswered request
 	answers  chan answer    // as many as may be in flight: sending never blocks
 	unsent   atomic.Int32   // answers with a body that are not settled
+	arriving arrival        // the reading goroutine's
 	taking   *broker.Budget // memory that requests hold until they are answered
 	requests sync.WaitGroup
 	streams  *streams
@@ -108,7 +109,7 @@ func (c *conn) handshake() error {
 	if protocol != frame.Native {
 		return errors.New("server: " + protocol.String() + " spoken to the native port")
 	}
-	c.r, c.w = frame.NewReader(c.nc), frame.NewWriter(c.nc)
+	c.r, c.w = frame.NewReader(c), frame.NewWriter(c.nc)
 	if _, err := frame.Accept(c.r, c.w, c.s.hello); err != nil {
 		return err
 	}
@@ -137,6 +138,7 @@ func (c *conn) read() error {
 		if c.s.ctx.Err() != nil { // Close may have set its deadline before ours
 			return net.ErrClosed
 		}
+		c.arriving = arrival{}
 		p, err := c.r.Next()
 		if err != nil {
 			return err
@@ -165,22 +167,24 @@ func within(grace time.Duration, n int64) time.Time {
 // request reads the rest of one request and starts it.
 func (c *conn) request(p frame.Prefix) error {
 	size := int64(p.HeaderBytes + p.PayloadBytes)
-	if err := c.nc.SetReadDeadline(within(c.s.opt.HandshakeTimeout, size)); err != nil {
-		return err
-	}
 	c.requests.Add(1)
-	q := &request{conn: c, Prefix: p}
+	q := &request{conn: c, Prefix: p, from: c.s.budgetFor(size)}
 	if p.HeaderBytes > freeHeaderBytes || p.PayloadBytes > 0 {
 		if err := c.taking.Acquire(c.ctx, size); err != nil {
 			c.requests.Done()
 			return err
 		}
-		if err := c.s.opt.Requests.Acquire(c.ctx, size); err != nil {
+		if err := q.from.Acquire(c.ctx, size); err != nil {
 			c.taking.Release(size)
 			c.requests.Done()
 			return err
 		}
 		q.held = size
+	}
+	if err := c.expect(q.from, size); err != nil { // the time that it waited for room is not the peer's
+		q.letGo()
+		c.requests.Done()
+		return err
 	}
 	c.s.meter.Begin(frame.PrefixBytes + p.HeaderBytes + p.PayloadBytes)
 	q.began = time.Now() // for one that is refused before it is whole
@@ -350,7 +354,7 @@ func (q *request) send(a answer) {
 func (q *request) letGo() {
 	q.payload = nil
 	if q.held > 0 {
-		q.s.opt.Requests.Release(q.held)
+		q.from.Release(q.held)
 		q.taking.Release(q.held)
 		q.held = 0
 	}

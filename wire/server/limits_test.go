@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"io"
 	"log/slog"
 	"net"
@@ -146,6 +147,41 @@ func TestAnnouncedPayload(t *testing.T) {
 		t.Error("one silent connection holds up everybody's produce")
 	}
 	_ = hostile.nc.Close()
+	mustClose(t, n, time.Second, 20*time.Second)
+}
+
+// TestSlowRequests: clients that announce the largest requests there are, until
+// no memory for requests is left, and send next to nothing of them. Small
+// requests do not wait for them at all; a large one waits until those that are
+// too slow are cut off, which would take minutes if nobody waited.
+func TestSlowRequests(t *testing.T) {
+	t.Parallel()
+	n, addr := faultNode(t, vfs.OS, t.TempDir()) // 16 MiB for requests
+	p := connect(t, addr)
+	topic := p.create("t", 1)
+	small, large := build(t, []byte("v")), build(t, make([]byte, 900_000))
+	slow := make([]*peer, 12) // room for four at a time
+	for i := range slow {
+		slow[i] = connect(t, addr)
+		var prefix [frame.PrefixBytes]byte
+		binary.BigEndian.PutUint32(prefix[:], 4<<20)
+		prefix[8] = byte(frame.KindProduce)
+		prefix[15] = 1
+		if _, err := slow[i].nc.Write(append(prefix[:], make([]byte, 1000)...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(patience); n.RequestBytes() < 15<<20; {
+		p.ask(frame.KindPing, &pb.Ping{}, &pb.Pong{})
+		if time.Now().After(deadline) {
+			t.Fatalf("requests hold %d bytes, want nearly all of 16 MiB", n.RequestBytes())
+		}
+	}
+	p.ask(frame.KindProduce, produceRequest(topic, small), new(pb.ProduceResponse), small)
+	if n.RequestBytes() < 15<<20 {
+		t.Error("the small request waited until a large one had gone")
+	}
+	p.ask(frame.KindProduce, produceRequest(topic, large), new(pb.ProduceResponse), large)
 	mustClose(t, n, time.Second, 20*time.Second)
 }
 

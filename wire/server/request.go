@@ -25,9 +25,10 @@ type request struct {
 	frame.Prefix
 	msg      proto.Message
 	payload  []byte
-	held     int64     // bytes of the node's request budget, until the answer
-	began    time.Time // when all of it was read
-	answered bool      // a fetch; guarded by polls.mu
+	from     *broker.Budget // that held is of
+	held     int64          // bytes of the node's request budget, until the answer
+	began    time.Time      // when all of it was read
+	answered bool           // a fetch; guarded by polls.mu
 }
 
 // decode reads the header as the message that the kind says.

@@ -32,7 +32,9 @@ type Options struct {
 	Log      *slog.Logger
 	Version  string // of the software, for the Hello
 	Requests *broker.Budget
-	Answers  *broker.Budget
+	// SmallRequests is the memory of requests of up to 64 KiB.
+	SmallRequests *broker.Budget
+	Answers       *broker.Budget
 
 	MaxFrameBytes    int           // default frame.DefaultMaxFrameBytes
 	MaxInFlight      int           // requests of one connection; default 64

@@ -188,8 +188,8 @@ func TestStreamCredit(t *testing.T) {
 func TestSlowStreams(t *testing.T) {
 	t.Parallel()
 	const memory = 4 << 20
-	const conns, perConn, limit = 16, 64, memory / 4   // room for ten of these batches
-	n, addr := startNodeFlushing(t, memory, time.Hour) // what is delivered lies in memory yet
+	const conns, perConn, limit = 16, 64, memory * 3 / 16 // room for seven of these batches
+	n, addr := startNodeFlushing(t, memory, time.Hour)    // what is delivered lies in memory yet
 	p, healthy := connect(t, addr), connect(t, addr)
 	topic := p.create("t", 1)
 	value := make([]byte, 100_000)

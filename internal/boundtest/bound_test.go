@@ -1,0 +1,311 @@
+package boundtest
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/pb"
+)
+
+// What docs/configuration.md states that a node takes beside memory.bytes.
+const (
+	constantBytes   = 128 << 20
+	connectionBytes = 24 << 10 // for each connection
+)
+
+// abuse is what goes on while a healthy client is served.
+type abuse struct {
+	name        string
+	disk        int64 // bytes a second, 0: as it is
+	connections int   // that the abuse opens
+	records     int   // that the healthy client sends and reads meanwhile
+	begin       func(t *testing.T, a *attack)
+}
+
+// attack is an abuse under way.
+type attack struct {
+	s     *server
+	ctx   context.Context // ends with the test
+	group sync.WaitGroup
+	done  atomic.Int64 // of whatever it counts, so that a test can tell that it went on
+}
+
+// run runs f until the attack ends.
+func (a *attack) run(f func()) { a.group.Go(f) }
+
+func TestBounds(t *testing.T) {
+	raise(t)
+	for _, ab := range []abuse{
+		{name: "fast producers and a slow disk", disk: 8 << 20, connections: 4, records: 40, begin: fastProducers},
+		{name: "consumers of hot data that do not read", connections: 40, records: 200, begin: deafConsumers},
+		{name: "idle connections", connections: idle, records: 500, begin: idleConnections},
+		{name: "giant and tiny requests", connections: 100, records: 1000, begin: giantsAndDwarfs},
+	} {
+		t.Run(ab.name, func(t *testing.T) {
+			s := start(t, ab.disk)
+			ctx, cancel := context.WithCancel(t.Context())
+			a := &attack{s: s, ctx: ctx}
+			defer a.group.Wait()
+			defer cancel()
+			ab.begin(t, a)
+			healthy(t, a, ab.records)
+			peak, bound := s.look(t), int64(memoryBytes+constantBytes+ab.connections*connectionBytes)
+			t.Logf("resident at most %d MiB, bound %d MiB; the abuse got %d things done", peak>>20, bound>>20, a.done.Load())
+			if peak > bound {
+				t.Errorf("resident %d MiB, more than memory.bytes + %d MiB + %d KiB for each of %d connections = %d MiB",
+					peak>>20, constantBytes>>20, connectionBytes>>10, ab.connections, bound>>20)
+			}
+			if a.done.Load() == 0 {
+				t.Error("the abuse did nothing")
+			}
+		})
+	}
+}
+
+// connect makes a client.
+func connect(t *testing.T, s *server) *client.Client {
+	t.Helper()
+	c, err := client.New(client.Config{Bootstrap: []string{s.addr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// healthy sends records, one after the other, and reads them as they come, until
+// the abuse has got something done as well; all the while it looks at the server's memory.
+func healthy(t *testing.T, a *attack, records int) {
+	t.Helper()
+	s := a.s
+	c := connect(t, s)
+	if _, err := c.Admin().CreateTopic(t.Context(), client.TopicSpec{Name: "healthy", Partitions: 1}); err != nil {
+		t.Fatalf("a healthy client cannot create a topic: %v", err)
+	}
+	p, err := c.NewProducer(client.ProducerConfig{Topic: "healthy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(t.Context())
+	co, err := c.NewConsumer(client.ConsumerConfig{Assignments: []client.Assignment{{Topic: "healthy", Offset: client.Beginning}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer co.Close()
+	value := make([]byte, 512)
+	for n, read := 0, 0; n < records || a.done.Load() == 0; n++ {
+		binary.BigEndian.PutUint64(value, uint64(n))
+		r, err := p.SendSync(t.Context(), client.Record{Value: value})
+		if err != nil || r.Offset != int64(n) {
+			t.Fatalf("a healthy client's record %d: offset %d, %v", n, r.Offset, err)
+		}
+		for read <= n {
+			fetched, err := co.Poll(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range fetched {
+				if f.Err != nil {
+					t.Fatal(f.Err)
+				}
+				for r, err := range f.Records() {
+					if err != nil || binary.BigEndian.Uint64(r.Value) != uint64(read) {
+						t.Fatalf("a healthy client's record %d came as %x, %v", read, r.Value[:8], err)
+					}
+					read++
+				}
+			}
+		}
+		s.look(t)
+	}
+}
+
+// fastProducers send as much as they can.
+func fastProducers(t *testing.T, a *attack) {
+	create(t, a, "fast", 16)
+	for range 4 {
+		c := connect(t, a.s)
+		p, err := c.NewProducer(client.ProducerConfig{Topic: "fast", Linger: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.run(func() {
+			defer p.Close(a.ctx)
+			produce(a, p)
+		})
+	}
+}
+
+func produce(a *attack, p *client.Producer) {
+	value := make([]byte, 10_000)
+	for a.ctx.Err() == nil {
+		_ = p.Send(a.ctx, client.Record{Partition: client.AnyPartition, Value: value}, func(r client.RecordResult) {
+			if r.Err == nil {
+				a.done.Add(1)
+			}
+		})
+	}
+}
+
+func create(t *testing.T, a *attack, topic string, partitions int32) []byte {
+	t.Helper()
+	id, err := connect(t, a.s).Admin().CreateTopic(t.Context(), client.TopicSpec{Name: topic, Partitions: partitions})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id[:]
+}
+
+// idle is as many connections as a node takes by default, less what the healthy
+// client needs.
+const idle = 10_000 - 20
+
+// raw is a connection that speaks the protocol and keeps no promise.
+type raw struct {
+	net.Conn
+	w     *frame.Writer
+	r     *frame.Reader
+	hello *pb.ServerHello
+}
+
+func dial(s *server) (*raw, error) {
+	nc, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &raw{Conn: nc, w: frame.NewWriter(nc), r: frame.NewReader(nc)}
+	if c.hello, err = frame.Connect(c.r, c.w, &pb.ClientHello{SoftwareName: "boundtest", SoftwareVersion: "1"}); err != nil {
+		return nil, errors.Join(err, nc.Close())
+	}
+	return c, nil
+}
+
+// deafConsumers ask for hot data, again and again, and read none of it, while a
+// producer makes more.
+func deafConsumers(t *testing.T, a *attack) {
+	topic := create(t, a, "hot", 4)
+	p, err := connect(t, a.s).NewProducer(client.ProducerConfig{Topic: "hot"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.run(func() {
+		defer p.Close(a.ctx)
+		produce(a, p)
+	})
+	for i := range 40 {
+		a.run(func() {
+			for a.ctx.Err() == nil {
+				c, err := dial(a.s)
+				if err != nil {
+					return
+				}
+				stop := context.AfterFunc(a.ctx, func() { _ = c.Close() })
+				for id := uint32(1); ; id++ {
+					err := c.fetch(id, &pb.FetchRequest{MaxBytes: 64 << 20, Parts: []*pb.FetchPart{{
+						TopicId: topic, Partition: int32(i % 4), MaxBytes: 64 << 20, LeaderEpoch: -1,
+					}}})
+					if err != nil {
+						break // cut off: it comes again
+					}
+				}
+				stop()
+				_ = c.Close()
+			}
+		})
+	}
+}
+
+// idleConnections shake hands and say no more.
+func idleConnections(t *testing.T, a *attack) {
+	const dialers = 20
+	var conns sync.WaitGroup
+	for range dialers {
+		conns.Go(func() {
+			for range idle / dialers {
+				c, err := dial(a.s)
+				if err != nil {
+					t.Errorf("connection %d: %v", a.done.Load(), err)
+					return
+				}
+				context.AfterFunc(a.ctx, func() { _ = c.Close() })
+				a.done.Add(1)
+			}
+		})
+	}
+	conns.Wait()
+}
+
+// giantsAndDwarfs mix requests that claim as much as they may, some of which come
+// slowly or not at all, with the largest and the smallest batches.
+func giantsAndDwarfs(t *testing.T, a *attack) {
+	topic := create(t, a, "mixed", 8)
+	for i := range 40 {
+		a.run(func() { claim(a, topic, i) })
+	}
+	for i := range 4 {
+		c := connect(t, a.s)
+		cfg := client.ProducerConfig{Topic: "mixed", Linger: -1, MaxBufferedBytes: 16 << 20}
+		size := 1
+		if i%2 == 0 {
+			size = 900_000
+		}
+		p, err := c.NewProducer(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.run(func() {
+			defer p.Close(a.ctx)
+			for a.ctx.Err() == nil {
+				_ = p.Send(a.ctx, client.Record{Partition: client.AnyPartition, Value: make([]byte, size)}, func(r client.RecordResult) {
+					if r.Err == nil {
+						a.done.Add(1)
+					}
+				})
+			}
+		})
+	}
+}
+
+// claim announces the largest payload that there may be and sends little of it.
+func claim(a *attack, topic []byte, i int) {
+	for a.ctx.Err() == nil {
+		c, err := dial(a.s)
+		if err != nil {
+			return
+		}
+		stop := context.AfterFunc(a.ctx, func() { _ = c.Close() })
+		var prefix [frame.PrefixBytes]byte
+		binary.BigEndian.PutUint32(prefix[:], c.hello.MaxFrameBytes)
+		prefix[8] = byte(frame.KindProduce)
+		binary.BigEndian.PutUint32(prefix[12:], 1)
+		if _, err := c.Write(prefix[:]); err == nil {
+			drip := make([]byte, 1<<uint(i%16))
+			for err == nil && a.ctx.Err() == nil {
+				_, err = c.Write(drip)
+				select {
+				case <-time.After(10 * time.Millisecond):
+				case <-a.ctx.Done():
+				}
+			}
+		}
+		stop()
+		_ = c.Close()
+	}
+}
+
+// fetch asks for records.
+func (c *raw) fetch(id uint32, m *pb.FetchRequest) error {
+	if err := c.w.Queue(frame.KindFetch, 0, id, m); err != nil {
+		return err
+	}
+	return c.w.Flush()
+}

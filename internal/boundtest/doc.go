@@ -1,0 +1,7 @@
+// Package boundtest abuses a node, a process of its own, and looks at what it
+// takes: its resident memory stays below memory.bytes plus the constants that
+// docs/configuration.md states, and a healthy client beside the abuse keeps
+// being served. It holds tests only.
+//
+// The node is the one of internal/node; a test may give it a slow disk.
+package boundtest

@@ -1,0 +1,19 @@
+package node
+
+import "runtime/debug"
+
+// What the process may take beside Options.MemoryBytes before the garbage
+// collector works harder. With what is outside of its reach, resident memory
+// stays under the sum that docs/configuration.md states.
+const (
+	ownMemoryBytes        = 96 << 20 // partitions, producers, garbage
+	connectionMemoryBytes = 24 << 10 // for each connection that there may be
+)
+
+// LimitMemory makes the process's garbage collector hold to a node's memory,
+// whatever it would do by itself: with the usual doubling between collections, a
+// node that uses all of its memory would have twice as much resident. It is for
+// processes that are nothing but a node.
+func LimitMemory(memoryBytes int64, maxConnections int) {
+	debug.SetMemoryLimit(memoryBytes + ownMemoryBytes + int64(maxConnections)*connectionMemoryBytes)
+}
