@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
@@ -143,15 +144,15 @@ type advanceLogStart struct {
 	offset int64
 }
 
+// encoders holds builders of entries.
+var encoders = sync.Pool{New: func() any { return new(partition.EntryBuilder) }}
+
 // encodeEntry lays out an entry of a data shard. A proposal without a Command
 // is a Produce.
 func encodeEntry(term uint64, wallMS int64, ps []*produceProposal) []byte {
-	size := partition.EntryOverheadBytes
-	for _, p := range ps {
-		size += commandOverheadBytes + len(p.Payload)
-	}
-	var e partition.EntryBuilder
-	e.Reset(make([]byte, 0, size), partition.EntryHeader{DecidedTerm: term, WallClockMS: wallMS})
+	e := encoders.Get().(*partition.EntryBuilder)
+	defer encoders.Put(e)
+	e.Reset(nil, partition.EntryHeader{DecidedTerm: term, WallClockMS: wallMS})
 	for _, p := range ps {
 		switch c := p.Command.(type) {
 		case nil:

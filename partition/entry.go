@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 )
@@ -117,23 +118,34 @@ type EntryHeader struct {
 	HashAsked   bool   // the replicas report the state's hash at this entry
 }
 
-// EntryBuilder appends commands to one entry. The zero EntryBuilder needs a
-// Reset. Not safe for concurrent use.
+// EntryBuilder appends commands to one entry, and then to another. The zero
+// EntryBuilder needs a Reset. Not safe for concurrent use.
 type EntryBuilder struct {
-	buf     []byte
-	start   int
+	buf     []byte // the prefix, and the entry without its batches
+	start   int    // of the entry in buf
+	batches []placedBatch
+	bytes   int // of batches
 	count   uint32
-	version uint16 // that the commands so far need
+	version uint16   // that the commands so far need
+	parts   [][]byte // of Bytes, reused
 }
 
-// Reset starts an entry behind what buf holds already, growing buf as append
-// does. The builder owns buf until Bytes is taken.
-func (b *EntryBuilder) Reset(buf []byte, h EntryHeader) {
-	b.start, b.count, b.version = len(buf), 0, MinApplyVersion
+// placedBatch is a batch that comes before what buf holds from at on.
+type placedBatch struct {
+	at    int
+	batch []byte
+}
+
+// Reset starts an entry behind a copy of prefix.
+func (b *EntryBuilder) Reset(prefix []byte, h EntryHeader) {
+	b.start, b.bytes, b.count, b.version = len(prefix), 0, 0, MinApplyVersion
+	clear(b.batches)
+	b.batches = b.batches[:0]
 	var flags byte
 	if h.HashAsked {
 		flags = flagHashAsked
 	}
+	buf := append(b.buf[:0], prefix...)
 	buf = append(buf, entryFormat, flags)
 	buf = binary.LittleEndian.AppendUint16(buf, 0)
 	buf = binary.LittleEndian.AppendUint32(buf, 0)
@@ -142,7 +154,7 @@ func (b *EntryBuilder) Reset(buf []byte, h EntryHeader) {
 }
 
 // Len returns the size of the entry so far, in bytes.
-func (b *EntryBuilder) Len() int { return len(b.buf) - b.start }
+func (b *EntryBuilder) Len() int { return len(b.buf) - b.start + b.bytes }
 
 // Count returns the number of commands so far.
 func (b *EntryBuilder) Count() int { return int(b.count) }
@@ -151,20 +163,33 @@ func (b *EntryBuilder) Count() int { return int(b.count) }
 // The entry may be proposed only to a shard that has it.
 func (b *EntryBuilder) ApplyVersion() uint16 { return b.version }
 
-// Bytes returns buf of Reset followed by the entry. The entry is immutable once
-// it was proposed (R1): the next Reset needs another buffer.
+// Bytes ends the entry, and returns it behind the prefix of Reset, in memory of
+// its own: the entry is immutable once it was proposed (R1). The builder keeps
+// no reference to it, nor to the batches; a Reset must follow.
 func (b *EntryBuilder) Bytes() []byte {
 	binary.LittleEndian.PutUint16(b.buf[b.start+2:], b.version)
 	binary.LittleEndian.PutUint32(b.buf[b.start+4:], b.count)
-	return b.buf
+	parts, from := b.parts[:0], 0
+	for _, p := range b.batches {
+		parts = append(parts, b.buf[from:p.at], p.batch)
+		from = p.at
+	}
+	parts = append(parts, b.buf[from:])
+	// Unlike make, Join does not clear what it is about to write.
+	entry := bytes.Join(parts, nil)
+	clear(parts)
+	clear(b.batches)
+	b.parts, b.batches, b.bytes = parts, b.batches[:0], 0
+	return entry
 }
 
 // Produce appends a command that appends batch to partition n. batch is one
-// validated record batch; it is copied, once, here. Its base offset and leader
-// epoch fields have no meaning.
+// validated record batch; it is copied, once, by Bytes, and must not change
+// until then. Its base offset and leader epoch fields have no meaning.
 func (b *EntryBuilder) Produce(n Number, batch []byte) {
 	b.frame(KindProduce, n, len(batch))
-	b.buf = append(b.buf, batch...)
+	b.batches = append(b.batches, placedBatch{len(b.buf), batch})
+	b.bytes += len(batch)
 }
 
 // TermStart appends the first command of a leader's term.

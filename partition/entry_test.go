@@ -132,6 +132,50 @@ func TestExpireRoundTrip(t *testing.T) {
 	}
 }
 
+// An entry is memory of its own, whatever is in it: what its builder builds next,
+// and what becomes of the buffers that its batches lay in, does not change it.
+func TestBuilderReuse(t *testing.T) {
+	t.Parallel()
+	batch := testBatch{id: 7, count: 3, trailing: 20}.bytes()
+	tests := []struct {
+		name string
+		add  func(b *EntryBuilder)
+	}{
+		{"no batch", func(b *EntryBuilder) { b.TermStart() }},
+		{"a batch at the end", func(b *EntryBuilder) { b.TermStart(); b.Produce(1, batch) }},
+		{"between batches", func(b *EntryBuilder) { b.Produce(1, batch); b.AdvanceLogStart(1, 2); b.Produce(2, batch) }},
+	}
+	for _, tt := range tests {
+		var fresh, used EntryBuilder
+		used.Reset([]byte("prefix"), EntryHeader{DecidedTerm: 9})
+		used.Produce(5, batch)
+		used.SetLimits(DefaultLimits)
+		used.Bytes()
+		used.Reset(nil, EntryHeader{})
+		used.Produce(6, batch) // given up by the next Reset
+		build := func(b *EntryBuilder) []byte {
+			b.Reset(nil, EntryHeader{DecidedTerm: 3})
+			tt.add(b)
+			return b.Bytes()
+		}
+		want, got := build(&fresh), build(&used)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: a used builder made\n%x, want\n%x", tt.name, got, want)
+		}
+		used.Reset(nil, EntryHeader{DecidedTerm: 4})
+		used.SetLimits(DefaultLimits)
+		for i := range batch {
+			batch[i] ^= 0xff
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: the entry changed after it was taken", tt.name)
+		}
+		for i := range batch {
+			batch[i] ^= 0xff
+		}
+	}
+}
+
 // An entry is built behind what the buffer holds, and its size is known before.
 func TestBuilderSizes(t *testing.T) {
 	t.Parallel()
