@@ -251,6 +251,46 @@ func TestErrorsAreCounted(t *testing.T) {
 	}
 }
 
+// TestStreamsAreCounted: streams, what they follow, and the errors that they
+// push.
+func TestStreamsAreCounted(t *testing.T) {
+	t.Parallel()
+	m := startLimited(t, vfs.OS, node.ClientLimits{})
+	p, c := connect(t, m.addr), connect(t, m.addr)
+	topic := p.create("t", 2)
+	c.ask(frame.KindSubscribe, &pb.SubscribeRequest{Stream: 1, CreditBytes: 100, Parts: []*pb.StreamPart{
+		streamPart(topic, 0, 0, 1), streamPart(topic, 1, 0, 1), streamPart(topic, 2, 0, 1),
+	}}, &pb.SubscribeResponse{})
+	if d, _ := c.deliver(); d.Parts[0].Error == nil {
+		t.Fatalf("delivered %v, want an error of the partition that is not there", d)
+	}
+	c.ask(frame.KindChangeStream, &pb.ChangeStreamRequest{Stream: 1, Pause: []*pb.PartitionRef{{TopicId: topic}}}, &pb.ChangeStreamResponse{})
+	for series, want := range map[string]float64{
+		"flotilla_streams":                 1,
+		"flotilla_stream_partitions":       2,
+		"flotilla_stream_partitions_limit": 500_000,
+		"flotilla_stream_held_bytes":       0,
+		`flotilla_errors_total{code="UNKNOWN_TOPIC_OR_PARTITION",kind="deliver",protocol="native"}`: 1,
+	} {
+		if got := m.metric(series); got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
+	c.start(frame.KindCredit, &pb.Credit{Stream: 1, TotalBytes: 1})
+	if d, _ := c.deliver(); d.Error == nil {
+		t.Fatalf("delivered %v, want the end of the stream", d)
+	}
+	for series, want := range map[string]float64{
+		"flotilla_streams":           0,
+		"flotilla_stream_partitions": 0,
+		`flotilla_errors_total{code="INVALID_REQUEST",kind="deliver",protocol="native"}`: 1,
+	} {
+		if got := m.metric(series); got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
+}
+
 func TestReadyWhileServing(t *testing.T) {
 	t.Parallel()
 	m := startLimited(t, vfs.OS, node.ClientLimits{})
