@@ -225,6 +225,51 @@ func TestInFlightBytesMax(t *testing.T) {
 	}
 }
 
+// TestInFlightRequestsMax: no more requests of a connection are under way than
+// may be, though its client sends all that it has, and all are answered.
+func TestInFlightRequestsMax(t *testing.T) {
+	t.Parallel()
+	const limit, n = 4, 40
+	fsys := vfs.NewMem(1)
+	m := startLimited(t, fsys, node.ClientLimits{InFlight: limit})
+	p := connect(t, m.addr)
+	topic := p.create("t", 1)
+	b := build(t, []byte("v"))
+	const series = `flotilla_requests_in_flight{protocol="native"}`
+	full := make(chan struct{})
+	var mu sync.Mutex
+	most := 0.0
+	fsys.SetInjector(func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpSyncData && strings.Contains(op.Path, "journal") {
+			<-full
+			now := m.metric(series)
+			mu.Lock()
+			most = max(most, now)
+			mu.Unlock()
+		}
+		return vfs.Fault{}
+	})
+	for range n {
+		p.start(frame.KindProduce, produceRequest(topic, b), b)
+	}
+	func() {
+		defer close(full)
+		m.await(series, limit)
+	}()
+	for range n {
+		resp := new(pb.ProduceResponse)
+		if _, refused := p.answer(resp); refused != nil || resp.Results[0].Error != nil {
+			t.Fatal(refused, resp)
+		}
+	}
+	fsys.SetInjector(nil)
+	mu.Lock()
+	defer mu.Unlock()
+	if most > limit {
+		t.Errorf("%v requests of one connection were under way, at most %d may be", most, limit)
+	}
+}
+
 // TestErrorsAreCounted by kind and code, for requests and for parts.
 func TestErrorsAreCounted(t *testing.T) {
 	t.Parallel()
