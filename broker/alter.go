@@ -202,6 +202,7 @@ func (b *Broker) deleteRecords(part *DeletePart, answer chan<- DeleteResult) {
 			refuse(CodeOf(err))
 			return
 		}
+		b.removed.byRequest.Add(uint64(r.Removed))
 		answer <- DeleteResult{LogStart: r.LogStart}
 	})
 }

@@ -146,6 +146,7 @@ type Broker struct {
 	disk        *diskWatch
 	creating    atomic.Int64 // partitions of topics that are being proposed
 	checkpoints struct{ data, metadata checkpointCounters }
+	removed     struct{ byRetention, byRequest atomic.Uint64 } // records
 
 	stopping context.Context
 	stop     context.CancelFunc

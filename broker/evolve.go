@@ -86,4 +86,6 @@ type published struct {
 	version   atomic.Uint32
 	limits    atomic.Pointer[partition.Limits]
 	producers atomic.Int64 // remembered
+
+	quarantined atomic.Int64 // partitions, on this replica
 }

@@ -128,6 +128,7 @@ func (m *machine) idleProducers(nowMS, expiryMS int64, limit int) partition.Expi
 // publishState lets everybody see limits and counts as the state has them now.
 func (m *machine) publishState() {
 	m.shard.producers.Store(int64(m.state.Producers()))
+	m.shard.quarantined.Store(int64(m.state.QuarantinedPartitions()))
 	if now := m.state.Limits(); m.shard.limits.Load() == nil || *m.shard.limits.Load() != now {
 		m.shard.limits.Store(&now)
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -63,10 +64,12 @@ type Meter struct {
 }
 
 // NewMeter returns the meter of a listener that speaks a protocol, whose
-// requests have kinds of these names; a kind is then its place in names.
-func NewMeter(protocol string, names []string) *Meter {
-	m := &Meter{protocol: protocol, names: names, kinds: make([]kindMeter, len(names))}
-	for i := range m.kinds {
+// requests have kinds of these names; a kind is then its place in names. The
+// kinds after them, of what is pushed, have errors alone.
+func NewMeter(protocol string, names []string, pushed ...string) *Meter {
+	all := append(slices.Clone(names), pushed...)
+	m := &Meter{protocol: protocol, names: all, kinds: make([]kindMeter, len(all))}
+	for i := range names {
 		m.kinds[i].times = histogram.New(histogram.Request)
 	}
 	return m
@@ -115,8 +118,8 @@ type MeterStats struct {
 // KindStats is what was counted of one kind of request.
 type KindStats struct {
 	Name   string
-	Times  histogram.Snapshot // from the whole request to its answer being queued, in ns
-	Errors map[string]uint64  // by the code's name; those that occurred
+	Times  *histogram.Snapshot // from the whole request to its answer being queued, in ns; nil: it is pushed
+	Errors map[string]uint64   // by the code's name; those that occurred
 }
 
 // Stats returns the counts by now.
@@ -133,7 +136,11 @@ func (m *Meter) Stats() MeterStats {
 		s.Ended[endingNames[i]] = m.ended[i].Load()
 	}
 	for i := range m.kinds {
-		k := KindStats{Name: m.names[i], Times: m.kinds[i].times.Snapshot(), Errors: make(map[string]uint64)}
+		k := KindStats{Name: m.names[i], Errors: make(map[string]uint64)}
+		if t := m.kinds[i].times; t != nil {
+			times := t.Snapshot()
+			k.Times = &times
+		}
 		for c := range m.kinds[i].errors {
 			if n := m.kinds[i].errors[c].Load(); n > 0 {
 				k.Errors[errcode.Code(c-1).Name()] = n

@@ -69,6 +69,13 @@ func (r *rig) refused(topic Topic) {
 			}
 		}
 	}
+	count := 0
+	for _, s := range r.Stats().Shards {
+		count += s.Quarantined
+	}
+	if count != 1 {
+		r.t.Errorf("%d partitions are in quarantine by the metrics, want 1", count)
+	}
 	check("produce", r.produce(topic, 0, batchOf(r.t, 8, 0, "more")).Err)
 	check("fetch", r.fetch(FetchRequest{MaxBytes: 1 << 20, Parts: []FetchPart{{Topic: topic.ID, Index: 0, MaxBytes: 1 << 20, Epoch: -1}}})[0].Err)
 	check("offset", r.Offset(r.t.Context(), OffsetPart{Topic: topic.ID, Index: 0, Epoch: -1}).Err)
@@ -198,6 +205,11 @@ func TestQuarantineEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.create("orders", 4, nil)
+			for _, s := range r.Stats().Shards {
+				if s.Quarantined != 0 {
+					t.Errorf("shard %d: %d in quarantine after the deletion", s.ID, s.Quarantined)
+				}
+			}
 			r.Checkpoint()
 			r.stop()
 			r = startRig(t, fsys)

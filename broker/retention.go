@@ -22,6 +22,13 @@ const (
 	// retentionDelay is how long after a start nothing is deleted, as in Kafka.
 	retentionDelay = 30 * time.Second
 
+	// futureMargin is how far in the future a timestamp is that a clock which is
+	// a little ahead does not explain.
+	futureMargin = time.Hour
+
+	// futureInterval is the time between two lines of the log about such.
+	futureInterval = 10 * time.Minute
+
 	// whenItGrows stands for the due time of a partition with a limit of size.
 	whenItGrows = 100 * 365 * 24 * time.Hour
 )
@@ -43,6 +50,11 @@ type retention struct {
 	queue  retainQueue // those that have a due time
 	seen   uint64      // metadata index up to which topics were looked at
 	change bool        // there may be newer ones
+
+	// The newest line about timestamps of the future, and how many partitions
+	// have had none since; run's alone.
+	warned   time.Time
+	unwarned int
 }
 
 // retained is a partition that retention will look at.
@@ -211,11 +223,15 @@ func (r *retention) judge(key partitionKey, now time.Time) (next time.Time, size
 	}
 	if found.LogStart > found.Present {
 		r.b.opt.Log.Debug("retention", "topic", t.Name, "partition", key.index, "log_start", found.LogStart, "was", found.Present)
-		r.b.proposeLogStart(p, found.LogStart, func(_ partition.Result, err error) {
+		r.b.proposeLogStart(p, found.LogStart, func(res partition.Result, err error) {
 			if err != nil { // the next leader decides anew, and so do we
 				r.schedule(key, r.b.opt.Now().Add(r.interval), sized)
 			}
+			r.b.removed.byRetention.Add(uint64(res.Removed))
 		})
+	}
+	if found.FutureMS > now.Add(futureMargin).UnixMilli() {
+		r.warnFuture(t.Name, key.index, found.FutureMS, now)
 	}
 	switch {
 	case found.DueMS == math.MaxInt64 && sized:
@@ -226,6 +242,19 @@ func (r *retention) judge(key partitionKey, now time.Time) (next time.Time, size
 	// At the first multiple of the interval after it is due, so that many go at
 	// once.
 	return time.UnixMilli(found.DueMS).Truncate(r.interval).Add(r.interval), sized
+}
+
+// warnFuture says that a partition keeps its records for as long as one of them
+// claims to be from the future: somebody who waits for retention to free the
+// disk should know.
+func (r *retention) warnFuture(topic string, index int32, ms int64, now time.Time) {
+	if !r.warned.IsZero() && now.Sub(r.warned) < futureInterval {
+		r.unwarned++
+		return
+	}
+	r.b.opt.Log.Warn("retention.ms keeps records because of a timestamp in the future; correct the producer's clock, and have what is too much deleted with DeleteRecords, retention.bytes, or message.timestamp.type=LogAppendTime for what comes",
+		"topic", topic, "partition", index, "timestamp", time.UnixMilli(ms).UTC(), "other_partitions_since_the_last_line", r.unwarned)
+	r.warned, r.unwarned = now, 0
 }
 
 // retainQueue is a heap of partitions, by due time.

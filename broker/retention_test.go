@@ -2,11 +2,13 @@ package broker
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
 )
 
@@ -66,6 +68,10 @@ func TestRetentionByTime(t *testing.T) {
 		if s := r.wantStart(topic, 3, "all has expired"); s.HighWatermark != 3 || s.DiskBytes != 0 {
 			t.Errorf("%d bytes on disk, high watermark %d; want 0, 3: no checkpoint let the files go", s.DiskBytes, s.HighWatermark)
 		}
+		if s := r.Stats(); s.RemovedByRetention != 3 || s.RemovedByRequest != 0 || s.Store.SegmentBytes != 0 || s.Store.UnlinkedBytes < 150_000 {
+			t.Errorf("removed by retention %d, by request %d; segments of %d bytes, unlinked %d",
+				s.RemovedByRetention, s.RemovedByRequest, s.Store.SegmentBytes, s.Store.UnlinkedBytes)
+		}
 		r.mustProduce(topic, at(t, time.Now(), 10))
 		if got := r.read(topic, 0, 3); len(got) != 1 {
 			t.Errorf("%d records after the gap, want 1", len(got))
@@ -93,6 +99,47 @@ func TestRetentionOfTheFuture(t *testing.T) {
 		r.wantStart(topic, 1, "the second is of the future")
 		time.Sleep(4 * time.Hour)
 		r.wantStart(topic, 3, "the future has passed")
+	})
+}
+
+// TestRetentionWarnsOfTheFuture: one line about many partitions, another one
+// after a while that counts them, and none for a clock that is a little ahead.
+func TestRetentionWarnsOfTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		r := startRig(t, vfs.NewMem(1), func(o *Options) { o.Log = slog.New(slog.NewJSONHandler(&log, nil)) })
+		defer func() { r.stop() }()
+		lines := func() (found []string) {
+			synctest.Wait()
+			for line := range strings.Lines(log.String()) {
+				if strings.Contains(line, "timestamp in the future") {
+					found = append(found, line)
+				}
+			}
+			return found
+		}
+		configs := map[string]string{"retention.ms": "60000"}
+		ahead, topic := r.create("ahead", 1, configs), r.create("a", 3, configs)
+		r.mustProduce(ahead, at(t, time.Now().Add(futureMargin), 10))
+		time.Sleep(defaultRetentionInterval + time.Minute)
+		if got := lines(); len(got) != 0 {
+			t.Errorf("a clock that is a little ahead: %q", got)
+		}
+		for i := range int32(3) {
+			if res := r.produce(topic, i, at(t, time.Now().Add(48*time.Hour), 10)); res.Err != nil {
+				t.Fatal(res.Err)
+			}
+		}
+		time.Sleep(defaultRetentionInterval + time.Minute)
+		if got := lines(); len(got) != 1 || !strings.Contains(got[0], `"topic":"a"`) || !strings.Contains(got[0], `"other_partitions_since_the_last_line":0`) {
+			t.Errorf("logged %q", got)
+		}
+		time.Sleep(futureInterval)
+		r.alter(topic, map[string]string{"retention.ms": "60001"}) // all are looked at again
+		time.Sleep(time.Minute)
+		if got := lines(); len(got) != 2 || !strings.Contains(got[1], `"other_partitions_since_the_last_line":2`) {
+			t.Errorf("logged %q", got)
+		}
 	})
 }
 
@@ -175,8 +222,18 @@ func TestDeleteRecordsFreesDisk(t *testing.T) {
 		if after.UnlinkBytes != 0 || after.DiskBytes != before.DiskBytes-before.UnlinkBytes {
 			t.Errorf("after a while %d of %d bytes wait to be unlinked", after.UnlinkBytes, after.DiskBytes)
 		}
+		if again := r.DeleteRecords(t.Context(), []DeletePart{{Topic: topic.ID, Before: 20}, {Topic: topic.ID, Before: 31}}); again[0].Err != nil || again[1].Err == nil {
+			t.Errorf("DeleteRecords = %+v", again)
+		}
+		if s := r.Stats(); s.RemovedByRequest != 24 || s.RemovedByRetention != 0 || s.Store.SegmentBytes != after.DiskBytes {
+			t.Errorf("removed by request %d, by retention %d; segments of %d bytes, described are %d",
+				s.RemovedByRequest, s.RemovedByRetention, s.Store.SegmentBytes, after.DiskBytes)
+		}
 		r.stop()
 		*r = *startRig(t, r.fs)
+		if s := r.Stats(); s.RemovedByRequest != 0 || s.Store.SegmentBytes != after.DiskBytes {
+			t.Errorf("after a restart: removed by request %d, segments of %d bytes", s.RemovedByRequest, s.Store.SegmentBytes)
+		}
 		r.wantStart(topic, 24, "after a restart")
 		if got := r.read(topic, 0, 24); len(got) != 6 {
 			t.Errorf("%d records, want 6", len(got))

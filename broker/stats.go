@@ -78,10 +78,14 @@ func (c *checkpointCounters) stats(shards string) CheckpointStats {
 
 // ShardStats describes one shard of this node.
 type ShardStats struct {
-	ID                       uint32 // 0: the metadata shard
-	Leading                  bool   // and serving
-	Applied, Checkpointed    uint64 // indexes
-	Producers, ProducerLimit int    // of a data shard
+	ID                    uint32 // 0: the metadata shard
+	Leading               bool   // and serving
+	Applied, Checkpointed uint64 // indexes
+
+	// Of a data shard:
+	Producers, ProducerLimit int
+	ApplyVersion             uint16
+	Quarantined              int // partitions, on this replica (R5)
 }
 
 // Stats are a broker's numbers, and those of what it stands on. Counters count
@@ -96,6 +100,11 @@ type Stats struct {
 
 	TopicCount, PartitionCount, NodeCount int // of the cluster
 	TombstoneCount                        int // deleted topics of which something is left
+	FeatureLevel                          uint16
+
+	// RemovedByRetention and RemovedByRequest are how many records left logs
+	// because this node, their leader, decided so, or was asked to.
+	RemovedByRetention, RemovedByRequest uint64
 }
 
 // Stats returns the numbers of this moment. It is meant for a scrape every few
@@ -104,8 +113,9 @@ func (b *Broker) Stats() Stats {
 	im := b.image()
 	s := Stats{
 		Journal: b.opt.Journal.Usage(), Store: b.opt.Store.Stats(), Limits: b.opt.Limits,
-		Checkpoints: []CheckpointStats{b.checkpoints.data.stats("data"), b.checkpoints.metadata.stats("metadata")},
-		TopicCount:  im.TopicCount(), PartitionCount: im.PartitionCount(), NodeCount: im.NodeCount(), TombstoneCount: im.TombstoneCount(),
+		Checkpoints:  []CheckpointStats{b.checkpoints.data.stats("data"), b.checkpoints.metadata.stats("metadata")},
+		FeatureLevel: im.FeatureLevel(), RemovedByRetention: b.removed.byRetention.Load(), RemovedByRequest: b.removed.byRequest.Load(),
+		TopicCount: im.TopicCount(), PartitionCount: im.PartitionCount(), NodeCount: im.NodeCount(), TombstoneCount: im.TombstoneCount(),
 		Topics: b.dir.topicStats(func(id partition.TopicID) string {
 			if t := im.TopicByID(metadata.TopicID(id)); t != nil {
 				return t.Name
@@ -119,6 +129,7 @@ func (b *Broker) Stats() Stats {
 		s.Shards = append(s.Shards, ShardStats{
 			ID: id + 1, Leading: sh.replica.Leading() != 0, Applied: sh.replica.Applied(), Checkpointed: sh.replica.Checkpointed(),
 			Producers: int(sh.producers.Load()), ProducerLimit: int(sh.limits.Load().MaxProducers),
+			ApplyVersion: sh.applyVersion(), Quarantined: int(sh.quarantined.Load()),
 		})
 	}
 	return s

@@ -152,6 +152,7 @@ type Result struct {
 	LogAppendTimeMS int64
 
 	LogStart    int64 // the partition's log start offset, -1 without a partition
+	Removed     int64 // offsets by which an AdvanceLogStart moved it
 	LeaderEpoch int32 // the partition's, -1 without a partition
 
 	// Want and Have are the two values that a refusal compared, such as the

@@ -66,13 +66,16 @@ func (s *State) Quarantined(n Number) (index uint64, ok bool) {
 
 // Whole reports whether s is what its entries say: nothing is quarantined. Only
 // then has it a hash to compare with other replicas'.
-func (s *State) Whole() bool {
+func (s *State) Whole() bool { return s.QuarantinedPartitions() == 0 }
+
+// QuarantinedPartitions returns how many partitions Quarantined is true of.
+func (s *State) QuarantinedPartitions() (count int) {
 	for n := range s.quarantined {
 		if _, ok := s.Quarantined(n); ok {
-			return false
+			count++
 		}
 	}
-	return true
+	return count
 }
 
 // subject returns the partition that c is about, or nil.

@@ -303,6 +303,7 @@ func (a *application) advance(p *part, n Number, offset int64) {
 		return
 	}
 	a.s.touch(p)
+	a.res.Removed = offset - p.logStart
 	p.logStart = offset
 	p.epochs = p.epochs.from(offset)
 	a.about(p)

@@ -19,12 +19,12 @@ type example struct {
 	want    string
 }
 
-// examples returns the commands of the blocks marked console.
-func examples(t *testing.T) []example {
+// examples returns the commands of a page's blocks marked console.
+func examples(t *testing.T, page string) []example {
 	t.Helper()
 	var all []example
 	inside := false
-	for line := range strings.Lines(read(t, cliDoc)) {
+	for line := range strings.Lines(read(t, page)) {
 		command, isCommand := strings.CutPrefix(line, "$ ")
 		switch {
 		case line == "```console\n" || line == "```\n":
@@ -42,7 +42,7 @@ func examples(t *testing.T) []example {
 // they print.
 func TestDocs(t *testing.T) {
 	t.Parallel()
-	all := examples(t)
+	all := examples(t, cliDoc)
 	if len(all) < 20 {
 		t.Fatalf("docs/cli.md has %d examples", len(all))
 	}

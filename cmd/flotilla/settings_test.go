@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -212,6 +213,63 @@ func TestExitStatuses(t *testing.T) {
 		if !strings.Contains(doc, fmt.Sprintf("| %d | %s |", status, line[1])) {
 			t.Errorf("docs/cli.md does not say %q of status %d", line[1], status)
 		}
+	}
+}
+
+// TestFilesMax: a node that may open few files serves far more segments than
+// that, and closes what nobody reads any more.
+func TestFilesMax(t *testing.T) {
+	t.Parallel()
+	const partitions = 150
+	s := newServer(t, "--flush.age", "1ms")
+	s.ok(t, "", "topic", "create", "wide", "--partitions", fmt.Sprint(partitions))
+	var lines strings.Builder
+	for i := range 20 * partitions { // by key, so that each has some
+		fmt.Fprintf(&lines, "%d:v\n", i)
+	}
+	s.ok(t, lines.String(), "produce", "wide", "--key-delimiter", ":")
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := s.wait(); code != exitOK {
+		t.Fatalf("serve ended with %d\n%s", code, s.log)
+	}
+	s, err := startServer(s.dir, "--files.max", "256", "--admin.listen", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = s.cmd.Process.Signal(syscall.SIGTERM)
+		if code := s.wait(); code != exitOK {
+			t.Errorf("serve ended with %d\n%s", code, s.log)
+		}
+	}()
+	for range 2 {
+		if got := strings.Count(s.ok(t, "", "consume", "wide", "--from", "beginning", "--until", "end").stdout, "\n"); got != 20*partitions {
+			t.Fatalf("%d records, want %d", got, 20*partitions)
+		}
+	}
+	url := regexp.MustCompile(`metrics  (http://\S+)/metrics`).FindStringSubmatch(s.greeting)[1]
+	series := func(name string) (v int) {
+		resp, err := http.Get(url + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscanf(string(body[bytes.Index(body, []byte("\n"+name+" "))+len(name)+2:]), "%d", &v); err != nil {
+			t.Fatalf("%s: %v in\n%s", name, err, body)
+		}
+		return v
+	}
+	if got := series("flotilla_segments"); got < partitions {
+		t.Errorf("%d segments, want one for each of %d partitions at least", got, partitions)
+	}
+	if got, most := series(`flotilla_segment_files_open{state="unused"}`), idleFiles(256, 128); got > most || got == 0 {
+		t.Errorf("%d files are open that nobody uses, want 1 to %d", got, most)
 	}
 }
 

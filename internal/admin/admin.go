@@ -51,6 +51,13 @@ type Memory struct {
 	Waiting     int    // who waits for room
 }
 
+// Streams are those of native clients.
+type Streams struct {
+	Open, Partitions int
+	PartitionLimit   int
+	HeldBytes        int64 // of records in memory, on their way out
+}
+
 // Disk is the state of the file system that holds the data.
 type Disk struct {
 	FreeBytes    int64
@@ -80,6 +87,7 @@ type Source struct {
 	Stopping func() bool           // it was told to stop
 	Recovery func() Recovery       // once Broker is not nil
 	Memory   func() []Memory       // likewise
+	Streams  func() Streams        // likewise
 	Disk     func() Disk
 
 	Listeners       func() []broker.MeterStats // once clients are served; else nil

@@ -62,8 +62,12 @@ var Metrics = []Metric{
 	{"flotilla_memory_waiting", Gauge, []string{"for"}, "Requests or answers that wait for room."},
 
 	{"flotilla_segments", Gauge, nil, "Segment files of partitions."},
+	{"flotilla_segment_bytes", Gauge, nil, "Their length, those that wait to be unlinked included, without indexes."},
 	{"flotilla_segments_created_total", Counter, nil, "Segment files made."},
 	{"flotilla_segments_removed_total", Counter, nil, "Segment files unlinked: retention, deleted records, deleted topics."},
+	{"flotilla_segments_removed_bytes_total", Counter, nil, "Bytes of segment files unlinked."},
+	{"flotilla_records_removed_total", Counter, []string{"by"},
+		"Records that left their logs by a decision of this node, by retention, or a DeleteRecords request to it, by delete_records."},
 	{"flotilla_segment_files_open", Gauge, []string{"state"}, "Open files of segments: used, or kept open unused."},
 	{"flotilla_flushes_total", Counter, nil, "Writes to segment files."},
 	{"flotilla_flushed_bytes_total", Counter, nil, "Bytes written to segment files."},
@@ -77,8 +81,16 @@ var Metrics = []Metric{
 	{"flotilla_checkpoint_age_seconds", Gauge, []string{"shards"}, "Time since the newest checkpoint; -1 if there was none since the start."},
 	{"flotilla_shard_leading", Gauge, []string{"shard"}, "1 if this node leads and serves the shard, else 0. Shard 0 is the metadata."},
 	{"flotilla_shard_uncheckpointed_entries", Gauge, []string{"shard"}, "Entries applied since the shard's newest checkpoint."},
+	{"flotilla_shard_apply_version", Gauge, []string{"shard"}, "Behaviour that the shard's replicas have agreed on."},
+	{"flotilla_quarantined_partitions", Gauge, []string{"shard"},
+		"Partitions that are out of service on this node, because handling one of their commands panicked."},
 	{"flotilla_producers", Gauge, []string{"shard"}, "Idempotent producers that the shard remembers."},
 	{"flotilla_producers_limit", Gauge, []string{"shard"}, "Its bound, producers.max."},
+
+	{"flotilla_streams", Gauge, nil, "Open streams of clients."},
+	{"flotilla_stream_partitions", Gauge, nil, "Partitions that they follow."},
+	{"flotilla_stream_partitions_limit", Gauge, nil, "Their bound; above it a Subscribe is answered THROTTLING_QUOTA_EXCEEDED."},
+	{"flotilla_stream_held_bytes", Gauge, nil, "Records in memory that are on their way out in streams; a part of flotilla_memory_used_bytes of answers."},
 
 	{"flotilla_connections", Gauge, []string{"protocol"}, "Client connections."},
 	{"flotilla_connections_limit", Gauge, nil, "Their bound, connections.max."},
@@ -89,10 +101,11 @@ var Metrics = []Metric{
 	{"flotilla_requests_in_flight", Gauge, []string{"protocol"}, "Requests that are not answered yet."},
 	{"flotilla_request_seconds", Histogram, []string{"protocol", "kind"},
 		"From a whole request to its answer; a fetch's wait for records is in it. Its _count are the requests."},
-	{"flotilla_errors_total", Counter, []string{"protocol", "kind", "code"}, "Errors answered, for requests and for parts of them, by Kafka's name of the code."},
+	{"flotilla_errors_total", Counter, []string{"protocol", "kind", "code"}, "Errors answered, for requests and for parts of them, or (kind deliver) pushed in streams, by Kafka's name of the code."},
 	{"flotilla_received_bytes_total", Counter, []string{"protocol"}, "Bytes of requests."},
 	{"flotilla_sent_bytes_total", Counter, []string{"protocol"}, "Bytes of answers."},
 
+	{"flotilla_feature_level", Gauge, nil, "Feature level that the cluster has finalised."},
 	{"flotilla_topics", Gauge, nil, "Topics of the cluster."},
 	{"flotilla_partitions", Gauge, nil, "Partitions of the cluster."},
 	{"flotilla_partitions_limit", Gauge, nil, "Their bound, partitions.max."},
@@ -166,6 +179,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		s.value("flotilla_memory_limit_bytes", float64(m.Limit), m.For)
 		s.value("flotilla_memory_waiting", float64(m.Waiting), m.For)
 	}
+	s.streams(c.src.Streams())
 	stats := b.Stats()
 	s.journal(&stats)
 	s.store(&stats)
@@ -226,11 +240,20 @@ func (s scrape) listener(l *broker.MeterStats) {
 	s.value("flotilla_received_bytes_total", float64(l.BytesIn), l.Protocol)
 	s.value("flotilla_sent_bytes_total", float64(l.BytesOut), l.Protocol)
 	for _, k := range l.Kinds {
-		s.histogram("flotilla_request_seconds", k.Times, seconds, l.Protocol, k.Name)
+		if k.Times != nil {
+			s.histogram("flotilla_request_seconds", *k.Times, seconds, l.Protocol, k.Name)
+		}
 		for code, n := range k.Errors {
 			s.value("flotilla_errors_total", float64(n), l.Protocol, k.Name, code)
 		}
 	}
+}
+
+func (s scrape) streams(st Streams) {
+	s.value("flotilla_streams", float64(st.Open))
+	s.value("flotilla_stream_partitions", float64(st.Partitions))
+	s.value("flotilla_stream_partitions_limit", float64(st.PartitionLimit))
+	s.value("flotilla_stream_held_bytes", float64(st.HeldBytes))
 }
 
 func (s scrape) journal(stats *broker.Stats) {
@@ -258,6 +281,10 @@ func (s scrape) journal(stats *broker.Stats) {
 func (s scrape) store(stats *broker.Stats) {
 	st := &stats.Store
 	s.value("flotilla_segments", float64(st.Segments))
+	s.value("flotilla_segment_bytes", float64(st.SegmentBytes))
+	s.value("flotilla_segments_removed_bytes_total", float64(st.UnlinkedBytes))
+	s.value("flotilla_records_removed_total", float64(stats.RemovedByRetention), "retention")
+	s.value("flotilla_records_removed_total", float64(stats.RemovedByRequest), "delete_records")
 	s.value("flotilla_segments_created_total", float64(st.SegmentsMade))
 	s.value("flotilla_segments_removed_total", float64(st.SegmentsUnlinked))
 	s.value("flotilla_segment_files_open", float64(st.OpenFiles-st.OpenFilesUnused), "used")
@@ -285,6 +312,8 @@ func (s scrape) shards(stats *broker.Stats) {
 		s.value("flotilla_shard_leading", truth(sh.Leading), id)
 		s.value("flotilla_shard_uncheckpointed_entries", float64(sh.Applied-min(sh.Applied, sh.Checkpointed)), id)
 		if sh.ID != 0 {
+			s.value("flotilla_shard_apply_version", float64(sh.ApplyVersion), id)
+			s.value("flotilla_quarantined_partitions", float64(sh.Quarantined), id)
 			s.value("flotilla_producers", float64(sh.Producers), id)
 			s.value("flotilla_producers_limit", float64(sh.ProducerLimit), id)
 		}
@@ -292,6 +321,7 @@ func (s scrape) shards(stats *broker.Stats) {
 }
 
 func (s scrape) topics(stats *broker.Stats) {
+	s.value("flotilla_feature_level", float64(stats.FeatureLevel))
 	s.value("flotilla_topics", float64(stats.TopicCount))
 	s.value("flotilla_partitions", float64(stats.PartitionCount))
 	s.value("flotilla_partitions_limit", float64(stats.Limits.Partitions))

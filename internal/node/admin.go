@@ -65,6 +65,10 @@ func (n *Node) adminSource() admin.Source {
 			return admin.Recovery{Took: n.recovered, RewrittenBytes: r.RewrittenBytes, TornTail: r.Torn}
 		},
 		Memory: n.memory,
+		Streams: func() admin.Streams {
+			s := n.Streams()
+			return admin.Streams{Open: s.Streams, Partitions: s.Partitions, PartitionLimit: s.PartitionLimit, HeldBytes: s.HeldBytes}
+		},
 		Disk: func() admin.Disk {
 			if n.started.Load() {
 				s := n.broker.DiskState()

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -17,10 +18,12 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/admin"
 	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
+	"github.com/flotilla-log/flotilla/partition"
 )
 
 // startWithAdmin starts a node on a disk, with an admin listener at the address
@@ -120,7 +123,9 @@ func TestMetricsAreComplete(t *testing.T) {
 	}
 	for _, want := range []string{
 		`flotilla_topic_records_in_total{topic="orders"} 1`, `flotilla_topic_records_in_total{topic="(other)"} 0`, "flotilla_ready 1",
-		"flotilla_partitions 1", `flotilla_shard_leading{shard="0"} 1`, "process_open_fds ",
+		"flotilla_partitions 1", fmt.Sprintf("flotilla_feature_level %d\n", metadata.MaxFeatureLevel),
+		fmt.Sprintf("flotilla_shard_apply_version{shard=\"1\"} %d\n", partition.MaxApplyVersion), `flotilla_quarantined_partitions{shard="1"} 0`,
+		`flotilla_shard_leading{shard="0"} 1`, "process_open_fds ",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in\n%s", want, body)

@@ -266,14 +266,15 @@ func TestFullDisk(t *testing.T) {
 		r.did("sync 0@2")
 		checkLog(t, r.sh, 0, log{}.grow(t, 1, 2000).grow(t, 1, 3000))
 		if s := r.st.Stats(); s.Segments != 1 || s.SegmentsMade != 1 || s.Flushes != 2 || s.FullDisk != 3 || s.FlushTimes.Count() != 2 ||
-			s.OldestUnflushed != 0 || s.OpenFiles == 0 || s.MemoryBytes != 0 {
+			s.SegmentBytes < 5000 || s.OldestUnflushed != 0 || s.OpenFiles == 0 || s.MemoryBytes != 0 {
 			t.Errorf("%+v", s)
 		}
+		size := r.st.Stats().SegmentBytes
 		r.sh.Delete(0)
 		if err := r.sh.Checkpointed(r.sh.Capture()); err != nil {
 			t.Error(err)
 		}
-		if s := r.st.Stats(); s.Segments != 0 || s.SegmentsUnlinked != 1 {
+		if s := r.st.Stats(); s.Segments != 0 || s.SegmentsUnlinked != 1 || s.SegmentBytes != 0 || s.UnlinkedBytes != size {
 			t.Errorf("after the deletion: %+v", s)
 		}
 		if len(r.failed) > 0 {

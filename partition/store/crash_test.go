@@ -147,6 +147,19 @@ func (h *history) check() {
 	for key, p := range h.state {
 		checkLog(h.tb, h.sh, key, p.log)
 	}
+	h.sh.mu.Lock()
+	defer h.sh.mu.Unlock()
+	n, size := int64(0), int64(0)
+	for _, parts := range []map[uint32]*part{h.sh.parts, h.sh.dying} {
+		for _, p := range parts {
+			for _, seg := range p.segs {
+				n, size = n+1, size+seg.Bytes()
+			}
+		}
+	}
+	if s := &h.st.stats; s.segments.Load() != n || s.segmentBytes.Load() != size {
+		h.tb.Errorf("%d segments of %d bytes; counted are %d of %d", n, size, s.segments.Load(), s.segmentBytes.Load())
+	}
 }
 
 // cut is a disk as some power cut left it.

@@ -123,6 +123,7 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 		}
 		p.segs = append(p.segs, seg)
 		sh.st.stats.segments.Add(1)
+		sh.st.stats.segmentBytes.Add(seg.Bytes())
 	}
 	p.dirMade = len(p.segs) > 0
 	p.damage = p.holes(damaged)

@@ -21,6 +21,10 @@ type Retained struct {
 	// DueMS is when the next extent will have expired, if nothing is appended to
 	// it; math.MaxInt64: never.
 	DueMS int64
+
+	// FutureMS is the greatest timestamp of the oldest extent that stays, if it
+	// stays for its time alone and that is above the wall clock; else 0.
+	FutureMS int64
 }
 
 // Retain judges a partition by a policy, with the wall clock at nowMS. It
@@ -29,7 +33,8 @@ type Retained struct {
 // Records go by whole extents, oldest first: segments, and last the one that
 // takes appends together with the tail. One has expired if its greatest
 // timestamp is more than MS ago, so a timestamp in the future keeps it, and all
-// after it, until that time has come. It is over the size if the extents after
+// after it, until that time has come. One whose records have no timestamp (-1)
+// never expires, and keeps all after it. It is over the size if the extents after
 // it alone hold Bytes or more. Damaged extents count like others.
 //
 // It costs time in proportion to the extents and the batches of the tail, and
@@ -54,6 +59,9 @@ func (sh *Shard) Retain(key uint32, r Retention, nowMS int64) (Retained, error) 
 		if !tooMuch && !expired {
 			if timed && e.maxTS <= math.MaxInt64-1-r.MS {
 				out.DueMS = e.maxTS + r.MS + 1
+			}
+			if timed && e.maxTS > nowMS {
+				out.FutureMS = e.maxTS
 			}
 			break
 		}

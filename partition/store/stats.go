@@ -5,12 +5,14 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/histogram"
+	"github.com/flotilla-log/flotilla/log/segment"
 )
 
 // counters are what a Store counts as it works.
 type counters struct {
-	segments, rolls, flushes, flushedBytes, unlinks, fullDisk atomic.Int64
-	flushTimes                                                *histogram.Histogram
+	segments, segmentBytes, rolls, flushes, flushedBytes atomic.Int64
+	unlinks, unlinkedBytes, fullDisk                     atomic.Int64
+	flushTimes                                           *histogram.Histogram
 }
 
 func (c *counters) note(kind EventKind, offset, n int64) {
@@ -18,13 +20,17 @@ func (c *counters) note(kind EventKind, offset, n int64) {
 	case EventFlushEnd:
 		c.flushes.Add(1)
 		c.flushedBytes.Add(n)
+		c.segmentBytes.Add(n)
 	case EventRoll:
 		c.rolls.Add(1)
 		c.segments.Add(1)
+		c.segmentBytes.Add(segment.HeaderBytes)
 	case EventUnlink:
 		if offset >= 0 { // else it is a directory, whose segments went before
 			c.unlinks.Add(1)
+			c.unlinkedBytes.Add(n)
 			c.segments.Add(-1)
+			c.segmentBytes.Add(-n)
 		}
 	case EventFullDisk:
 		c.fullDisk.Add(1)
@@ -42,7 +48,9 @@ type Stats struct {
 
 	Segments          int64 // files of batches that there are
 	SegmentsMade      int64
+	SegmentBytes      int64 // their length, without indexes
 	SegmentsUnlinked  int64
+	UnlinkedBytes     int64 // of those
 	Flushes           int64 // writes to segment files
 	FlushedBytes      int64
 	FullDisk          int64              // flushes that met a full disk
@@ -59,6 +67,7 @@ func (st *Store) Stats() Stats {
 	s := Stats{
 		MemoryBytes: st.MemoryUsed(), MemoryLimitBytes: st.opt.MemoryBytes,
 		Segments: c.segments.Load(), SegmentsMade: c.rolls.Load(), SegmentsUnlinked: c.unlinks.Load(),
+		SegmentBytes: c.segmentBytes.Load(), UnlinkedBytes: c.unlinkedBytes.Load(),
 		Flushes: c.flushes.Load(), FlushedBytes: c.flushedBytes.Load(), FullDisk: c.fullDisk.Load(),
 		FlushTimes: c.flushTimes.Snapshot(), IdleFilesLimit: st.opt.IdleFiles,
 	}

@@ -93,6 +93,10 @@ var offsetsAt = map[pb.OffsetAt]broker.OffsetAt{
 
 // startListOffsets answers at once, or, if that may take a wait, elsewhere.
 func (q *request) startListOffsets(m *pb.ListOffsetsRequest) {
+	if len(m.Parts) == 0 {
+		q.fail(errcode.Errorf(errcode.InvalidRequest, "no parts"))
+		return
+	}
 	parts := make([]broker.OffsetPart, len(m.Parts))
 	for i, p := range m.Parts {
 		id, err := topicID(p.TopicId)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
@@ -33,9 +34,10 @@ const (
 type delivery struct {
 	c     *conn
 	parts []deliveryPart
-	bytes int64 // of the payload
-	held  int64 // of Options.Answers
-	again bool  // some of it was given back, to be read again
+	bytes int64         // of the payload
+	held  int64         // of Options.Answers
+	all   *atomic.Int64 // held by all of its kind; nil: not counted
+	again bool          // some of it was given back, to be read again
 }
 
 // deliveryPart is one partition's batches.
@@ -60,6 +62,9 @@ func (d *delivery) header(stream uint32) *pb.Deliver {
 	for i := range d.parts {
 		r := d.parts[i].StreamResult
 		r.Sent()
+		if r.Err != nil {
+			d.c.s.meter.Error(deliverPlace, r.Err.Code)
+		}
 		m.Parts[i] = &pb.DeliverPart{
 			TopicId: r.Topic[:], Partition: r.Index, Generation: r.Generation, Error: d.c.s.partitionError(r.Err, r.Topic, r.Index),
 			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(d.parts[i].bytes),
@@ -88,7 +93,7 @@ func (d *delivery) payload() ([]frame.Part, error) {
 	}
 	if n := d.memory(); n > 0 {
 		if d.c.s.opt.Answers.TryAcquire(n) {
-			d.held = n
+			d.hold(n)
 		} else {
 			d.letGo() // WriteTo waits for room, and reads again
 		}
@@ -128,7 +133,15 @@ func (d *delivery) letGo() {
 func (d *delivery) keep(n int64) {
 	if d.held > n {
 		d.c.s.opt.Answers.Release(d.held - n)
-		d.held = n
+		d.hold(n - d.held)
+	}
+}
+
+// hold notes that n bytes more of Options.Answers are held.
+func (d *delivery) hold(n int64) {
+	d.held += n
+	if d.all != nil {
+		d.all.Add(n)
 	}
 }
 
@@ -217,7 +230,7 @@ func (d *delivery) reload(p *deliveryPart) error {
 	if err := d.c.s.opt.Answers.Acquire(d.c.ctx, p.bytes); err != nil {
 		return err
 	}
-	d.held += p.bytes
+	d.hold(p.bytes)
 	err := d.c.s.opt.Broker.Reload(p.StreamResult, p.bytes)
 	d.keep(d.memory())
 	return err

@@ -67,10 +67,33 @@ func (q *request) fetch(m *pb.FetchRequest) {
 			MaxBytes: orMax(p.MaxBytes, maxFetchBytes), Epoch: p.LeaderEpoch,
 		}
 	}
+	if p := twice(req.Parts); p != nil {
+		q.fail(errcode.Errorf(errcode.InvalidRequest, "partition %d of topic %s stands twice in one fetch", p.Index, p.Topic))
+		return
+	}
 	q.polls.add(q, q.s.opt.Broker.Fetch(req, func(results []broker.FetchResult) {
 		q.polls.remove(q)
 		q.answerFetch(m, results)
 	}))
+}
+
+// twice returns a part whose partition an earlier one names too, or nil.
+func twice(parts []broker.FetchPart) *broker.FetchPart {
+	type partition struct {
+		topic broker.TopicID
+		index int32
+	}
+	if len(parts) < 2 {
+		return nil
+	}
+	seen := make(map[partition]struct{}, len(parts))
+	for i := range parts {
+		seen[partition{parts[i].Topic, parts[i].Index}] = struct{}{}
+		if len(seen) <= i {
+			return &parts[i]
+		}
+	}
+	return nil
 }
 
 // answerShare is which part of the node's budget for answers one frame may take.

@@ -49,8 +49,11 @@ func newMeter() *broker.Meter {
 	for i, k := range meterKinds {
 		names[i] = k.name
 	}
-	return broker.NewMeter("native", names)
+	return broker.NewMeter("native", names, "deliver")
 }
+
+// deliverPlace is the meter's kind of what streams deliver.
+var deliverPlace = len(meterKinds)
 
 // ending says why a connection ended whose reading ended with err.
 func ending(err error) broker.Ending {

@@ -220,6 +220,10 @@ func topicID(b []byte) (id broker.TopicID, err error) {
 
 // produce splits the payload into its batches and hands them to the broker.
 func (q *request) produce(m *pb.ProduceRequest) {
+	if m.Acks < pb.Acks_ACKS_ALL || m.Acks > pb.Acks_ACKS_NONE {
+		q.fail(errcode.Errorf(errcode.InvalidRequest, "this version does not know what acks %d are", m.Acks))
+		return
+	}
 	parts := make([]broker.ProducePart, len(m.Parts))
 	payload := q.payload
 	rest := payload

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
@@ -76,8 +77,9 @@ type Server struct {
 	group   sync.WaitGroup
 	buffers frame.Buffers // of payloads
 
-	open     tally // streams
-	followed tally // partitions of streams
+	open     tally        // streams
+	followed tally        // partitions of streams
+	pushing  atomic.Int64 // bytes that deliveries of streams hold
 	meter    *broker.Meter
 
 	mu       sync.Mutex
@@ -137,15 +139,17 @@ func setDefault[T comparable](v *T, to T) {
 
 // StreamStats says what the streams of a server cost.
 type StreamStats struct {
-	Streams    int
-	Partitions int   // of all of them
-	HeldBytes  int64 // memory of the store's that is held while it is written
+	Streams        int
+	Partitions     int // of all of them
+	PartitionLimit int
+	HeldBytes      int64 // memory of the store's that is held while it is written
 }
 
 // Streams returns what the streams cost now.
 func (s *Server) Streams() StreamStats {
 	return StreamStats{
-		Streams: int(s.open.used.Load()), Partitions: int(s.followed.used.Load()), HeldBytes: s.opt.Answers.Used(),
+		Streams: int(s.open.used.Load()), Partitions: int(s.followed.used.Load()), PartitionLimit: s.opt.MaxFollowed,
+		HeldBytes: s.pushing.Load(),
 	}
 }
 

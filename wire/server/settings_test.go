@@ -225,6 +225,51 @@ func TestInFlightBytesMax(t *testing.T) {
 	}
 }
 
+// TestInFlightRequestsMax: no more requests of a connection are under way than
+// may be, though its client sends all that it has, and all are answered.
+func TestInFlightRequestsMax(t *testing.T) {
+	t.Parallel()
+	const limit, n = 4, 40
+	fsys := vfs.NewMem(1)
+	m := startLimited(t, fsys, node.ClientLimits{InFlight: limit})
+	p := connect(t, m.addr)
+	topic := p.create("t", 1)
+	b := build(t, []byte("v"))
+	const series = `flotilla_requests_in_flight{protocol="native"}`
+	full := make(chan struct{})
+	var mu sync.Mutex
+	most := 0.0
+	fsys.SetInjector(func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpSyncData && strings.Contains(op.Path, "journal") {
+			<-full
+			now := m.metric(series)
+			mu.Lock()
+			most = max(most, now)
+			mu.Unlock()
+		}
+		return vfs.Fault{}
+	})
+	for range n {
+		p.start(frame.KindProduce, produceRequest(topic, b), b)
+	}
+	func() {
+		defer close(full)
+		m.await(series, limit)
+	}()
+	for range n {
+		resp := new(pb.ProduceResponse)
+		if _, refused := p.answer(resp); refused != nil || resp.Results[0].Error != nil {
+			t.Fatal(refused, resp)
+		}
+	}
+	fsys.SetInjector(nil)
+	mu.Lock()
+	defer mu.Unlock()
+	if most > limit {
+		t.Errorf("%v requests of one connection were under way, at most %d may be", most, limit)
+	}
+}
+
 // TestErrorsAreCounted by kind and code, for requests and for parts.
 func TestErrorsAreCounted(t *testing.T) {
 	t.Parallel()
@@ -244,6 +289,46 @@ func TestErrorsAreCounted(t *testing.T) {
 		`flotilla_request_seconds_count{kind="unknown",protocol="native"}`:                                 1,
 		`flotilla_requests_in_flight{protocol="native"}`:                                                   0,
 		`flotilla_memory_used_bytes{for="requests"}`:                                                       0,
+	} {
+		if got := m.metric(series); got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
+}
+
+// TestStreamsAreCounted: streams, what they follow, and the errors that they
+// push.
+func TestStreamsAreCounted(t *testing.T) {
+	t.Parallel()
+	m := startLimited(t, vfs.OS, node.ClientLimits{})
+	p, c := connect(t, m.addr), connect(t, m.addr)
+	topic := p.create("t", 2)
+	c.ask(frame.KindSubscribe, &pb.SubscribeRequest{Stream: 1, CreditBytes: 100, Parts: []*pb.StreamPart{
+		streamPart(topic, 0, 0, 1), streamPart(topic, 1, 0, 1), streamPart(topic, 2, 0, 1),
+	}}, &pb.SubscribeResponse{})
+	if d, _ := c.deliver(); d.Parts[0].Error == nil {
+		t.Fatalf("delivered %v, want an error of the partition that is not there", d)
+	}
+	c.ask(frame.KindChangeStream, &pb.ChangeStreamRequest{Stream: 1, Pause: []*pb.PartitionRef{{TopicId: topic}}}, &pb.ChangeStreamResponse{})
+	for series, want := range map[string]float64{
+		"flotilla_streams":                 1,
+		"flotilla_stream_partitions":       2,
+		"flotilla_stream_partitions_limit": 500_000,
+		"flotilla_stream_held_bytes":       0,
+		`flotilla_errors_total{code="UNKNOWN_TOPIC_OR_PARTITION",kind="deliver",protocol="native"}`: 1,
+	} {
+		if got := m.metric(series); got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
+	c.start(frame.KindCredit, &pb.Credit{Stream: 1, TotalBytes: 1})
+	if d, _ := c.deliver(); d.Error == nil {
+		t.Fatalf("delivered %v, want the end of the stream", d)
+	}
+	for series, want := range map[string]float64{
+		"flotilla_streams":           0,
+		"flotilla_stream_partitions": 0,
+		`flotilla_errors_total{code="INVALID_REQUEST",kind="deliver",protocol="native"}`: 1,
 	} {
 		if got := m.metric(series); got != want {
 			t.Errorf("%s is %v, want %v", series, got, want)

@@ -349,10 +349,12 @@ func (ss *streams) next() (*pb.Deliver, *delivery) {
 		}
 		if st.failed != nil {
 			ss.close(st.id)
+			ss.c.s.meter.Error(deliverPlace, st.failed.Code)
 			return &pb.Deliver{Stream: st.id, Error: pbError(st.failed)}, newDelivery(ss.c, nil)
 		}
 		results, more := st.from.Next(int(min(credit, uint64(st.maxBytes))), st.maxPartitionBytes)
 		d := newDelivery(ss.c, results)
+		d.all = &ss.c.s.pushing
 		ss.mu.Lock()
 		st.sent += uint64(d.bytes)
 		st.ready = st.ready || more // ready, if it was called since take

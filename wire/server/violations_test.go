@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strings"
@@ -22,7 +23,7 @@ func TestDocumentedViolations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := string(raw)
+	page := strings.ToLower(string(raw))
 	_, addr := startNode(t, 64<<20)
 	p := connect(t, addr)
 	topic := p.create("t", 1)
@@ -49,6 +50,19 @@ func TestDocumentedViolations(t *testing.T) {
 		edit(part)
 		return &pb.SubscribeRequest{Stream: 9, CreditBytes: 1 << 20, Parts: []*pb.StreamPart{part}}
 	}
+	deletion := func(parts ...*pb.DeleteRecordsPart) *pb.DeleteRecordsRequest {
+		return &pb.DeleteRecordsRequest{Parts: parts}
+	}
+	configs := func(name, value string) []*pb.Config { return []*pb.Config{{Name: name, Value: value}} }
+	twice := fetch(func(*pb.FetchPart) {})
+	twice.Parts = append(twice.Parts, twice.Parts[0])
+	many := &pb.FetchRequest{}
+	for i := range int32(10_001) {
+		many.Parts = append(many.Parts, &pb.FetchPart{TopicId: topic, Partition: i, LeaderEpoch: -1})
+	}
+	broken := bytes.Clone(good)
+	broken[len(broken)-1] ^= 1
+	large := build(t, make([]byte, 2<<20))
 	none := new(pb.ProduceResponse)
 	refs := []*pb.PartitionRef{{TopicId: short}}
 	tests := []struct {
@@ -83,6 +97,48 @@ func TestDocumentedViolations(t *testing.T) {
 		{"1 to 10,000, a partition at most once", frame.KindFetch, &pb.FetchRequest{}, errcode.InvalidRequest},
 		{"`leader_epoch` (as in Fetch)", frame.KindListOffsets, listed(func(p *pb.ListOffsetsPart) { p.LeaderEpoch = 1 << 30 }), errcode.UnknownLeaderEpoch},
 		{"as in Fetch", frame.KindListOffsets, listed(func(p *pb.ListOffsetsPart) { p.TopicId = short }), errcode.InvalidRequest},
+		{"another value: INVALID_REQUEST", frame.KindProduce, func() proto.Message { m := produceRequest(topic, good); m.Acks = 3; return m }(), errcode.InvalidRequest},
+		{"| 2 CORRUPT_MESSAGE | yes |", frame.KindProduce, produceRequest(topic, broken), errcode.CorruptMessage},
+		{"| 10 MESSAGE_TOO_LARGE | no |", frame.KindProduce, produceRequest(topic, large), errcode.MessageTooLarge},
+		{"1 to 10,000, a partition at most once; else INVALID_REQUEST", frame.KindFetch, twice, errcode.InvalidRequest},
+		{"1 to 10,000, a partition at most once; else INVALID_REQUEST", frame.KindFetch, many, errcode.InvalidRequest},
+		{"topic ids are 16 bytes; another length is INVALID_REQUEST", frame.KindFetch, fetch(func(p *pb.FetchPart) { p.TopicId = short }), errcode.InvalidRequest},
+		{"| 3, 5, 6, 74, 75, 100 | yes |", frame.KindFetch, fetch(func(p *pb.FetchPart) { p.Partition = -1 }), errcode.UnknownTopicOrPartition},
+		{"at least one in `parts`, else INVALID_REQUEST", frame.KindListOffsets, &pb.ListOffsetsRequest{}, errcode.InvalidRequest},
+		{"| another | | INVALID_REQUEST for the whole request |", frame.KindListOffsets, listed(func(p *pb.ListOffsetsPart) { p.At = 4 }), errcode.InvalidRequest},
+		{"42 for a negative `timestamp_ms`", frame.KindListOffsets, listed(func(p *pb.ListOffsetsPart) { p.At, p.TimestampMs = pb.OffsetAt_OFFSET_AT_TIMESTAMP, -1 }), errcode.InvalidRequest},
+		{"`leader_epoch` (as in fetch)", frame.KindListOffsets, listed(func(p *pb.ListOffsetsPart) { p.LeaderEpoch = 0 }), errcode.FencedLeaderEpoch},
+		{"a partition at most once (else INVALID_REQUEST)", frame.KindDeleteRecords, deletion(), errcode.InvalidRequest},
+		{"a partition at most once (else INVALID_REQUEST)", frame.KindDeleteRecords, deletion(&pb.DeleteRecordsPart{TopicId: topic}, &pb.DeleteRecordsPart{TopicId: topic}), errcode.InvalidRequest},
+		{"above the high watermark, or below -1", frame.KindDeleteRecords, deletion(&pb.DeleteRecordsPart{TopicId: topic, BeforeOffset: 2}), errcode.OffsetOutOfRange},
+		{"above the high watermark, or below -1", frame.KindDeleteRecords, deletion(&pb.DeleteRecordsPart{TopicId: topic, BeforeOffset: -2}), errcode.OffsetOutOfRange},
+		{"above the high watermark, or below -1), 3, 5, 6, 100", frame.KindDeleteRecords, deletion(&pb.DeleteRecordsPart{TopicId: topic, Partition: 1}), errcode.UnknownTopicOrPartition},
+		{"topic ids are 16 bytes; another length is INVALID_REQUEST", frame.KindDeleteRecords, deletion(&pb.DeleteRecordsPart{TopicId: short}), errcode.InvalidRequest},
+
+		{"3 UNKNOWN_TOPIC_OR_PARTITION, 17 INVALID_TOPIC_EXCEPTION, 100 UNKNOWN_TOPIC_ID", frame.KindMetadata, &pb.MetadataRequest{Names: []string{"none"}}, errcode.UnknownTopicOrPartition},
+		{"3 UNKNOWN_TOPIC_OR_PARTITION, 17 INVALID_TOPIC_EXCEPTION, 100 UNKNOWN_TOPIC_ID", frame.KindMetadata, &pb.MetadataRequest{Names: []string{"no spaces"}}, errcode.InvalidTopic},
+		{"3 UNKNOWN_TOPIC_OR_PARTITION, 17 INVALID_TOPIC_EXCEPTION, 100 UNKNOWN_TOPIC_ID", frame.KindMetadata, &pb.MetadataRequest{TopicIds: [][]byte{make([]byte, 16)}}, errcode.UnknownTopicID},
+		{"and `timeout_ms`. Errors: 3, 100, 7.", frame.KindDeleteTopic, &pb.DeleteTopicRequest{Name: "none"}, errcode.UnknownTopicOrPartition},
+		{"and `timeout_ms`. Errors: 3, 100, 7.", frame.KindDeleteTopic, &pb.DeleteTopicRequest{TopicId: make([]byte, 16)}, errcode.UnknownTopicID},
+		{"topic ids are 16 bytes; another length is INVALID_REQUEST", frame.KindDeleteTopic, &pb.DeleteTopicRequest{TopicId: short}, errcode.InvalidRequest},
+		{"above the number of partitions: INVALID_REQUEST", frame.KindDescribeTopic, &pb.DescribeTopicRequest{Name: "t", FirstPartition: -1}, errcode.InvalidRequest},
+		{"above the number of partitions: INVALID_REQUEST", frame.KindDescribeTopic, &pb.DescribeTopicRequest{Name: "t", FirstPartition: 2}, errcode.InvalidRequest},
+		{"above the number of partitions: INVALID_REQUEST). Errors: 3, 100.", frame.KindDescribeTopic, &pb.DescribeTopicRequest{Name: "none"}, errcode.UnknownTopicOrPartition},
+		{"1 to 249 of", frame.KindCreateTopic, &pb.CreateTopicRequest{Name: strings.Repeat("a", 250)}, errcode.InvalidTopic},
+		{"1 to 249 of", frame.KindCreateTopic, &pb.CreateTopicRequest{Name: ""}, errcode.InvalidTopic},
+		{"not `.` or `..`", frame.KindCreateTopic, &pb.CreateTopicRequest{Name: ".."}, errcode.InvalidTopic},
+		{"not exactly one of `name` and `topic_id`, or a config named twice, is INVALID_REQUEST", frame.KindAlterTopic, &pb.AlterTopicRequest{Name: "t", TopicId: topic, Delete: []string{"segment.ms"}}, errcode.InvalidRequest},
+		{"not exactly one of `name` and `topic_id`, or a config named twice, is INVALID_REQUEST", frame.KindAlterTopic, &pb.AlterTopicRequest{Name: "t", Set: append(configs("segment.ms", "1"), configs("segment.ms", "1")...)}, errcode.InvalidRequest},
+		{"nothing to change, a name in both lists", frame.KindAlterTopic, &pb.AlterTopicRequest{Name: "t"}, errcode.InvalidRequest},
+		{"nothing to change, a name in both lists", frame.KindAlterTopic, &pb.AlterTopicRequest{Name: "t", Set: configs("segment.ms", "1"), Delete: []string{"segment.ms"}}, errcode.InvalidRequest},
+		{"40 INVALID_CONFIG (unknown name, value out of range)", frame.KindAlterTopic, &pb.AlterTopicRequest{Name: "t", Set: configs("none", "1")}, errcode.InvalidConfig},
+		{"40 INVALID_CONFIG (unknown name, value out of range)", frame.KindAlterTopic, &pb.AlterTopicRequest{Name: "t", Set: configs("segment.ms", "0")}, errcode.InvalidConfig},
+		{"40 INVALID_CONFIG (unknown name, value out of range)", frame.KindAlterTopic, &pb.AlterTopicRequest{Name: "t", Delete: []string{"none"}}, errcode.InvalidConfig},
+		{"as they hold then, or would. Errors: 3, 100", frame.KindAlterTopic, &pb.AlterTopicRequest{Name: "none", Delete: []string{"segment.ms"}}, errcode.UnknownTopicOrPartition},
+		{"not exactly one of `name` and `topic_id`, or a config named twice, is INVALID_REQUEST", frame.KindAddPartitions, &pb.AddPartitionsRequest{Total: 5}, errcode.InvalidRequest},
+		{"more than it has", frame.KindAddPartitions, &pb.AddPartitionsRequest{Name: "t", Total: 1}, errcode.InvalidPartitions},
+		{"more than it has", frame.KindAddPartitions, &pb.AddPartitionsRequest{Name: "t", Total: 1 << 30}, errcode.InvalidPartitions},
+		{"3, 100, 37 INVALID_PARTITIONS, 7", frame.KindAddPartitions, &pb.AddPartitionsRequest{TopicId: make([]byte, 16), Total: 5}, errcode.UnknownTopicID},
 
 		{"0, or that of an open stream: INVALID_REQUEST", frame.KindSubscribe, &pb.SubscribeRequest{}, errcode.InvalidRequest},
 		{"in Subscribe INVALID_REQUEST (42)", frame.KindSubscribe, &pb.SubscribeRequest{Stream: 9, CreditBytes: 1<<30 + 1}, errcode.InvalidRequest},
@@ -99,12 +155,17 @@ func TestDocumentedViolations(t *testing.T) {
 		{"`stream`; not open: RESOURCE_NOT_FOUND (91)", frame.KindUnsubscribe, &pb.UnsubscribeRequest{Stream: 50}, errcode.ResourceNotFound},
 	}
 	for _, tt := range tests {
-		if !strings.Contains(page, tt.where) {
+		if !strings.Contains(page, strings.ToLower(tt.where)) {
 			t.Errorf("docs/protocol.md does not say %q", tt.where)
 		}
 		var payload [][]byte
 		if m, ok := tt.msg.(*pb.ProduceRequest); ok && len(m.Parts) > 0 {
 			payload = [][]byte{good}
+			if n := m.Parts[0].Length; int(n) == len(large) {
+				payload[0] = large
+			} else if tt.want == errcode.CorruptMessage {
+				payload[0] = broken
+			}
 		}
 		p.start(tt.kind, tt.msg, payload...)
 		if got := p.code(); got != int32(tt.want) {
@@ -143,6 +204,10 @@ func (p *peer) code() int32 {
 		m = new(pb.FetchResponse)
 	case f.Kind == frame.KindListOffsets:
 		m = new(pb.ListOffsetsResponse)
+	case f.Kind == frame.KindMetadata:
+		m = new(pb.MetadataResponse)
+	case f.Kind == frame.KindDeleteRecords:
+		m = new(pb.DeleteRecordsResponse)
 	case f.Kind == frame.KindDeliver:
 		m = new(pb.Deliver)
 	default:
@@ -157,6 +222,10 @@ func (p *peer) code() int32 {
 	case *pb.FetchResponse:
 		return m.Results[0].Error.GetCode()
 	case *pb.ListOffsetsResponse:
+		return m.Results[0].Error.GetCode()
+	case *pb.MetadataResponse:
+		return m.Topics[0].Error.GetCode()
+	case *pb.DeleteRecordsResponse:
 		return m.Results[0].Error.GetCode()
 	case *pb.Deliver:
 		return m.Parts[0].Error.GetCode()
