@@ -88,13 +88,14 @@ func (v verdict) agree() bool {
 // Without idempotence a value may lie in the log twice, with the acknowledged
 // copy above what was read so far, or below the log start.
 func (v verdict) readable() bool {
-	return v.final && v.s.ack >= v.c.logStart(v.p.key) && v.s.ack < v.end
+	return v.final && v.s.ack >= v.c.needed(v.p, v.s.lo) && v.s.ack < v.end
 }
 
 // lost reports a value that was acknowledged and never read.
 func (v verdict) lost() {
 	switch {
-	case v.s.ack != NoOffset && v.s.ack < v.c.logStart(v.p.key):
+	case v.s.ack != NoOffset && v.s.ack < v.c.needed(v.p, v.s.lo):
+	case v.s.ack == NoOffset && v.c.needed(v.p, v.s.lo) > v.c.opt.LogStart[v.p.key]: // it may have lain below
 	case v.readable():
 		v.report(LostWrite, fmt.Sprintf("acknowledged, never read, though offset %d was", v.end-1))
 	case v.c.opt.Final:

@@ -29,8 +29,14 @@ type Options struct {
 	Holes bool
 
 	// LogStart gives each key's log start offset at the end, if not 0; what
-	// lies below need not be readable.
+	// lies below need not be readable. It is for histories that do not record
+	// what moved it, or where it was.
 	LogStart map[Key]int64
+
+	// Retention has the topics that lose records without being asked, by name.
+	// Their records are missed only where LogStarts, asked for after they were
+	// read, show that they were still to be there.
+	Retention map[string]Retention
 
 	// Keep is how many anomalies of each kind are kept with their evidence;
 	// 0 means 10.
@@ -45,8 +51,11 @@ type Options struct {
 // What it cannot judge, it lets pass. A send of unknown outcome may appear or
 // not; an operation that may belong to either of two incarnations of a topic
 // is not held against either. Losses are judged against the highest offset
-// that anyone read, so some reader must have started at the log's start.
-// Compacted topics cannot be checked.
+// that anyone read, so some reader must have started at the log's start. What
+// a DeleteRecords or retention may have deleted by then need not be read, but
+// is held against nobody only as far as it may: what answers told of log starts
+// bounds it, so ask for them after the last polls. Compacted topics cannot be
+// checked.
 //
 // It needs about 250 bytes of memory for each value sent and 32 for each
 // record read, beside h.
@@ -90,6 +99,7 @@ type checker struct {
 	order      []*partition // as first met, so that reports are repeatable
 	processes  map[int32]*process
 	sessions   int32
+	lastRead   int32 // event: nobody polled, or was about to, after it
 	lags       []time.Duration
 }
 
@@ -160,6 +170,9 @@ func (c *checker) collect() {
 	for i := range c.h {
 		op := &c.h[i]
 		c.count(int32(i))
+		if op.F == Poll || op.F == Assign {
+			c.lastRead = int32(i)
+		}
 		if op.Type != Invoke && c.mate[i] == none {
 			continue
 		}
@@ -170,6 +183,12 @@ func (c *checker) collect() {
 			c.completed(int32(i))
 		case op.F == Poll && op.Type == OK:
 			c.polled(int32(i))
+		case op.F == DeleteRecords && op.Type == Invoke:
+			c.deleting(int32(i))
+		case op.F == DeleteRecords && op.Type == OK:
+			c.deleted(int32(i))
+		case op.F == LogStarts && op.Type == OK:
+			c.started(int32(i))
 		case op.Type == Invoke && (op.F == Assign || op.F == Subscribe || op.F == Crash):
 			c.process(op.Process).since = int32(i)
 			if op.F == Crash {
@@ -268,6 +287,7 @@ func (c *checker) completed(i int32) {
 				})
 			case op.Type == OK && s.acked == never:
 				s.acked, s.ack = i, r.Offset
+				c.below(p, r, inv, i, "acknowledged below where the log started when it was sent")
 			case op.Type == OK && s.ack != r.Offset:
 				c.report.add(Anomaly{
 					Kind: InconsistentOffsets, Key: p.key, Values: []int64{s.value}, Offsets: []int64{s.ack, r.Offset},
@@ -298,12 +318,11 @@ func (c *checker) polled(i int32) {
 			if !ok {
 				si = none
 			}
+			c.below(p, r, since, i, "read below where the log started before its reader")
 			p.reads = append(p.reads, read{offset: r.Offset, value: r.Value, event: i, send: si, lo: lo, hi: hi})
 		}
 	}
 }
-
-func (c *checker) logStart(k Key) int64 { return c.opt.LogStart[k] }
 
 // summarise fills the counts of the report that belong to no check.
 func (c *checker) summarise() {

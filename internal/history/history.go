@@ -21,7 +21,7 @@
 //	id   pairs an invocation with its completion
 //	p    process             t   event type          f   function
 //	at   nanoseconds since the recorder was created
-//	m    micro-operations:   k   topic   n   partition   o  start offset of an assign
+//	m    micro-operations:   k   topic   n   partition   o  offset of an assign, or where the log starts
 //	                         r   offset, value, offset, value, ...   f  only inside txn
 //	topic, saw               of the functions on topics
 //	err                      what the client was told, for a reader's eyes
@@ -73,11 +73,14 @@ const (
 	CreateTopic
 	DeleteTopic
 	DescribeTopic
+	DeleteRecords // Mop.From: the offset below which to delete, or NoOffset for all there is; of OK, the log start
+	LogStarts     // Mop.From of OK is the key's log start offset
 )
 
 var fNames = [...]string{
 	Send: "send", Poll: "poll", Assign: "assign", Subscribe: "subscribe", Crash: "crash", Txn: "txn",
 	CreateTopic: "create", DeleteTopic: "delete", DescribeTopic: "describe",
+	DeleteRecords: "delete-records", LogStarts: "log-starts",
 }
 
 func (f F) String() string { return name(fNames[:], int(f)) }
@@ -118,7 +121,7 @@ type Record struct {
 type Mop struct {
 	Key     Key
 	Records []Record // sent or polled, in the client's order
-	From    int64    // of Assign: the first offset to read, or NoOffset
+	From    int64    // of Assign: the first offset to read, or NoOffset; of DeleteRecords and LogStarts as they say
 	F       F        // Send or Poll inside a Txn; elsewhere 0, Op.F counts
 }
 
@@ -150,7 +153,7 @@ type Op struct {
 	F       F
 	Saw     Presence // of the functions on topics
 	Topic   string   // of the functions on topics
-	Mops    []Mop    // of Send, Poll, Assign and Txn
+	Mops    []Mop    // of Send, Poll, Assign, Txn, DeleteRecords and LogStarts
 	Err     string   // free text
 }
 

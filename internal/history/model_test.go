@@ -44,6 +44,7 @@ type model struct {
 	landed    bool // it has taken effect
 	nextValue int64
 
+	starts    modelStarts
 	producers []*modelProducer
 	late      []*modelSend // nobody waits for them any more; may still land
 	readers   []*modelReader
@@ -86,6 +87,7 @@ func modelRun(seed uint64, steps int) run {
 		m.producers = append(m.producers, &modelProducer{process: p})
 		m.readers = append(m.readers, &modelReader{process: 10 + p, group: p == 2, next: make(map[Key]int64)})
 	}
+	m.drawStarts()
 	for range steps {
 		m.now = m.now.Add(time.Duration(1+rng.IntN(5)) * time.Millisecond)
 		m.step()
@@ -102,13 +104,12 @@ func (m *model) step() {
 		m.produce(m.producers[m.rng.IntN(len(m.producers))])
 	case n < 60:
 		m.landLate()
-	case n < 97:
+	case n < 94:
 		m.consume(m.readers[m.rng.IntN(len(m.readers))])
-	case n < 99:
+	case n < 96:
 		m.topics()
 	default:
-		l := m.logs[m.keys[m.rng.IntN(2)]]
-		l.start += m.rng.Int64N(min(3, int64(len(l.values))-l.start+1))
+		m.moveStart()
 	}
 }
 
@@ -120,6 +121,7 @@ func (m *model) produce(p *modelProducer) {
 		for i := range values {
 			m.nextValue++
 			values[i] = m.nextValue
+			m.starts.sentAt[m.nextValue] = m.now
 		}
 		op := m.rec.Invoke(Op{Process: p.process, F: Send, Mops: []Mop{Values(key, values...)}})
 		p.sends = append(p.sends, &modelSend{op: op})
@@ -343,13 +345,14 @@ func (m *model) finish() {
 			m.deliver(r)
 		}
 	}
+	for len(m.starts.open) > 0 {
+		m.moveStart()
+	}
 	m.finals = []int32{30, 31}
 	for _, process := range m.finals {
 		m.pollAll(process)
 	}
-	for k, l := range m.logs {
-		m.opt.LogStart[k] = l.start
-	}
+	m.finishStarts()
 	m.h = m.rec.History()
 }
 

@@ -17,6 +17,17 @@ type partition struct {
 	// reads is in the order of events until resolve, which leaves out what
 	// cannot be judged and sorts it by incarnation, offset, value and event.
 	reads []read
+
+	starts    []start
+	floors    []floor // of starts, in the order in which they were told
+	deletions []deletion
+	bounds    map[int32]*bounds // by incarnation, made when needed
+}
+
+// needed returns the offset from which on somebody should have read the records
+// of an incarnation, as they were there for as long as somebody read.
+func (c *checker) needed(p *partition, incarnation int32) int64 {
+	return c.mayStart(p, incarnation, c.lastRead)
 }
 
 // send is one value sent.
@@ -125,9 +136,10 @@ func (c *checker) judge(p *partition) {
 		rest = rest[len(reads):]
 		c.offsets(p, reads)
 		if incarnation == c.lives[p.key.Topic].final() {
-			c.holes(p, reads)
+			c.holes(p, incarnation, reads)
 		}
 	}
+	c.startsExplained(p)
 	c.duplicates(p)
 	c.acks(p)
 	c.sessionOrder(p)
@@ -176,12 +188,12 @@ func (c *checker) offsets(p *partition, reads []read) {
 
 // holes reports the gaps between the offsets read, except those that are
 // nothing but acknowledged values, which acks reports as lost.
-func (c *checker) holes(p *partition, reads []read) {
+func (c *checker) holes(p *partition, incarnation int32, reads []read) {
 	if c.opt.Holes {
 		return
 	}
 	var acked []int64 // offsets in gaps, built when there is a first gap
-	next := c.logStart(p.key)
+	next := c.needed(p, incarnation)
 	for i := range reads {
 		r := &reads[i]
 		if r.offset > next {

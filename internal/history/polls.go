@@ -100,7 +100,7 @@ func (c *checker) jumped(j jump) {
 		Events: []int{int(j.at.event), int(j.event)}, Detail: fmt.Sprintf("at offset %d, was given %d", j.at.offset, j.to.Offset),
 	}
 	if j.to.Offset > j.at.offset {
-		missed := from(c.partition(j.key).within(j.incarnation), max(j.at.offset, c.logStart(j.key)))
+		missed := from(c.partition(j.key).within(j.incarnation), max(j.at.offset, c.mayStart(c.partition(j.key), j.incarnation, j.event)))
 		if len(missed) == 0 || missed[0].offset >= j.to.Offset {
 			return
 		}

@@ -74,6 +74,22 @@ const (
 	// client that started after its successor was created.
 	StaleTopic Kind = "stale-topic"
 
+	// StartBack: a log start offset was told of, and a lower one to somebody
+	// who asked after that.
+	StartBack Kind = "log-start-back"
+
+	// UnexplainedStart: a log starts at an offset that nobody asked for and
+	// that retention could not come to.
+	UnexplainedStart Kind = "unexplained-log-start"
+
+	// BelowStart: a reader was given a record, or a send an offset, below a log
+	// start that was told of before the reader, or the send, began.
+	BelowStart Kind = "below-log-start"
+
+	// Undeleted: DeleteRecords was answered with a log start below the offset
+	// that it was asked for.
+	Undeleted Kind = "undeleted"
+
 	// Malformed: the history contradicts its own rules, which is a bug in
 	// what recorded it.
 	Malformed Kind = "malformed"
@@ -84,7 +100,7 @@ func Kinds() []Kind {
 	return []Kind{
 		Duplicate, InconsistentOffsets, G1a, LostWrite, Unseen, NonmonotonicSend, IntNonmonotonicSend,
 		RealtimeSend, PollSkip, NonmonotonicPoll, IntPollSkip, IntNonmonotonicPoll, Phantom, AckMismatch,
-		LostOffset, StaleTopic, Malformed,
+		LostOffset, StaleTopic, StartBack, UnexplainedStart, BelowStart, Undeleted, Malformed,
 	}
 }
 
@@ -127,7 +143,7 @@ type Report struct {
 
 	Ops      map[F]Outcomes
 	Events   int
-	Keys     int // keys sent to or read
+	Keys     int // keys that an operation names, assigns apart
 	Sent     int // values sent
 	Acked    int // values acknowledged
 	Reads    int // records polled, all readers together

@@ -10,8 +10,8 @@
 // Page cache survives a SIGKILL, so a missing fsync is not found here but by the
 // crashes of internal/vfs. What is found: acknowledgements ahead of the journal,
 // retries taken for new records, recovery that reads less, or more, than was
-// written, deleted topics that come back, and formats that an interrupted step
-// leaves half done.
+// written, deleted topics and records that come back, and formats that an
+// interrupted step leaves half done.
 //
 // One seed decides all but what the scheduler does: KILL_SEED gives another one.
 // KILL_BINARY names a server to test instead of one built from this module, and

@@ -98,6 +98,10 @@ func (r *round) readAll() error {
 		}
 		_ = co.Close()
 	}
+	// Nothing above what is answered now may have been missing.
+	if err := r.load.logStarts(ctx, finalProcess, c.Admin()); err != nil {
+		return err
+	}
 	exists := make(map[string]bool)
 	for _, t := range topics {
 		exists[t.Name] = true

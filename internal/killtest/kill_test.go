@@ -137,7 +137,7 @@ func (b *bench) round(i int, set settings, kills func(context.Context, *round) e
 // verdict checks a history. A final one ends with reads of everything.
 func (b *bench) verdict(i int, h history.History, final bool) {
 	b.t.Helper()
-	report := history.Check(h, history.Options{Idempotent: true, Assigned: true, Final: final})
+	report := history.Check(h, history.Options{Idempotent: true, Assigned: true, Final: final, Retention: retention})
 	b.tally.acked += report.Acked
 	b.tally.reads += report.Reads
 	if report.Err() != nil {

@@ -21,6 +21,7 @@ const (
 	churnProcess    = 300 // producers to topics that come and go
 	visitorProcess  = 400 // readers of those
 	finalProcess    = 500
+	waningProcess   = 600
 )
 
 const (
@@ -78,8 +79,19 @@ func (l *load) start() error {
 		return err
 	}
 	l.rec.Complete(op, history.OK)
+	op = l.rec.Invoke(history.Op{Process: adminProcess, F: history.CreateTopic, Topic: waning})
+	if _, err := c.Admin().CreateTopic(l.ctx, waningSpec()); err != nil {
+		return err
+	}
+	l.rec.Complete(op, history.OK)
+	loops := []func(){func() { l.diminish(waningProcess, c.Admin()) }}
+	feeder, err := c.NewProducer(client.ProducerConfig{BatchBytes: 32 << 10, MaxBufferedBytes: 1 << 20})
+	if err != nil {
+		return err
+	}
+	l.producers = append(l.producers, feeder)
+	loops = append(loops, func() { l.feed(waningProcess+1, feeder) })
 
-	var loops []func()
 	for i := range producers + churners {
 		c, err := l.connect()
 		if err != nil {
@@ -102,12 +114,16 @@ func (l *load) start() error {
 			loops = append(loops, func() { l.produce(producerProcess+int32(i), p) })
 		}
 	}
-	for i := range followers {
+	for i := range followers + 1 {
 		c, err := l.connect()
 		if err != nil {
 			return err
 		}
-		co, err := l.assign(c, followerProcess+int32(i), stable, partitions)
+		topic, n := stable, int32(partitions)
+		if i == followers {
+			topic, n = waning, waningPartitions
+		}
+		co, err := l.assign(c, followerProcess+int32(i), topic, n)
 		if err != nil {
 			return err
 		}
@@ -211,16 +227,21 @@ func (l *load) produce(process int32, p *client.Producer) {
 	for n := int64(0); l.pace(chance, 10*time.Millisecond); {
 		for range 1 + chance.IntN(8) {
 			key := history.Key{Topic: stable, Partition: chance.Int32N(partitions)}
-			err := l.send(l.ctx, process, p, key, n, func(r client.RecordResult) {
-				if r.Err != nil && !errors.Is(r.Err, client.ErrClosed) {
-					l.fail("process %d: %s[%d]: a record was given up: %w", process, r.Topic, r.Partition, r.Err)
-				}
-			})
-			if err != nil && l.ctx.Err() == nil {
-				l.fail("process %d: a record was not taken: %w", process, err)
-			}
+			l.mustSend(process, p, key, n)
 			n++
 		}
+	}
+}
+
+// mustSend is send of a record that must get through.
+func (l *load) mustSend(process int32, p *client.Producer, key history.Key, n int64) {
+	err := l.send(l.ctx, process, p, key, n, func(r client.RecordResult) {
+		if r.Err != nil && !errors.Is(r.Err, client.ErrClosed) {
+			l.fail("process %d: %s[%d]: a record was given up: %w", process, r.Topic, r.Partition, r.Err)
+		}
+	})
+	if err != nil && l.ctx.Err() == nil {
+		l.fail("process %d: a record was not taken: %w", process, err)
 	}
 }
 
@@ -279,6 +300,9 @@ func (l *load) send(ctx context.Context, process int32, p *client.Producer, key 
 func (l *load) assign(c *client.Client, process int32, topic string, partitions int32) (*client.Consumer, error) {
 	op := history.Op{Process: process, F: history.Assign}
 	cfg := client.ConsumerConfig{MaxWait: 100 * time.Millisecond}
+	if topic == waning {
+		cfg.OutOfRange = client.Beginning
+	}
 	for p := range partitions {
 		op.Mops = append(op.Mops, history.Mop{Key: history.Key{Topic: topic, Partition: p}})
 		cfg.Assignments = append(cfg.Assignments, client.Assignment{Topic: topic, Partition: p, Offset: client.Beginning})
@@ -316,7 +340,7 @@ func (l *load) poll(ctx context.Context, process int32, co *client.Consumer) ([]
 	return op.Mops, err
 }
 
-// follow reads the stable topic live, across every kill.
+// follow reads a topic that stays live, across every kill.
 func (l *load) follow(process int32, co *client.Consumer) {
 	for {
 		if _, err := l.poll(l.ctx, process, co); err != nil {

@@ -88,6 +88,7 @@ func (r *round) start(aim func(*server)) (err error) {
 		"serve", "--data.dir", filepath.Join(r.dir, "data"), "--listen", r.addr, "--admin.listen", "off",
 		"--journal.bytes", fmt.Sprint(r.set.journalBytes), "--journal.file.bytes", fmt.Sprint(r.set.journalFileBytes),
 		"--memory.bytes", fmt.Sprint(r.set.memoryBytes), "--flush.age", r.set.flushAge.String(),
+		"--retention.check.interval", "1s",
 		"--log.level", "debug", "--log.format", "json",
 	}, aim)
 	return err

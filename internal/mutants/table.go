@@ -178,6 +178,13 @@ var table = []mutant{
 		pkg:  "./log/segment", test: "TestPrefixFlips", want: "want ErrCorrupt",
 	},
 	{
+		name: "check knows what was unlinked early",
+		file: "internal/doctor/segments.go",
+		old:  "dropped = max(dropped, offset)",
+		new:  "_ = offset",
+		pkg:  "./internal/sim", test: "TestCheckFreedEarly", want: "a segment is missing",
+	},
+	{
 		name: "terms rise when loss is accepted",
 		file: "internal/doctor/rebuild.go",
 		old:  "v.Term = max(v.Term, s.maxTerm) + TermStep",

@@ -236,6 +236,9 @@ func (p *person) assign(keys []history.Key) *client.Consumer {
 	for _, k := range keys {
 		op.Mops = append(op.Mops, history.Mop{Key: k, From: 0})
 		cfg.Assignments = append(cfg.Assignments, client.Assignment{Topic: k.Topic, Partition: k.Partition, Offset: client.Beginning})
+		if wanes(k.Topic) {
+			cfg.OutOfRange = client.Beginning
+		}
 	}
 	op = p.w.rec.Invoke(op)
 	co, err := p.c.NewConsumer(cfg)

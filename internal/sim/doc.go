@@ -11,6 +11,12 @@
 // the transport in memory (replication/transport.Hub), whose ways are cut, lossy
 // or slow by the seed: leaders lose their power, are cut off, paused, stopped.
 //
+// Half of the random histories, and a third of those of three nodes, have a topic
+// that loses records: clients delete some and change its configs, add a partition,
+// and retention, as tight as can be, takes others. What is gone must have been
+// below where the log may have started by then, and log starts move by what may
+// move them, and never back (history.Options.Retention).
+//
 // Every run has a seed, which decides the clients' load, the delays of disk and
 // network, when the power goes, and what is left of what was not synced. A run
 // that fails prints the command that repeats it, and writes its history, the

@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/internal/doctor"
 	"github.com/flotilla-log/flotilla/internal/history"
+	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
@@ -29,7 +32,7 @@ func TestFullDiskDeletion(t *testing.T) {
 			for _, power := range []vfs.Unsynced{vfs.Lose, vfs.Keep} {
 				t.Run(fmt.Sprintf("reserve=%d,restart=%t,%v", reserve, restart, power), func(t *testing.T) {
 					t.Parallel()
-					problems, tr := run(t, 1, func(w *world) { fullDiskDeletion(w, reserve, restart, power) })
+					problems, tr := run(t, 1, func(w *world) { fullDiskDeletion(w, reserve, restart, power, (*person).deleteTopic) })
 					report(t, 1, verdict(problems, tr.history), tr)
 				})
 			}
@@ -37,7 +40,89 @@ func TestFullDiskDeletion(t *testing.T) {
 	}
 }
 
-func fullDiskDeletion(w *world, reserve int64, restart bool, power vfs.Unsynced) {
+// droppedSuffix ends the name of the file that says that files before it may be
+// missing, as they were deleted (docs/formats.md).
+const droppedSuffix = ".dropped"
+
+// TestCheckFreedEarly takes the disk while a node on a full one unlinks what its
+// newest checkpoint still knows: what is missing then was deleted, and flotilla
+// check does not take it for damage.
+func TestCheckFreedEarly(t *testing.T) {
+	t.Parallel()
+	for name, remove := range map[string]func(p *person, topic string){
+		"topic": (*person).deleteTopic,
+		"records": func(p *person, topic string) {
+			p.deleteRecords(history.Key{Topic: topic}, client.BeforeEnd)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			var disks []*vfs.Mem
+			problems, tr := run(t, 1, func(w *world) {
+				marked := make(map[string]bool)
+				w.onOp = func(op vfs.Op, ph vfs.Phase) {
+					mu.Lock()
+					defer mu.Unlock()
+					dir := path.Dir(op.Path)
+					if op.Kind == vfs.OpRename && strings.HasSuffix(op.Path, droppedSuffix) {
+						marked[dir] = true
+					}
+					if ph == vfs.After && op.Kind == vfs.OpRemove && strings.HasSuffix(op.Path, ".seg") && marked[dir] {
+						disks = append(disks, w.disk.KillClone())
+					}
+				}
+				fullDiskDeletion(w, 1, false, vfs.Lose, remove)
+			})
+			report(t, 1, verdict(problems, tr.history), tr)
+			missing := 0
+			for i, disk := range disks {
+				rep, err := doctor.Check(disk, dataDir, doctor.Options{})
+				if err != nil {
+					t.Fatalf("check at unlinked segment %d: %v", i, err)
+				}
+				for _, f := range rep.Findings {
+					if f.Harmful || strings.HasSuffix(f.File, droppedSuffix) {
+						t.Errorf("check at unlinked segment %d: %+v", i, f)
+					}
+				}
+				missing += mustBeMissed(t, disk)
+			}
+			if missing == 0 {
+				t.Error("no disk had a mark, and segments missing for which it accounts")
+			}
+		})
+	}
+}
+
+// mustBeMissed takes the marks away, as if there were none, and returns for how
+// many segments check then complains.
+func mustBeMissed(t *testing.T, disk *vfs.Mem) (n int) {
+	t.Helper()
+	parts := path.Join(dataDir, node.PartitionsDir)
+	dirs, err := disk.ReadDir(parts)
+	for _, dir := range dirs {
+		names, _ := disk.ReadDir(path.Join(parts, dir))
+		for _, name := range names {
+			if strings.HasSuffix(name, droppedSuffix) {
+				err = errors.Join(err, disk.Remove(path.Join(parts, dir, name)))
+			}
+		}
+	}
+	rep, cerr := doctor.Check(disk, dataDir, doctor.Options{})
+	if err = errors.Join(err, cerr); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range rep.Findings {
+		if f.Harmful && f.Kind == "segment" {
+			n++
+		}
+	}
+	return n
+}
+
+// fullDiskDeletion has a topic, or all that is in it, removed.
+func fullDiskDeletion(w *world, reserve int64, restart bool, power vfs.Unsynced, remove func(p *person, topic string)) {
 	w.reserve = reserve
 	if !w.mustStart() {
 		return
@@ -71,9 +156,9 @@ func fullDiskDeletion(w *world, reserve int64, restart bool, power vfs.Unsynced)
 	if w.disk.SetCapacity(w.used()); !w.trace.saw("the disk is nearly full") {
 		w.problem("the disk was never full")
 	}
-	p.deleteTopic(doomed.Topic)
+	remove(p, doomed.Topic)
 	if h := w.rec.History(); h[len(h)-1].Type != history.OK {
-		w.problem("the topic could not be deleted: %s", h[len(h)-1].Err)
+		w.problem("it could not be deleted: %s", h[len(h)-1].Err)
 	}
 	w.probe()
 	// In the middle of it: what was unlinked before its checkpoint is no damage.

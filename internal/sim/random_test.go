@@ -74,6 +74,7 @@ func slowDisk(seed uint64, slowest time.Duration) vfs.Injector {
 // restarted, and reads everything at the end, after one more power cut.
 func randomHistory(w *world) {
 	pl := draw(w.rng)
+	waning := w.drawWaning()
 	w.inject = slowDisk(w.seed, pl.slowest)
 	w.net.SetLatency("", "", 0, time.Duration(w.rng.IntN(2000))*time.Microsecond)
 	if !w.mustStart() {
@@ -84,6 +85,10 @@ func randomHistory(w *world) {
 		return
 	}
 	producing := w.work(pl)
+	writing, ok := w.wane(waning)
+	if !ok {
+		return
+	}
 	for range pl.events {
 		time.Sleep(time.Duration(w.rng.Int64N(int64(pl.gap))))
 		if !w.disturb() {
@@ -91,14 +96,17 @@ func randomHistory(w *world) {
 		}
 	}
 	producing.wait()
+	writing.wait()
 	w.stop()
 	w.clients.Wait()
 	if !w.healthy() {
 		return
 	}
+	w.keepWaning()
 	w.cut(vfs.CrashOptions{Seed: w.rng.Uint64(), Unsynced: vfs.Unsynced(w.rng.IntN(3))})
 	if w.mustStart() {
 		w.readAll()
+		w.startsOfWaning()
 		w.healthy()
 	}
 }
@@ -208,7 +216,7 @@ func freezeAt(disk *vfs.Mem, nth uint64, at vfs.Phase) func(vfs.Op, vfs.Phase) {
 
 // verdict is everything that is wrong with a run.
 func verdict(problems []string, h history.History) []string {
-	r := history.Check(h, history.Options{Idempotent: true, Assigned: true, Final: true, Keep: 3})
+	r := history.Check(h, history.Options{Idempotent: true, Assigned: true, Final: true, Keep: 3, Retention: retention})
 	if r.Err() != nil {
 		problems = append(problems, r.String())
 	}
@@ -226,7 +234,7 @@ func report(t *testing.T, seed uint64, problems []string, tr *trace) {
 	}
 	test, _, _ := strings.Cut(t.Name(), "/")
 	again := fmt.Sprintf("go test -count=1 -run '^%s$' ./internal/sim", test)
-	if test == "TestRandomHistories" || test == "TestVoters" {
+	if test == "TestRandomHistories" || test == "TestVoters" || test == "TestWaning" {
 		again = fmt.Sprintf("SIM_SEED=%d SIM_RUNS=20 %s", seed, again)
 	}
 	t.Errorf("seed %d:\n%s\nrepeat: %s\ntrace: %s", seed, strings.Join(problems, "\n"), again, tr.save(t.Name()))

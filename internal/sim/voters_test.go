@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -68,7 +69,14 @@ func votersHistory(fl *fleet) {
 	if !fl.createTopics(pl.topics, int32(len(pl.keys)/len(pl.topics))) {
 		return
 	}
+	if rand.New(rand.NewPCG(fl.seed, 2)).IntN(3) == 0 {
+		fl.waning = askedTopic
+	}
 	producing := fl.employ(pl)
+	writing, ok := fl.wane(rand.New(rand.NewPCG(fl.seed, 3)))
+	if !ok {
+		return
+	}
 	for range pl.events {
 		time.Sleep(time.Duration(fl.rng.Int64N(int64(pl.gap))))
 		if !fl.disturb(calm, &pl.wipe) || !fl.healthy() {
@@ -79,6 +87,7 @@ func votersHistory(fl *fleet) {
 		return
 	}
 	producing.wait()
+	writing.wait()
 	fl.progress(pl.keys)
 	fl.stop()
 	fl.clients.Wait()
@@ -98,6 +107,7 @@ func votersHistory(fl *fleet) {
 	}
 	time.Sleep(settle) // a node may list a topic whose deletion it has not applied yet
 	fl.readAll()
+	fl.startsOfWaning()
 	fl.healthy()
 }
 

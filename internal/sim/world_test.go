@@ -59,6 +59,12 @@ type world struct {
 
 	notIdempotent bool // producers do not deduplicate
 
+	waning  string                // the topic that loses records; "": the seed decides
+	tighter map[string]string     // its configs, beyond what is allowed; nil: they are not
+	ghost   bool                  // records are deleted that no client asked to delete
+	hasty   bool                  // DeleteRecords are answered before they are done
+	least   map[history.Key]int64 // log starts that a fleet promised; guarded by mu
+
 	// acked is told of each record that was acknowledged; nil: nobody is.
 	acked func(key history.Key, offset int64)
 
@@ -168,7 +174,8 @@ func (w *world) start() error {
 		FS: disk, Dir: dataDir, NodeID: 1, ClusterID: "sim", Version: "sim", Listener: l,
 		Shards: 2, JournalFileBytes: 32 << 10, JournalBytes: 4 * 32 << 10,
 		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond, DiskReserveBytes: max(1, w.reserve),
-		Now: time.Now, Rand: newChance(w.seed, uint64(w.starts)), Log: slog.New(logHandler{tr: w.trace}),
+		RetentionInterval: retentionInterval,
+		Now:               time.Now, Rand: newChance(w.seed, uint64(w.starts)), Log: slog.New(logHandler{tr: w.trace}),
 	})
 	if err != nil {
 		w.node = nil
