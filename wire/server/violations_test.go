@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -146,7 +145,7 @@ func (p *peer) code() int32 {
 	case f.Kind == frame.KindDeliver:
 		m = new(pb.Deliver)
 	default:
-		p.t.Fatal(fmt.Sprintf("answered by %v", f.Kind))
+		p.t.Fatalf("answered by %v", f.Kind)
 	}
 	if err := frame.Unmarshal(f.Header, m); err != nil {
 		p.t.Fatal(err)
