@@ -75,8 +75,8 @@ var table = []mutant{
 	{
 		name: "vote durable before it is given",
 		file: "replication/stable.go",
-		old:  "\tif err := s.patiently(func() error { return s.log.Store(uint32(s.shard), v) }); err != nil {\n\t\ts.halt(err)\n\t\treturn\n\t}\n",
-		new:  "",
+		old:  "v.VoteTerm, v.Candidate = s.voteTerm, bytes.Clone(val)\n\ts.store(v)\n",
+		new:  "v.VoteTerm, v.Candidate = s.voteTerm, bytes.Clone(val)\n\ts.vote = v\n",
 		pkg:  "./replication", test: "TestForgottenVote", want: "voted for two candidates",
 	},
 	{
