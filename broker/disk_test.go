@@ -81,14 +81,14 @@ func TestDiskLow(t *testing.T) {
 			!strings.Contains(res.Err.Error(), "disk.reserve.bytes (1048576)") || !strings.Contains(res.Err.Error(), "was not appended") {
 			t.Errorf("Produce = %v", res.Err)
 		}
-		if _, err := r.CreateTopic(t.Context(), TopicSpec{Name: "new"}); errcode.Of(err) != errcode.KafkaStorageError {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if _, err := r.CreateTopic(ctx, TopicSpec{Name: "new"}); errcode.Of(err) != errcode.KafkaStorageError {
 			t.Errorf("CreateTopic = %v, want KAFKA_STORAGE_ERROR", err)
 		}
 		if got := r.read(topic, 0, 0); len(got) != 1 {
 			t.Errorf("read %q", got)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
 		if err := r.DeleteTopic(ctx, doomed.ID); err != nil {
 			t.Errorf("DeleteTopic = %v", err)
 		}

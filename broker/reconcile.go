@@ -126,11 +126,27 @@ func (r *reconciler) settle(ctx context.Context, giveUp <-chan struct{}) error {
 		errs = append(errs, r.b.bootstrap(ctx))
 	}
 	im := r.b.image()
+	// What makes room comes first, in every shard: the rest of any of them may
+	// wait for it.
+	lacking := make(map[*dataShard][]any)
 	for _, s := range r.b.shards {
-		if s.replica.Leading() != 0 {
-			errs = append(errs, r.raise(ctx, giveUp, im, s), r.proposeAll(ctx, giveUp, s, r.b.missing(im, s)))
-			_ = r.b.missing(im, s) // notes that nothing is missing any more
+		if s.replica.Leading() == 0 {
+			continue
 		}
+		var deletions, rest []any
+		for _, c := range r.b.missing(im, s) {
+			if _, frees := c.(partition.DeletePartition); frees {
+				deletions = append(deletions, c)
+			} else {
+				rest = append(rest, c)
+			}
+		}
+		errs = append(errs, r.proposeAll(ctx, giveUp, s, deletions))
+		lacking[s] = rest
+	}
+	for s, rest := range lacking {
+		errs = append(errs, r.raise(ctx, giveUp, im, s), r.proposeAll(ctx, giveUp, s, rest))
+		_ = r.b.missing(im, s) // notes that nothing is missing any more
 	}
 	if alone {
 		errs = append(errs, r.bury(ctx, im))

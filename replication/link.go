@@ -87,9 +87,7 @@ func (p linkPipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.A
 
 // outgoing cuts req down to maxAppendBytes, in place: Raft looks afterwards at
 // how many entries its request holds, and sends the rest. What it returns is to
-// be sent: a copy that says what the follower may drop of its log. That travels
-// in the field Leader, which Raft has not read since requests carry their
-// sender's address in the header.
+// be sent: a copy that says what the follower may drop of its log.
 func (l *link) outgoing(req *raft.AppendEntriesRequest) *raft.AppendEntriesRequest {
 	bytes := int64(0)
 	for i, e := range req.Entries {
@@ -99,8 +97,16 @@ func (l *link) outgoing(req *raft.AppendEntriesRequest) *raft.AppendEntriesReque
 		}
 	}
 	out := *req
-	out.Leader = binary.LittleEndian.AppendUint64(nil, l.peers.retain(req.Term))
+	*hint(&out) = binary.LittleEndian.AppendUint64(nil, l.peers.retain(req.Term))
 	return &out
+}
+
+// hint is where a request says what the follower may drop of its log, 8 bytes,
+// or nothing: the field Leader, which Raft neither sets nor reads since requests
+// carry their sender's address in the header.
+func hint(req *raft.AppendEntriesRequest) *[]byte {
+	//lint:ignore SA1019 that Raft has no more use for it is why it is free for this
+	return &req.Leader
 }
 
 // InstallSnapshot implements raft.Transport.
@@ -130,8 +136,8 @@ func (l *link) pump() {
 func (l *link) incoming(rpc raft.RPC) (raft.RPCResponse, bool) {
 	switch req := rpc.Command.(type) {
 	case *raft.AppendEntriesRequest:
-		if len(req.Leader) == 8 {
-			l.peers.told(req.Term, binary.LittleEndian.Uint64(req.Leader))
+		if keep := *hint(req); len(keep) == 8 {
+			l.peers.told(req.Term, binary.LittleEndian.Uint64(keep))
 		}
 		l.trim(req)
 		release, err := l.reserve(req.Entries)

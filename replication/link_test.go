@@ -104,7 +104,7 @@ func TestLinkRetains(t *testing.T) {
 	}
 	send := func(term uint64) {
 		l := &link{peers: leader, maxAppendBytes: 100}
-		follower.told(term, binary.LittleEndian.Uint64(l.outgoing(&raft.AppendEntriesRequest{Term: term}).Leader))
+		follower.told(term, binary.LittleEndian.Uint64(*hint(l.outgoing(&raft.AppendEntriesRequest{Term: term}))))
 	}
 	check := func(what string, wantLeader, wantFollower uint64) {
 		t.Helper()

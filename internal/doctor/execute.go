@@ -224,12 +224,15 @@ func decodePlan(b []byte) (planFile, error) {
 	if err == nil && p.Format != 1 {
 		err = fmt.Errorf("format %d, this version reads 1", p.Format)
 	}
+	if err != nil {
+		return planFile{}, err
+	}
 	for _, m := range p.Moves {
-		if m.Path == "" || path.Clean(m.Path) != m.Path || path.IsAbs(m.Path) || strings.HasPrefix(m.Path, "..") {
-			return planFile{}, fmt.Errorf("path %q", m.Path)
+		if m.Path == "." || !fs.ValidPath(m.Path) {
+			return planFile{}, fmt.Errorf("path %q is not that of a file in the data directory", m.Path)
 		}
 	}
-	return p, err
+	return p, nil
 }
 
 // finish carries out the PLAN of a repair, from wherever it stopped.

@@ -11,99 +11,119 @@
 //     as failed, with the text expected of it; not a panic, a time-out or
 //     another test.
 //
-// It works on a copy of the tree and changes nothing else. It exits with 1 if
-// any of this does not hold. Run it from the module's root:
+// A mutant is built with go's -overlay: the tree is not changed, and must not
+// change meanwhile. What is intact is built once for each package of tests, and
+// each of its tests is run once. It exits with 1 if any of this does not hold.
+// Run it from the module's root:
 //
-//	go run ./internal/mutants [-run REGEXP]
+//	go run ./internal/mutants [-run REGEXP] [-shard I/N] [-parallel N]
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
-// timeout bounds one go test.
-const timeout = 5 * time.Minute
+// Times after which a test, and a build, has failed.
+const (
+	testTimeout  = 3 * time.Minute
+	buildTimeout = 5 * time.Minute
+)
 
 func main() {
 	only := flag.String("run", "", "only the mutants whose name matches this regular `expression`")
+	part := flag.String("shard", "1/1", "only the `I/N`th part of them, to share the work among N machines")
+	parallel := flag.Int("parallel", 2, "how many mutants are built and tested at a time")
 	flag.Parse()
-	if err := run(*only); err != nil {
+	if err := run(*only, *part, *parallel); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(only string) error {
-	match, err := regexp.Compile(only)
+// run checks the mutants that are chosen, and reports each on standard output.
+func run(only, part string, parallel int) error {
+	chosen, err := choose(table, only, part)
+	if err != nil {
+		return err
+	}
+	if parallel < 1 {
+		return fmt.Errorf("-parallel %d: want 1 or more", parallel)
+	}
+	root, err := os.Getwd()
 	if err != nil {
 		return err
 	}
 	if _, err := os.Stat("go.mod"); err != nil {
 		return errors.New("run this from the module's root")
 	}
-	root, err := os.MkdirTemp("", "mutants-")
+	tmp, err := os.MkdirTemp("", "mutants-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(root)
-	if err := copyTree(root, "."); err != nil {
-		return err
+	defer os.RemoveAll(tmp)
+
+	w := &works{root: root, tmp: tmp, intact: make(map[string]*intact)}
+	var (
+		group sync.WaitGroup
+		mu    sync.Mutex // of what is printed, and bad
+		bad   int
+		slots = make(chan struct{}, parallel)
+	)
+	for i, m := range chosen {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			start := time.Now()
+			err := w.check(i, m)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				bad++
+				fmt.Printf("SURVIVED %-28s %v\n", m.name, err)
+				return
+			}
+			fmt.Printf("killed   %-28s by %s %s (%.1f s)\n", m.name, m.pkg, m.test, time.Since(start).Seconds())
+		})
 	}
-	ran, bad := 0, 0
-	for _, m := range table {
-		if !match.MatchString(m.name) {
-			continue
-		}
-		ran++
-		start := time.Now()
-		if err := m.check(root); err != nil {
-			bad++
-			fmt.Printf("SURVIVED %-28s %v\n", m.name, err)
-			continue
-		}
-		fmt.Printf("killed   %-28s by %s %s (%.1f s)\n", m.name, m.pkg, m.test, time.Since(start).Seconds())
-	}
-	fmt.Printf("mutants: %d passed, %d failed\n", ran-bad, bad)
-	if ran == 0 {
-		return fmt.Errorf("no mutant matches %q", only)
-	}
+	group.Wait()
+	fmt.Printf("mutants: %d passed, %d failed\n", len(chosen)-bad, bad)
 	if bad > 0 {
-		return fmt.Errorf("%d of %d guards can be removed unnoticed", bad, ran)
+		return fmt.Errorf("%d of %d guards can be removed unnoticed", bad, len(chosen))
 	}
 	return nil
 }
 
-// copyTree copies the Go module at src, without what is not built.
-func copyTree(dst, src string) error {
-	return filepath.WalkDir(src, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+// choose returns the mutants whose name matches the expression only, and that
+// are in the given part, I/N with I from 1 to N. It is an error if there is none.
+func choose(all []mutant, only, part string) (out []mutant, err error) {
+	match, err := regexp.Compile(only)
+	if err != nil {
+		return nil, err
+	}
+	var i, n int
+	if _, err := fmt.Sscanf(part, "%d/%d", &i, &n); err != nil || i < 1 || i > n || part != fmt.Sprintf("%d/%d", i, n) {
+		return nil, fmt.Errorf("-shard %q: want I/N, with I from 1 to N", part)
+	}
+	for at, m := range all {
+		if match.MatchString(m.name) && at%n == i-1 {
+			out = append(out, m)
 		}
-		if d.IsDir() {
-			if name := d.Name(); p != src && (strings.HasPrefix(name, ".") || name == "bin" || name == "flotilla-data") {
-				return filepath.SkipDir
-			}
-			return os.MkdirAll(filepath.Join(dst, p), 0o755)
-		}
-		if !d.Type().IsRegular() {
-			return nil
-		}
-		b, err := os.ReadFile(p)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(dst, p), b, 0o644)
-	})
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("no mutant matches -run %q -shard %s", only, part)
+	}
+	return out, nil
 }
 
 // mutant is one guard, the edit that takes it away, and the test against that.
@@ -116,28 +136,61 @@ type mutant struct {
 	want     string // in its output: what it says when the guard is gone
 }
 
+// apply returns the mutant's file without the guard.
+func (m mutant) apply(src []byte) (string, error) {
+	if n := strings.Count(string(src), m.old); n != 1 {
+		return "", fmt.Errorf("%q stands %d times in %s, want once", m.old, n, m.file)
+	}
+	return strings.Replace(string(src), m.old, m.new, 1), nil
+}
+
+// works builds and runs. Safe for concurrent use.
+type works struct {
+	root string // of the module
+	tmp  string // what is built
+
+	mu     sync.Mutex
+	intact map[string]*intact // by package
+}
+
+// intact is the test binary of a package without any mutation.
+type intact struct {
+	mu    sync.Mutex // held while it is built and run
+	bin   string     // empty before it is built
+	green map[string]error
+}
+
 // check returns nil if the mutant applies, compiles, and is killed by its test.
-func (m mutant) check(root string) error {
-	path := filepath.Join(root, m.file)
-	intact, err := os.ReadFile(path)
+// i numbers it.
+func (w *works) check(i int, m mutant) error {
+	path := filepath.Join(w.root, m.file)
+	src, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	if n := strings.Count(string(intact), m.old); n != 1 {
-		return fmt.Errorf("%q stands %d times in %s, want once", m.old, n, m.file)
-	}
-	if out, err := m.goTest(root); err != nil || !strings.Contains(out, "--- PASS: "+m.test) {
-		return fmt.Errorf("%s is not green without the mutation: %v\n%s", m.test, err, tail(out))
-	}
-	hurt := strings.Replace(string(intact), m.old, m.new, 1)
-	if err := os.WriteFile(path, []byte(hurt), 0o644); err != nil {
+	hurt, err := m.apply(src)
+	if err != nil {
 		return err
 	}
-	defer os.WriteFile(path, intact, 0o644)
-	if out, err := goCommand(root, "vet", m.pkg); err != nil {
-		return fmt.Errorf("does not compile: %v\n%s", err, tail(out))
+	if err := w.green(m); err != nil {
+		return fmt.Errorf("%s is not green without the mutation: %w", m.test, err)
 	}
-	out, err := m.goTest(root)
+	name := filepath.Join(w.tmp, fmt.Sprintf("mutant-%d", i))
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: name + ".go"}})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(name+".go", []byte(hurt), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(name+".json", overlay, 0o644); err != nil {
+		return err
+	}
+	defer os.Remove(name + ".test") // some are large
+	if err := w.build(name+".test", m.pkg, "-overlay", name+".json"); err != nil {
+		return fmt.Errorf("does not compile: %w", err)
+	}
+	out, err := w.test(name+".test", m)
 	switch {
 	case err == nil:
 		return fmt.Errorf("%s is still green", m.test)
@@ -149,20 +202,60 @@ func (m mutant) check(root string) error {
 	return nil
 }
 
-func (m mutant) goTest(root string) (string, error) {
-	return goCommand(root, "test", "-count=1", "-v", "-run", "^"+m.test+"$", m.pkg)
+// green returns nil if the mutant's test ran and passed without the mutation.
+func (w *works) green(m mutant) error {
+	w.mu.Lock()
+	p := w.intact[m.pkg]
+	if p == nil {
+		p = &intact{green: make(map[string]error)}
+		w.intact[m.pkg] = p
+	}
+	w.mu.Unlock()
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bin == "" {
+		bin := filepath.Join(w.tmp, strings.ReplaceAll(m.pkg, "/", "-")+".test")
+		if err := w.build(bin, m.pkg); err != nil {
+			return err
+		}
+		p.bin = bin
+	}
+	err, ran := p.green[m.test]
+	if !ran {
+		var out string
+		if out, err = w.test(p.bin, m); err != nil || !strings.Contains(out, "--- PASS: "+m.test) {
+			err = fmt.Errorf("%w\n%s", errors.Join(err, errors.New("no pass")), tail(out))
+		}
+		p.green[m.test] = err
+	}
+	return err
 }
 
-func goCommand(root string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+// build compiles the test binary of pkg.
+func (w *works) build(bin, pkg string, flags ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = root
+	args := append([]string{"test", "-c", "-vet=off", "-o", bin}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
+	cmd.Dir = w.root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, tail(string(out)))
+	}
+	return nil
+}
+
+// test runs the mutant's test in a test binary, as go test would.
+func (w *works) test(bin string, m mutant) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout+10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, "-test.v", "-test.count=1", "-test.timeout="+testTimeout.String(), "-test.run=^"+m.test+"$")
+	cmd.Dir = filepath.Join(w.root, m.pkg)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-// tail returns the last lines of a test's output.
+// tail returns the last bytes of a test's output.
 func tail(s string) string {
 	const most = 2000
 	if len(s) > most {

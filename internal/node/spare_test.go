@@ -1,9 +1,15 @@
 package node
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -63,4 +69,46 @@ func TestDefaultReserve(t *testing.T) {
 			t.Errorf("a disk of %d bytes: reserve %d, %v; want %d", tt.disk, got, err, tt.want)
 		}
 	}
+}
+
+// TestSpareIsTaken fills the disk to the last byte: topics are deleted
+// nevertheless, with the space of the spare file.
+func TestSpareIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := vfs.NewMem(1)
+		n, err := startOn(t, m, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var topics []broker.Topic
+		for i := range 150 { // their deletions take more than the log's file has left
+			topic, err := n.broker.CreateTopic(t.Context(), broker.TopicSpec{Name: fmt.Sprint("t", i), Partitions: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			topics = append(topics, topic)
+		}
+		const much = 1 << 40
+		m.SetCapacity(much)
+		free, err := m.Free("data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.SetCapacity(much - free)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for _, topic := range topics {
+			if err := n.broker.DeleteTopic(ctx, topic.ID); err != nil {
+				t.Errorf("DeleteTopic on a full disk: %v", err)
+			}
+		}
+		if _, err := m.Stat("data/" + SpareName); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the spare file is still there: %v", err)
+		}
+		m.SetCapacity(-1)
+		if err := n.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+	})
 }

@@ -11,8 +11,9 @@ import (
 // outside are the packages that turn bytes from a disk or a connection into
 // something: theirs are the decoders.
 var outside = []string{
-	"broker/metadata", "client", "internal/doctor", "internal/history", "internal/node", "internal/section", "log/batch", "log/control",
-	"log/journal", "log/segment", "partition", "replication", "wire/frame", "wire/server",
+	"broker/metadata", "client", "internal/config", "internal/doctor", "internal/history", "internal/node",
+	"internal/section", "log/batch", "log/control", "log/journal", "log/segment", "partition", "partition/store",
+	"replication", "replication/transport", "wire/frame", "wire/server",
 }
 
 // decoderName is how a func is called that decodes; one that is given bytes or a
@@ -58,6 +59,9 @@ var noDecoder = map[string]string{
 	"log/journal.readRecord":       "its bytes are the buffer to read into; decodeRecordHeader decodes",
 	"log/segment.readFull":         "reads bytes as they are",
 	"replication.emptyReader.Read": "gives no bytes",
+
+	"replication/transport.Member.DecodePeer": "the bytes are the address",
+	"replication/transport.Solo.DecodePeer":   "the bytes are the address",
 }
 
 // decoders returns the decoders of a file, as package.func or

@@ -2,7 +2,6 @@ package server_test
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -211,7 +210,7 @@ func (p *peer) code() int32 {
 	case f.Kind == frame.KindDeliver:
 		m = new(pb.Deliver)
 	default:
-		p.t.Fatal(fmt.Sprintf("answered by %v", f.Kind))
+		p.t.Fatalf("answered by %v", f.Kind)
 	}
 	if err := frame.Unmarshal(f.Header, m); err != nil {
 		p.t.Fatal(err)
