@@ -17,7 +17,6 @@ type chaos struct {
 	srv    *server
 	dir    string // of the file system that holds the data
 	chance *rand.Rand
-	said   func(format string, args ...any)
 
 	mu     sync.Mutex
 	action string // what goes on

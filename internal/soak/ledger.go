@@ -228,9 +228,6 @@ type replay struct {
 
 func newReplay(l *ledger) *replay { return &replay{l: l, next: -1} }
 
-// skip says that the reader was sent on to an offset, because its own was gone.
-func (p *replay) skip() { p.next = -1 }
-
 // read takes what the reader got, in order. Its blocks count checked.
 func (p *replay) read(logStart int64, records []record) (checked int, err error) {
 	if logStart >= 0 {
