@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command soak runs the real server under load for a long time, on a small file
 // system of its own, while it is killed, restarted, paused, and its disk filled,
 // in a mix that a seed decides. Retention, DeleteRecords, topics that come and
