@@ -252,6 +252,9 @@ func (b *Broker) TopicByName(name string) (Topic, *errcode.Error) {
 		return Topic{}, err
 	}
 	t := b.image().TopicByName(name)
+	if t == nil && b.mayBeBehind() {
+		return Topic{}, errcode.Errorf(errcode.LeaderNotAvailable, "topic %s is not known to this node, which may be behind; ask another", name)
+	}
 	if t == nil {
 		return Topic{}, errcode.Errorf(errcode.UnknownTopicOrPartition, "topic %s does not exist; create it first", name)
 	}
@@ -261,11 +264,18 @@ func (b *Broker) TopicByName(name string) (Topic, *errcode.Error) {
 // TopicByID returns a topic, or why there is none.
 func (b *Broker) TopicByID(id partition.TopicID) (Topic, *errcode.Error) {
 	t := b.image().TopicByID(metadata.TopicID(id))
+	if t == nil && b.mayBeBehind() {
+		return Topic{}, errcode.Errorf(errcode.LeaderNotAvailable, "no topic with the id %s is known to this node, which may be behind; ask another", id)
+	}
 	if t == nil {
 		return Topic{}, errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s", id)
 	}
 	return b.topic(t), nil
 }
+
+// mayBeBehind says that what this node does not know may exist all the same: it
+// does not lead the metadata shard, so its image is as old as its last contact.
+func (b *Broker) mayBeBehind() bool { return b.opt.Cluster != nil && b.meta.Leading() == 0 }
 
 func (b *Broker) topic(t *metadata.Topic) Topic {
 	out := Topic{Name: t.Name, ID: partition.TopicID(t.ID), Partitions: make([]PartitionLeader, len(t.Assignment))}

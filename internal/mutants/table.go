@@ -164,13 +164,6 @@ var table = []mutant{
 		pkg:  "./internal/node", test: "TestOlderVotes", want: "vote record is older than the log",
 	},
 	{
-		name: "all replicas are opened before one runs",
-		file: "broker/broker.go",
-		old:  "\tfor id := range b.opt.Shards {\n\t\tif err := b.openData(replication.ShardID(id + 1)); err != nil {",
-		new:  "\tif err := b.meta.Run(); err != nil {\n\t\treturn err\n\t}\n\tfor id := range b.opt.Shards {\n\t\tif err := b.openData(replication.ShardID(id + 1)); err != nil {",
-		pkg:  "./internal/node", test: "TestDamagedCheckpoint", want: "a refused start changed",
-	},
-	{
 		name: "prefixes of batches are checked at their first read",
 		file: "log/segment/lookup.go",
 		old:  "err = s.verified(h.File, &r)",
@@ -190,13 +183,6 @@ var table = []mutant{
 		old:  "v.Term = max(v.Term, s.maxTerm) + TermStep",
 		new:  "v.Term = max(v.Term, s.maxTerm)",
 		pkg:  "./internal/sim", test: "TestLossRaisesEpochs", want: "is in epoch",
-	},
-	{
-		name: "a repair is carried out only once its plan is durable",
-		file: "internal/doctor/execute.go",
-		old:  "\tif m.Had && there(live) && !there(old) {",
-		new:  "\tif m.Had && there(live) {",
-		pkg:  "./internal/sim", test: "TestRepairCut", want: "cut ",
 	},
 	{
 		name: "a disk below its reserve is low",

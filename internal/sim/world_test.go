@@ -42,7 +42,7 @@ const (
 
 	// hangTimeout is how much real time one bubble may take: its clock stands
 	// still when a mutex is held by someone who sleeps.
-	hangTimeout = time.Minute
+	hangTimeout = 5 * time.Minute
 )
 
 // world is one node with its disk, its network and its clients. The goroutine

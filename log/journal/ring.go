@@ -198,12 +198,19 @@ func (j *Journal) grow(h fileHeader, keep int64) error {
 	return nil
 }
 
-// count enters a new file in the RING file. If the disk is full for that, the
+// count enters a new file in the RING file. If there is no room for that, the
 // file leaves again: the next use of an old one takes its sequence.
 func (j *Journal) count(f *file) error {
 	err := j.writeRing(int(f.slot) + 1)
 	if err == nil {
 		return nil
+	}
+	if !vfs.NoSpace(err) && !vfs.NoFiles(err) {
+		return err // final; the RING file may count the file by now, so it stays
+	}
+	r, _, again := readRing(j.fs, j.dir)
+	if again != nil || r.slots > f.slot {
+		return fmt.Errorf("journal: it is not known whether %s counts %s: %v", ringName, f.path, errors.Join(err, again))
 	}
 	left := j.fs.Remove(f.path)
 	if left == nil {
