@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -55,15 +56,17 @@ func TestDiskStep(t *testing.T) {
 // up, and is told why; it holds up nothing else; a topic is not created, one is
 // deleted; and when there is room what waits goes on.
 func TestDiskLow(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	synctest.Test(t, func(t *testing.T) {
+		lines := new(logLines)
+		r := startRig(t, vfs.NewMem(1), func(opt *Options) {
+			opt.Log = slog.New(slog.NewTextHandler(lines, nil))
+			opt.DiskDir, opt.DiskReserveBytes = "/", 1<<20
+		})
+		defer func() { r.stop() }()
 		topic, doomed := r.create("t", 1, nil), r.create("doomed", 1, nil)
 		if res := r.produce(topic, 0, records(t, batch.NoProducer, "before")); res.Err != nil {
 			t.Fatal(res.Err)
 		}
-		var lines strings.Builder
-		r.disk.opt.Log = slog.New(slog.NewTextHandler(&lines, nil))
-		r.disk.opt.DiskDir, r.disk.opt.DiskReserveBytes = "/", 1<<20
-		r.disk.now.ReserveBytes = 1 << 20
 		r.fs.SetCapacity(1) // full
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -114,6 +117,24 @@ func TestDiskLow(t *testing.T) {
 		default:
 		}
 	})
+}
+
+// logLines keeps what is logged. Safe for concurrent use.
+type logLines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logLines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // TestDeletionWhileCreating: a topic whose partitions wait for room does not hold
