@@ -269,20 +269,11 @@ func seeds(t *testing.T, n, few int) []uint64 {
 	return all
 }
 
-// openSeeds are those that show a bug which is known and not yet mended. They
-// are run by SIM_SEED alone, and leave this list with the bug.
-var openSeeds = map[uint64]string{
-	183: "a reader of partition 0 of the topic outgrows stops at offset 3 of 80, in one run of six",
-}
-
 // TestRandomHistories also counts what the nodes went through, as a history in
 // which nothing is flushed shows little.
 func TestRandomHistories(t *testing.T) {
 	t.Parallel()
 	all := seeds(t, 1000, 15)
-	if os.Getenv("SIM_SEED") == "" {
-		all = slices.DeleteFunc(all, func(seed uint64) bool { return openSeeds[seed] != "" })
-	}
 	var mu sync.Mutex
 	phases := make(map[string]int)
 	t.Cleanup(func() {

@@ -74,7 +74,9 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 	var bases []int64
 	if sh.st.claim(dirName(r.TopicID, r.Index)) { // an idle partition has no directory
 		var err error
-		if bases, p.dropped, err = sh.st.listSegments(p.dir(), r); err != nil {
+		// A name that comes back after a power cut would cut off what is written
+		// over its offsets from here on: the next checkpoint syncs first.
+		if bases, p.dropped, p.dirUnsynced, err = sh.st.listSegments(p.dir(), r); err != nil {
 			return nil, err
 		}
 	}
@@ -139,20 +141,21 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 
 // listSegments returns the base offsets of the segments that may hold some of
 // [LogStart, End), ascending, and unlinks what lies above, and indexes that
-// have no segment.
+// have no segment. unlinked says that it unlinked segments, which is not durable
+// yet.
 //
 // Below dropped, files are missing because something freed their space early
 // (see FreeEarly); it is not above r.LogStart otherwise.
-func (st *Store) listSegments(dir string, r Restored) (bases []int64, dropped int64, err error) {
+func (st *Store) listSegments(dir string, r Restored) (bases []int64, dropped int64, unlinked bool, err error) {
 	names, err := st.fs.ReadDir(dir)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
 	for _, name := range names {
 		offset, ok := ParseDropped(name)
 		if ok && offset <= r.LogStart {
 			if err := st.fs.Remove(path.Join(dir, name)); err != nil {
-				return nil, 0, err
+				return nil, 0, false, err
 			}
 		} else if ok {
 			dropped = max(dropped, offset)
@@ -165,8 +168,9 @@ func (st *Store) listSegments(dir string, r Restored) (bases []int64, dropped in
 			bases = append(bases, base)
 			continue
 		}
+		unlinked = true
 		if err := st.fs.Remove(path.Join(dir, name)); err != nil {
-			return nil, 0, err
+			return nil, 0, false, err
 		}
 	}
 	for _, name := range names {
@@ -176,11 +180,11 @@ func (st *Store) listSegments(dir string, r Restored) (bases []int64, dropped in
 			continue
 		}
 		if err := st.fs.Remove(path.Join(dir, name)); err != nil {
-			return nil, 0, err
+			return nil, 0, false, err
 		}
 	}
 	slices.Sort(bases)
-	return bases, dropped, nil
+	return bases, dropped, unlinked, nil
 }
 
 // holes returns the ranges of [logStart, end) that no segment holds, each with
