@@ -37,6 +37,21 @@ func (r *Replica[R]) win() {
 // leader; one that waited is never proposed.
 func (r *Replica[R]) lose(term uint64) {
 	r.mu.Lock()
+	r.loseLocked(term)
+}
+
+// loseTerm is lose(0) if term is the one that is led.
+func (r *Replica[R]) loseTerm(term uint64) {
+	r.mu.Lock()
+	if r.term != term {
+		r.mu.Unlock()
+		return
+	}
+	r.loseLocked(0)
+}
+
+// loseLocked is lose; it unlocks r.mu, because it answers proposals.
+func (r *Replica[R]) loseLocked(term uint64) {
 	flying := r.inflight
 	r.inflight = nil
 	r.term = term

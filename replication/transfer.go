@@ -55,6 +55,9 @@ func (r *Replica[R]) Transfer(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("replication: shard %d: transfer to %s: %w", r.opt.Shard, to, err)
 	}
+	// Raft has stepped down, and says so to watch, too: what waits for its turn
+	// must not overtake that, or it would be handed to a follower.
+	r.loseTerm(term)
 	return nil
 }
 
