@@ -154,8 +154,17 @@ func (p *Producer) acceptLocked(r *Record, bytes int64, t *topic, now time.Time,
 	}
 	f := p.feedLocked(r.Topic, partition)
 	ts := r.Timestamp.UnixMilli()
-	if d := f.open; d != nil && d.builder.SizeWith(ts, r.Key, r.Value, r.Headers) > p.cfg.BatchBytes {
+	full := func() bool {
+		return f.open != nil && f.open.builder.SizeWith(ts, r.Key, r.Value, r.Headers) > p.cfg.BatchBytes
+	}
+	if full() {
 		sealed = append(sealed, p.sealLocked(f))
+		if partition, err = p.chooseLocked(r, t); err != nil { // without a key, another one now
+			return sealed, true, err
+		}
+		if f = p.feedLocked(r.Topic, partition); full() {
+			sealed = append(sealed, p.sealLocked(f))
+		}
 	}
 	d := f.open
 	if d == nil {

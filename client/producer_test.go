@@ -641,6 +641,38 @@ func TestSticky(t *testing.T) {
 	})
 }
 
+// TestStickyFull checks the same of batches that are full: the record that
+// finds no room goes on in another partition, not in the next batch of the same.
+func TestStickyFull(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 4)
+		c := f.client(func(cfg *Config) { cfg.Rand = rand.NewPCG(1, 1) })
+		defer c.Close()
+		p := newProducer(t, c, ProducerConfig{Topic: "a", BatchBytes: 1000})
+		const records, fit = 40, 4 // in a batch
+		got := make([]int32, records)
+		for i := range records {
+			err := p.Send(t.Context(), Record{Partition: AnyPartition, Value: make([]byte, 200)}, func(r RecordResult) {
+				got[i] = r.Partition
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < records; i += fit {
+			if len(slices.Compact(slices.Clone(got[i:i+fit]))) != 1 {
+				t.Errorf("records %d to %d went to %v, want one partition", i, i+fit-1, got[i:i+fit])
+			}
+			if i > 0 && got[i] == got[i-1] {
+				t.Errorf("record %d opened a batch in partition %d again", i, got[i])
+			}
+		}
+	})
+}
+
 // BenchmarkProduce sends records of 100 bytes to a node in this process: what a
 // client costs, validation by the node included.
 func BenchmarkProduce(b *testing.B) {
