@@ -108,6 +108,13 @@ var table = []mutant{
 		pkg:  "./partition/store", test: "TestCrashAtEveryOperation", want: "Restore = ",
 	},
 	{
+		name: "an unlink at a start is synced before a checkpoint",
+		file: "partition/store/restore.go",
+		old:  "if bases, p.dropped, p.dirUnsynced, err = ",
+		new:  "if bases, p.dropped, _, err = ",
+		pkg:  "./partition/store", test: "TestUnlinkedSegmentStaysAway", want: "Restore = ",
+	},
+	{
 		name: "cut at restart (R14)",
 		file: "log/segment/open.go",
 		old:  "\t\tif err := h.Truncate(to.size); err != nil {",

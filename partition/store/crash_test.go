@@ -328,3 +328,45 @@ func TestCrashAgainDuringRestart(t *testing.T) {
 		restoreAndGoOn(t, c, h)
 	}
 }
+
+// TestUnlinkedSegmentStaysAway: a start unlinks the segment above its
+// checkpoint, whose name is durable, and the segment before it then takes newer
+// records of the same offsets, which are checkpointed and so acknowledged for
+// good. After a power cut that forgets what was not synced, the old segment must
+// not be back: the next start would take it for the end of the one before, and
+// cut that one there.
+func TestUnlinkedSegmentStaysAway(t *testing.T) {
+	t.Parallel()
+	mem := vfs.NewMem(9)
+	h := newHistory(t, mem)
+	h.create(0)
+	h.append(0, 100)
+	h.capture()
+	h.persist()
+	h.append(0, 1000, 3000) // the second of them begins another segment
+	above := h.state[0].log.end()
+	h.flush(0)
+	// The files and names are durable, and the power fails before a checkpoint is.
+	if err := h.sh.FlushTo([]End{{Key: 0, End: above}}); err != nil {
+		t.Fatal(err)
+	}
+	once := mem.CrashClone(vfs.CrashOptions{Unsynced: vfs.Lose})
+	first := newHistory(t, once)
+	if n := len(files(t, once, 0)); n != 4 {
+		t.Fatalf("%d files, want two segments and their indexes: %v", n, files(t, once, 0))
+	}
+	first.restore(h.durable)
+
+	// Other records now, all of which fit into the first segment.
+	first.append(0, 10, 20, 30, 40)
+	first.capture()
+	first.persist()
+	if end := first.durable.state[0].log.end(); end <= above {
+		t.Fatalf("the newer records end at %d, want above %d", end, above)
+	}
+
+	second := newHistory(t, once.CrashClone(vfs.CrashOptions{Unsynced: vfs.Lose}))
+	second.restore(first.durable)
+	second.append(0, 50)
+	second.check()
+}
