@@ -192,6 +192,28 @@ var table = []mutant{
 		pkg:  "./internal/sim", test: "TestLossRaisesEpochs", want: "is in epoch",
 	},
 	{
+		name: "a repair is carried out only once its plan is durable",
+		file: "internal/doctor/execute.go",
+		old:  "\tif err := vfs.WriteFile(x.fs, path.Join(dir, node.PlanName), node.Seal(b)); err != nil {\n",
+		new: "\tf, err := x.fs.Create(path.Join(dir, node.PlanName))\n\tif err == nil {\n" +
+			"\t\t_, err = f.WriteAt(node.Seal(b), 0)\n\t}\n\tif err != nil {\n",
+		pkg: "./internal/sim", test: "TestRepairPlanFirst", want: "PLAN: checksum does not match",
+	},
+	{
+		name: "a plan that a killed repair left is made durable first",
+		file: "internal/doctor/execute.go",
+		old:  "\tfor _, d := range []string{dir, repair} {\n",
+		new:  "\tfor _, d := range []string{dir} {\n",
+		pkg:  "./internal/sim", test: "TestRepairPlanFirst", want: "has changed, and there is no plan",
+	},
+	{
+		name: "a repair that goes on leaves what is in its place",
+		file: "internal/doctor/execute.go",
+		old:  "\tif m.Had && there(live) && !there(old) {",
+		new:  "\tif m.Had && there(live) {",
+		pkg:  "./internal/sim", test: "TestRepairPlanFirst", want: "repair: leaves another",
+	},
+	{
 		name: "a disk below its reserve is low",
 		file: "broker/disk.go",
 		old:  "case u.FreeBytes < s.ReserveBytes:",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -138,6 +139,93 @@ func TestRepairCut(t *testing.T) {
 				t.Error(strings.Join(problems, "\n"), tr.save("repair-cut"))
 			}
 		})
+	}
+}
+
+// TestRepairPlanFirst: nothing in a directory changes before the plan of its
+// repair is durable. The repair is killed at each step of writing its plan, which
+// may leave a plan that only the memory has; the next repair takes that one up,
+// and the power is cut at each of its operations, so that all that was not synced
+// is gone. The repair after that ends with the same files.
+func TestRepairPlanFirst(t *testing.T) {
+	t.Parallel()
+	disk, _, all := damaged(t)
+	for name, do := range map[string]func(*vfs.Mem) error{
+		"files replaced": all["journal"].do,
+		"a file added":   func(disk *vfs.Mem) error { return disk.Lose(dataDir + "/IDENTITY") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hurtDisk := disk.CrashClone(vfs.CrashOptions{Unsynced: vfs.Keep})
+			if err := do(hurtDisk); err != nil {
+				t.Fatal(err)
+			}
+			repairPlanFirst(t, hurtDisk)
+		})
+	}
+}
+
+func repairPlanFirst(t *testing.T, hurtDisk *vfs.Mem) {
+	was := mine(contents(t, hurtDisk))
+	fix := func(disk *vfs.Mem) (*doctor.Repaired, error) {
+		return doctor.Repair(disk, dataDir, doctor.RepairOptions{Execute: true, AcceptLoss: true, Now: epoch})
+	}
+	killed := map[string]*vfs.Mem{"nowhere": hurtDisk.KillClone()}
+	work := hurtDisk.KillClone()
+	work.OnOp(func(op vfs.Op, ph vfs.Phase) {
+		if changes(op) && strings.HasPrefix(path.Base(op.Path), node.PlanName) {
+			killed[fmt.Sprintf("%v %v %s", ph, op.Kind, path.Base(op.Path))] = work.KillClone()
+		}
+	})
+	if _, err := fix(work); err != nil {
+		t.Fatal(err)
+	}
+	work.OnOp(nil)
+	type cut struct {
+		op   vfs.Op
+		disk *vfs.Mem
+	}
+	for at, again := range killed {
+		var cuts []cut
+		again.OnOp(func(op vfs.Op, ph vfs.Phase) {
+			if changes(op) && ph == vfs.Before {
+				cuts = append(cuts, cut{op, again.CrashClone(vfs.CrashOptions{Unsynced: vfs.Lose})})
+			}
+		})
+		done, err := fix(again)
+		if err != nil {
+			t.Fatalf("killed %s: repair: %v", at, err)
+		}
+		again.OnOp(nil)
+		want, begun := mine(contents(t, again)), 0
+		for _, c := range cuts {
+			unfinished, err := node.Unfinished(c.disk, dataDir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			where := fmt.Sprintf("killed %s, then cut before %v %s", at, c.op.Kind, c.op.Path)
+			if unfinished != "" {
+				begun++
+				if now, err := fix(c.disk); err != nil || now.Finished != unfinished {
+					t.Fatalf("%s: repair: %+v, %v", where, now, err)
+				} else if d := differ(want, mine(contents(t, c.disk))); d != "" {
+					t.Fatalf("%s: repair: leaves another %s", where, d)
+				}
+				continue
+			}
+			if _, err := c.disk.Stat(path.Join(done.Kept+done.Finished, node.DoneName)); err == nil {
+				continue
+			}
+			if d := differ(was, mine(contents(t, c.disk))); d != "" {
+				t.Fatalf("%s: %s has changed, and there is no plan", where, d)
+			}
+		}
+		if begun < 3 {
+			t.Errorf("killed %s: only %d of %d cuts are behind the plan", at, begun, len(cuts))
+		}
+	}
+	if len(killed) < 8 {
+		t.Errorf("killed at %d places only", len(killed))
 	}
 }
 
