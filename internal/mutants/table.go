@@ -171,6 +171,38 @@ var table = []mutant{
 		pkg:  "./internal/node", test: "TestOlderVotes", want: "vote record is older than the log",
 	},
 	{
+		name: "all replicas are opened before one runs",
+		file: "broker/broker.go",
+		old: "\tfor id := range b.opt.Shards {\n" +
+			"\t\tif err := b.openData(replication.ShardID(id + 1)); err != nil {\n" +
+			"\t\t\treturn err\n" +
+			"\t\t}\n" +
+			"\t}\n" +
+			"\t// What had been compacted is back after a crash. All let go of it before the\n" +
+			"\t// first one writes: on a full disk it would leave no room.\n" +
+			"\tfor _, s := range b.shards {\n" +
+			"\t\ts.replica.Compact()\n" +
+			"\t}\n" +
+			"\tif err := b.meta.Run(); err != nil {\n" +
+			"\t\treturn err\n" +
+			"\t}\n",
+		new: "\tif err := b.meta.Run(); err != nil {\n" +
+			"\t\treturn err\n" +
+			"\t}\n" +
+			"\tb.meta.WaitLeading(b.stopping.Done())\n" +
+			"\tfor id := range b.opt.Shards {\n" +
+			"\t\tif err := b.openData(replication.ShardID(id + 1)); err != nil {\n" +
+			"\t\t\treturn err\n" +
+			"\t\t}\n" +
+			"\t}\n" +
+			"\t// What had been compacted is back after a crash. All let go of it before the\n" +
+			"\t// first one writes: on a full disk it would leave no room.\n" +
+			"\tfor _, s := range b.shards {\n" +
+			"\t\ts.replica.Compact()\n" +
+			"\t}\n",
+		pkg: "./internal/node", test: "TestDamagedCheckpoint", want: "a refused start changed",
+	},
+	{
 		name: "prefixes of batches are checked at their first read",
 		file: "log/segment/lookup.go",
 		old:  "err = s.verified(h.File, &r)",
