@@ -42,8 +42,10 @@ const (
 )
 
 const (
+	// QuarantineSuffix ends the names of quarantine files.
+	QuarantineSuffix = ".quarantine"
+
 	quarantineVersion = 1
-	quarantineSuffix  = ".quarantine"
 	whatBytes         = 4 + 4 + 8 + 8 + 4 + 4 + 16 + 32 + 1
 
 	// maxPanicBytes bounds the text that is kept and logged.
@@ -81,7 +83,7 @@ func newQuarantines(fsys vfs.FS, dir string, fail func(error)) *quarantines {
 }
 
 func quarantineName(shard replication.ShardID, n partition.Number) string {
-	return fmt.Sprintf("%d-%d%s", shard, n, quarantineSuffix)
+	return fmt.Sprintf("%d-%d%s", shard, n, QuarantineSuffix)
 }
 
 func (q *quarantines) path(shard replication.ShardID, n partition.Number) string {
@@ -139,9 +141,27 @@ func (q *quarantines) write() error {
 	return nil
 }
 
+// check reads the files of a shard, and returns why one cannot be.
+func (q *quarantines) check(shard replication.ShardID) error {
+	return q.each(shard, func(string, *partition.Quarantine) error { return nil })
+}
+
 // replay puts into quarantine what the files of a shard say, and removes those
 // whose partition's deletion is checkpointed.
 func (q *quarantines) replay(shard replication.ShardID, state *partition.State) error {
+	return q.each(shard, func(file string, what *partition.Quarantine) error {
+		if state.ReplayQuarantine(what.Number, what.EntryIndex) {
+			return nil
+		}
+		if err := q.fs.Remove(file); err != nil {
+			return fmt.Errorf("%w: %w", errQuarantineFile, err)
+		}
+		return nil
+	})
+}
+
+// each reads the files of a shard.
+func (q *quarantines) each(shard replication.ShardID, do func(file string, what *partition.Quarantine) error) error {
 	names, err := q.fs.ReadDir(q.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -150,28 +170,37 @@ func (q *quarantines) replay(shard replication.ShardID, state *partition.State) 
 		return fmt.Errorf("%w: %w", errQuarantineFile, err)
 	}
 	for _, name := range names {
-		if !strings.HasPrefix(name, fmt.Sprintf("%d-", shard)) || !strings.HasSuffix(name, quarantineSuffix) {
+		if !strings.HasPrefix(name, fmt.Sprintf("%d-", shard)) || !strings.HasSuffix(name, QuarantineSuffix) {
 			continue
 		}
 		full := path.Join(q.dir, name)
-		b, err := vfs.ReadFile(q.fs, full)
+		_, what, err := ReadQuarantine(q.fs, full)
 		if err != nil {
-			return fmt.Errorf("%w: %w", errQuarantineFile, err)
+			return err
 		}
-		of, what, err := decodeQuarantine(b)
-		if err == nil && (of != shard || quarantineName(of, what.Number) != name) {
-			err = fmt.Errorf("it is %s", quarantineName(of, what.Number))
-		}
-		if err != nil {
-			return fmt.Errorf("%w %s: %w", errQuarantineFile, full, err)
-		}
-		if !state.ReplayQuarantine(what.Number, what.EntryIndex) {
-			if err := q.fs.Remove(full); err != nil {
-				return fmt.Errorf("%w: %w", errQuarantineFile, err)
-			}
+		if err := do(full, what); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// ReadQuarantine reads a quarantine file, and returns the shard and what it says
+// of a partition of it, without the texts. An error, of the file system or of
+// what the file holds, names the file; a node does not start with it.
+func ReadQuarantine(fsys vfs.FS, file string) (replication.ShardID, *partition.Quarantine, error) {
+	b, err := vfs.ReadFile(fsys, file)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", errQuarantineFile, err)
+	}
+	shard, what, err := decodeQuarantine(b)
+	if err == nil && quarantineName(shard, what.Number) != path.Base(file) {
+		err = fmt.Errorf("it is %s", quarantineName(shard, what.Number))
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w %s: %w", errQuarantineFile, file, err)
+	}
+	return shard, what, nil
 }
 
 func encodeQuarantine(shard replication.ShardID, q *partition.Quarantine, entry []byte) []byte {

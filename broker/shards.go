@@ -114,6 +114,10 @@ func (b *Broker) openData(shard replication.ShardID) error {
 		placed: b.retention.look, freed: func() { b.noteFreed(s) },
 		returned: make(chan *partition.Capture, 1),
 	}
+	// Restore would find it out too, but after other replicas have run.
+	if err := b.quarantines.check(shard); err != nil {
+		return err
+	}
 	to, voters := b.connect(shard, id)
 	s.replica, err = replication.Open(replication.Options[partition.Result]{
 		Shard: shard, ID: id, Now: b.opt.Now, Log: b.opt.Log,

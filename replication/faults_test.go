@@ -3,6 +3,7 @@ package replication
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -85,6 +86,29 @@ func TestStartKeepsPanics(t *testing.T) {
 	if err != nil {
 		panic(err)
 	}
+}
+
+// TestStartSaysWhyRestoreFailed: Raft logs why a checkpoint could not be restored,
+// and answers without it.
+func TestStartSaysWhyRestoreFailed(t *testing.T) {
+	inBubble(t, func(t *testing.T, fsys *vfs.Mem) {
+		r := mustStart(t, fsys)
+		got, err := r.propose("?")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := <-got; a.err != nil {
+			t.Fatal(a.err)
+		}
+		if err := r.replica.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		r.stop()
+		if _, err := startRig(fsys); !errors.Is(err, errUnrestorable) {
+			t.Errorf("Start = %v, want %v", err, errUnrestorable)
+		}
+		pause(time.Minute)
+	})
 }
 
 // TestControlCompactionFails fails the first sync or unlink of the metadata

@@ -90,7 +90,11 @@ func (f *fsm[R]) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0]
 // Restore implements raft.FSM.
 func (f *fsm[R]) Restore(checkpoint io.ReadCloser) error {
 	defer checkpoint.Close()
-	return f.opt.FSM.Restore(checkpoint)
+	err := f.opt.FSM.Restore(checkpoint)
+	if err != nil {
+		f.restore.Store(&err)
+	}
+	return err
 }
 
 // Snapshot implements raft.FSM.

@@ -108,6 +108,7 @@ type Replica[R any] struct {
 	ready    atomic.Uint64 // written under mu: the term whose TermStart is applied while it leads, or 0
 	applied  atomic.Uint64
 	gaveUp   atomic.Pointer[error] // of the checkpoint under way; see Temporary
+	restore  atomic.Pointer[error] // why the FSM refused a checkpoint: Raft only logs it
 	started  atomic.Bool           // Raft's goroutines may run
 	failOnce sync.Once
 	failed   atomic.Pointer[error] // what stopped the replica
@@ -295,6 +296,9 @@ func (r *Replica[R]) startRaft() (err error) {
 	r.setApplied(r.checkpoints.Newest())
 	r.raft, err = raft.NewRaft(cfg, (*fsm[R])(r), r.store, stable, r.checkpoints, r.link)
 	if err != nil {
+		if cause := r.restore.Load(); cause != nil {
+			err = fmt.Errorf("%w: %w", err, *cause)
+		}
 		return err
 	}
 	r.running.Store(r.raft)

@@ -34,6 +34,9 @@ type list struct {
 
 var errTooNew = errors.New("list: too new")
 
+// errUnrestorable is what Restore says of a checkpoint that holds the line "?".
+var errUnrestorable = errors.New("list: a checkpoint that it refuses")
+
 func encodeList(_ uint64, _ int64, ps []*Proposal[int]) []byte {
 	var b []byte
 	for _, p := range ps {
@@ -75,6 +78,9 @@ func (l *list) Restore(r io.Reader) error {
 		return err
 	}
 	for line := range bytes.Lines(b) {
+		if string(line) == "?\n" {
+			return errUnrestorable
+		}
 		l.lines = append(l.lines, string(bytes.TrimSuffix(line, []byte("\n"))))
 	}
 	l.from = len(l.lines)

@@ -31,8 +31,9 @@ func checkCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Examine a data directory, with its node stopped",
 		Long: `Examine a data directory whose node is stopped: read every record of the journal,
-the control logs, the checkpoints and the segments by their checksums, and hold
-them against each other. Nothing is changed.
+the control logs, the checkpoints, the segments and the quarantine files by their
+checksums, and hold them against each other. Nothing is changed. A partition in
+quarantine is reported as damage too: it is not served.
 
 The exit status is 0 if nothing is damaged, 1 if something is or cannot be read,
 and 2 for a wrong command line. What is only good to know, such as an index that

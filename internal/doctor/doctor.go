@@ -6,8 +6,9 @@
 // # Check
 //
 // Check changes nothing. It reads the journal's records, the control logs, all
-// checkpoints, and all segments by their checksums, and applies to the newest
-// checkpoints what the logs hold above them, as a start would.
+// checkpoints, all segments and all quarantine files by their checksums, and
+// applies to the newest checkpoints what the logs hold above them, as a start
+// would.
 //
 // # Repair
 //
@@ -64,7 +65,7 @@ const (
 
 // Finding is one thing that is not as it should be.
 type Finding struct {
-	Kind    string `json:"kind"` // identity, generation, journal, votes, metadata, checkpoint, segment, index, directory
+	Kind    string `json:"kind"` // identity, generation, journal, votes, metadata, checkpoint, segment, index, quarantine, directory
 	File    string `json:"file"` // from the data directory
 	Offset  int64  `json:"offset"`
 	Harmful bool   `json:"harmful"` // the node refuses to start, or refuses some reads; else it is good to know
@@ -73,6 +74,8 @@ type Finding struct {
 	Loss    string `json:"loss,omitempty"` // what is lost, or cannot be read
 	Remedy  Remedy `json:"remedy"`
 	Advice  string `json:"advice"` // the remedy in words
+
+	served bool // harmful, and the node starts and serves around it
 }
 
 // Summary counts what was read.
@@ -199,7 +202,7 @@ func examine(fsys vfs.FS, dir string, opt Options) (*exam, error) {
 		shards: make(map[uint32]*shard), broken: make(map[string]bool),
 	}
 	for _, step := range []func() error{
-		x.names, x.identity, x.generations, x.readVotes, x.readJournal, x.readMetadata, x.dataShards, x.partitions,
+		x.names, x.identity, x.generations, x.readVotes, x.readJournal, x.readMetadata, x.dataShards, x.partitions, x.quarantines,
 	} {
 		if err := step(); err != nil {
 			x.close()

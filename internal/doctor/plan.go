@@ -67,7 +67,7 @@ func (p *Plan) refuse(file, format string, args ...any) {
 func (x *exam) plan() (*Plan, error) {
 	p := new(Plan)
 	for _, f := range x.report.Findings {
-		served := f.Kind == "segment" || f.Kind == "index" || f.Kind == "directory"
+		served := f.Kind == "segment" || f.Kind == "index" || f.Kind == "directory" || f.served
 		if f.Harmful && f.Remedy == RemedyNone && !served {
 			p.refuse(f.File, "%s; %s", f.What, f.Advice)
 		}

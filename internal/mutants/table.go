@@ -203,6 +203,13 @@ var table = []mutant{
 		pkg: "./internal/node", test: "TestDamagedCheckpoint", want: "a refused start changed",
 	},
 	{
+		name: "quarantine files are read before a replica runs",
+		file: "broker/shards.go",
+		old:  "\tif err := b.quarantines.check(shard); err != nil {",
+		new:  "\tif err := b.quarantines.check(shard); err != nil && id.Node < 0 {",
+		pkg:  "./internal/sim", test: "TestCheckQuarantine", want: "before it was refused",
+	},
+	{
 		name: "prefixes of batches are checked at their first read",
 		file: "log/segment/lookup.go",
 		old:  "err = s.verified(h.File, &r)",

@@ -9,7 +9,9 @@ import (
 	"path"
 	"strings"
 
+	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/partition"
 )
 
 // Names in a data directory, for who looks at one that no node serves from.
@@ -22,6 +24,9 @@ const (
 	ShardsDir      = shardsDir
 	PartitionsDir  = dataDir
 	QuarantineDir  = quarantineDir
+
+	// QuarantineSuffix ends the names of the files in QuarantineDir.
+	QuarantineSuffix = broker.QuarantineSuffix
 
 	// RepairPrefix begins the names of the directories in which flotilla repair
 	// keeps what it replaced, and PlanName is the file in them that says what is
@@ -88,6 +93,14 @@ func ReadGeneration(fsys vfs.FS, part string) (Generation, error) {
 // Encode returns the bytes of the GENERATION file.
 func (g Generation) Encode() []byte {
 	return seal(generation{Format: directoryFormat, Incarnation: hexNumber(g.Incarnation), Generation: g.Generation})
+}
+
+// ReadQuarantine reads a file of QuarantineDir, and returns the shard and what
+// the file says of a partition of it. An error names the file, and a start fails
+// with it.
+func ReadQuarantine(fsys vfs.FS, file string) (shard uint32, q *partition.Quarantine, err error) {
+	id, q, err := broker.ReadQuarantine(fsys, file)
+	return uint32(id), q, err
 }
 
 // Lock locks an existing data directory against nodes and other tools. It
