@@ -31,6 +31,20 @@ var table = []mutant{
 		pkg:  "./log/journal", test: "TestFailedSyncThenRestart", want: "were synced",
 	},
 	{
+		name: "what a voter found at its start is durable before it answers (R8)",
+		file: "log/journal/mend.go",
+		old:  "\treturn s.mendTail()\n",
+		new:  "\treturn nil\n",
+		pkg:  "./replication", test: "TestRestartedVoterHasWhatItFound", want: "an acknowledged entry is lost",
+	},
+	{
+		name: "what a voter found at its start is written again (R8)",
+		file: "log/journal/mend.go",
+		old:  "\t\tif err := rewrite(f, unproven[0].offset, f.end); err != nil {\n\t\t\treturn err\n\t\t}\n",
+		new:  "",
+		pkg:  "./replication", test: "TestRestartedVoterHasWhatItFound", want: "the voter does not start",
+	},
+	{
 		name: "producer dedup",
 		file: "partition/produce.go",
 		old:  "if was, ok := pr.window.find(b.first, b.last); ok {",

@@ -1,0 +1,76 @@
+package replication
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/flotilla-log/flotilla/internal/vfs"
+)
+
+// TestRestartedVoterHasWhatItFound: a voter's journal fails a sync, so that its
+// last entry is in the page cache alone, where the process that follows finds it.
+// Its leader still waits for it, and is told that it is there already: Raft does
+// not have it stored again. With that answer the entry is acknowledged, by the
+// two of three that have it. The voter then loses its power, and the leader is
+// gone for good: what is left of the majority must have the entry (R8).
+func TestRestartedVoterHasWhatItFound(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		a := tr.leader(1, 2, 3)
+		b, c := tr.others(a)[0], tr.others(a)[1]
+		want := numbered("before", 5, 10)
+		tr.mustWrite(a, want...)
+		tr.agree(want, 1, 2, 3)
+		tr.isolate(int32(c), true)
+
+		tr.mem[b].SetInjector(func(op vfs.Op) (ft vfs.Fault) {
+			if op.Kind == vfs.OpSyncData && strings.HasPrefix(op.Path, "journal") {
+				ft.Err = syscall.EIO
+			}
+			return ft
+		})
+		term := tr.rigs[a].replica.Leading()
+		got, err := tr.rigs[a].propose("found")
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-tr.rigs[b].failed:
+		case <-time.After(time.Minute):
+			t.Fatal("the voter's disk did not fail")
+		}
+		select {
+		case a := <-got:
+			t.Fatalf("acknowledged by one of three: %+v", a)
+		default:
+		}
+		tr.kill(b)
+		tr.mem[b].SetInjector(nil)
+		tr.start(b)
+		select {
+		case answer := <-got:
+			if now := tr.rigs[a].replica.Leading(); answer.err != nil || now != term {
+				t.Fatalf("the entry was answered with %v, and the leader's term went from %d to %d: this test no longer makes its situation", answer.err, term, now)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("no answer after a minute")
+		}
+
+		tr.cutPower(b)
+		tr.kill(a)
+		tr.isolate(int32(c), false)
+		r, err := startVoter(tr.disks[b], tr.ids[b-1], tr.hub.Join(1, tr.ids[b-1]), tr.ids)
+		if err != nil {
+			t.Fatalf("the voter does not start: %v", err)
+		}
+		tr.rigs[b] = r
+		node := tr.leader(b, c)
+		tr.mustWrite(node, "after")
+		if lines := tr.rigs[node].fsm.all(); !slices.Contains(lines, "found") {
+			t.Fatalf("an acknowledged entry is lost: there are %q", lines)
+		}
+		tr.agree(append(want, "found", "after"), b, c)
+	})
+}
