@@ -80,6 +80,20 @@ var table = []mutant{
 		pkg:  "./replication/transport", test: "TestHubConformance", want: "meant for another incarnation",
 	},
 	{
+		name: "absence deletes nothing (R17)",
+		file: "broker/reconcile.go",
+		old:  "\tfor tomb := range im.TombstonesSince(since) {\n",
+		new: "\tb.dir.mu.RLock()\n" +
+			"\tfor _, p := range b.dir.byKey {\n" +
+			"\t\tif p.shard == s && im.TopicByID(metadata.TopicID(p.key.topic)) == nil {\n" +
+			"\t\t\tcommands = append(commands, partition.DeletePartition{TopicID: p.key.topic, Index: p.key.index, MetadataIndex: p.stamp + 1})\n" +
+			"\t\t}\n" +
+			"\t}\n" +
+			"\tb.dir.mu.RUnlock()\n" +
+			"\tfor tomb := range im.TombstonesSince(since) {\n",
+		pkg: "./internal/sim", test: "TestBehindDeletesNothing", want: "acknowledged, not read by the end",
+	},
+	{
 		name: "probe before a read (R19)",
 		file: "replication/confirm.go",
 		old:  "\tneed := (len(others)+1)/2 + 1\n",

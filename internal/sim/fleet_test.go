@@ -32,7 +32,7 @@ type fleet struct {
 	members [fleetNodes]*member
 
 	// lie stands between a node's replica and the hub; nil: nothing does.
-	lie func(transport.Transport) transport.Transport
+	lie func(transport.ShardID, transport.ReplicaID, transport.Transport) transport.Transport
 
 	reborn bool // a wiped node takes its old place again
 
@@ -111,7 +111,7 @@ func (fl *fleet) cluster(m *member) *broker.Cluster {
 		Connect: func(shard transport.ShardID, id transport.ReplicaID) transport.Transport {
 			var tr transport.Transport = fl.hub.Join(shard, id)
 			if fl.lie != nil {
-				tr = fl.lie(tr)
+				tr = fl.lie(shard, id, tr)
 			}
 			return tr
 		},

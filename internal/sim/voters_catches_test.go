@@ -58,7 +58,9 @@ func TestVotersCatches(t *testing.T) {
 		history func(fl *fleet)
 	}{
 		{"acknowledged by the leader's disk alone", func(fl *fleet) {
-			fl.lie = func(tr transport.Transport) transport.Transport { return eager{tr} }
+			fl.lie = func(_ transport.ShardID, _ transport.ReplicaID, tr transport.Transport) transport.Transport {
+				return eager{tr}
+			}
 		}, votersHistory},
 		{"votes are forgotten", func(fl *fleet) {
 			for _, m := range fl.members {
@@ -69,7 +71,9 @@ func TestVotersCatches(t *testing.T) {
 		{"nobody deduplicates", func(fl *fleet) { fl.notIdempotent = true }, votersHistory},
 		{"a wiped replica votes under its old name", func(fl *fleet) { fl.reborn = true }, wipedHistory},
 		{"a deposed leader is read from", func(fl *fleet) {
-			fl.lie = func(tr transport.Transport) transport.Transport { return &credulous{Transport: tr} }
+			fl.lie = func(_ transport.ShardID, _ transport.ReplicaID, tr transport.Transport) transport.Transport {
+				return &credulous{Transport: tr}
+			}
 		}, deposedHistory},
 	} {
 		t.Run(strings.ReplaceAll(tt.name, " ", "_"), func(t *testing.T) {
