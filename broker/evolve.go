@@ -58,11 +58,12 @@ func (r *reconciler) raise(ctx context.Context, giveUp <-chan struct{}, im *meta
 	if want <= s.applyVersion() {
 		return nil
 	}
-	if err := r.proposeAll(ctx, giveUp, s, []any{setApplyVersion{want}}); err != nil {
-		return fmt.Errorf("raise shard %d to apply version %d: %w", s.id, want, err)
+	err := r.proposeAll(ctx, giveUp, s, []any{setApplyVersion{want}})
+	if errors.Is(err, errGivenUp) {
+		return nil // the next pass proposes it again
 	}
-	if s.applyVersion() < want {
-		return nil // given up: the next pass proposes it again
+	if err != nil {
+		return fmt.Errorf("raise shard %d to apply version %d: %w", s.id, want, err)
 	}
 	r.b.opt.Log.Info("apply version raised", "shard", s.id, "version", want)
 	return nil

@@ -128,31 +128,53 @@ func (r *reconciler) settle(ctx context.Context, giveUp <-chan struct{}) error {
 	im := r.b.image()
 	// What makes room comes first, in every shard: the rest of any of them may
 	// wait for it.
-	lacking := make(map[*dataShard][]any)
+	lacking := make(map[*dataShard]*lack)
 	for _, s := range r.b.shards {
-		if s.replica.Leading() == 0 {
+		l := &lack{term: s.replica.Leading()}
+		if l.term == 0 {
 			continue
 		}
-		var deletions, rest []any
 		for _, c := range r.b.missing(im, s) {
 			if _, frees := c.(partition.DeletePartition); frees {
-				deletions = append(deletions, c)
+				l.deletions = append(l.deletions, c)
 			} else {
-				rest = append(rest, c)
+				l.rest = append(l.rest, c)
 			}
 		}
-		errs = append(errs, r.proposeAll(ctx, giveUp, s, deletions))
-		lacking[s] = rest
+		errs = append(errs, l.note(r.proposeAll(ctx, giveUp, s, l.deletions)))
+		lacking[s] = l
 	}
-	for s, rest := range lacking {
-		errs = append(errs, r.raise(ctx, giveUp, im, s), r.proposeAll(ctx, giveUp, s, rest))
-		_ = r.b.missing(im, s) // notes that nothing is missing any more
+	for s, l := range lacking {
+		errs = append(errs, r.raise(ctx, giveUp, im, s), l.note(r.proposeAll(ctx, giveUp, s, l.rest)))
+		if !l.left {
+			s.complete, s.completeIn = im, l.term
+		}
 	}
 	if alone {
 		errs = append(errs, r.bury(ctx, im))
 	}
 	return errors.Join(errs...)
 }
+
+// lack is what a shard lacked at the begin of a pass.
+type lack struct {
+	term            uint64 // that its leader was in
+	deletions, rest []any
+	left            bool // some of it is not applied
+}
+
+// note takes what came of some of it, and returns what went wrong. That they were
+// taken back is left to the next pass, which was asked for.
+func (l *lack) note(err error) error {
+	l.left = l.left || err != nil
+	if errors.Is(err, errGivenUp) {
+		return nil
+	}
+	return err
+}
+
+// errGivenUp reports commands that were taken back, for the next pass.
+var errGivenUp = errors.New("broker: proposals that waited for room were taken back")
 
 // missing lists the commands that shard s lacks. A partition goes only for a
 // tombstone of its topic id (R17), which is never taken back: metadata that is
@@ -206,6 +228,7 @@ func (b *Broker) missing(im *metadata.Image, s *dataShard) []any {
 }
 
 // proposeAll proposes commands to a shard and waits for all of them: see settle.
+// If some were taken back, and nothing else went wrong, it returns errGivenUp.
 func (r *reconciler) proposeAll(ctx context.Context, giveUp <-chan struct{}, s *dataShard, commands []any) error {
 	if len(commands) == 0 {
 		return nil
@@ -232,6 +255,7 @@ func (r *reconciler) proposeAll(ctx context.Context, giveUp <-chan struct{}, s *
 		return err
 	}
 	var errs []error
+	var cancelled error
 	for left := len(commands); left > 0; {
 		select {
 		case err := <-results:
@@ -243,13 +267,17 @@ func (r *reconciler) proposeAll(ctx context.Context, giveUp <-chan struct{}, s *
 			for _, p := range proposals {
 				if s.replica.Cancel(p) {
 					left--
+					cancelled = errGivenUp
 				}
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return cancelled
 }
 
 // bury removes the orphaned directories of deleted topics, and then the
