@@ -139,12 +139,17 @@ func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, tot
 // and no reader gets a record below; the files go with a checkpoint that is
 // taken soon. An offset at or below the present log start changes nothing. A
 // part that is not answered in time may take effect yet.
+//
+// A node that no longer leads a partition, and does not know it yet, may answer
+// that there is nothing to do for an offset at or below a log start that it
+// knows: log starts never fall. For all else the voters are asked, or the
+// proposal fails (R19).
 func (b *Broker) DeleteRecords(ctx context.Context, parts []DeletePart) []DeleteResult {
 	results := make([]DeleteResult, len(parts))
 	answers := make([]chan DeleteResult, len(parts))
 	for i := range parts {
 		answers[i] = make(chan DeleteResult, 1)
-		b.deleteRecords(&parts[i], answers[i])
+		b.deleteRecords(ctx, &parts[i], answers[i])
 	}
 	for i := range answers {
 		select {
@@ -162,7 +167,7 @@ func (b *Broker) DeleteRecords(ctx context.Context, parts []DeletePart) []Delete
 }
 
 // deleteRecords proposes one part, and has its answer sent.
-func (b *Broker) deleteRecords(part *DeletePart, answer chan<- DeleteResult) {
+func (b *Broker) deleteRecords(ctx context.Context, part *DeletePart, answer chan<- DeleteResult) {
 	refuse := func(err *errcode.Error) { answer <- DeleteResult{Err: err, LogStart: -1} }
 	p := b.dir.find(part.Topic, part.Index)
 	if p == nil {
@@ -182,15 +187,23 @@ func (b *Broker) deleteRecords(part *DeletePart, answer chan<- DeleteResult) {
 		refuse(CodeOf(err))
 		return
 	}
-	before := part.Before
-	if before == -1 {
-		before = end
+	before, step := deletion(part.Before, start, end)
+	if step.needsCurrent() {
+		if _, err := p.shard.replica.Confirm(ctx); err != nil {
+			refuse(errcode.Errorf(errcode.NotLeaderOrFollower, "node %d cannot tell whether it still leads partition %d: %v", b.opt.NodeID, part.Index, err))
+			return
+		}
+		if start, end, err = p.shard.store.Bounds(uint32(p.number)); err != nil {
+			refuse(CodeOf(err))
+			return
+		}
+		before, step = deletion(part.Before, start, end)
 	}
-	switch {
-	case before < 0 || before > end:
+	switch step {
+	case deleteAbove, deleteInvalid:
 		refuse(errcode.Errorf(errcode.OffsetOutOfRange, "records before offset %d cannot be deleted: the partition holds [%d, %d)", part.Before, start, end))
 		return
-	case before <= start:
+	case deleteDone, deleteEmpty:
 		answer <- DeleteResult{LogStart: start}
 		return
 	}
@@ -205,6 +218,38 @@ func (b *Broker) deleteRecords(part *DeletePart, answer chan<- DeleteResult) {
 		b.removed.byRequest.Add(uint64(r.Removed))
 		answer <- DeleteResult{LogStart: r.LogStart}
 	})
+}
+
+// deleteStep is what becomes of a part of DeleteRecords.
+type deleteStep int
+
+const (
+	deletePropose deleteStep = iota
+	deleteDone               // the log start is there already
+	deleteEmpty              // all records are to go, and there are none
+	deleteAbove              // the end lies below
+	deleteInvalid
+)
+
+// needsCurrent says that s holds only if the end is that of now.
+func (s deleteStep) needsCurrent() bool { return s == deleteEmpty || s == deleteAbove }
+
+// deletion decides what becomes of the records of [start, end) that lie before an
+// offset, -1 for the end, and returns the log start to propose.
+func deletion(before, start, end int64) (int64, deleteStep) {
+	switch {
+	case before < -1:
+		return 0, deleteInvalid
+	case before > end:
+		return 0, deleteAbove
+	case before == -1 && end == start:
+		return 0, deleteEmpty
+	case before == -1:
+		return end, deletePropose
+	case before <= start:
+		return 0, deleteDone
+	}
+	return before, deletePropose
 }
 
 // proposeLogStart proposes that p's log start moves up to offset. It is urgent,

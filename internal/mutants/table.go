@@ -101,6 +101,13 @@ var table = []mutant{
 		pkg:  "./replication", test: "TestConfirm", want: "Confirm of a deposed leader",
 	},
 	{
+		name: "probe before records are said not to be there (R19)",
+		file: "broker/alter.go",
+		old:  "\tif step.needsCurrent() {",
+		new:  "\tif step.needsCurrent() && ctx == nil {",
+		pkg:  "./internal/sim", test: "TestVotersDirected", want: "a deposed leader refuses to delete",
+	},
+	{
 		name: "vote durable before it is given",
 		file: "replication/stable.go",
 		old:  "v.VoteTerm, v.Candidate = s.voteTerm, bytes.Clone(val)\n\ts.store(v)\n",

@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/internal/history"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/replication/transport"
@@ -98,10 +100,12 @@ func TestVotersCatches(t *testing.T) {
 	}
 }
 
-// TestVotersDirected runs the two histories that are made for one situation.
+// TestVotersDirected runs the histories that are made for one situation.
 func TestVotersDirected(t *testing.T) {
 	t.Parallel()
-	for name, f := range map[string]func(fl *fleet){"wiped": wipedHistory, "deposed": deposedHistory} {
+	for name, f := range map[string]func(fl *fleet){
+		"wiped": wipedHistory, "deposed": deposedHistory, "deposed, asked to delete": deposedDeletesHistory,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for seed := uint64(1); seed <= 5; seed++ {
@@ -114,8 +118,8 @@ func TestVotersDirected(t *testing.T) {
 
 // stage starts three nodes with one partition, and returns its leader and the
 // two others.
-func (fl *fleet) stage() (key history.Key, a, b, c *member, ok bool) {
-	key = history.Key{Topic: "stays0"}
+func (fl *fleet) stage(topic string) (key history.Key, a, b, c *member, ok bool) {
+	key = history.Key{Topic: topic}
 	for _, m := range fl.members {
 		if !fl.start(m) {
 			return key, nil, nil, nil, false
@@ -140,7 +144,7 @@ func (fl *fleet) stage() (key history.Key, a, b, c *member, ok bool) {
 // acknowledged while the third was cut off, and starts it with that one alone:
 // the two are a majority by number, and must not be one.
 func wipedHistory(fl *fleet) {
-	key, a, b, c, ok := fl.stage()
+	key, a, b, c, ok := fl.stage("stays0")
 	if !ok {
 		return
 	}
@@ -169,12 +173,48 @@ func wipedHistory(fl *fleet) {
 	}
 }
 
-// deposedHistory holds the leader in a write to a disk that hangs, so that it
-// cannot step down, and cuts it off: the others elect a leader and acknowledge
-// more, of which it knows nothing. Who asks it where the log ends must not be
-// answered.
+// deposedHistory asks a deposed leader where the log ends, and must not be
+// answered. Where it starts may be what was: log starts never fall.
 func deposedHistory(fl *fleet) {
-	key, a, b, c, ok := fl.stage()
+	fl.depose("stays0", func(key history.Key, floor int64, asks *person) {
+		ctx, cancel := context.WithTimeout(fl.stopping, 5*time.Second)
+		defer cancel()
+		if starts, err := asks.c.Admin().Offsets(ctx, key.Topic, client.Earliest); err != nil || starts[0] != 0 {
+			fl.problem("log starts: %v, %v; want 0, whoever says so", starts, err)
+		}
+		ends, err := asks.c.Admin().Offsets(ctx, key.Topic, client.Latest)
+		if err == nil && ends[0] < floor {
+			fl.problem("stale read: the end is %d for one, and offset %d was acknowledged before it was asked", ends[0], floor-1)
+		}
+	})
+}
+
+// deposedDeletesHistory asks a deposed leader to delete records of which it knows
+// nothing: it must not say that there are none (R19).
+func deposedDeletesHistory(fl *fleet) {
+	fl.depose(askedTopic, func(key history.Key, floor int64, asks *person) {
+		op := fl.rec.Invoke(history.Op{Process: asks.process, F: history.DeleteRecords, Mops: []history.Mop{{Key: key, From: floor}}})
+		ctx, cancel := context.WithTimeout(fl.stopping, 5*time.Second)
+		defer cancel()
+		starts, err := asks.c.Admin().DeleteRecords(ctx, key.Topic, map[int32]int64{0: floor})
+		if code, _ := client.CodeOf(err); code == errcode.OffsetOutOfRange {
+			fl.problem("a deposed leader refuses to delete below offset %d, up to which all was acknowledged: %v", floor, err)
+		}
+		if err != nil {
+			op.Err = err.Error()
+			fl.rec.Complete(op, history.Info)
+			return
+		}
+		fl.deleted(op, starts[0])
+	})
+}
+
+// depose holds the leader of a topic's partition in a write to a disk that hangs,
+// so that it cannot step down, and cuts it off: the others elect a leader and
+// acknowledge more, of which it knows nothing. Then it calls f, with a client that
+// knows it for the leader, and what was acknowledged, and mends everything.
+func (fl *fleet) depose(topic string, f func(key history.Key, floor int64, asks *person)) {
+	key, a, b, c, ok := fl.stage(topic)
 	if !ok {
 		return
 	}
@@ -205,12 +245,7 @@ func deposedHistory(fl *fleet) {
 	fl.mu.Lock()
 	floor := fl.floor[key]
 	fl.mu.Unlock()
-	ctx, cancel := context.WithTimeout(fl.stopping, 5*time.Second)
-	ends, err := asks.c.Admin().Offsets(ctx, key.Topic, 0)
-	cancel()
-	if err == nil && ends[0] < floor {
-		fl.problem("stale read: the end is %d for one, and offset %d was acknowledged before it was asked", ends[0], floor-1)
-	}
+	f(key, floor, asks)
 	a.disk.SetInjector(nil)
 	fl.isolate(a, false, false)
 	time.Sleep(30 * time.Second)
