@@ -37,16 +37,25 @@ func (a *Admin) AlterTopic(ctx context.Context, name string, change TopicChange)
 }
 
 // AddPartitions gives the topic that has the name now more partitions, total in
-// all; they cannot be taken away again. Producers and consumers see them with
-// their next refresh of metadata. From then on records of a key may go to
-// another partition than before, so their order is only kept within each of the
-// two; records that are there stay where they are.
+// all; they cannot be taken away again. On return this client knows of them, and
+// so do its producers and consumers; others see them with their next refresh of
+// metadata. From then on records of a key may go to another partition than
+// before, so their order is only kept within each of the two; records that are
+// there stay where they are.
+//
+// If the partitions are made, and no node tells of them before ctx ends or
+// RequestTimeout has passed, the error says so and matches that of a context.
 func (a *Admin) AddPartitions(ctx context.Context, name string, total int32, validateOnly bool) error {
 	req := &pb.AddPartitionsRequest{Name: name, Total: total, ValidateOnly: validateOnly, TimeoutMs: a.c.serverTimeoutMS()}
 	if err := a.change(ctx, frame.KindAddPartitions, req, new(pb.AddPartitionsResponse)); err != nil {
 		return fmt.Errorf("client: add partitions to topic %q: %w", name, err)
 	}
-	poke(a.c.meta.refresh)
+	if validateOnly {
+		return nil
+	}
+	if err := a.c.awaitPartitions(ctx, name, int(total)); err != nil {
+		return fmt.Errorf("client: topic %q has %d partitions now, and no node tells of them yet: %w", name, total, err)
+	}
 	return nil
 }
 

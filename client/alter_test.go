@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -52,6 +53,47 @@ func TestAdminAddPartitions(t *testing.T) {
 		}
 		if err := p.Close(ctx); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestAdminAddPartitionsIsSeen: what is asked next knows of the new partitions,
+// though some node does not yet, now or later; the wait ends with the context.
+func TestAdminAddPartitionsIsSeen(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, f *fakeCluster) {
+		f.createTopic("a", 1)
+		for _, node := range []int32{0, 1} {
+			total := int(node) + 2
+			f.hook(func() { f.behind = map[int32]int{node: 1} })
+			c := f.client(func(c *Config) { c.Bootstrap = []string{"node0:9092", "node1:9092"} })
+			a := c.Admin()
+			if _, err := a.Offsets(t.Context(), "a", Latest); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.AddPartitions(t.Context(), "a", int32(total), false); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				if ends, err := a.Offsets(t.Context(), "a", Latest); err != nil || len(ends) != total {
+					t.Errorf("node %d is behind: ends %v, %v; want those of %d partitions", node, ends, err, total)
+				}
+				time.Sleep(c.cfg.MetadataMaxAge) // refreshes, from whichever node
+			}
+			c.Close()
+		}
+
+		f.hook(func() { f.behind = map[int32]int{0: 1, 1: 1} })
+		c := f.client()
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := c.Admin().AddPartitions(ctx, "a", 9, false); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+			t.Errorf("AddPartitions that nobody tells of = %v after %v", err, time.Since(began))
+		}
+		f.hook(func() { delete(f.topics, "a") })
+		if err := c.awaitPartitions(t.Context(), "a", 9); err != nil {
+			t.Errorf("a topic that is gone: %v", err)
 		}
 	})
 }

@@ -47,6 +47,8 @@ type fakeCluster struct {
 	open          []*fakeStream
 	frame         uint32 // what a server takes at most; 0: the default
 
+	behind map[int32]int // how many partitions of a topic a node tells of at most; by node, others tell all
+
 	// The hooks are set before the first connection, or under mu (see hook).
 
 	// onProduce, if set, says what to do with each produce request.
@@ -276,7 +278,7 @@ func (s *fakeConn) handle(fr frame.Frame) bool {
 	case frame.KindPing:
 		return s.answer(fr, &pb.Pong{})
 	case frame.KindMetadata:
-		return s.answer(fr, s.f.metadata(decode(s.f.t, fr, new(pb.MetadataRequest))))
+		return s.answer(fr, s.f.metadata(s.id, decode(s.f.t, fr, new(pb.MetadataRequest))))
 	case frame.KindCreateTopic:
 		req := decode(s.f.t, fr, new(pb.CreateTopicRequest))
 		if s.f.topic(req.Name) != nil {
@@ -347,7 +349,7 @@ func (f *fakeCluster) topic(name string) *fakeTopic {
 	return f.topics[name]
 }
 
-func (f *fakeCluster) metadata(req *pb.MetadataRequest) *pb.MetadataResponse {
+func (f *fakeCluster) metadata(node int32, req *pb.MetadataRequest) *pb.MetadataResponse {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	resp := &pb.MetadataResponse{ClusterId: "fake"}
@@ -374,7 +376,10 @@ func (f *fakeCluster) metadata(req *pb.MetadataRequest) *pb.MetadataResponse {
 			continue
 		}
 		pt := &pb.Topic{Name: name, TopicId: tp.id[:]}
-		for _, p := range tp.partitions {
+		for i, p := range tp.partitions {
+			if most, ok := f.behind[node]; ok && i >= most {
+				break
+			}
 			pt.Leaders = append(pt.Leaders, p.leader)
 			pt.LeaderEpochs = append(pt.LeaderEpochs, p.epoch)
 		}

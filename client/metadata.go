@@ -136,6 +136,36 @@ func (c *Client) topic(ctx context.Context, name string) (*topic, error) {
 	}
 }
 
+// awaitPartitions returns once the metadata shows that many partitions of a topic
+// that has them, or that it is gone. Nodes learn of them one after the other.
+func (c *Client) awaitPartitions(ctx context.Context, name string, total int) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	defer cancel()
+	c.meta.want(name)
+	first := c.meta.image.Load().answers
+	for {
+		img, changed := c.meta.watch()
+		switch t := img.topics[name]; {
+		case t == nil:
+		case t.err == nil && len(t.leaders) >= total:
+			return nil
+		case t.err != nil && img.answers > first && (t.misses >= unknownTopicAnswers || !retriable(t.err)):
+			return nil
+		}
+		if img.answers > first {
+			c.links.next.Add(1) // another node may know more
+		}
+		poke(c.meta.refresh)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), img.err)
+		case <-c.ctx.Done():
+			return ErrClosed
+		}
+	}
+}
+
 // refreshLoop asks for metadata when somebody needs it, and when it is old.
 func (c *Client) refreshLoop() {
 	failures := 0
@@ -258,6 +288,10 @@ func newTopic(pt *pb.Topic, old *topic) *topic {
 		if old != nil && old.id == t.id && i < len(old.leaders) && old.leaders[i].epoch > t.leaders[i].epoch {
 			t.leaders[i] = old.leaders[i]
 		}
+	}
+	// Nor of new partitions, and none is ever taken away.
+	if old != nil && old.id == t.id && len(old.leaders) > len(t.leaders) {
+		t.leaders = append(t.leaders, old.leaders[len(t.leaders):]...)
 	}
 	return t
 }

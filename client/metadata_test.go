@@ -51,6 +51,22 @@ func TestNewTopic(t *testing.T) {
 	}
 }
 
+// TestPartitionsNeverGo: a node that does not know of new partitions yet proves
+// nothing, but for another topic of that name.
+func TestPartitionsNeverGo(t *testing.T) {
+	t.Parallel()
+	answer := func(id byte, leaders ...int32) *pb.Topic {
+		return &pb.Topic{Name: "a", TopicId: append(make([]byte, 15), id), Leaders: leaders, LeaderEpochs: make([]int32, len(leaders))}
+	}
+	had := newTopic(answer(1, 5, 6, 7), nil)
+	if got := newTopic(answer(1, 8), had).leaders; len(got) != 3 || got[0].node != 8 || got[2].node != 7 {
+		t.Errorf("leaders %+v, want nodes 8, 6 and 7", got)
+	}
+	if got := newTopic(answer(2, 8), had).leaders; len(got) != 1 {
+		t.Errorf("leaders of another topic: %+v", got)
+	}
+}
+
 // TestHint adopts a leader from an error, unless it is an older one.
 func TestHint(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
