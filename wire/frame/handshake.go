@@ -177,14 +177,14 @@ func judge(hello *pb.ClientHello, server *pb.ServerHello) (*errcode.Error, error
 	}
 	var refused *errcode.Error
 	switch {
-	case hello.ClusterId != "" && hello.ClusterId != server.ClusterId:
-		refused = errcode.Errorf(errcode.InconsistentClusterID, "this is cluster %q", server.ClusterId)
 	case len(hello.ClientId) > maxClientIDBytes:
 		refused = errcode.Errorf(errcode.InvalidRequest, "client id of %d bytes, limit %d", len(hello.ClientId), maxClientIDBytes)
 	case len(hello.ClusterId) > maxClusterIDBytes:
 		refused = errcode.Errorf(errcode.InvalidRequest, "cluster id of %d bytes, limit %d", len(hello.ClusterId), maxClusterIDBytes)
 	case !validSoftware(hello.SoftwareName) || !validSoftware(hello.SoftwareVersion):
 		refused = errcode.Errorf(errcode.InvalidRequest, "software %q version %q", hello.SoftwareName, hello.SoftwareVersion)
+	case hello.ClusterId != "" && hello.ClusterId != server.ClusterId:
+		refused = errcode.Errorf(errcode.InconsistentClusterID, "this is cluster %q", server.ClusterId)
 	default:
 		return nil, nil
 	}

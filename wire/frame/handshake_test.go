@@ -65,6 +65,7 @@ func TestHandshakeRefused(t *testing.T) {
 		code  errcode.Code
 	}{
 		{"another cluster", &pb.ClientHello{ClusterId: "c2"}, errcode.InconsistentClusterID},
+		{"long cluster id", &pb.ClientHello{ClusterId: strings.Repeat("x", 256)}, errcode.InvalidRequest},
 		{"long client id", &pb.ClientHello{ClientId: strings.Repeat("x", 256)}, errcode.InvalidRequest},
 		{"software name", &pb.ClientHello{SoftwareName: "a b"}, errcode.InvalidRequest},
 		{"software version", &pb.ClientHello{SoftwareVersion: strings.Repeat("1", 65)}, errcode.InvalidRequest},

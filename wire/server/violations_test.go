@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -175,6 +176,91 @@ func TestDocumentedViolations(t *testing.T) {
 			if f, err := p.r.Read(); err != nil || f.Kind != frame.KindUnsubscribe {
 				t.Fatal(f.Kind, err)
 			}
+		}
+	}
+}
+
+// TestDocumentedHelloViolations is TestDocumentedViolations for the handshake: the
+// server answers with its magic and an Error, and closes the connection.
+func TestDocumentedHelloViolations(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := strings.ToLower(string(raw))
+	_, addr := startNode(t, 64<<20)
+	hello := func(edit func(*pb.ClientHello)) *pb.ClientHello {
+		m := &pb.ClientHello{MinVersion: 1, MaxVersion: 1}
+		edit(m)
+		return m
+	}
+	fine := hello(func(*pb.ClientHello) {})
+	long := func(n int) string { return strings.Repeat("x", n) }
+	const malformed = "INVALID_REQUEST (42) for anything malformed, another kind, flags or a payload among it"
+	tests := []struct {
+		where   string
+		kind    frame.Kind
+		flags   frame.Flags
+		msg     proto.Message
+		payload string
+		want    errcode.Code // 0: the Hello is taken
+	}{
+		{"magic and Hello in one go", frame.KindHello, 0, fine, "", 0},
+		{"UNSUPPORTED_VERSION (35) with the server's range", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.MinVersion, m.MaxVersion = 2, 9 }), "", errcode.UnsupportedVersion},
+		{"`min_version` is above `max_version`: UNSUPPORTED_VERSION", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.MinVersion, m.MaxVersion = 3, 1 }), "", errcode.UnsupportedVersion},
+		{"from 1 (a `min_version` of 0 counts as 1)", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.MinVersion = 0 }), "", 0},
+		{"from 1 (a `min_version` of 0 counts as 1)", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.MinVersion, m.MaxVersion = 0, 0 }), "", errcode.UnsupportedVersion},
+		{"at most 255 bytes, else INVALID_REQUEST; may be empty", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.ClientId = long(255) }), "", 0},
+		{"at most 255 bytes, else INVALID_REQUEST; may be empty", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.ClientId = long(256) }), "", errcode.InvalidRequest},
+		{"at most 64 bytes each of `a-z A-Z 0-9 . -`, else INVALID_REQUEST", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.SoftwareName, m.SoftwareVersion = long(64), "1.0-rc" }), "", 0},
+		{"at most 64 bytes each of `a-z A-Z 0-9 . -`, else INVALID_REQUEST", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.SoftwareName = long(65) }), "", errcode.InvalidRequest},
+		{"at most 64 bytes each of `a-z A-Z 0-9 . -`, else INVALID_REQUEST", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.SoftwareName = "a_b" }), "", errcode.InvalidRequest},
+		{"at most 64 bytes each of `a-z A-Z 0-9 . -`, else INVALID_REQUEST", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.SoftwareVersion = "1\n" }), "", errcode.InvalidRequest},
+		{"another is answered with INCONSISTENT_CLUSTER_ID", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.ClusterId = "another" }), "", errcode.InconsistentClusterID},
+		{"INCONSISTENT_CLUSTER_ID; at most 255 bytes, else INVALID_REQUEST", frame.KindHello, 0, hello(func(m *pb.ClientHello) { m.ClusterId = long(256) }), "", errcode.InvalidRequest},
+		{malformed, frame.KindPing, 0, fine, "", errcode.InvalidRequest},
+		{malformed, frame.KindHello, frame.FlagResponse, fine, "", errcode.InvalidRequest},
+		{malformed, frame.KindHello, 0, fine, "x", errcode.InvalidRequest},
+	}
+	for _, tt := range tests {
+		if !strings.Contains(page, strings.ToLower(tt.where)) {
+			t.Errorf("docs/protocol.md does not say %q", tt.where)
+		}
+		nc := dial(t, addr)
+		r, w := frame.NewReader(nc), frame.NewWriter(nc)
+		w.Magic()
+		var payload []frame.Part
+		if tt.payload != "" {
+			payload = []frame.Part{{Bytes: []byte(tt.payload)}}
+		}
+		if err := errors.Join(w.Queue(tt.kind, tt.flags, 0, tt.msg, payload...), w.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		if p, _, err := frame.ReadMagic(nc); err != nil || p != frame.Native {
+			t.Fatalf("%v: magic %v, %v", tt.msg, p, err)
+		}
+		f, err := r.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.want == 0 {
+			if f.Kind != frame.KindHello {
+				t.Errorf("%v: answered by %v (%s)", tt.msg, f.Kind, tt.where)
+			}
+			continue
+		}
+		e := new(pb.Error)
+		if f.Kind != frame.KindError {
+			t.Errorf("%v: answered by %v, want an Error (%s)", tt.msg, f.Kind, tt.where)
+		} else if err := frame.Unmarshal(f.Header, e); err != nil || e.Code != int32(tt.want) {
+			t.Errorf("%v: code %d, want %d (%s) %v", tt.msg, e.Code, tt.want, tt.where, err)
+		}
+		if tt.want == errcode.UnsupportedVersion && e.Versions.GetMax() != frame.MaxVersion {
+			t.Errorf("%v: versions %v", tt.msg, e.Versions)
+		}
+		if _, err := r.Read(); err == nil {
+			t.Errorf("%v: the connection stays open", tt.msg)
 		}
 	}
 }
