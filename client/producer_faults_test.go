@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,6 +20,14 @@ import (
 	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
+
+// bubble runs a test in virtual time. It fails if a goroutine is left at its
+// end, so that every test here also tests Close.
+func bubble(t *testing.T, nodes int32, test func(t *testing.T, f *fakeCluster)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { test(t, newFake(t, nodes)) })
+}
 
 // TestFaults breaks everything at random and then holds what the producer said
 // of each record against the logs: acknowledged ones are there once, at their

@@ -17,14 +17,6 @@ import (
 	"github.com/flotilla-log/flotilla/wire/frame"
 )
 
-// bubble runs a test in virtual time. It fails if a goroutine is left at its
-// end, so that every test here also tests Close.
-func bubble(t *testing.T, nodes int32, test func(t *testing.T, f *fakeCluster)) {
-	t.Helper()
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) { test(t, newFake(t, nodes)) })
-}
-
 func newProducer(t *testing.T, c *Client, cfg ProducerConfig) *Producer {
 	t.Helper()
 	p, err := c.NewProducer(cfg)
