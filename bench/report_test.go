@@ -92,7 +92,7 @@ machine  2 CPUs Some CPU, 1.0 GiB, linux/amd64 6.1, load 0 0 0
 setup    acks=all partitions=16
 rate      2.0 MB/s, 500 records/s over 2.0 s after 3.0 s of warm-up
 records   1000 of 4000000 bytes together, 3 failed
-servers   2.00 ms/MB of CPU (8.00 us/record, 0.01 s), RSS 7 MB, peak 9 MB, 8.0 MB written to disk (2.00 per byte of payload), 0.0 MB read, 4 descriptors
+servers   2.00 ms/MB of CPU (8.00 us/record, 0.01 s), RSS 7 MB, peak 9 MB, 8.0 MB of pages made dirty (2.00 per byte of payload), 0.0 MB read, 4 descriptors
 client    123.00 ms/MB of CPU (492.00 us/record, 0.49 s), RSS 1 MB, peak 1 MB
 others    0.50 cores of 2 busy with other work; more than a few hundredths spoil the figures
 delivery  1 acknowledged records missing, 2 came twice
