@@ -6,8 +6,8 @@ import (
 	"testing/fstest"
 )
 
-const someMounts = `21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-22 21 0:5 / /dev rw shared:2 - devtmpfs udev rw
+const someMounts = `22 21 0:5 / /dev rw shared:2 - devtmpfs udev rw
+21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 23 21 8:17 / /srv/two\040words rw - xfs /dev/sdb1 rw
 24 21 0:31 /sub /btrfs rw shared:9 master:3 - btrfs /dev/sdc rw,subvol=/sub
 25 21 8:1 / /srv/again rw - ext4 /dev/sda1 rw
