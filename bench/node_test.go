@@ -19,8 +19,8 @@ import (
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
-// startNode starts a node in this process and returns its cluster.
-func startNode(t *testing.T) Cluster {
+// startNode starts a node in this process and returns its address.
+func startNode(t *testing.T) []string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -39,38 +39,46 @@ func startNode(t *testing.T) Cluster {
 			t.Error(err)
 		}
 	})
-	c, err := NewNative(client.Config{Bootstrap: []string{n.Advertised()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	return c
+	return []string{n.Advertised()}
 }
 
 // startKafka starts somebody else's idea of Kafka in this process, and returns
-// its cluster.
-func startKafka(t *testing.T) Cluster {
+// its addresses.
+func startKafka(t *testing.T) []string {
 	t.Helper()
 	fake, err := kfake.NewCluster(kfake.NumBrokers(2))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	c, err := NewKafka(KafkaConfig{Bootstrap: fake.ListenAddrs(), ClientID: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	return c
+	return fake.ListenAddrs()
 }
 
-// eachProtocol runs test once for each protocol.
+func newNative(addrs []string) (Cluster, error) { return NewNative(client.Config{Bootstrap: addrs}) }
+
+func newKafka(addrs []string) (Cluster, error) {
+	return NewKafka(KafkaConfig{Bootstrap: addrs, ClientID: "test"})
+}
+
+// eachProtocol runs test once for each protocol and what serves it.
 func eachProtocol(t *testing.T, test func(*testing.T, Cluster)) {
 	t.Parallel()
-	for name, start := range map[string]func(*testing.T) Cluster{"native": startNode, "kafka": startKafka} {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		start   func(*testing.T) []string
+		cluster func([]string) (Cluster, error)
+	}{
+		{"native", startNode, newNative},
+		{"kafka", startKafka, newKafka},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			test(t, start(t))
+			c, err := tt.cluster(tt.start(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(c.Close)
+			test(t, c)
 		})
 	}
 }
