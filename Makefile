@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/ne
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test race kill mutants soak fuzz bench fmt clean
+.PHONY: build run check test race kill mutants soak fuzz bench bench-kafka fmt clean
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -56,6 +56,16 @@ SEED ?= $(shell date +%s)
 
 soak: ## the real server on a small disk under load, killed, restarted, paused and filled, by seed
 	$(GO) run ./internal/soak -for $(FOR) -seed $(SEED)
+
+# make bench-kafka KAFKA=DIR PAIRS=5 DATA=DIR: Kafka's jars are put into KAFKA, and both servers' data into DATA.
+PAIRS ?= 5
+DATA  ?=
+
+bench-kafka: build ## Flotilla and Apache Kafka in turns under the same load: medians, and all reports in bin/bench-kafka.json
+	@test -n '$(KAFKA)' || { echo 'bench-kafka needs KAFKA=DIR, a directory for the jars of Apache Kafka; and Java and Maven'; exit 2; }
+	bench/peers/kafka.sh get '$(KAFKA)'
+	$(GO) build -o bin/peers ./bench/peers
+	bin/peers -flotilla $(BIN) -kafka '$(KAFKA)' -dir '$(DATA)' -pairs $(PAIRS) -json bin/bench-kafka.json
 
 clean:
 	rm -rf bin

@@ -12,7 +12,10 @@ import (
 )
 
 // Proc reads what Linux says in /proc about processes and the machine.
-type Proc struct{ FS fs.FS }
+type Proc struct {
+	FS     fs.FS
+	Device string // block device that a Sample says more about; "": none
+}
 
 // clockTick is the unit of times in /proc, the same on every architecture that
 // Go runs on.
@@ -26,6 +29,7 @@ type Sample struct {
 	Servers Usage         // all of them together
 	Self    Usage         // the load
 	Busy    time.Duration // CPU time of everything on the machine
+	Device  DeviceUsage   // zero without a Proc.Device
 }
 
 // Usage is what processes have used up since they started, and what they hold.
@@ -33,7 +37,7 @@ type Usage struct {
 	CPU          time.Duration
 	RSSBytes     int64
 	PeakRSSBytes int64
-	WrittenBytes int64 // to disks; Unknown for processes of other users
+	WrittenBytes int64 // pages made dirty, by the folio; Unknown for processes of other users
 	ReadBytes    int64 // from disks; likewise
 	Files        int64 // open descriptors; likewise
 }
@@ -50,7 +54,10 @@ func (p Proc) Sample(self int, servers []int) (s Sample, err error) {
 	if s.Self, err = p.Usage(self); err != nil {
 		return s, err
 	}
-	s.Busy, err = p.busy()
+	if s.Busy, err = p.busy(); err != nil || p.Device == "" {
+		return s, err
+	}
+	s.Device, err = p.device()
 	return s, err
 }
 

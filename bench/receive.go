@@ -5,16 +5,13 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/flotilla-log/flotilla/client"
 )
 
 // Delivery measures from a record's due time to its arrival at a consumer: a
 // Load, and consumers that wait for it.
 type Delivery struct {
-	Load     Load // with a Mark
-	Topic    string
-	Consumer client.ConsumerConfig // but for its Assignments
+	Load  Load // with a Mark
+	Topic string
 
 	// Patience is how long after the last acknowledgement a record may still
 	// arrive.
@@ -29,33 +26,32 @@ type Delivered struct {
 	Twice    int64   // arrivals of what had arrived before
 }
 
-// Run consumes through one client, from where the partitions end now, and sends
+// Run consumes through one source, from where the partitions end now, and sends
 // the load through sinks. It returns when all that was acknowledged has
 // arrived, or Patience has passed.
-func (d Delivery) Run(ctx context.Context, w Watch, cl *client.Client, sinks []Sink) (Delivered, error) {
+func (d Delivery) Run(ctx context.Context, w Watch, cluster Cluster, source Source, sinks []Sink) (Delivered, error) {
 	if d.Load.Mark == 0 {
 		return Delivered{}, errors.New("bench: a delivery without a number that marks its records")
 	}
-	cfg := d.Consumer
-	ends, err := cl.Admin().Offsets(ctx, d.Topic, client.Latest)
+	ends, err := cluster.Spans(ctx, d.Topic)
 	if err != nil {
 		return Delivered{}, err
 	}
-	for p, end := range ends {
-		cfg.Assignments = append(cfg.Assignments, client.Assignment{Topic: d.Topic, Partition: int32(p), Offset: end})
+	for i := range ends {
+		ends[i].From = ends[i].Until
 	}
-	co, err := cl.NewConsumer(cfg)
+	reader, err := source.Open(ends)
 	if err != nil {
 		return Delivered{}, err
 	}
-	defer co.Close()
+	defer reader.Close()
 	a := newArrivals(d.Load.Mark, d.Load.window())
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var group sync.WaitGroup
 	start := w.Now()
 	group.Go(func() {
-		if err := a.receive(ctx, co, func() time.Duration { return w.Now().Sub(start) }); err != nil {
+		if err := a.receive(ctx, reader, func() time.Duration { return w.Now().Sub(start) }); err != nil {
 			cancel(err)
 		}
 	})
@@ -107,10 +103,10 @@ func (a *arrivals) add(value []byte, at time.Duration) {
 	a.latency.answered(time.Duration(s.due), at, len(value))
 }
 
-// receive adds what co gives until ctx ends.
-func (a *arrivals) receive(ctx context.Context, co *client.Consumer, now func() time.Duration) error {
+// receive adds what reader gives until ctx ends.
+func (a *arrivals) receive(ctx context.Context, reader Reader, now func() time.Duration) error {
 	for {
-		got, err := co.Poll(ctx)
+		got, err := reader.Poll(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -119,10 +115,7 @@ func (a *arrivals) receive(ctx context.Context, co *client.Consumer, now func() 
 		}
 		at := now()
 		for i := range got {
-			if got[i].Err != nil {
-				return got[i].Err
-			}
-			for rec, err := range got[i].Records() {
+			for rec, err := range got[i].Records {
 				if err != nil {
 					return err
 				}

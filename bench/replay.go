@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/flotilla-log/flotilla/client"
 )
 
 // Span is the records of one partition, [From, Until) by offset.
@@ -18,48 +17,37 @@ type Span struct {
 	From, Until int64
 }
 
-// Spans returns what a topic's partitions hold now, without those that are
-// empty.
-func Spans(ctx context.Context, admin *client.Admin, topic string) ([]Span, error) {
-	from, err := admin.Offsets(ctx, topic, client.Earliest)
-	if err != nil {
-		return nil, err
-	}
-	until, err := admin.Offsets(ctx, topic, client.Latest)
-	if err != nil {
-		return nil, err
-	}
-	var spans []Span
-	for p := range until {
-		if from[p] < until[p] {
-			spans = append(spans, Span{topic, int32(p), from[p], until[p]})
-		}
-	}
-	return spans, nil
-}
-
 // Replay reads spans as fast as the servers give them: each pass all of them,
 // from their beginning. Passes of the warm-up come first and count for nothing;
 // they bring files into the page cache.
 type Replay struct {
-	Spans        []Span
+	Spans        []Span // empty ones are left out
 	Passes       int
 	WarmupPasses int
-	Consumer     client.ConsumerConfig // but for its Assignments
+
+	// Patience is how long nothing may come before a reader's part is given up,
+	// 0: for ever. A partition ends with its last record; where a client does
+	// not tell that records at its end were compacted away, it never ends.
+	Patience time.Duration
 }
 
-// Run reads the spans through clients, each of which takes its share of the
-// partitions. An error of a partition ends it. Result.Latency is empty.
-func (rp Replay) Run(ctx context.Context, w Watch, clients []*client.Client) (Result, error) {
+// ErrStalled reports a replay to which nothing comes any more.
+var ErrStalled = errors.New("bench: nothing more comes")
+
+// Run reads the spans through sources, each of which takes its share of the
+// partitions, with a Reader for each pass. An error of a partition ends it.
+// Result.Latency is empty.
+func (rp Replay) Run(ctx context.Context, w Watch, sources []Source) (Result, error) {
+	rp.Spans = slices.DeleteFunc(slices.Clone(rp.Spans), func(s Span) bool { return s.From >= s.Until })
 	switch {
-	case len(clients) == 0:
-		return Result{}, errors.New("bench: a replay without clients")
+	case len(sources) == 0:
+		return Result{}, errors.New("bench: a replay without sources")
 	case rp.Passes < 1 || rp.WarmupPasses < 0:
 		return Result{}, fmt.Errorf("bench: %d passes after %d of warm-up", rp.Passes, rp.WarmupPasses)
 	case len(rp.Spans) == 0:
 		return Result{}, errors.New("bench: nothing to read: the topic is empty")
 	}
-	r := &replaying{Replay: rp, clients: clients}
+	r := &replaying{Replay: rp, sources: sources}
 	r.measured.Store(rp.WarmupPasses == 0)
 	over := make(chan struct{})
 	var watching sync.WaitGroup
@@ -75,7 +63,7 @@ func (rp Replay) Run(ctx context.Context, w Watch, clients []*client.Client) (Re
 // replaying is a Replay that runs.
 type replaying struct {
 	Replay
-	clients  []*client.Client
+	sources  []Source
 	records  atomic.Int64
 	bytes    atomic.Int64
 	measured atomic.Bool
@@ -109,10 +97,10 @@ func (r *replaying) pass(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var group sync.WaitGroup
-	for i, cl := range r.clients {
-		mine := deal(r.Spans, len(r.clients), i)
+	for i, source := range r.sources {
+		mine := deal(r.Spans, len(r.sources), i)
 		group.Go(func() {
-			if err := r.read(ctx, cl, mine); err != nil {
+			if err := r.read(ctx, source, mine); err != nil {
 				cancel(err)
 			}
 		})
@@ -137,48 +125,66 @@ type place struct {
 }
 
 // read reads spans once, each up to its end.
-func (r *replaying) read(ctx context.Context, cl *client.Client, spans []Span) error {
-	cfg := r.Consumer
+func (r *replaying) read(ctx context.Context, source Source, spans []Span) error {
 	left := make(map[place]int64) // where to stop, of those not read to their end
 	for _, s := range spans {
-		cfg.Assignments = append(cfg.Assignments, client.Assignment{Topic: s.Topic, Partition: s.Partition, Offset: s.From})
 		left[place{s.Topic, s.Partition}] = s.Until
 	}
 	if len(left) == 0 {
 		return nil
 	}
-	co, err := cl.NewConsumer(cfg)
+	reader, err := source.Open(spans)
 	if err != nil {
 		return err
 	}
-	defer co.Close()
+	defer reader.Close()
 	for len(left) > 0 {
-		got, err := co.Poll(ctx)
+		got, err := r.poll(ctx, reader, left)
 		if err != nil {
 			return err
 		}
 		for i := range got {
-			if err := r.count(co, &got[i], left); err != nil {
+			if err := r.count(&got[i], left); err != nil {
 				return err
+			}
+		}
+		// Only now: one Poll may bring several portions of a partition, and each
+		// knows where the last of them ends.
+		for i := range got {
+			at := place{got[i].Topic, got[i].Partition}
+			if until, reading := left[at]; reading && got[i].Next >= until {
+				delete(left, at)
 			}
 		}
 	}
 	return nil
 }
 
-// count counts what came of a partition, up to its end, and takes the partition
-// from left if that is reached.
-func (r *replaying) count(co *client.Consumer, f *client.Fetched, left map[place]int64) error {
-	if f.Err != nil {
-		return f.Err
+// poll polls, for at most Patience.
+func (r *replaying) poll(ctx context.Context, reader Reader, left map[place]int64) ([]Portion, error) {
+	if r.Patience == 0 {
+		return reader.Poll(ctx)
 	}
-	at := place{f.Topic, f.Partition}
-	until, reading := left[at]
+	waiting, cancel := context.WithTimeout(ctx, r.Patience)
+	defer cancel()
+	got, err := reader.Poll(waiting)
+	if err != nil && ctx.Err() == nil && waiting.Err() != nil {
+		for at, until := range left {
+			return nil, fmt.Errorf("%w: for %s, of %d partitions that are not read to their end, such as %s[%d], whose end is offset %d",
+				ErrStalled, r.Patience, len(left), at.topic, at.partition, until)
+		}
+	}
+	return got, err
+}
+
+// count counts what came of a partition, up to its end.
+func (r *replaying) count(p *Portion, left map[place]int64) error {
+	until, reading := left[place{p.Topic, p.Partition}]
 	if !reading {
 		return nil // written since the start
 	}
 	var records, bytes int64
-	for rec, err := range f.Records() {
+	for rec, err := range p.Records {
 		if err != nil {
 			return err
 		}
@@ -190,12 +196,7 @@ func (r *replaying) count(co *client.Consumer, f *client.Fetched, left map[place
 	}
 	r.records.Add(records)
 	r.bytes.Add(bytes)
-	// The position, and not the last record: it may have been compacted away.
-	position, err := co.Position(f.Topic, f.Partition)
-	if err == nil && position >= until {
-		delete(left, at)
-	}
-	return err
+	return nil
 }
 
 // reporter returns a function that reports what came since its last call.

@@ -41,6 +41,7 @@ type Report struct {
 	Servers    *Costs            `json:"servers,omitempty"`
 	Client     *Costs            `json:"client,omitempty"`
 	OtherCores *float64          `json:"other_cores,omitempty"` // busy with neither servers nor client
+	Device     *DeviceReport     `json:"device,omitempty"`
 	Yardstick  []YardstickReport `json:"yardstick,omitempty"`
 }
 
@@ -68,6 +69,16 @@ type Costs struct {
 	WrittenPerByte  *float64 `json:"written_per_byte,omitempty"` // of payload
 	ReadBytes       *int64   `json:"read_bytes,omitempty"`
 	OpenDescriptors *int64   `json:"open_descriptors,omitempty"`
+}
+
+// DeviceReport is what a block device did in the window, for everything on it.
+type DeviceReport struct {
+	Name           string  `json:"name"`
+	WrittenBytes   int64   `json:"written_bytes"`
+	WrittenPerByte float64 `json:"written_per_byte"` // of payload
+	Writes         int64   `json:"writes"`
+	Flushes        *int64  `json:"flushes,omitempty"`
+	ReadBytes      int64   `json:"read_bytes"`
 }
 
 // YardstickReport is a YardstickResult, and the window's rate and median as
@@ -110,6 +121,19 @@ func (rep *Report) SetResult(r Result, servers int, sampled bool) {
 	others := (r.End.Busy - r.Begin.Busy) - (r.End.Self.CPU - r.Begin.Self.CPU) - (r.End.Servers.CPU - r.Begin.Servers.CPU)
 	cores := max(0, r.PerSecond(int64(others))/float64(time.Second))
 	rep.OtherCores = &cores
+}
+
+// SetDevice fills in what the device of that name did, "" if none was sampled.
+func (rep *Report) SetDevice(name string, r Result) {
+	if name == "" {
+		return
+	}
+	begin, end := r.Begin.Device, r.End.Device
+	rep.Device = &DeviceReport{
+		Name: name, WrittenBytes: end.WrittenBytes - begin.WrittenBytes, Writes: end.Writes - begin.Writes,
+		Flushes: grown(begin.Flushes, end.Flushes), ReadBytes: end.ReadBytes - begin.ReadBytes,
+	}
+	rep.Device.WrittenPerByte = ratio(float64(rep.Device.WrittenBytes), float64(r.Bytes))
 }
 
 // SetEndToEnd fills in what a Delivery measured beside its Result.
@@ -183,6 +207,7 @@ func (rep *Report) Text(w io.Writer) error {
 	fmt.Fprintf(t, "records\t%d of %d bytes together, %d failed\n", rep.Records, rep.Bytes, rep.Failed)
 	rep.Servers.text(t, "servers")
 	rep.Client.text(t, "client")
+	rep.Device.text(t)
 	if rep.OtherCores != nil {
 		fmt.Fprintf(t, "others\t%.2f cores of %d busy with other work; more than a few hundredths spoil the figures\n",
 			*rep.OtherCores, rep.Machine.CPUs)
@@ -219,13 +244,24 @@ func (c *Costs) text(w io.Writer, name string) {
 	fmt.Fprintf(w, "%s\t%.2f ms/MB of CPU (%.2f us/record, %.2f s), RSS %.0f MB, peak %.0f MB", name,
 		c.CPUMSPerMB, c.CPUUSPerRecord, c.CPUSeconds, float64(c.RSSBytes)/1e6, float64(c.PeakRSSBytes)/1e6)
 	if c.WrittenBytes != nil {
-		fmt.Fprintf(w, ", %.1f MB written to disk (%.2f per byte of payload), %.1f MB read",
+		fmt.Fprintf(w, ", %.1f MB of pages made dirty (%.2f per byte of payload), %.1f MB read",
 			float64(*c.WrittenBytes)/1e6, *c.WrittenPerByte, float64(*c.ReadBytes)/1e6)
 	}
 	if c.OpenDescriptors != nil {
 		fmt.Fprintf(w, ", %d descriptors", *c.OpenDescriptors)
 	}
 	fmt.Fprintln(w)
+}
+
+func (d *DeviceReport) text(w io.Writer) {
+	if d == nil {
+		return
+	}
+	fmt.Fprintf(w, "device\t%s wrote %.1f MB (%.2f per byte of payload) in %d requests", d.Name, float64(d.WrittenBytes)/1e6, d.WrittenPerByte, d.Writes)
+	if d.Flushes != nil {
+		fmt.Fprintf(w, " with %d flushes", *d.Flushes)
+	}
+	fmt.Fprintf(w, ", and read %.1f MB, for everything on it\n", float64(d.ReadBytes)/1e6)
 }
 
 // table writes the latencies and the yardsticks.

@@ -21,19 +21,23 @@ func someReport() *Report {
 		Machine: Machine{OS: "linux", Arch: "amd64", CPUs: 2, CPUModel: "Some CPU", Kernel: "6.1", MemoryBytes: 1 << 30, LoadAverage: "0 0 0"},
 		Setup:   map[string]any{"partitions": 16, "acks": "all"}, WarmupSeconds: 3, LatencyFrom: "due time",
 	}
-	rep.SetResult(Result{
+	res := Result{
 		Window: 2 * time.Second, Records: 1000, Bytes: 4_000_000, Failed: 3, Latency: summary(h), Lateness: summary(h),
 		Begin: Sample{
 			Servers: Usage{CPU: time.Second, WrittenBytes: 1000, ReadBytes: 5, Files: 3},
 			Self:    Usage{CPU: time.Second, WrittenBytes: Unknown, ReadBytes: Unknown, Files: Unknown},
 			Busy:    10 * time.Second,
+			Device:  DeviceUsage{ReadBytes: 1, Writes: 2, WrittenBytes: 3, Flushes: 4},
 		},
 		End: Sample{
 			Servers: Usage{CPU: 1008 * time.Millisecond, RSSBytes: 7_000_000, PeakRSSBytes: 9_000_000, WrittenBytes: 8_001_000, ReadBytes: 5, Files: 4},
 			Self:    Usage{CPU: 1492 * time.Millisecond, RSSBytes: 1_000_000, PeakRSSBytes: 1_000_000, WrittenBytes: Unknown, ReadBytes: Unknown, Files: Unknown},
 			Busy:    11500 * time.Millisecond,
+			Device:  DeviceUsage{ReadBytes: 1_000_001, Writes: 102, WrittenBytes: 6_000_003, Flushes: 54},
 		},
-	}, 1, true)
+	}
+	rep.SetResult(res, 1, true)
+	rep.SetDevice("vda", res)
 	y := newHistogram()
 	record(y, 25*time.Millisecond)
 	rep.SetYardstick([]YardstickResult{{CommitBytes: 1_000_000, Commits: 8, Elapsed: 2 * time.Second, Latency: summary(y)}})
@@ -58,10 +62,14 @@ func TestReportNumbers(t *testing.T) {
 	if y := rep.Yardstick[0]; y.MBPerSec != 4 || y.RateRatio != 0.5 || y.P50Ratio < 1.9 || y.P50Ratio > 2.1 {
 		t.Errorf("%+v", y)
 	}
+	if d := rep.Device; d.WrittenBytes != 6_000_000 || d.WrittenPerByte != 1.5 || d.Writes != 100 || *d.Flushes != 50 || d.ReadBytes != 1_000_000 {
+		t.Errorf("%+v", d)
+	}
 	var nothing Report
 	nothing.SetResult(Result{}, 0, false)
+	nothing.SetDevice("", Result{})
 	nothing.SetYardstick([]YardstickResult{{}})
-	if nothing.Latency != nil || nothing.Servers != nil || nothing.Yardstick[0].RateRatio != 0 {
+	if nothing.Latency != nil || nothing.Servers != nil || nothing.Device != nil || nothing.Yardstick[0].RateRatio != 0 {
 		t.Errorf("%+v", nothing)
 	}
 }
@@ -92,8 +100,9 @@ machine  2 CPUs Some CPU, 1.0 GiB, linux/amd64 6.1, load 0 0 0
 setup    acks=all partitions=16
 rate      2.0 MB/s, 500 records/s over 2.0 s after 3.0 s of warm-up
 records   1000 of 4000000 bytes together, 3 failed
-servers   2.00 ms/MB of CPU (8.00 us/record, 0.01 s), RSS 7 MB, peak 9 MB, 8.0 MB written to disk (2.00 per byte of payload), 0.0 MB read, 4 descriptors
+servers   2.00 ms/MB of CPU (8.00 us/record, 0.01 s), RSS 7 MB, peak 9 MB, 8.0 MB of pages made dirty (2.00 per byte of payload), 0.0 MB read, 4 descriptors
 client    123.00 ms/MB of CPU (492.00 us/record, 0.49 s), RSS 1 MB, peak 1 MB
+device    vda wrote 6.0 MB (1.50 per byte of payload) in 100 requests with 50 flushes, and read 1.0 MB, for everything on it
 others    0.50 cores of 2 busy with other work; more than a few hundredths spoil the figures
 delivery  1 acknowledged records missing, 2 came twice
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/flotilla-log/flotilla/bench"
 	"github.com/flotilla-log/flotilla/client"
-	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
 )
@@ -26,7 +24,10 @@ func benchCommand(conn *connection) *cobra.Command {
 		Use:   "bench",
 		Short: "Put load on a cluster and measure",
 		Long: `Put load on a cluster and measure rates, latencies, and what they cost the
-servers. docs/benchmarks.md says how to read the figures.`,
+servers. docs/benchmarks.md says how to read the figures.
+
+With --protocol kafka the same load is put on it in Kafka's protocol, through
+franz-go; then the cluster may be another maker's.`,
 		Args: noSuchCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -37,7 +38,9 @@ servers. docs/benchmarks.md says how to read the figures.`,
 // benchFlags are the settings that every bench command has.
 type benchFlags struct {
 	topic      string
+	protocol   string
 	serverPIDs []int
+	serverDisk string
 	quiet      bool
 	out        outputFormat
 
@@ -46,6 +49,8 @@ type benchFlags struct {
 
 func (f *benchFlags) add(c *cobra.Command) {
 	fl := c.Flags()
+	fl.StringVar(&f.protocol, "protocol", protocolNative, "native or kafka")
+	fl.StringVar(&f.serverDisk, "server-disk", "", "directory on the servers' disk, on this machine: report what that disk wrote and read (Linux); default: that of --yardstick")
 	fl.IntSliceVar(&f.serverPIDs, "server-pids", nil, "process ids of servers on this machine: report their CPU, memory and disk writes (Linux)")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress line every second")
 	f.out.add(c)
@@ -62,6 +67,9 @@ type benching struct {
 // start returns a run of the command.
 func (f *benchFlags) start(c *cobra.Command, kind string, setup map[string]any) (*benching, error) {
 	b := &benching{benchFlags: f, c: c, proc: bench.Proc{FS: os.DirFS("/proc")}}
+	if setup["protocol"] = f.protocol; f.protocol == protocolKafka {
+		setup["client"] = bench.KafkaClient()
+	}
 	b.report = bench.Report{
 		Kind: kind, Command: strings.Join(append([]string{"flotilla"}, os.Args[1:]...), " "),
 		Version: version, Commit: commit, Started: time.Now().UTC(), Machine: b.proc.Machine(), Setup: setup,
@@ -71,7 +79,25 @@ func (f *benchFlags) start(c *cobra.Command, kind string, setup map[string]any) 
 			return nil, usagef("--server-pids %d: %w", pid, err)
 		}
 	}
-	return b, nil
+	return b, b.findDisk()
+}
+
+// findDisk finds out which device's traffic to report.
+func (b *benching) findDisk() error {
+	if b.serverDisk == "" {
+		return nil
+	}
+	dir, err := filepath.Abs(b.serverDisk)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err == nil {
+		b.proc.Device, err = b.proc.DeviceOf(dir)
+	}
+	if err != nil && b.c.Flags().Changed("server-disk") {
+		return usagef("--server-disk %s: %w", b.serverDisk, err)
+	}
+	return nil // the yardstick itself needs no device
 }
 
 // sampled reports whether this machine has a /proc to sample.
@@ -96,6 +122,7 @@ func (b *benching) watch() bench.Watch {
 func (b *benching) result(r bench.Result, warmup time.Duration) {
 	b.report.WarmupSeconds = warmup.Seconds()
 	b.report.SetResult(r, len(b.serverPIDs), b.sampled())
+	b.report.SetDevice(b.proc.Device, r)
 }
 
 // print writes the report.
@@ -104,69 +131,6 @@ func (b *benching) print() error {
 		return b.report.JSON(b.c.OutOrStdout())
 	}
 	return b.report.Text(b.c.OutOrStdout())
-}
-
-// clients returns n clients of the cluster, each with connections of its own,
-// and what closes them.
-func (conn *connection) clients(n int) (clients []*client.Client, closeAll func(), err error) {
-	closeAll = func() {
-		for _, cl := range clients {
-			cl.Close()
-		}
-	}
-	for range n {
-		cl, err := client.New(client.Config{Bootstrap: conn.addresses(), ClientID: "flotilla-bench", RequestTimeout: conn.timeout})
-		if err != nil {
-			closeAll()
-			return nil, nil, err
-		}
-		clients = append(clients, cl)
-	}
-	return clients, closeAll, nil
-}
-
-// benchTopic is the topic of a load.
-type benchTopic struct {
-	name       string
-	partitions int32
-	created    bool // by this run
-}
-
-// openTopic finds the topic, or creates it. Without a name it creates one of
-// its own.
-func openTopic(ctx context.Context, admin *client.Admin, name string, partitions int32, mustBe bool) (benchTopic, error) {
-	t := benchTopic{name: name, partitions: partitions}
-	if name == "" {
-		t.name = fmt.Sprintf("bench-%016x", rand.Uint64())
-	}
-	_, err := admin.CreateTopic(ctx, client.TopicSpec{Name: t.name, Partitions: partitions})
-	if code, _ := client.CodeOf(err); code != errcode.TopicAlreadyExists {
-		t.created = err == nil
-		return t, err
-	}
-	_, topics, err := admin.Metadata(ctx, t.name)
-	if err == nil {
-		err = topics[0].Err
-	}
-	if err != nil {
-		return t, err
-	}
-	if t.partitions = int32(len(topics[0].Leaders)); mustBe && t.partitions != partitions {
-		return t, fmt.Errorf("topic %s has %d partitions, not %d; leave out --partitions, or use another topic", t.name, t.partitions, partitions)
-	}
-	return t, nil
-}
-
-// remove deletes the topic if this run created it, also after an interrupt.
-func (t benchTopic) remove(ctx context.Context, admin *client.Admin, keep bool, stderr io.Writer) error {
-	if !t.created {
-		return nil
-	}
-	if keep {
-		_, err := fmt.Fprintf(stderr, "%% topic %s is kept\n", t.name)
-		return err
-	}
-	return admin.DeleteTopic(context.WithoutCancel(ctx), t.name)
 }
 
 // yardstickFlags are the settings of what a run is compared with.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kfake"
+
 	"github.com/flotilla-log/flotilla/bench"
 )
 
@@ -96,6 +98,50 @@ func TestBenchFails(t *testing.T) {
 	s.run(t, "", "bench", "consume", "--topic", "no.such").want(t, exitFailed, `no topic "no.such"`)
 }
 
+// TestBenchKafka puts loads on somebody else's idea of Kafka.
+func TestBenchKafka(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Close)
+	run := func(args ...string) result {
+		args = append([]string{"bench"}, append(args, "--protocol", "kafka", "--bootstrap", fake.ListenAddrs()[0])...)
+		return command{args: args}.run(t)
+	}
+	report := func(args ...string) (rep bench.Report, r result) {
+		if r = run(append(args, "-o", "json")...); r.code != 0 {
+			t.Fatalf("bench %q: exit %d: %s", args, r.code, r.stderr)
+		}
+		if err := json.Unmarshal([]byte(r.stdout), &rep); err != nil {
+			t.Fatalf("%v in %s", err, r.stdout)
+		}
+		return rep, r
+	}
+	rep, r := report("produce", "--topic", "kept", "--keep", "--partitions", "3", "--records", "300", "--record-bytes", "100",
+		"--warmup", "0s", "--producers", "2", "--key-distribution", "random")
+	if rep.Records != 300 || rep.Bytes != 300*108 || rep.Failed != 0 || rep.Latency.Count != 300 || rep.Setup["partitions"] != 3.0 ||
+		rep.Setup["protocol"] != "kafka" || !strings.HasPrefix(rep.Setup["client"].(string), "franz-go") {
+		t.Errorf("%s", r.stdout)
+	}
+	if rep, r = report("consume", "--topic", "kept", "--consumers", "2", "--passes", "2", "--fetch-bytes", "1MiB"); rep.Records != 600 ||
+		rep.Setup["fetch_bytes"] != 1048576.0 || rep.Setup["partition_bytes"] != nil {
+		t.Errorf("%s", r.stdout)
+	}
+	rep, r = report("latency", "--topic", "kept", "--records", "20", "--warmup", "0s", "--end-to-end", "--rate", "1e6")
+	if rep.EndToEnd == nil || rep.EndToEnd.Count != 20 || rep.MissingRecords != 0 || rep.Setup["partitions"] != 3.0 {
+		t.Errorf("%s", r.stdout)
+	}
+	// One of its own is gone afterwards.
+	rep, _ = report("produce", "--records", "20", "--warmup", "0s", "--acks", "leader", "-z", "lz4")
+	run("consume", "--topic", rep.Setup["topic"].(string)).want(t, exitFailed, "there is no topic")
+	run("consume", "--topic", "no.such").want(t, exitFailed, `no topic "no.such"`)
+	run("produce", "--topic", "kept", "--partitions", "4", "--records", "1").want(t, exitFailed, "has 3 partitions, not 4")
+	run("produce", "--records", "2", "--record-bytes", "2MiB", "--warmup", "0s", "-q").want(t, exitFailed, "2 records failed", "a larger --batch-bytes")
+	command{args: []string{"bench", "produce", "--protocol", "kafka", "--bootstrap", "127.0.0.1:1"}}.run(t).want(t, exitFailed, "no server at 127.0.0.1:1")
+}
+
 func TestBenchUsage(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -119,6 +165,11 @@ func TestBenchUsage(t *testing.T) {
 		{[]string{"produce", "--commit-bytes", "1GiB"}, "--yardstick-file"},
 		{[]string{"produce", "--yardstick", "no/such/directory"}, "is not a directory"},
 		{[]string{"produce", "topic"}, "takes no argument"},
+		{[]string{"produce", "--protocol", "http"}, `--protocol "http"`},
+		{[]string{"latency", "--protocol", "http"}, `--protocol "http"`},
+		{[]string{"consume", "--topic", "t", "--protocol", "http"}, `--protocol "http"`},
+		{[]string{"consume", "--topic", "t", "--protocol", "kafka", "--prefetch-bytes", "1MiB"}, "--prefetch-bytes"},
+		{[]string{"produce", "--server-disk", "no/such/directory"}, "--server-disk no/such/directory"},
 		{[]string{"latency", "--end-to-end", "--record-bytes", "5"}, "they need 24"},
 		{[]string{"latency", "--rate", "-1"}, "--rate -1"},
 		{[]string{"consume"}, "--topic is needed"},

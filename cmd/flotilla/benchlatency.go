@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -8,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/flotilla-log/flotilla/bench"
-	"github.com/flotilla-log/flotilla/client"
 )
 
 // benchLatencyFlags are the settings of bench latency.
@@ -60,6 +60,9 @@ func (f *benchLatencyFlags) run(c *cobra.Command) error {
 	if f.rate < 0 {
 		return usagef("--rate %g: give a positive number, or none", f.rate)
 	}
+	if err := f.checkProtocol(); err != nil {
+		return err
+	}
 	load.Rate, load.InFlight, load.Seed = f.rate, 1, f.seed
 	if f.endToEnd {
 		load.Mark = rand.Uint64() | 1
@@ -80,6 +83,7 @@ func (f *benchLatencyFlags) run(c *cobra.Command) error {
 		setup["loop"], setup["rate"] = "open", f.rate
 		delete(setup, "in_flight")
 	}
+	f.serverDisk = cmp.Or(f.serverDisk, f.yard.dir)
 	b, err := f.start(c, "latency", setup)
 	if err != nil {
 		return err
@@ -88,15 +92,19 @@ func (f *benchLatencyFlags) run(c *cobra.Command) error {
 		b.report.LatencyFrom = "due time"
 	}
 	var got bench.Delivered
-	err = b.onTopic(&f.recordFlags, 1, cfg, func(ctx context.Context, t benchTopic, cl *client.Client, sinks []bench.Sink) (err error) {
+	err = b.onTopic(&f.recordFlags, 1, cfg, func(ctx context.Context, t benchTopic, cluster bench.Cluster, sinks []bench.Sink) (err error) {
 		load.Partitions = t.partitions
 		if f.endToEnd {
+			source, err := cluster.NewSource(bench.SourceConfig{})
+			if err != nil {
+				return err
+			}
+			defer source.Close()
 			d := bench.Delivery{Load: load, Topic: t.name, Patience: f.benchFlags.conn.timeout}
-			got, err = d.Run(ctx, b.watch(), cl, sinks)
-		} else {
-			got.Result, err = load.Run(ctx, b.watch(), sinks)
-		}
-		if err != nil {
+			if got, err = d.Run(ctx, b.watch(), cluster, source, sinks); err != nil {
+				return err
+			}
+		} else if got.Result, err = load.Run(ctx, b.watch(), sinks); err != nil {
 			return err
 		}
 		b.result(got.Result, load.Warmup)

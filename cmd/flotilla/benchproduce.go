@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -66,7 +66,8 @@ latency counts from when a record was due, however late it was sent.
 Without --topic a topic is created, and deleted afterwards unless --keep is
 given. A --topic that exists is used and left alone; it grows.`,
 		Example: `  flotilla bench produce --server-pids $(pidof flotilla) --yardstick .
-  flotilla bench produce --rate 10000 --duration 1m -o json`,
+  flotilla bench produce --rate 10000 --duration 1m -o json
+  flotilla bench produce --protocol kafka --bootstrap 127.0.0.1:19092 --key-distribution random`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
@@ -96,6 +97,9 @@ func (f *benchProduceFlags) run(c *cobra.Command) error {
 		return usagef("--rate %g, --producers %d, --in-flight %d, --linger %s: give positive values, and a record in flight for each producer",
 			f.rate, f.producers, f.inFlight, f.linger)
 	}
+	if err := f.checkProtocol(); err != nil {
+		return err
+	}
 	if f.rate > 0 && c.Flags().Changed("in-flight") {
 		return usagef("--rate and --in-flight exclude each other")
 	}
@@ -114,6 +118,7 @@ func (f *benchProduceFlags) run(c *cobra.Command) error {
 		setup["loop"], setup["rate"] = "open", f.rate
 		delete(setup, "in_flight")
 	}
+	f.serverDisk = cmp.Or(f.serverDisk, f.yard.dir)
 	b, err := f.start(c, "produce", setup)
 	if err != nil {
 		return err
@@ -122,7 +127,7 @@ func (f *benchProduceFlags) run(c *cobra.Command) error {
 		b.report.LatencyFrom = "due time"
 	}
 	var res bench.Result
-	err = b.onTopic(&f.recordFlags, f.producers, cfg, func(ctx context.Context, t benchTopic, _ *client.Client, sinks []bench.Sink) (err error) {
+	err = b.onTopic(&f.recordFlags, f.producers, cfg, func(ctx context.Context, t benchTopic, _ bench.Cluster, sinks []bench.Sink) (err error) {
 		load.Partitions = t.partitions
 		res, err = load.Run(ctx, b.watch(), sinks)
 		if err != nil {
@@ -137,47 +142,13 @@ func (f *benchProduceFlags) run(c *cobra.Command) error {
 	return b.finish(res)
 }
 
-// onTopic calls work with a topic, a client and producers, and clears up after
-// it.
-func (b *benching) onTopic(r *recordFlags, producers int, cfg client.ProducerConfig,
-	work func(context.Context, benchTopic, *client.Client, []bench.Sink) error,
-) error {
-	stderr := b.c.ErrOrStderr()
-	return b.conn.with(b.c.Context(), stderr, func(ctx context.Context, cl *client.Client) (err error) {
-		t, err := openTopic(ctx, cl.Admin(), b.topic, r.partitions, b.c.Flags().Changed("partitions"))
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, t.remove(ctx, cl.Admin(), r.keep, stderr)) }()
-		b.report.Setup["topic"], b.report.Setup["partitions"] = t.name, t.partitions
-		clients, closeAll, err := b.conn.clients(producers)
-		if err != nil {
-			return err
-		}
-		defer closeAll()
-		cfg.Topic = t.name
-		var sinks []bench.Sink
-		for _, cl := range clients {
-			p, err := cl.NewProducer(cfg)
-			if err != nil {
-				return usageError{err}
-			}
-			// The load has flushed it, or was interrupted: then what is under way is
-			// given up.
-			defer func() { _ = p.Close(ctx) }()
-			sinks = append(sinks, p)
-		}
-		return work(ctx, t, cl, sinks)
-	})
-}
-
 // finish prints the report. Records that failed make the command fail.
 func (b *benching) finish(res bench.Result) error {
 	if err := b.print(); err != nil {
 		return err
 	}
 	if res.Failed > 0 {
-		return fmt.Errorf("%d records failed, the first one with: %w", res.Failed, b.conn.explain(res.FirstErr))
+		return fmt.Errorf("%d records failed, the first one with: %w", res.Failed, b.explain(res.FirstErr))
 	}
 	return nil
 }

@@ -47,25 +47,32 @@ func hideConnectionFlags(c *cobra.Command) {
 // with calls work with a client. The context that work gets ends when there
 // turns out to be no server at any of the addresses.
 func (conn *connection) with(ctx context.Context, stderr io.Writer, work func(context.Context, *client.Client) error) error {
+	return conn.dialing(ctx, stderr, func(ctx context.Context, d *dialer) error {
+		cl, err := client.New(client.Config{
+			Bootstrap: conn.addresses(), ClientID: "flotilla-cli", Dial: d.dial,
+			RequestTimeout: conn.timeout, DialTimeout: min(conn.timeout, client.DefaultDialTimeout),
+		})
+		if err != nil {
+			return usagef("--bootstrap: %w", err)
+		}
+		defer cl.Close()
+		return work(ctx, cl)
+	})
+}
+
+// dialing calls work with what opens a client's connections, and says in its
+// error what a user can do about it.
+func (conn *connection) dialing(ctx context.Context, stderr io.Writer, work func(context.Context, *dialer) error) error {
 	if conn.timeout <= 0 {
 		return usagef("--timeout %s: give a positive duration, such as 10s", conn.timeout)
 	}
-	addrs := conn.addresses()
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	d := &dialer{untried: make(map[string]bool), giveUp: giveUp, stderr: stderr}
-	for _, a := range addrs {
+	for _, a := range conn.addresses() {
 		d.untried[a] = true
 	}
-	cl, err := client.New(client.Config{
-		Bootstrap: addrs, ClientID: "flotilla-cli", Dial: d.dial,
-		RequestTimeout: conn.timeout, DialTimeout: min(conn.timeout, client.DefaultDialTimeout),
-	})
-	if err != nil {
-		return usagef("--bootstrap: %w", err)
-	}
-	defer cl.Close()
-	err = work(ctx, cl)
+	err := work(ctx, d)
 	var unreachable *unreachableError
 	if err != nil && errors.As(context.Cause(ctx), &unreachable) {
 		return unreachable

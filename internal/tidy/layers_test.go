@@ -74,6 +74,7 @@ var layers = []layer{
 		"replication/transport",
 	}},
 	{"bench", []string{"client", "internal/errcode", "internal/history"}},
+	{"bench/peers", []string{"bench"}},
 	{"cmd/demo", []string{"client", "log/batch"}},
 	{"cmd/flotilla", []string{
 		"bench", "client", "internal/config", "internal/doctor", "internal/errcode", "internal/node", "internal/sim", "internal/vfs",
