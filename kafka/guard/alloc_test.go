@@ -1,3 +1,8 @@
+//go:build !race
+
+// Under the race detector a slice is made twice, to grow another by it, and what
+// is measured here is not what a server allocates.
+
 package guard
 
 import (
@@ -76,12 +81,17 @@ func TestAllocBytes(t *testing.T) {
 // they hold, for each array of every request: what Check lets pass makes at most
 // 8 MiB be allocated, the frame included.
 func TestAllocFrame(t *testing.T) {
-	const frameBytes = 1 << 20
+	const (
+		frameBytes = 1 << 20
+		noise      = 16 << 10 // of the runtime: three times in a row is no wonder when it collects
+	)
+	seen := make(map[*structure]bool)
 	refused, passed, worst := 0, 0, int64(0)
 	each(t, func(t *testing.T, key, version int16) {
-		if _, last, _ := Versions(key); version < last && testing.Short() {
+		if _, last, _ := Versions(key); version < last && testing.Short() || seen[root(key, version)] {
 			return
 		}
+		seen[root(key, version)] = true
 		for _, f := range arrays(root(key, version)) {
 			e := newChance(1, 1).encoder(key, version)
 			e.wide, e.width, e.small = f, 1, true
@@ -104,8 +114,7 @@ func TestAllocFrame(t *testing.T) {
 				t.Fatalf("%s: %v", f.name, err)
 			}
 			passed++
-			if took := allocated(1, func() { _, err = decode(key, version, e.out) }); err != nil || took > says+4096 || took+int64(len(e.out)) > 8<<20 {
-				// 4096: what the runtime may allocate beside it
+			if took := allocated(3, func() { _, err = decode(key, version, e.out) }); err != nil || took > says+noise || took+int64(len(e.out)) > 8<<20 {
 				t.Errorf("%d %s in %d bytes: decoding allocates %d bytes (Check says %d), %v", e.width, f.name, len(e.out), took, says, err)
 			}
 		}
