@@ -56,7 +56,7 @@ func parseSummary(text []byte) (kafkaVersion string, msgs []message, err error) 
 	if _, err := fmt.Sscanf(string(head), "# The requests of Apache Kafka %s", &kafkaVersion); err != nil {
 		return "", nil, fmt.Errorf("summary: first line: %w", err)
 	}
-	kafkaVersion = strings.TrimSuffix(kafkaVersion, ",")
+	kafkaVersion = strings.TrimSuffix(kafkaVersion, ",") // of the sentence
 	if want := fmt.Sprintf(preamble, kafkaVersion, sha256.Sum256(body)); string(head)+"\n" != want {
 		return "", nil, fmt.Errorf("summary: changed by hand: its lines have the SHA-256 %x, which is not the one it names", sha256.Sum256(body))
 	}
