@@ -14,10 +14,20 @@ type (
 	Chunk   = store.Chunk
 )
 
+// ClientListener is the name of the listener that every node has.
+const ClientListener = "client"
+
+// Listener is one of a node's listeners for clients.
+type Listener struct {
+	Name      string
+	Advertise string // host:port that its clients are told
+}
+
 // Node is one node of the cluster, as clients see it.
 type Node struct {
 	ID      int32
-	Address string // host:port of its client listener
+	Address string // host:port of its listener
+	Rack    string // "" if it has none
 }
 
 // Topic is one topic and who leads its partitions.

@@ -55,7 +55,7 @@ var (
 type conn struct {
 	s   *Server
 	nc  net.Conn
-	via Listener
+	via broker.Listener
 	log *slog.Logger
 	r   *bufio.Reader
 	w   *frame.Writer
@@ -70,7 +70,7 @@ type conn struct {
 	software atomic.Pointer[software]
 }
 
-func newConn(s *Server, nc net.Conn, read []byte, via Listener) *conn {
+func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 	c := &conn{
 		s: s, nc: nc, via: via,
 		log:      s.log.With("remote", nc.RemoteAddr().String()),

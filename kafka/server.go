@@ -44,12 +44,6 @@ type Options struct {
 	PushHold         time.Duration // default 20 ms: how long memory waits for a peer to take it
 }
 
-// Listener is what connections of one listener have in common.
-type Listener struct {
-	Name      string
-	Advertise string // host:port that clients are told
-}
-
 // connectionShare is which part of the node's budget for requests one
 // connection may hold, if nothing else is set.
 const connectionShare = 8
@@ -98,7 +92,7 @@ func (s *Server) Stats() broker.MeterStats { return s.meter.Stats() }
 // Serve serves a connection to its end, says what that was, and closes it. read
 // is what was read of it already: at least the first four bytes, to tell the
 // protocol.
-func (s *Server) Serve(nc net.Conn, read []byte, via Listener) broker.Ending {
+func (s *Server) Serve(nc net.Conn, read []byte, via broker.Listener) broker.Ending {
 	c := newConn(s, nc, read, via)
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
