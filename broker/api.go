@@ -14,10 +14,20 @@ type (
 	Chunk   = store.Chunk
 )
 
+// ClientListener is the name of the listener that every node has.
+const ClientListener = "client"
+
+// Listener is one of a node's listeners for clients.
+type Listener struct {
+	Name      string
+	Advertise string // host:port that its clients are told
+}
+
 // Node is one node of the cluster, as clients see it.
 type Node struct {
 	ID      int32
-	Address string // host:port of its client listener
+	Address string // host:port of its listener
+	Rack    string // "" if it has none
 }
 
 // Topic is one topic and who leads its partitions.
@@ -31,6 +41,10 @@ type Topic struct {
 type PartitionLeader struct {
 	Node  int32 // -1: nowhere, for now
 	Epoch int32 // leader epoch, -1 if unknown
+
+	// Replicas are the nodes that have one, in Topic alone. They are shared: do
+	// not change them.
+	Replicas []int32
 }
 
 // PartitionState is what DescribeTopic adds about one partition.

@@ -57,7 +57,7 @@ var layers = []layer{
 	{"wire/pb/gen", nil},
 	{"wire/frame", []string{"internal/errcode", "wire/pb"}},
 	{"wire/server", []string{"broker", "internal/errcode", "wire/frame", "wire/pb"}},
-	{"kafka", []string{"broker", "internal/errcode", "log/batch"}},
+	{"kafka", []string{"broker", "internal/errcode", "log/batch", "wire/frame"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/admin", []string{"broker", "internal/histogram"}},
 	{"internal/node", []string{

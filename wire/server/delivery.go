@@ -66,7 +66,7 @@ func (d *delivery) header(stream uint32) *pb.Deliver {
 			d.c.s.meter.Error(deliverPlace, r.Err.Code)
 		}
 		m.Parts[i] = &pb.DeliverPart{
-			TopicId: r.Topic[:], Partition: r.Index, Generation: r.Generation, Error: d.c.s.partitionError(r.Err, r.Topic, r.Index),
+			TopicId: r.Topic[:], Partition: r.Index, Generation: r.Generation, Error: d.c.partitionError(r.Err, r.Topic, r.Index),
 			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(d.parts[i].bytes),
 		}
 	}
