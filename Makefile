@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/ne
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test race kill mutants soak fuzz bench fmt clean
+.PHONY: build run check test race kill mutants soak fuzz bench fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -56,6 +56,18 @@ SEED ?= $(shell date +%s)
 
 soak: ## the real server on a small disk under load, killed, restarted, paused and filled, by seed
 	$(GO) run ./internal/soak -for $(FOR) -seed $(SEED)
+
+# Folder with the jars of Apache Kafka; make kafka-jars fetches them. They need Java 17.
+KAFKA ?= bin/kafka
+
+kafka-jars: ## Apache Kafka's jars into KAFKA, by Maven
+	mvn -q -f internal/kafkadiff/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory='$(abspath $(KAFKA))'
+
+record-kafka: ## writes down what Apache Kafka answers to the scenarios of internal/kafkadiff
+	$(GO) run ./internal/kafkadiff record -jars '$(KAFKA)'
+
+test-differential: build ## the scenarios against Apache Kafka and the binary, both fresh, answers compared
+	$(GO) run ./internal/kafkadiff compare -jars '$(KAFKA)' -binary $(BIN)
 
 clean:
 	rm -rf bin

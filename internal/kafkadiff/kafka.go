@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -77,7 +76,7 @@ func startFlotilla(ctx context.Context, binary, dir string) (*process, error) {
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	return start(ctx, addr, filepath.Join(dir, "flotilla.log"), binary,
-		"serve", "--listen", addr, "--node-id", "1", "--data-dir", filepath.Join(dir, "data"), "--admin-listen", "127.0.0.1:0")
+		"serve", "--listen", addr, "--node.id", "1", "--data.dir", filepath.Join(dir, "data"), "--admin.listen", "127.0.0.1:0")
 }
 
 // start starts a command and returns when addr answers Kafka's ApiVersions.
@@ -103,8 +102,11 @@ func start(ctx context.Context, addr, log, name string, args ...string) (*proces
 	return p, nil
 }
 
+// readyTimeout is long, as Kafka is slow to start on a busy machine.
+const readyTimeout = 5 * time.Minute
+
 func (p *process) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("not ready within a minute"))
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not ready within %v", readyTimeout))
 	defer cancel()
 	for {
 		_, err := ready(p.addr)

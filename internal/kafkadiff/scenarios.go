@@ -68,7 +68,7 @@ var offered = map[kmsg.Key]versions{
 	kmsg.OffsetForLeaderEpoch:    {2, 4},
 	kmsg.DescribeConfigs:         {1, 4},
 	kmsg.AlterConfigs:            {0, 2},
-	kmsg.DescribeLogDirs:         {1, 4},
+	kmsg.DescribeLogDirs:         {1, 5},
 	kmsg.CreatePartitions:        {0, 3},
 	kmsg.IncrementalAlterConfigs: {0, 1},
 	kmsg.DescribeCluster:         {0, 2},

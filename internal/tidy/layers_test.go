@@ -83,6 +83,7 @@ var layers = []layer{
 	{"internal/disktest", []string{"client", "internal/errcode"}},
 	{"internal/boundtest", []string{"client", "internal/node", "internal/vfs", "wire/frame", "wire/pb"}},
 	{"internal/soak", []string{"client", "internal/errcode", "log/batch"}},
+	{"internal/kafkadiff", []string{"internal/errcode", "internal/node", "internal/vfs", "log/batch"}},
 }
 
 // only lists the folders that may import each outside module, with what is
@@ -99,7 +100,7 @@ var only = map[string][]string{
 	"github.com/spf13/cobra":                  {"cmd"},
 	"github.com/spf13/pflag":                  {"cmd"},
 	"github.com/tidwall/wal":                  {"log/control"},
-	"github.com/twmb/franz-go":                {"bench", "internal/sim", "kafka"},
+	"github.com/twmb/franz-go":                {"bench", "internal/kafkadiff", "internal/sim", "kafka"},
 	"golang.org/x/sys":                        {"internal/vfs", "kafka", "wire/server"},
 	"google.golang.org/protobuf":              {"client", "wire"},
 	"go.yaml.in/yaml/v4":                      {"internal/config"},
