@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +29,9 @@ type names struct {
 	base      time.Time           // that the records' timestamps count from
 	now       time.Time           // of the session's start
 }
+
+// ahead is how far in the future some records are dated, to be refused.
+const ahead = 2 * time.Hour
 
 // newNames returns names that know nothing yet. Records are dated from an hour
 // before now, so that the server's clock cannot be taken for the records'.
@@ -131,6 +135,8 @@ func (n *names) named(field string, v reflect.Value) (any, bool) {
 			return "<cluster>", true
 		case field == "Dir" && x != "":
 			return "<dir>", true
+		case strings.HasSuffix(field, "ErrorMessage"):
+			return times.ReplaceAllString(x, "<time>"), true
 		}
 	case [16]byte:
 		if name, ok := n.topics[x]; ok {
@@ -145,6 +151,9 @@ func (n *names) named(field string, v reflect.Value) (any, bool) {
 	return nil, false
 }
 
+// times are times in ms, and bounds of them, in texts.
+var times = regexp.MustCompile(`-?\b[0-9]{13,}\b`)
+
 // timestamp writes a time in ms by what it counts from.
 func (n *names) timestamp(ms int64) any {
 	t := time.UnixMilli(ms)
@@ -153,6 +162,8 @@ func (n *names) timestamp(ms int64) any {
 		return fmt.Sprintf("base+%d", d.Milliseconds())
 	case t.After(n.now.Add(-10*time.Minute)) && t.Before(n.now.Add(10*time.Minute)):
 		return "<now>"
+	case t.After(n.now.Add(ahead-10*time.Minute)) && t.Before(n.now.Add(ahead+10*time.Minute)):
+		return "<now+2h>"
 	}
 	return ms
 }
@@ -166,7 +177,8 @@ func (n *names) producer(id int64) string {
 	return fmt.Sprintf("<producer %d>", i)
 }
 
-// structure leaves the defaults out.
+// structure leaves the defaults out, but for those that are written by name: a
+// node's id may be the default on one server and not on another.
 func (n *names) structure(v reflect.Value) any {
 	def := reflect.New(v.Type())
 	if d, ok := def.Interface().(interface{ Default() }); ok {
@@ -178,10 +190,13 @@ func (n *names) structure(v reflect.Value) any {
 		if f.Name == "Version" || f.Name == "UnknownTags" {
 			continue
 		}
-		if reflect.DeepEqual(v.Field(i).Interface(), def.Elem().Field(i).Interface()) {
-			continue
+		value := n.value(f.Name, v.Field(i))
+		if name, ok := value.(string); !ok || !strings.HasPrefix(name, "<") {
+			if reflect.DeepEqual(v.Field(i).Interface(), def.Elem().Field(i).Interface()) {
+				continue
+			}
 		}
-		m[f.Name] = n.value(f.Name, v.Field(i))
+		m[f.Name] = value
 	}
 	return m
 }
@@ -202,7 +217,7 @@ func (n *names) slice(field string, v reflect.Value) any {
 
 // identifiers are the fields that tell the elements of a slice apart.
 var identifiers = []string{
-	"ApiKey", "ResourceType", "ResourceName", "Topic", "TopicID", "Name", "Partition", "NodeID", "RelativeOffset", "ProducerID",
+	"ApiKey", "ResourceType", "ResourceName", "Topic", "TopicID", "Name", "Partition", "NodeID", "RelativeOffset", "ProducerID", "FirstOffset",
 }
 
 // identity returns what tells an element of a slice from the others of the same
@@ -247,7 +262,7 @@ func (n *names) batch(b []byte) any {
 	}
 	m := map[string]any{
 		"Attributes":      int64(h.Attributes),
-		"BaseOffset":      h.BaseOffset,
+		"FirstOffset":     h.BaseOffset,
 		"LastOffsetDelta": h.LastOffsetDelta,
 		"BaseTimestamp":   n.timestamp(h.BaseTimestamp),
 		"MaxTimestamp":    n.timestamp(h.MaxTimestamp),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -53,8 +54,11 @@ func TestCompareAnswers(t *testing.T) {
 	}
 }
 
-// TestCompareSeesEveryField changes every value of every recorded answer, one
-// at a time, and sees that the comparison finds it.
+var digits = regexp.MustCompile(`[0-9]+`)
+
+// TestCompareSeesEveryField changes every value of the recorded answers, one at
+// a time, and sees that the comparison finds it. Of answers that differ in
+// numbers alone it takes one.
 func TestCompareSeesEveryField(t *testing.T) {
 	t.Parallel()
 	changed := 0
@@ -65,10 +69,11 @@ func TestCompareSeesEveryField(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if done[string(b)] {
+			form := digits.ReplaceAllString(string(b), "")
+			if done[form] {
 				continue
 			}
-			done[string(b)] = true
+			done[form] = true
 			changes(s.Answer, func(v any) {
 				changed++
 				if len(compareAnswers(s.Answer, v)) == 0 {
@@ -142,6 +147,9 @@ func TestMatches(t *testing.T) {
 		{"a*b*c", "aXbYc", true},
 		{"a*b*c", "aXc", false},
 		{"T[*].E", "T[x].E", true},
+		{"T[{a,bc}].E", "T[bc].E", true},
+		{"T[{a,bc}].E", "T[b].E", false},
+		{"*{a,b*}*d", "xxbccd", true},
 	}
 	for _, tt := range tests {
 		if got := matches(tt.pattern, tt.s); got != tt.want {
@@ -271,9 +279,9 @@ func TestCanonicalBatches(t *testing.T) {
 		want string
 	}{
 		{"none", nil, `[]`},
-		{"plain", plain, `[{"Attributes":0,"BaseOffset":0,"BaseTimestamp":"base+0","Bytes":83,"LastOffsetDelta":1,"LeaderEpoch":-1,` +
+		{"plain", plain, `[{"Attributes":0,"BaseTimestamp":"base+0","Bytes":83,"FirstOffset":0,"LastOffsetDelta":1,"LeaderEpoch":-1,` +
 			`"MaxTimestamp":"base+1","Records":["0 base+0 k0=v0","1 base+1 k1=v1"]}]`},
-		{"gzip", s.records(1).compressed(1).by(9, 2, 4).bytes(), `[{"Attributes":1,"BaseOffset":0,"BaseTimestamp":"base+0","LastOffsetDelta":0,` +
+		{"gzip", s.records(1).compressed(1).by(9, 2, 4).bytes(), `[{"Attributes":1,"BaseTimestamp":"base+0","FirstOffset":0,"LastOffsetDelta":0,` +
 			`"LeaderEpoch":-1,"MaxTimestamp":"base+0","Producer":"<producer 1> epoch 2 sequence 4","Records":["0 base+0 k0=v0"]}]`},
 		{"cut off", plain[:70], `["70 bytes of an incomplete batch"]`},
 	}

@@ -8,7 +8,7 @@ import (
 // difference is a way in which Flotilla answers otherwise than Kafka 4.3.1, on
 // purpose. Every field that differs must match one, and every one must match a
 // field, or the comparison fails. In step, path, kafka and ours a * stands for
-// any text.
+// any text, and {a,b} for a and for b.
 type difference struct {
 	step  string // "Metadata v* by id": as the scenarios name it
 	path  string // "Topics[*].ErrorCode"
@@ -29,18 +29,28 @@ func (d difference) explains(f field) bool {
 
 func text(v string) bool { return v != absent && v != "null" && v != `""` }
 
-// matches reports whether s is pattern, in which a * stands for any text.
+// matches reports whether s is pattern, in which a * stands for any text, and
+// {a,b} for a and for b.
 func matches(pattern, s string) bool {
-	first, rest, star := strings.Cut(pattern, "*")
-	if !star {
+	i := strings.IndexAny(pattern, "*{")
+	if i < 0 {
 		return pattern == s
 	}
-	s, ok := strings.CutPrefix(s, first)
+	s, ok := strings.CutPrefix(s, pattern[:i])
 	if !ok {
 		return false
 	}
-	for i := 0; i <= len(s); i++ {
-		if matches(rest, s[i:]) {
+	if pattern[i] == '{' {
+		choices, rest, _ := strings.Cut(pattern[i+1:], "}")
+		for choice := range strings.SplitSeq(choices, ",") {
+			if matches(choice+rest, s) {
+				return true
+			}
+		}
+		return false
+	}
+	for j := 0; j <= len(s); j++ {
+		if matches(pattern[i+1:], s[j:]) {
 			return true
 		}
 	}

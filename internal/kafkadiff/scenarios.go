@@ -43,6 +43,7 @@ var scenarios = []scenario{
 	{"produce", produce},
 	{"produce-errors", produceErrors},
 	{"produce-batches", produceBatches},
+	{"produce-compacted", produceCompacted},
 	{"produce-idempotent", produceIdempotent},
 	{"produce-configs", produceConfigs},
 	{"fetch", fetch},

@@ -86,18 +86,18 @@ func fetchErrors(s *session) {
 		level.IsolationLevel = 7
 		s.ask("unknown isolation level", level, v)
 		if v >= 9 {
-			for d := int32(-1); d <= 1; d++ {
+			for d := range int32(2) {
 				req := fetching(name, id, 0, 2)
 				req.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch + d
-				s.ask(fmt.Sprintf("current epoch %+d", d), req, v)
+				s.ask(fmt.Sprintf("current epoch +%d", d), req, v)
 			}
 		}
 		if v >= 12 {
-			for d := int32(-1); d <= 1; d++ {
+			for d := range int32(2) {
 				req := fetching(name, id, 0, 2)
 				req.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch
 				req.Topics[0].Partitions[0].LastFetchedEpoch = epoch + d
-				s.ask(fmt.Sprintf("last fetched epoch %+d", d), req, v)
+				s.ask(fmt.Sprintf("last fetched epoch +%d", d), req, v)
 			}
 		}
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -103,10 +104,10 @@ func listOffsets(s *session) {
 			s.ask("unknown isolation level", committed, v)
 		}
 		if v >= 4 {
-			for d := int32(-1); d <= 1; d++ {
+			for d := range int32(2) {
 				req := listing(name, 0, -1)
 				req.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch + d
-				s.ask(fmt.Sprintf("current epoch %+d", d), req, v)
+				s.ask(fmt.Sprintf("current epoch +%d", d), req, v)
 			}
 		}
 	})
@@ -135,7 +136,6 @@ func offsetForLeaderEpoch(s *session) {
 		ask("a later one", name, 0, -1, epoch+1)
 		ask("none", name, 0, -1, -1)
 		ask("the current, given a later one", name, 0, epoch+1, epoch)
-		ask("the current, given an earlier one", name, 0, epoch-1, epoch)
 		ask("unknown partition", name, 2, -1, epoch)
 		ask("negative partition", name, -1, -1, epoch)
 		ask("unknown topic", s.topic("unknown"), 0, -1, epoch)
@@ -148,6 +148,13 @@ func offsetForLeaderEpoch(s *session) {
 
 // initProducerID asks for producer ids, without transactions.
 func initProducerID(s *session) {
+	for range awaitTries { // Kafka fetches its first block of ids when it is first asked
+		req := kmsg.NewPtrInitProducerIDRequest()
+		if s.quiet(req, 4).(*kmsg.InitProducerIDResponse).ErrorCode == 0 {
+			break
+		}
+		time.Sleep(awaitEvery)
+	}
 	each(kmsg.InitProducerID, func(v int16) {
 		ask := func(what string, txn *string, timeoutMS int32, id int64, epoch int16) *kmsg.InitProducerIDResponse {
 			req := kmsg.NewPtrInitProducerIDRequest()

@@ -34,10 +34,10 @@ func produce(s *session) {
 
 // produceErrors names what cannot be produced to.
 func produceErrors(s *session) {
-	name, id := s.create("t", 1)
+	name, id := s.create("t", 3)
 	b := s.records(1).bytes()
 	each(kmsg.Produce, func(v int16) {
-		s.ask("unknown partition", producing(name, id, 1, b), v)
+		s.ask("unknown partition", producing(name, id, 9, b), v)
 		s.ask("negative partition", producing(name, id, -1, b), v)
 		s.ask("unknown topic", producing(s.topic("unknown"), unknownID("produce"), 0, b), v)
 		for _, bad := range badNames {
@@ -57,36 +57,53 @@ func produceErrors(s *session) {
 		mixed := producing(name, id, 0, b)
 		mixed.Topics[0].Partitions = append(mixed.Topics[0].Partitions, producing(name, id, 9, b).Topics[0].Partitions...)
 		s.ask("known and unknown partition", mixed, v)
-		twice := producing(name, id, 0, b)
+		twice := producing(name, id, 1, b)
 		twice.Topics[0].Partitions = append(twice.Topics[0].Partitions, twice.Topics[0].Partitions[0])
 		s.ask("a partition twice", twice, v)
 		txn := "txn"
-		req := producing(name, id, 0, b)
+		req := producing(name, id, 2, b)
 		req.TransactionID = &txn
 		s.ask("a transactional id and no transactional batch", req, v)
-		noAcks := producing(name, id, 5, b)
+		noAcks := producing(name, id, 9, b)
 		noAcks.Acks = 0
 		s.askNothing("acks 0 to an unknown partition", noAcks, v)
 	})
 	s.ask("zero topic id", producing("", [16]byte{}, 0, b), 13)
-	s.ask("what was taken", fetching(name, id, 0, 0), latest(kmsg.Fetch))
+	for p := range int32(3) {
+		s.ask(fmt.Sprintf("what was taken by partition %d", p), fetching(name, id, p, 0), latest(kmsg.Fetch))
+	}
 }
 
-// produceBatches sends batches that are not as they must be.
+// badBatch is a batch, or what is left of one, and what is wrong with it.
+type badBatch struct {
+	what string
+	b    []byte
+}
+
+// produceBatches sends batches that are not as they must be, each kind to a
+// partition of its own, so that what one server takes and the other does not is
+// a difference there only.
 func produceBatches(s *session) {
-	name, id := s.create("t", 1)
-	compact, compactID := s.create("compact", 1, "cleanup.policy=compact")
+	cases := s.badBatches()
+	name, id := s.create("t", int32(len(cases)))
+	for i, c := range cases {
+		for _, v := range []int16{3, 7, 8, 13} {
+			s.ask(c.what, producing(name, id, int32(i), c.b), v)
+		}
+		s.ask("what was taken of "+c.what, fetching(name, id, int32(i), 0), latest(kmsg.Fetch))
+	}
+}
+
+func (s *session) badBatches() []badBatch {
 	good := s.records(3).bytes()
-	future := s.now.UnixMilli() + 2*3600*1000
+	future := s.now.Add(ahead).UnixMilli()
 	u16 := func(v int) []byte { return binary.BigEndian.AppendUint16(nil, uint16(v)) }
 	u32 := func(v int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(v)) }
 	flipped := append([]byte(nil), good...)
 	flipped[len(flipped)-1] ^= 1
 	magic := func(m byte) []byte { return patched(good, atMagic, m) }
-	cases := []struct {
-		what string
-		b    []byte
-	}{
+	return []badBatch{
+		{"nothing wrong", good},
 		{"a flipped byte", flipped},
 		{"two batches", append(append([]byte(nil), good...), good...)},
 		{"a batch and its beginning", append(append([]byte(nil), good...), good[:30]...)},
@@ -132,17 +149,25 @@ func produceBatches(s *session) {
 		{"1,100,000 bytes", s.records(0).addAt(s.base.UnixMilli(), []byte("k"), make([]byte, 1_100_000)).bytes()},
 		{"1,100,000 bytes, gzip", s.records(0).addAt(s.base.UnixMilli(), []byte("k"), make([]byte, 1_100_000)).compressed(batch.Gzip).bytes()},
 	}
-	for _, c := range cases {
-		for _, v := range []int16{3, 7, 8, 13} {
-			s.ask(c.what, producing(name, id, 0, c.b), v)
-		}
+}
+
+// produceCompacted sends records without keys to a compacted topic. It ends
+// early where there can be no such topic.
+func produceCompacted(s *session) {
+	name := s.topic("t")
+	created, _ := s.ask("cleanup.policy=compact", creating(newTopic(name, 1, 1, "cleanup.policy=compact")), 4).(*kmsg.CreateTopicsResponse)
+	if created == nil || created.Topics[0].ErrorCode != 0 {
+		return
 	}
-	s.ask("no key among keys, compacted", producing(compact, compactID, 0,
-		s.records(2).addAt(s.base.UnixMilli(), nil, []byte("v")).addAt(s.base.UnixMilli(), nil, nil).bytes()), 13)
-	s.ask("no key among keys, compacted, zstd", producing(compact, compactID, 0,
-		s.records(2).addAt(s.base.UnixMilli(), nil, []byte("v")).compressed(batch.Zstd).bytes()), 13)
-	s.ask("keys, compacted", producing(compact, compactID, 0, s.records(2).bytes()), 13)
-	s.ask("a good batch at last", producing(name, id, 0, good), 13)
+	id := s.await(name)
+	keyless := func() *made {
+		return s.records(2).addAt(s.base.UnixMilli(), nil, []byte("v")).addAt(s.base.UnixMilli(), nil, nil)
+	}
+	each(kmsg.Produce, func(v int16) {
+		s.ask("no key among keys", producing(name, id, 0, keyless().bytes()), v)
+		s.ask("no key among keys, zstd", producing(name, id, 0, keyless().compressed(batch.Zstd).bytes()), v)
+		s.ask("keys", producing(name, id, 0, s.records(2).bytes()), v)
+	})
 	s.ask("what was taken", fetching(name, id, 0, 0), latest(kmsg.Fetch))
 }
 
@@ -164,8 +189,8 @@ func produceIdempotent(s *session) {
 	send("epoch 3 at 0", s.records(1).by(2001, 3, 0).bytes())
 	send("an unknown producer not at 0", s.records(1).by(2002, 0, 7).bytes())
 	send("and its next", s.records(1).by(2002, 0, 8).bytes())
-	send("negative epoch", s.records(1).by(2003, -1, 0).bytes())
-	send("negative sequence", s.records(1).by(2003, 0, -1).bytes())
+	s.ask("negative epoch", producing(name, id, 1, s.records(1).by(2003, -1, 0).bytes()), latest(kmsg.Produce))
+	s.ask("negative sequence", producing(name, id, 1, s.records(1).by(2003, 0, -1).bytes()), latest(kmsg.Produce))
 	send("the last sequences", s.records(2).by(2004, 0, 2147483646).bytes())
 	send("sequence 0 after the last", s.records(1).by(2004, 0, 0).bytes())
 	send("a wrap within a batch", s.records(4).by(2005, 0, 2147483646).bytes())
@@ -205,7 +230,7 @@ func produceConfigs(s *session) {
 		s.ask("log append time", producing(name, id, 0, s.records(2).bytes()), v)
 	})
 	s.ask("log append time, two hours ahead", producing(name, id, 0,
-		s.records(0).addAt(s.now.UnixMilli()+2*3600*1000, []byte("k"), []byte("v")).bytes()), latest(kmsg.Produce))
+		s.records(0).addAt(s.now.Add(ahead).UnixMilli(), []byte("k"), []byte("v")).bytes()), latest(kmsg.Produce))
 	all(name, id)
 	name, id = s.create("limits", 1, "message.timestamp.before.max.ms=60000", "message.timestamp.after.max.ms=60000")
 	s.ask("too old", producing(name, id, 0, s.records(2).bytes()), latest(kmsg.Produce))

@@ -35,28 +35,13 @@ func creating(topics ...kmsg.CreateTopicsRequestTopic) *kmsg.CreateTopicsRequest
 	return req
 }
 
-// askCreate asks, and learns the ids of what was created.
-func (s *session) askCreate(what string, req *kmsg.CreateTopicsRequest, version int16) {
-	req.SetVersion(version)
-	s.askRaw(what, req, req.AppendTo(nil), func(resp kmsg.Response) {
-		for _, t := range resp.(*kmsg.CreateTopicsResponse).Topics {
-			if t.TopicID != [16]byte{} {
-				s.names.topics[t.TopicID] = t.Topic
-			}
-		}
-	})
-}
-
-// askConfigs is askCreate for one topic, and records of its configs only those
-// that were asked for.
+// askConfigs asks for one topic, and records of its configs only those that were
+// asked for.
 func (s *session) askConfigs(what string, req *kmsg.CreateTopicsRequest, version int16) {
 	req.SetVersion(version)
 	s.askRaw(what, req, req.AppendTo(nil), func(resp kmsg.Response) {
 		for i := range resp.(*kmsg.CreateTopicsResponse).Topics {
 			t := &resp.(*kmsg.CreateTopicsResponse).Topics[i]
-			if t.TopicID != [16]byte{} {
-				s.names.topics[t.TopicID] = t.Topic
-			}
 			t.Configs = slices.DeleteFunc(t.Configs, func(c kmsg.CreateTopicsResponseTopicConfig) bool {
 				return !slices.ContainsFunc(req.Topics[0].Configs, func(asked kmsg.CreateTopicsRequestTopicConfig) bool {
 					return asked.Name == c.Name
@@ -73,44 +58,44 @@ func createTopics(s *session) {
 	unknownNode := s.node + 41
 	each(kmsg.CreateTopics, func(v int16) {
 		name := func(n string) string { return s.topic(fmt.Sprintf("%s-%d", n, v)) }
-		s.askCreate("one partition", creating(newTopic(name("one"), 1, 1)), v)
-		s.askCreate("three partitions and configs", creating(newTopic(name("three"), 3, 1, "retention.ms=3600000", "cleanup.policy=delete")), v)
-		s.askCreate("two topics, one taken", creating(newTopic(name("fresh"), 1, 1), newTopic(taken, 1, 1)), v)
-		s.askCreate("taken", creating(newTopic(taken, 1, 1)), v)
-		s.askCreate("defaults by -1", creating(newTopic(name("defaults"), -1, -1)), v)
-		s.askCreate("no partitions", creating(newTopic(name("no"), 0, 1)), v)
-		s.askCreate("-2 partitions", creating(newTopic(name("no"), -2, 1)), v)
-		s.askCreate("no replicas", creating(newTopic(name("no"), 1, 0)), v)
-		s.askCreate("-2 replicas", creating(newTopic(name("no"), 1, -2)), v)
-		s.askCreate("more replicas than nodes", creating(newTopic(name("no"), 1, 2)), v)
-		s.askCreate("a topic twice", creating(newTopic(name("twice"), 1, 1), newTopic(name("twice"), 2, 1)), v)
-		s.askCreate("a name that collides", creating(newTopic(s.topic("with_dot"), 1, 1)), v)
-		s.askCreate("nothing", creating(), v)
+		s.ask("one partition", creating(newTopic(name("one"), 1, 1)), v)
+		s.ask("three partitions and configs", creating(newTopic(name("three"), 3, 1, "retention.ms=3600000", "cleanup.policy=delete")), v)
+		s.ask("two topics, one taken", creating(newTopic(name("fresh"), 1, 1), newTopic(taken, 1, 1)), v)
+		s.ask("taken", creating(newTopic(taken, 1, 1)), v)
+		s.ask("defaults by -1", creating(newTopic(name("defaults"), -1, -1)), v)
+		s.ask("no partitions", creating(newTopic(name("no"), 0, 1)), v)
+		s.ask("-2 partitions", creating(newTopic(name("no"), -2, 1)), v)
+		s.ask("no replicas", creating(newTopic(name("no"), 1, 0)), v)
+		s.ask("-2 replicas", creating(newTopic(name("no"), 1, -2)), v)
+		s.ask("more replicas than nodes", creating(newTopic(name("no"), 1, 2)), v)
+		s.ask("a topic twice", creating(newTopic(name("twice"), 1, 1), newTopic(name("twice"), 2, 1)), v)
+		s.ask("a name that collides", creating(newTopic(s.topic("with_dot"), 1, 1)), v)
+		s.ask("nothing", creating(), v)
 		for _, bad := range badNames {
-			s.askCreate("name "+bad.what, creating(newTopic(bad.name, 1, 1)), v)
+			s.ask("name "+bad.what, creating(newTopic(bad.name, 1, 1)), v)
 		}
-		s.askCreate("assigned", creating(assigned(name("assigned"), map[int32][]int32{0: {s.node}, 1: {s.node}})), v)
-		s.askCreate("assigned to an unknown node", creating(assigned(name("no"), map[int32][]int32{0: {unknownNode}})), v)
-		s.askCreate("assigned to a node twice", creating(assigned(name("no"), map[int32][]int32{0: {s.node, s.node}})), v)
-		s.askCreate("assigned to nobody", creating(assigned(name("no"), map[int32][]int32{0: {}})), v)
-		s.askCreate("assigned with a gap", creating(assigned(name("no"), map[int32][]int32{0: {s.node}, 2: {s.node}})), v)
+		s.ask("assigned", creating(assigned(name("assigned"), map[int32][]int32{0: {s.node}, 1: {s.node}})), v)
+		s.ask("assigned to an unknown node", creating(assigned(name("no"), map[int32][]int32{0: {unknownNode}})), v)
+		s.ask("assigned to a node twice", creating(assigned(name("no"), map[int32][]int32{0: {s.node, s.node}})), v)
+		s.ask("assigned to nobody", creating(assigned(name("no"), map[int32][]int32{0: {}})), v)
+		s.ask("assigned with a gap", creating(assigned(name("no"), map[int32][]int32{0: {s.node}, 2: {s.node}})), v)
 		both := assigned(name("no"), map[int32][]int32{0: {s.node}})
 		both.NumPartitions = 1
-		s.askCreate("assigned and counted", creating(both), v)
+		s.ask("assigned and counted", creating(both), v)
 		both.NumPartitions, both.ReplicationFactor = -1, 1
-		s.askCreate("assigned and replicated", creating(both), v)
+		s.ask("assigned and replicated", creating(both), v)
 
 		validate := creating(newTopic(name("only"), 2, 1), newTopic(taken, 1, 1), newTopic(name("no"), 0, 1))
 		validate.ValidateOnly = true
-		s.askCreate("validate only", validate, v)
+		s.ask("validate only", validate, v)
 		s.ask(fmt.Sprintf("validated only by v%d", v), metadataTopics(name("only")), latest(kmsg.Metadata))
 		s.await(name("three"))
 		s.ask(fmt.Sprintf("created by v%d", v), metadataTopics(name("three")), latest(kmsg.Metadata))
 	})
 	at := latest(kmsg.CreateTopics)
-	s.askCreate("internal name", creating(newTopic("__cluster_metadata", 1, 1)), at)
-	s.askCreate("249 bytes", creating(newTopic(strings.Repeat("b", 249), 1, 1)), at)
-	s.askCreate("all letters that are allowed", creating(newTopic(s.topic("aZ09._-"), 1, 1)), at)
+	s.ask("internal name", creating(newTopic("__cluster_metadata", 1, 1)), at)
+	s.ask("249 bytes", creating(newTopic(strings.Repeat("b", 249), 1, 1)), at)
+	s.ask("all letters that are allowed", creating(newTopic(s.topic("aZ09._-"), 1, 1)), at)
 }
 
 // createTopicsConfigs creates topics with configs, good and bad.

@@ -111,6 +111,7 @@ func (s *session) askRaw(what string, req kmsg.Request, body []byte, before func
 	if before != nil {
 		before(resp)
 	}
+	s.learnTopics(resp)
 	answer := s.canonical(resp).(map[string]any)
 	if !exact {
 		answer["~bytes"] = "not as the fields encode"
@@ -180,6 +181,34 @@ func (s *session) learn() {
 	s.node, s.host, s.port = b.NodeID, b.Host, b.Port
 	if resp.ClusterID != nil {
 		s.clusterID = *resp.ClusterID
+	}
+}
+
+// learnTopics learns the ids and epochs of what the server may just have created.
+func (s *session) learnTopics(resp kmsg.Response) {
+	switch resp := resp.(type) {
+	case *kmsg.CreateTopicsResponse:
+		for _, t := range resp.Topics {
+			s.learnTopic(t.TopicID, t.Topic)
+		}
+	case *kmsg.MetadataResponse:
+		for _, t := range resp.Topics {
+			if t.Topic == nil || *t.Topic == "" {
+				continue
+			}
+			s.learnTopic(t.TopicID, *t.Topic)
+			for _, p := range t.Partitions {
+				if p.LeaderEpoch >= 0 {
+					s.epochs[p.LeaderEpoch] = true
+				}
+			}
+		}
+	}
+}
+
+func (s *session) learnTopic(id [16]byte, name string) {
+	if _, known := s.topics[id]; !known && id != [16]byte{} && strings.HasPrefix(name, s.scenario) {
+		s.topics[id] = name
 	}
 }
 
