@@ -56,7 +56,8 @@ var layers = []layer{
 	{"wire/pb", nil},
 	{"wire/pb/gen", nil},
 	{"wire/frame", []string{"internal/errcode", "wire/pb"}},
-	{"wire/server", []string{"broker", "internal/errcode", "wire/frame", "wire/pb"}},
+	{"internal/delivery", []string{"broker"}},
+	{"wire/server", []string{"broker", "internal/delivery", "internal/errcode", "wire/frame", "wire/pb"}},
 	{"kafka", []string{"broker", "internal/errcode", "log/batch"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/admin", []string{"broker", "internal/histogram"}},
@@ -100,7 +101,7 @@ var only = map[string][]string{
 	"github.com/spf13/pflag":                  {"cmd"},
 	"github.com/tidwall/wal":                  {"log/control"},
 	"github.com/twmb/franz-go":                {"bench", "internal/sim", "kafka"},
-	"golang.org/x/sys":                        {"internal/vfs", "kafka", "wire/server"},
+	"golang.org/x/sys":                        {"internal/delivery", "internal/vfs", "kafka"},
 	"google.golang.org/protobuf":              {"client", "wire"},
 	"go.yaml.in/yaml/v4":                      {"internal/config"},
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
 )
 
 const (
@@ -48,7 +49,7 @@ func (c *conn) expect(from *broker.Budget, n int64) error {
 	c.arriving = arrival{
 		from: from,
 		fair: now.Add(contendedGrace + time.Duration(n)*time.Second/contendedBytesPerSecond),
-		end:  within(c.s.opt.HandshakeTimeout, n),
+		end:  delivery.Deadline(c.s.opt.HandshakeTimeout, n),
 	}
 	return c.extend(now)
 }
