@@ -58,7 +58,7 @@ var layers = []layer{
 	{"wire/frame", []string{"internal/errcode", "wire/pb"}},
 	{"internal/delivery", []string{"broker"}},
 	{"wire/server", []string{"broker", "internal/delivery", "internal/errcode", "wire/frame", "wire/pb"}},
-	{"kafka", []string{"broker", "internal/errcode", "log/batch"}},
+	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "log/batch", "wire/frame"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/admin", []string{"broker", "internal/histogram"}},
 	{"internal/node", []string{

@@ -1,0 +1,4 @@
+package kafka
+
+// dataAPIs are the requests that carry records.
+var dataAPIs []api

@@ -1,0 +1,172 @@
+package kafka
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/wire/frame"
+)
+
+// peer is who sent a request.
+type peer struct {
+	conn     *conn
+	clientID string // of this request; "" if null
+}
+
+// listener returns where the peer's connection came in.
+func (p *peer) listener() Listener { return p.conn.via }
+
+// address returns the peer's.
+func (p *peer) address() net.Addr { return p.conn.nc.RemoteAddr() }
+
+// software returns what the client has said of itself in ApiVersions.
+func (p *peer) software() (name, version string) {
+	if s := p.conn.software.Load(); s != nil {
+		return s.name, s.version
+	}
+	return "", ""
+}
+
+// software is a client's name and version of itself.
+type software struct{ name, version string }
+
+// request is one request between its first bytes and its answer.
+type request struct {
+	*conn
+	api           *api
+	version       int16
+	correlationID int32
+	peer          peer
+
+	// body is what follows the header. It lies in raw. Both are the request's
+	// until send; whoever starts the request may keep them for longer, and may
+	// give raw to Server.buffers when nothing aliases it any more.
+	body, raw []byte
+
+	from  *broker.Budget // that held is of
+	held  int64          // bytes of it, and of the connection's own, until send
+	began time.Time      // when all of it was read
+
+	ready    chan struct{} // closed by send
+	answer   answer        // read after ready
+	answered bool          // by the reader, though it is no immediate api
+	polled   bool          // its fetch is over; guarded by polls.mu
+}
+
+// answer is one response on its way out.
+type answer struct {
+	head []byte // the body's first bytes, or all of it
+	body body   // what follows; nil: nothing
+	none bool   // there is no response: a Produce without acknowledgement
+
+	// err closes the connection instead.
+	err error
+}
+
+// body is the part of an answer that lies in the store.
+type body interface {
+	// Parts returns what to write. It is called when it is the answer's turn,
+	// once; what it returned is written before Release.
+	Parts() ([]frame.Part, error)
+	// Len is how many bytes Parts stands for. It does not change.
+	Len() int64
+	// LetGo gives memory back, to be read again when the answer's turn comes:
+	// others are before it, and may take long.
+	LetGo()
+	// Release gives everything back.
+	Release()
+}
+
+// send completes the request. It is called once, by any goroutine, and does not
+// block.
+func (q *request) send(a answer) {
+	q.letGo()
+	q.s.meter.Done(q.api.place, time.Since(q.began))
+	if a.body != nil && q.turn.Load() != q {
+		a.body.LetGo()
+	}
+	q.answer = a
+	close(q.ready)
+}
+
+// error counts an error of the request, or of a part of it, and returns its
+// number for the answer.
+func (q *request) error(e *errcode.Error) int16 {
+	if e == nil {
+		return 0
+	}
+	q.s.meter.Error(q.api.place, e.Code)
+	return int16(e.Code)
+}
+
+// letGo gives back the memory that the request was counted with.
+func (q *request) letGo() {
+	q.body, q.raw = nil, nil
+	if q.held > 0 {
+		q.from.Release(q.held)
+		q.taking.Release(q.held)
+		q.held = 0
+	}
+}
+
+// flexible reports whether header and body are of the flexible kind.
+func (q *request) flexible() bool { return q.version >= q.api.flexible }
+
+// fixedHeaderBytes is a request header's part that all versions share: key,
+// version, correlation id.
+const fixedHeaderBytes = 8
+
+// errHeader reports bytes that are no request header.
+var errHeader = errors.New("kafka: malformed request header")
+
+// splitHeader splits what follows the correlation id into the client id, which
+// is "" if it is null, and the body. A flexible header may have tags, which are
+// skipped.
+func splitHeader(b []byte, flexible bool) (clientID string, body []byte, err error) {
+	if len(b) < 2 {
+		return "", nil, fmt.Errorf("%w: no client id", errHeader)
+	}
+	n := int(int16(binary.BigEndian.Uint16(b)))
+	b = b[2:]
+	if n < -1 || n > len(b) {
+		return "", nil, fmt.Errorf("%w: a client id of %d bytes in %d", errHeader, n, len(b))
+	}
+	if n > 0 {
+		clientID, b = string(b[:n]), b[n:]
+	}
+	if flexible {
+		b, err = skipTags(b)
+	}
+	return clientID, b, err
+}
+
+// skipTags returns what follows the tagged fields that b begins with.
+func skipTags(b []byte) ([]byte, error) {
+	uvarint := func() (v uint64) {
+		v, n := binary.Uvarint(b)
+		if n <= 0 || n > 5 {
+			b = nil
+			return 0
+		}
+		b = b[n:]
+		return v
+	}
+	count := uvarint()
+	if b == nil || count > uint64(len(b))/2 {
+		return nil, fmt.Errorf("%w: %d tags in %d bytes", errHeader, count, len(b))
+	}
+	for range count {
+		uvarint()
+		size := uvarint()
+		if b == nil || size > uint64(len(b)) {
+			return nil, fmt.Errorf("%w: a tag of %d bytes in %d", errHeader, size, len(b))
+		}
+		b = b[size:]
+	}
+	return b, nil
+}

@@ -1,0 +1,168 @@
+package kafka
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"runtime/debug"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/flotilla-log/flotilla/wire/frame"
+)
+
+// flushBytes is how much is queued before it is written, if more is ready.
+const flushBytes = 64 << 10
+
+var (
+	// errPanic reports a handler that panicked.
+	errPanic = errors.New("kafka: the handler of a request panicked")
+	// errUnanswered reports a request that a handler had no answer for.
+	errUnanswered = errors.New("kafka: no answer")
+)
+
+// write answers requests in their order, until there are no more to come. After
+// an error it only gives back what they hold.
+func (c *conn) write() {
+	var broken error
+	var queued []*request // in c.w
+	settle := func() {
+		for i, q := range queued {
+			if q.answer.body != nil {
+				q.answer.body.Release()
+			}
+			queued[i] = nil
+			<-c.inflight
+		}
+		queued = queued[:0]
+	}
+	for q := range c.order {
+		c.turn.Store(q)
+		if broken == nil && c.w.Queued() > 0 && (c.w.Queued() >= flushBytes || q.mayWait()) {
+			broken = c.flush()
+			settle()
+		}
+		queued = append(queued, q)
+		if err := c.respond(q, broken != nil); broken == nil {
+			broken = err
+			if broken == nil && len(c.order) == 0 {
+				broken = c.flush()
+			}
+			if broken != nil {
+				c.breakOff(broken)
+			}
+		}
+		if broken != nil || c.w.Queued() == 0 {
+			settle()
+		}
+	}
+}
+
+// breakOff ends the connection from the writer's side.
+func (c *conn) breakOff(err error) {
+	if !quiet(err) && c.s.ctx.Err() == nil {
+		c.log.Info("connection closed", "err", err)
+	}
+	c.cancel()
+	c.polls.end()
+	_ = c.nc.Close()
+}
+
+// mayWait reports whether the answer is not there yet.
+func (q *request) mayWait() bool {
+	select {
+	case <-q.ready:
+		return false
+	default:
+		return true
+	}
+}
+
+// respond queues the answer of q, which it waits for or makes. If broken, it
+// only waits for what is under way, which then holds nothing any more.
+func (c *conn) respond(q *request, broken bool) error {
+	switch {
+	case q.api.start != nil || q.answered:
+		<-q.ready
+	case broken:
+		q.send(answer{none: true})
+	default:
+		q.send(c.handle(q))
+	}
+	a := &q.answer
+	switch {
+	case broken:
+		return nil
+	case a.err != nil:
+		return a.err
+	case a.none:
+		return nil
+	}
+	header := make([]byte, 0, lengthBytes+5)
+	var parts []frame.Part
+	var err error
+	n := int64(len(a.head))
+	if a.body != nil {
+		n += a.body.Len()
+		if parts, err = a.body.Parts(); err != nil {
+			return err
+		}
+	}
+	tagged := q.flexible() && kmsg.Key(q.api.key) != kmsg.ApiVersions
+	n += lengthBytes // the correlation id
+	if tagged {
+		n++
+	}
+	if n > math.MaxInt32 {
+		return fmt.Errorf("%w: an answer of %d bytes to %s", errTooLarge, n, q.api.name)
+	}
+	header = binary.BigEndian.AppendUint32(header, uint32(n))
+	header = binary.BigEndian.AppendUint32(header, uint32(q.correlationID))
+	if tagged {
+		header = append(header, 0)
+	}
+	c.w.QueueRaw(frame.Part{Bytes: header}, frame.Part{Bytes: a.head})
+	c.w.QueueRaw(parts...)
+	return nil
+}
+
+// handle decodes a request and has it answered. A panic is the connection's end,
+// and nobody else's.
+func (c *conn) handle(q *request) (a answer) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.s.panics.Add(1)
+			c.log.Error("the handler of a request panicked; its connection is closed", "request", q.api.name, "version", q.version,
+				"client", q.peer.clientID, "panic", p, "stack", string(debug.Stack()))
+			a = answer{err: errPanic}
+		}
+	}()
+	req := kmsg.RequestForKey(q.api.key)
+	req.SetVersion(q.version)
+	if err := req.ReadFrom(q.body); err != nil {
+		return answer{err: fmt.Errorf("%w: %s version %d: %w", errMalformed, q.api.name, q.version, err)}
+	}
+	resp := q.api.handle(c.s, c.ctx, &q.peer, req)
+	if resp == nil {
+		return answer{err: fmt.Errorf("%w to %s version %d", errUnanswered, q.api.name, q.version)}
+	}
+	resp.SetVersion(q.version)
+	return answer{head: resp.AppendTo(nil)}
+}
+
+// flush writes what is queued.
+func (c *conn) flush() error {
+	n := c.w.Queued()
+	if n == 0 {
+		return nil
+	}
+	if err := c.nc.SetWriteDeadline(within(c.s.opt.WriteTimeout, n)); err != nil {
+		return err
+	}
+	err := c.w.Flush()
+	if err == nil {
+		c.s.meter.Wrote(n)
+	}
+	return err
+}
