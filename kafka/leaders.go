@@ -1,0 +1,52 @@
+package kafka
+
+import (
+	"net"
+	"strconv"
+
+	"github.com/flotilla-log/flotilla/broker"
+)
+
+// leaderRef is a partition's leader as Produce and Fetch answer it.
+type leaderRef struct{ node, epoch int32 }
+
+// endpoint is where a node takes clients.
+type endpoint struct {
+	node int32
+	host string
+	port int32
+}
+
+// leaders are those that one response names, with the endpoints of their nodes,
+// each once.
+type leaders struct {
+	broker *broker.Broker
+	nodes  []endpoint
+}
+
+// of returns who leads a partition, if the node knows of another.
+func (l *leaders) of(topic broker.TopicID, index int32) (leaderRef, bool) {
+	leader, ok := l.broker.PartitionLeader(topic, index)
+	if !ok {
+		return leaderRef{}, false
+	}
+	host, portText, err := net.SplitHostPort(leader.Address)
+	if err != nil {
+		return leaderRef{}, false
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return leaderRef{}, false
+	}
+	l.add(endpoint{node: leader.Node, host: host, port: int32(port)})
+	return leaderRef{node: leader.Node, epoch: leader.Epoch}, true
+}
+
+func (l *leaders) add(e endpoint) {
+	for _, n := range l.nodes {
+		if n.node == e.node {
+			return
+		}
+	}
+	l.nodes = append(l.nodes, e)
+}
