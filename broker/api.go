@@ -14,10 +14,20 @@ type (
 	Chunk   = store.Chunk
 )
 
+// ClientListener is the name of the listener that every node has.
+const ClientListener = "client"
+
+// Listener is one of a node's listeners for clients.
+type Listener struct {
+	Name      string
+	Advertise string // host:port that its clients are told
+}
+
 // Node is one node of the cluster, as clients see it.
 type Node struct {
 	ID      int32
-	Address string // host:port of its client listener
+	Address string // host:port of its listener
+	Rack    string // "" if it has none
 }
 
 // Topic is one topic and who leads its partitions.
@@ -95,6 +105,16 @@ type ProduceResult struct {
 	BaseOffset      int64 // -1: it was appended before, and where is forgotten
 	LogAppendTimeMS int64 // -1: the batch keeps the producer's timestamps
 	LogStart        int64 // log start offset, -1 if unknown
+
+	// Records are those for which a batch was refused that is otherwise intact, in
+	// their order, at most batch.MaxRecordErrors.
+	Records []RecordError
+}
+
+// RecordError says what is wrong with one record of a batch.
+type RecordError struct {
+	Index int32 // counted from 0, in the batch
+	Text  string
 }
 
 // FetchRequest asks for records from given offsets on.

@@ -33,9 +33,9 @@ import (
 type Options struct {
 	NodeID      int32
 	ClusterID   string
-	Incarnation uint64 // of the node's data directory
-	Advertise   string // host:port that clients are told
-	Shards      uint32 // data shards of the cluster: 1 to Shards
+	Incarnation uint64     // of the node's data directory
+	Listeners   []Listener // for clients; ClientListener is one of them
+	Shards      uint32     // data shards of the cluster: 1 to Shards
 
 	// Established says that the node has served before: every replica has to be
 	// on record. Otherwise those that are not are made.

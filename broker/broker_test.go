@@ -72,7 +72,7 @@ func tryRig(t *testing.T, fsys *vfs.Mem, tune ...func(*Options)) (*rig, error) {
 	})
 	must(err)
 	opt := Options{
-		NodeID: 1, ClusterID: "c", Incarnation: 9, Advertise: "localhost:9092", Shards: 2,
+		NodeID: 1, ClusterID: "c", Incarnation: 9, Listeners: []Listener{{Name: ClientListener, Advertise: "localhost:9092"}}, Shards: 2,
 		FS: fsys, ShardsDir: "shards", Journal: r.journal, Votes: r.votes, MetadataLog: r.meta, Store: r.store,
 		Now: time.Now, Rand: rand.NewChaCha8([32]byte{2}), Log: log,
 		QuarantineDir: "quarantine",
@@ -433,7 +433,7 @@ func TestTopics(t *testing.T) {
 		if diff := cmp.Diff([]string{"a", "b.one"}, names); diff != "" {
 			t.Errorf("topics (-want +got):\n%s", diff)
 		}
-		if got := r.Nodes(); len(got) != 1 || got[0] != (Node{ID: 1, Address: "localhost:9092"}) {
+		if got := r.Nodes(ClientListener); len(got) != 1 || got[0] != (Node{ID: 1, Address: "localhost:9092"}) {
 			t.Errorf("nodes %+v", got)
 		}
 	})

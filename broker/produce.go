@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -74,7 +75,7 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 	for i := range parts {
 		shard, proposal, refused := b.prepare(p, i, &parts[i])
 		if refused != nil {
-			p.answer(i, failed(refused))
+			p.answer(i, refusedBatch(refused))
 			continue
 		}
 		p.parts[i].replica, p.parts[i].proposal = shard.replica, proposal
@@ -122,7 +123,7 @@ func (b *Broker) admit(parts []ProducePart, timeout time.Duration) *errcode.Erro
 }
 
 // prepare checks one part and makes its proposal.
-func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *produceProposal, *errcode.Error) {
+func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *produceProposal, error) {
 	at := b.dir.find(part.Topic, part.Index)
 	if at == nil {
 		return nil, nil, b.absent(part.Topic, part.Index)
@@ -143,7 +144,7 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 		MaxDecompressedBytes: maxDecompressedBytes,
 	})
 	if err != nil {
-		return nil, nil, CodeOf(err)
+		return nil, nil, err
 	}
 	switch {
 	case at.config.LogAppendTime:
@@ -177,6 +178,19 @@ func produceResult(r *partition.Result, err error) ProduceResult {
 		return failed(CodeOf(err))
 	}
 	return ProduceResult{BaseOffset: r.BaseOffset, LogAppendTimeMS: r.LogAppendTimeMS, LogStart: r.LogStart}
+}
+
+// refusedBatch is the result of a batch that was not proposed.
+func refusedBatch(err error) ProduceResult {
+	r := failed(CodeOf(err))
+	var records batch.RecordErrors
+	if errors.As(err, &records) {
+		r.Records = make([]RecordError, len(records))
+		for i, re := range records {
+			r.Records[i] = RecordError{Index: re.Index, Text: re.Err.Error()}
+		}
+	}
+	return r
 }
 
 func failed(err *errcode.Error) ProduceResult {

@@ -222,13 +222,14 @@ func (b *Broker) DeleteTopic(ctx context.Context, id partition.TopicID) error {
 	return b.awaitPartitions(ctx, id, len(t.Assignment), false)
 }
 
-// Nodes returns the cluster's nodes, by id.
-func (b *Broker) Nodes() []Node {
+// Nodes returns the cluster's nodes that have a listener, by id, with their
+// addresses for its clients.
+func (b *Broker) Nodes(listener string) []Node {
 	var nodes []Node
 	for n := range b.image().Nodes() {
 		for _, a := range n.Addresses {
-			if a.Listener == clientListener {
-				nodes = append(nodes, Node{ID: int32(n.ID), Address: net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))})
+			if a.Listener == listener {
+				nodes = append(nodes, Node{ID: int32(n.ID), Address: net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port))), Rack: n.Rack})
 			}
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 )
@@ -55,7 +56,7 @@ var (
 type conn struct {
 	s   *Server
 	nc  net.Conn
-	via Listener
+	via broker.Listener
 	log *slog.Logger
 	r   *bufio.Reader
 	w   *frame.Writer
@@ -66,11 +67,13 @@ type conn struct {
 	order    chan *request  // as many as may be in flight, in the order of arrival
 	taking   *broker.Budget // memory that requests hold until they are answered
 	polls    polls
-	turn     atomic.Pointer[request] // whose answer is next
-	software atomic.Pointer[software]
+
+	deliveries delivery.Peer
+	turn       atomic.Pointer[request] // whose answer is next
+	software   atomic.Pointer[software]
 }
 
-func newConn(s *Server, nc net.Conn, read []byte, via Listener) *conn {
+func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 	c := &conn{
 		s: s, nc: nc, via: via,
 		log:      s.log.With("remote", nc.RemoteAddr().String()),
@@ -82,6 +85,9 @@ func newConn(s *Server, nc net.Conn, read []byte, via Listener) *conn {
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
+	c.deliveries = delivery.Peer{
+		Conn: nc, Ctx: c.ctx, Broker: s.broker, Answers: s.opt.Answers, WriteTimeout: s.opt.WriteTimeout, Hold: s.opt.PushHold,
+	}
 	return c
 }
 

@@ -194,3 +194,11 @@ func (d *decoder) topicCount(elementBytes, before, most int) int {
 	}
 	return n
 }
+
+// String names the topic, for people.
+func (t topicRef) String() string {
+	if t.id != (broker.TopicID{}) {
+		return "topic id " + t.id.String()
+	}
+	return "topic " + t.name
+}

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"net"
+	"slices"
 	"strconv"
 
 	"github.com/flotilla-log/flotilla/broker"
@@ -20,13 +21,18 @@ type endpoint struct {
 // leaders are those that one response names, with the endpoints of their nodes,
 // each once.
 type leaders struct {
-	broker *broker.Broker
-	nodes  []endpoint
+	broker   *broker.Broker
+	listener string // whose clients are told
+	nodes    []endpoint
 }
 
-// of returns who leads a partition, if the node knows of another.
+func (q *request) leaders() leaders {
+	return leaders{broker: q.s.broker, listener: q.peer.listener().Name}
+}
+
+// of returns who leads a partition, as far as this node knows.
 func (l *leaders) of(topic broker.TopicID, index int32) (leaderRef, bool) {
-	leader, ok := l.broker.PartitionLeader(topic, index)
+	leader, ok := l.broker.PartitionLeader(l.listener, topic, index)
 	if !ok {
 		return leaderRef{}, false
 	}
@@ -43,10 +49,7 @@ func (l *leaders) of(topic broker.TopicID, index int32) (leaderRef, bool) {
 }
 
 func (l *leaders) add(e endpoint) {
-	for _, n := range l.nodes {
-		if n.node == e.node {
-			return
-		}
+	if !slices.ContainsFunc(l.nodes, func(n endpoint) bool { return n.node == e.node }) {
+		l.nodes = append(l.nodes, e)
 	}
-	l.nodes = append(l.nodes, e)
 }

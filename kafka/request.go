@@ -19,7 +19,7 @@ type peer struct {
 }
 
 // listener returns where the peer's connection came in.
-func (p *peer) listener() Listener { return p.conn.via }
+func (p *peer) listener() broker.Listener { return p.conn.via }
 
 // address returns the peer's.
 func (p *peer) address() net.Addr { return p.conn.nc.RemoteAddr() }

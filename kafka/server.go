@@ -15,6 +15,8 @@ package kafka
 
 import (
 	"context"
+	"crypto/rand"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -42,12 +44,10 @@ type Options struct {
 	IdleTimeout      time.Duration // default 10 min: a silent connection is closed
 	WriteTimeout     time.Duration // default 1 min: a peer that takes nothing is closed
 	PushHold         time.Duration // default 20 ms: how long memory waits for a peer to take it
-}
+	MaxSessions      int           // fetch sessions of the node (KIP-227); default 1000
 
-// Listener is what connections of one listener have in common.
-type Listener struct {
-	Name      string
-	Advertise string // host:port that clients are told
+	Rand io.Reader        // of the sessions' ids; default crypto/rand
+	Now  func() time.Time // by which they are evicted; default time.Now
 }
 
 // connectionShare is which part of the node's budget for requests one
@@ -64,7 +64,9 @@ type Server struct {
 	stop    context.CancelFunc
 	buffers frame.Buffers // of requests
 	meter   *broker.Meter
-	panics  atomic.Uint64
+	// sessions are those of Fetch.
+	sessions *sessions
+	panics   atomic.Uint64
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -79,7 +81,13 @@ func New(opt Options) *Server {
 	setDefault(&opt.IdleTimeout, 10*time.Minute)
 	setDefault(&opt.WriteTimeout, time.Minute)
 	setDefault(&opt.PushHold, 20*time.Millisecond)
+	setDefault(&opt.MaxSessions, 1000)
+	setDefault(&opt.Rand, rand.Reader)
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
 	s := &Server{opt: opt, broker: opt.Broker, log: opt.Log, apis: newTable(), conns: make(map[*conn]struct{})}
+	s.sessions = newSessions(opt.MaxSessions, opt.Rand, opt.Now)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.meter = broker.NewMeter("kafka", s.apis.names())
 	return s
@@ -98,7 +106,7 @@ func (s *Server) Stats() broker.MeterStats { return s.meter.Stats() }
 // Serve serves a connection to its end, says what that was, and closes it. read
 // is what was read of it already: at least the first four bytes, to tell the
 // protocol.
-func (s *Server) Serve(nc net.Conn, read []byte, via Listener) broker.Ending {
+func (s *Server) Serve(nc net.Conn, read []byte, via broker.Listener) broker.Ending {
 	c := newConn(s, nc, read, via)
 	s.mu.Lock()
 	s.conns[c] = struct{}{}

@@ -27,7 +27,7 @@ func dial(t *testing.T, s *Server) net.Conn {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.Serve(theirs, nil, Listener{Name: "client", Advertise: "127.0.0.1:9092"})
+		s.Serve(theirs, nil, broker.Listener{Name: broker.ClientListener, Advertise: "127.0.0.1:9092"})
 	}()
 	t.Cleanup(func() {
 		_ = ours.Close()

@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/admin"
 	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/kafka"
 	"github.com/flotilla-log/flotilla/log/control"
 	"github.com/flotilla-log/flotilla/log/journal"
 	"github.com/flotilla-log/flotilla/partition/store"
@@ -40,9 +41,11 @@ type Options struct {
 	Cluster *broker.Cluster
 
 	// Listener takes the clients' connections; Advertise is the host:port that
-	// they are told, by default the listener's own.
-	Listener  net.Listener
-	Advertise string
+	// they are told, by default the listener's own. MoreListeners are others,
+	// whose names are unique and not broker.ClientListener, which is this one's.
+	Listener      net.Listener
+	Advertise     string
+	MoreListeners []Listener
 
 	Shards           uint32 // data shards of a fresh directory; default 4
 	JournalBytes     int64  // default 1 GiB
@@ -82,6 +85,13 @@ type Options struct {
 	replicaVersions func(replication.ShardID) []uint16
 }
 
+// Listener is a further listener for clients.
+type Listener struct {
+	net.Listener
+	Name      string
+	Advertise string // host:port that its clients are told; default: its own
+}
+
 // Limits are what an operator bounds beside connections; see broker.Limits.
 type Limits = broker.Limits
 
@@ -111,6 +121,7 @@ type Node struct {
 	store  *store.Store
 	broker *broker.Broker
 	server *server.Server
+	kafka  *kafka.Server
 	admin  *admin.Server
 
 	requests, small, answers *broker.Budget
@@ -146,6 +157,11 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	if opt.Advertise == "" {
 		opt.Advertise = opt.Listener.Addr().String()
 	}
+	for i := range opt.MoreListeners {
+		if l := &opt.MoreListeners[i]; l.Advertise == "" {
+			l.Advertise = l.Addr().String()
+		}
+	}
 	n := &Node{opt: opt, idTurn: make(chan struct{}, 1), failed: make(chan error, 1)}
 	n.startAdmin()
 	start := opt.Now()
@@ -158,19 +174,41 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	n.recovered = opt.Now().Sub(start)
 	n.requests, n.small = broker.NewBudget(opt.MemoryBytes/4), broker.NewBudget(opt.MemoryBytes/16)
 	n.answers = broker.NewBudget(opt.MemoryBytes * 3 / 16)
+	n.kafka = kafka.New(kafka.Options{
+		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
+		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
+		MaxRequestBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
+	})
 	n.server = server.New(server.Options{
+		Kafka:  n.kafka,
 		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxConnections: opt.Clients.Connections, MaxConnectionsIP: opt.Clients.ConnectionsPerIP,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
 		MaxFrameBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
 	})
 	n.started.Store(true)
-	n.serving.Go(func() {
-		if err := n.server.Serve(opt.Listener); err != nil {
-			n.fail(fmt.Errorf("node: listener: %w", err))
+	for i, via := range n.listeners() {
+		l := opt.Listener
+		if i > 0 {
+			l = opt.MoreListeners[i-1]
 		}
-	})
+		n.serving.Go(func() {
+			if err := n.server.Serve(l, via); err != nil {
+				n.fail(fmt.Errorf("node: listener %s: %w", via.Name, err))
+			}
+		})
+	}
 	return n, nil
+}
+
+// listeners returns what clients are told of the listeners, the first one's
+// first.
+func (n *Node) listeners() []broker.Listener {
+	all := []broker.Listener{{Name: broker.ClientListener, Advertise: n.opt.Advertise}}
+	for _, l := range n.opt.MoreListeners {
+		all = append(all, broker.Listener{Name: l.Name, Advertise: l.Advertise})
+	}
+	return all
 }
 
 // Streams returns what the streams of native clients cost now.
@@ -217,7 +255,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.broker, err = broker.Start(ctx, broker.Options{
 		NodeID: n.id.NodeID, ClusterID: n.id.ClusterID, Incarnation: uint64(n.id.Incarnation), Established: n.id.Started,
-		Advertise: opt.Advertise, Shards: n.id.Shards, Cluster: opt.Cluster,
+		Listeners: n.listeners(), Shards: n.id.Shards, Cluster: opt.Cluster,
 		FS: opt.FS, ShardsDir: dir(shardsDir),
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store, Limits: opt.Limits,
 		ReplicaVersions: opt.replicaVersions,
@@ -282,7 +320,7 @@ func (n *Node) Failed() <-chan error { return n.failed }
 // ClusterID returns the cluster's id.
 func (n *Node) ClusterID() string { return n.id.ClusterID }
 
-// Advertised returns the address that clients are told.
+// Advertised returns the address that clients of the first listener are told.
 func (n *Node) Advertised() string { return n.opt.Advertise }
 
 // Leads returns the shards that the node leads at the moment, 0 being the

@@ -22,6 +22,7 @@ import (
 type conn struct {
 	s   *Server
 	nc  net.Conn
+	via broker.Listener
 	r   *frame.Reader
 	w   *frame.Writer
 	ctx context.Context // ends when the connection does
@@ -47,10 +48,11 @@ type answer struct {
 	body   *delivery.Delivery // the payload; may be nil
 }
 
-func newConn(s *Server, nc net.Conn) *conn {
+func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
 	c := &conn{
 		s:        s,
 		nc:       nc,
+		via:      via,
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		answers:  make(chan answer, s.opt.MaxInFlight),
 		taking:   broker.NewBudget(s.opt.MaxInFlightBytes),
@@ -64,9 +66,9 @@ func newConn(s *Server, nc net.Conn) *conn {
 	return c
 }
 
-// serve runs the connection to its end, and says what that was.
+// serve runs the connection, whose magic is read, to its end, and says what that
+// was.
 func (c *conn) serve() broker.Ending {
-	defer c.nc.Close()
 	log := c.s.opt.Log.With("remote", c.nc.RemoteAddr().String())
 	if err := c.handshake(); err != nil {
 		if !quiet(err) {
@@ -103,26 +105,14 @@ func quiet(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
+// handshake is held to the deadline that was set for the magic.
 func (c *conn) handshake() error {
-	if err := c.nc.SetDeadline(time.Now().Add(c.s.opt.HandshakeTimeout)); err != nil {
-		return err
-	}
-	protocol, _, err := frame.ReadMagic(c.nc)
-	if err != nil {
-		return err
-	}
-	if protocol != frame.Native {
-		return errors.New("server: " + protocol.String() + " spoken to the native port")
-	}
 	c.r, c.w = frame.NewReader(c), frame.NewWriter(c.nc)
 	if _, err := frame.Accept(c.r, c.w, c.s.hello); err != nil {
 		return err
 	}
 	return c.nc.SetDeadline(time.Time{})
 }
-
-// drain makes the connection stop reading; what is under way is answered.
-func (c *conn) drain() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
 
 // read starts requests until the stream ends.
 func (c *conn) read() error {

@@ -380,7 +380,7 @@ func (ss *streams) header(stream uint32, results []broker.StreamResult) *pb.Deli
 			s.meter.Error(deliverPlace, r.Err.Code)
 		}
 		m.Parts[i] = &pb.DeliverPart{
-			TopicId: r.Topic[:], Partition: r.Index, Generation: r.Generation, Error: s.partitionError(r.Err, r.Topic, r.Index),
+			TopicId: r.Topic[:], Partition: r.Index, Generation: r.Generation, Error: ss.c.partitionError(r.Err, r.Topic, r.Index),
 			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(r.Bytes()),
 		}
 	}
