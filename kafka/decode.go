@@ -164,6 +164,15 @@ func (d *decoder) end() error {
 	return d.err
 }
 
+// room returns s with room for n more elements. It doubles what it makes, so that
+// all that is made on the way to a slice is at most twice as large.
+func room[T any](s []T, n int) []T {
+	if cap(s)-len(s) >= n {
+		return s
+	}
+	return append(make([]T, 0, max(len(s)+n, 2*cap(s))), s...)
+}
+
 // topicRef names a topic as a request does: by its name, or by its id.
 type topicRef struct {
 	name string

@@ -38,13 +38,16 @@ func (e *encoder) string(s string) {
 	e.b = append(e.b, s...)
 }
 
-// nullString appends a null string.
-func (e *encoder) nullString() {
-	if e.flexible {
+// stringOrNull appends a string, or null for an empty one.
+func (e *encoder) stringOrNull(s string) {
+	switch {
+	case s != "":
+		e.string(s)
+	case e.flexible:
 		e.uvarint(0)
-		return
+	default:
+		e.int16(-1)
 	}
-	e.int16(-1)
 }
 
 // noTags ends a structure that has no tagged field.
@@ -81,7 +84,7 @@ func (e *encoder) endpointsTag(tag uint32, nodes []endpoint) {
 		field.int32(n.node)
 		field.string(n.host)
 		field.int32(n.port)
-		field.nullString() // the rack
+		field.stringOrNull(n.rack)
 		field.noTags()
 	}
 	e.uvarint(tag)

@@ -94,7 +94,9 @@ func decodeFetch(version int16, body []byte) (*fetchRequest, error) {
 				break
 			}
 			m.forgottenTopics = append(m.forgottenTopics, d.topic(version))
-			for range d.count(4) {
+			parts := d.count(4)
+			m.forgotten = room(m.forgotten, parts)
+			for range parts {
 				m.forgotten = append(m.forgotten, partRef{int32(len(m.forgottenTopics) - 1), d.int32()})
 			}
 			d.tags(nil)
@@ -130,7 +132,9 @@ func (d *decoder) fetchParts(version int16, m *fetchRequest) {
 	if d.flexible {
 		bytes += 4 + 1
 	}
-	for range d.count(bytes) {
+	n := d.count(bytes)
+	m.parts = room(m.parts, n)
+	for range n {
 		if d.err != nil {
 			return
 		}

@@ -16,6 +16,7 @@ type endpoint struct {
 	node int32
 	host string
 	port int32
+	rack string // "" is null
 }
 
 // leaders are those that one response names, with the endpoints of their nodes,
@@ -44,7 +45,7 @@ func (l *leaders) of(topic broker.TopicID, index int32) (leaderRef, bool) {
 	if err != nil {
 		return leaderRef{}, false
 	}
-	l.add(endpoint{node: leader.Node, host: host, port: int32(port)})
+	l.add(endpoint{node: leader.Node, host: host, port: int32(port), rack: leader.Rack})
 	return leaderRef{node: leader.Node, epoch: leader.Epoch}, true
 }
 

@@ -71,6 +71,9 @@ func decodeProduce(version int16, body []byte) (*produceRequest, error) {
 		if most := maxProduceParts(len(body)); len(m.parts)+parts > most {
 			d.fail("%d partitions in so small a request, at most %d", len(m.parts)+parts, most)
 		}
+		if d.err == nil {
+			m.parts = room(m.parts, parts)
+		}
 		for range parts {
 			if d.err != nil {
 				break
@@ -150,11 +153,7 @@ func (e *encoder) producedPart(version int16, index int32, r *produced) {
 			e.string(re.message)
 			e.noTags()
 		}
-		if r.message == "" {
-			e.nullString()
-		} else {
-			e.string(r.message)
-		}
+		e.stringOrNull(r.message)
 	}
 	if version >= produceLeaderVersion && r.hasLeader {
 		e.uvarint(1)
