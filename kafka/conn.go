@@ -18,7 +18,6 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/delivery"
-	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 )
 
@@ -202,7 +201,7 @@ func (c *conn) readRequest() error {
 	head := fixed[lengthBytes:]
 	key := int16(binary.BigEndian.Uint16(head))
 	q := &request{conn: c, version: int16(binary.BigEndian.Uint16(head[2:])), correlationID: int32(binary.BigEndian.Uint32(head[4:])), ready: make(chan struct{})}
-	q.peer.conn = c
+	q.peer.conn, q.peer.req = c, q
 	q.api = c.s.apis.find(key)
 	unknown := false // a version of ApiVersions that is not served, and answered all the same
 	switch {
@@ -226,8 +225,8 @@ func (c *conn) readRequest() error {
 		q.began = time.Now()
 		switch {
 		case unknown:
-			q.version, q.answered = 0, true
-			q.send(answer{head: c.s.versions(0, errcode.UnsupportedVersion).AppendTo(nil)})
+			q.answered = true
+			q.send(answer{head: q.newerVersions()})
 		case q.api.start != nil:
 			err = q.api.start(c, q)
 		}
