@@ -42,6 +42,10 @@ type Topic struct {
 type PartitionLeader struct {
 	Node  int32 // -1: nowhere, for now
 	Epoch int32 // leader epoch, -1 if unknown
+
+	// Replicas are the nodes that have one, in Topic alone. They are shared: do
+	// not change them.
+	Replicas []int32
 }
 
 // PartitionState is what DescribeTopic adds about one partition.

@@ -269,6 +269,41 @@ func (b *Broker) Topics(after string) iter.Seq[Topic] {
 	}
 }
 
+// TopicNames walks the names of topics from a name on, in their order.
+func (b *Broker) TopicNames(from string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for t := range b.image().Topics() {
+			if t.Name >= from && !yield(t.Name) {
+				return
+			}
+		}
+	}
+}
+
+// Counts returns how many topics there are, and how many partitions they have.
+func (b *Broker) Counts() (topics, partitions int) {
+	im := b.image()
+	return im.TopicCount(), im.PartitionCount()
+}
+
+// PartitionCount returns how many partitions a topic has, by its id if it is not
+// zero, and else by its name; 0 if there is no such topic.
+func (b *Broker) PartitionCount(name string, id TopicID) int {
+	im := b.image()
+	t := im.TopicByName(name)
+	if id != (TopicID{}) {
+		t = im.TopicByID(metadata.TopicID(id))
+	}
+	if t == nil {
+		return 0
+	}
+	return len(t.Assignment)
+}
+
+// MetadataIndex returns the index of the newest change of the metadata that this
+// node has applied.
+func (b *Broker) MetadataIndex() int64 { return int64(b.meta.Applied()) }
+
 // TopicByName returns a topic, or why there is none.
 func (b *Broker) TopicByName(name string) (Topic, *errcode.Error) {
 	if err := metadata.CheckTopicName(name); err != nil {
@@ -302,10 +337,28 @@ func (b *Broker) mayBeBehind() bool { return b.opt.Cluster != nil && b.meta.Lead
 
 func (b *Broker) topic(t *metadata.Topic) Topic {
 	out := Topic{Name: t.Name, ID: partition.TopicID(t.ID), Partitions: make([]PartitionLeader, len(t.Assignment))}
-	for i := range t.Assignment {
+	replicas := make(map[metadata.ShardID][]int32, 1)
+	for i, shard := range t.Assignment {
 		out.Partitions[i] = b.leaderOf(out.ID, int32(i))
+		if replicas[shard] == nil {
+			replicas[shard] = b.replicasOf(shard)
+		}
+		out.Partitions[i].Replicas = replicas[shard]
 	}
 	return out
+}
+
+// replicasOf returns the nodes that have a replica of a shard.
+func (b *Broker) replicasOf(shard metadata.ShardID) []int32 {
+	s := b.image().Shard(shard)
+	if s == nil {
+		return nil
+	}
+	nodes := make([]int32, len(s.Replicas))
+	for i, id := range s.Replicas {
+		nodes[i] = int32(id)
+	}
+	return nodes
 }
 
 func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader {

@@ -48,7 +48,10 @@ func immediate(key kmsg.Key, least, most int16, start func(*conn, *request) erro
 
 // coreAPIs are the requests about the cluster and the protocol itself.
 var coreAPIs = []api{
+	ordinary(kmsg.Metadata, 0, 13, (*Server).metadata),
 	ordinary(kmsg.ApiVersions, 0, 4, (*Server).apiVersions),
+	ordinary(kmsg.DescribeCluster, 0, 2, (*Server).describeCluster),
+	ordinary(kmsg.DescribeTopicPartitions, 0, 0, (*Server).describeTopicPartitions),
 }
 
 // table is the requests that are served. It does not change.
@@ -57,10 +60,10 @@ type table struct {
 	byKey []*api
 }
 
-// newTable makes the table. It panics if an api is impossible or stands twice,
+// newTable makes the table of some apis. It panics if an api is impossible or stands twice,
 // which is a bug.
-func newTable() *table {
-	t := &table{all: slices.Concat(coreAPIs, dataAPIs, adminAPIs), byKey: make([]*api, kmsg.MaxKey+1)}
+func newTable(apis ...[]api) *table {
+	t := &table{all: slices.Concat(apis...), byKey: make([]*api, kmsg.MaxKey+1)}
 	slices.SortFunc(t.all, func(x, y api) int { return int(x.key) - int(y.key) })
 	for i := range t.all {
 		a := &t.all[i]

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,7 +16,30 @@ import (
 // peer is who sent a request.
 type peer struct {
 	conn     *conn
+	req      *request
 	clientID string // of this request; "" if null
+}
+
+// error counts an error of the request, or of a part of it, and returns its
+// number for the answer.
+func (p *peer) error(e *errcode.Error) int16 { return p.req.error(e) }
+
+// freeAnswerBytes is the size of an answer that is not counted as memory held.
+const freeAnswerBytes = 64 << 10
+
+// hold takes n bytes of the node's memory for the answer, until it is written,
+// or waits for them. It reports whether there are any: not when the connection
+// ends. It is called once: who holds some and waits for more may wait for
+// somebody who does the same.
+func (p *peer) hold(ctx context.Context, n int64) bool {
+	if n <= freeAnswerBytes {
+		return true
+	}
+	if p.conn.s.opt.Answers.Acquire(ctx, n) != nil {
+		return false
+	}
+	p.req.answer.held = n
+	return true
 }
 
 // listener returns where the peer's connection came in.
@@ -63,6 +87,8 @@ type answer struct {
 	head []byte // the body's first bytes, or all of it
 	body body   // what follows; nil: nothing
 	none bool   // there is no response: a Produce without acknowledgement
+
+	held int64 // bytes of Options.Answers, until it is written
 
 	// err closes the connection instead.
 	err error

@@ -23,6 +23,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
 )
 
 // Options configures a Server. All fields are needed unless they say otherwise.
@@ -42,6 +43,12 @@ type Options struct {
 	IdleTimeout      time.Duration // default 10 min: a silent connection is closed
 	WriteTimeout     time.Duration // default 1 min: a peer that takes nothing is closed
 	PushHold         time.Duration // default 20 ms: how long memory waits for a peer to take it
+
+	// Resolve looks an advertised host up; default: by the machine's resolver.
+	Resolve func(ctx context.Context, host string) error
+
+	AutoCreateTopics  bool          // that Metadata asks for (auto.create.topics.enable)
+	AutoCreateTimeout time.Duration // default 10 s: how long Metadata may wait for one
 }
 
 // connectionShare is which part of the node's budget for requests one
@@ -60,12 +67,24 @@ type Server struct {
 	meter   *broker.Meter
 	panics  atomic.Uint64
 
-	mu    sync.Mutex
-	conns map[*conn]struct{}
+	background sync.WaitGroup // look-ups
+
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	checked map[string]struct{} // listeners and what was said of their addresses
 }
 
 // New returns a Server.
 func New(opt Options) *Server {
+	setDefault(&opt.MaxRequestBytes, frame.DefaultMaxFrameBytes)
+	// A request is counted as memory before it has come, so one may claim a
+	// quarter of the node's budget, or a largest batch.
+	opt.MaxRequestBytes = min(opt.MaxRequestBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+intake.SmallBytes))
+	return newServer(opt, newTable(coreAPIs, dataAPIs, adminAPIs))
+}
+
+// newServer returns a Server of some requests.
+func newServer(opt Options, apis *table) *Server {
 	setDefault(&opt.MaxRequestBytes, frame.DefaultMaxFrameBytes)
 	setDefault(&opt.MaxInFlight, 64)
 	setDefault(&opt.MaxInFlightBytes, opt.Requests.Limit()/connectionShare)
@@ -73,7 +92,14 @@ func New(opt Options) *Server {
 	setDefault(&opt.IdleTimeout, 10*time.Minute)
 	setDefault(&opt.WriteTimeout, time.Minute)
 	setDefault(&opt.PushHold, 20*time.Millisecond)
-	s := &Server{opt: opt, broker: opt.Broker, log: opt.Log, apis: newTable(), conns: make(map[*conn]struct{})}
+	setDefault(&opt.AutoCreateTimeout, 10*time.Second)
+	if opt.Resolve == nil {
+		opt.Resolve = func(ctx context.Context, host string) error {
+			_, err := net.DefaultResolver.LookupHost(ctx, host)
+			return err
+		}
+	}
+	s := &Server{opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, conns: make(map[*conn]struct{}), checked: make(map[string]struct{})}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.meter = broker.NewMeter("kafka", s.apis.names())
 	return s
@@ -85,6 +111,9 @@ func setDefault[T comparable](v *T, to T) {
 		*v = to
 	}
 }
+
+// Panics returns how many handlers have panicked. Each ended one connection.
+func (s *Server) Panics() uint64 { return s.panics.Load() }
 
 // Stats returns what the server has counted.
 func (s *Server) Stats() broker.MeterStats { return s.meter.Stats() }
@@ -113,6 +142,12 @@ func (s *Server) Drain() {
 	for _, c := range s.all() {
 		c.drain()
 	}
+}
+
+// Close ends what else is under way. It is called last, when no Serve runs.
+func (s *Server) Close() {
+	s.stop()
+	s.background.Wait()
 }
 
 // Abort closes all connections, after Drain.

@@ -26,12 +26,19 @@ var (
 // an error it only gives back what they hold.
 func (c *conn) write() {
 	var broken error
+	note := func(err error) {
+		if broken == nil && err != nil {
+			broken = err
+			c.breakOff(err)
+		}
+	}
 	var queued []*request // in c.w
-	settle := func() {
+	flush := func() {
+		if broken == nil {
+			note(c.flush())
+		}
 		for i, q := range queued {
-			if q.answer.body != nil {
-				q.answer.body.Release()
-			}
+			q.answer.release(c.s)
 			queued[i] = nil
 			<-c.inflight
 		}
@@ -39,22 +46,13 @@ func (c *conn) write() {
 	}
 	for q := range c.order {
 		c.turn.Store(q)
-		if broken == nil && c.w.Queued() > 0 && (c.w.Queued() >= flushBytes || q.mayWait()) {
-			broken = c.flush()
-			settle()
+		if c.w.Queued() >= flushBytes || q.mayWait() {
+			flush()
 		}
 		queued = append(queued, q)
-		if err := c.respond(q, broken != nil); broken == nil {
-			broken = err
-			if broken == nil && len(c.order) == 0 {
-				broken = c.flush()
-			}
-			if broken != nil {
-				c.breakOff(broken)
-			}
-		}
-		if broken != nil || c.w.Queued() == 0 {
-			settle()
+		note(c.respond(q, broken != nil))
+		if len(c.order) == 0 || broken != nil {
+			flush()
 		}
 	}
 }
@@ -67,6 +65,17 @@ func (c *conn) breakOff(err error) {
 	c.cancel()
 	c.polls.end()
 	_ = c.nc.Close()
+}
+
+// release gives back what the answer holds.
+func (a *answer) release(s *Server) {
+	if a.body != nil {
+		a.body.Release()
+	}
+	if a.held > 0 {
+		s.opt.Answers.Release(a.held)
+	}
+	*a = answer{}
 }
 
 // mayWait reports whether the answer is not there yet.
@@ -88,7 +97,9 @@ func (c *conn) respond(q *request, broken bool) error {
 	case broken:
 		q.send(answer{none: true})
 	default:
-		q.send(c.handle(q))
+		a := c.handle(q)
+		a.held = q.answer.held // what the handler took
+		q.send(a)
 	}
 	a := &q.answer
 	switch {

@@ -55,12 +55,18 @@ var Settings = []Setting{
 	},
 	{
 		Key: "listen", Section: sectionNode, Kind: Text, Default: "127.0.0.1:9092",
-		Doc:     "address for clients",
-		Explain: "There is no authentication yet: an address beyond this machine prints a warning.",
+		Doc:     "address for clients, or several: HOST:PORT,NAME=HOST:PORT",
+		Explain: "Each further listener has a name, and an advertised address of its own: clients are told that of the listener that they came in by. There is no authentication yet: an address beyond this machine prints a warning.",
 	},
 	{
 		Key: "advertise", Section: sectionNode, Kind: Text, DefaultText: "the address listened on",
-		Doc: "host:port that clients are told; default: the address listened on",
+		Doc:     "host:port that clients are told; default: the address listened on",
+		Explain: "For several listeners HOST:PORT,NAME=HOST:PORT, by their names in listen. A node says in its log when clients can hardly mean what they are told: an address of no machine, a name that does not resolve.",
+	},
+	{
+		Key: "auto.create.topics.enable", Section: sectionNode, Kind: Bool, Default: "true",
+		Doc:     "create a topic that a Kafka client asks for and that does not exist",
+		Explain: "As Kafka's setting of this name. Clients that produce ask for it, and consumers that allow.auto.create.topics. Native clients create topics explicitly.",
 	},
 	{
 		Key: "admin.listen", Section: sectionNode, Kind: Text, Default: "127.0.0.1:9292",

@@ -66,6 +66,14 @@ type Options struct {
 	Limits  Limits
 	Clients ClientLimits
 
+	// NoAutoCreateTopics keeps the topics that Kafka clients ask for, and that do
+	// not exist, from being created.
+	NoAutoCreateTopics bool
+
+	// Resolve looks up an advertised host, to warn of one that means nothing;
+	// default: by the machine's resolver.
+	Resolve func(ctx context.Context, host string) error
+
 	ProducerExpiry time.Duration // of idempotent producers that send nothing; default 24 h
 	HashInterval   time.Duration // between state hashes of a shard; default 10 min
 	// RetentionInterval is how long data may stay after its retention.ms; default
@@ -186,6 +194,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
 		MaxRequestBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
+		AutoCreateTopics: !opt.NoAutoCreateTopics, Resolve: opt.Resolve,
 	})
 	n.server = server.New(server.Options{
 		Kafka:  n.kafka,
@@ -355,6 +364,7 @@ func (n *Node) stop(ctx context.Context) error {
 	var errs []error
 	if n.server != nil {
 		n.server.Close(ctx) // and its goroutine: see stopAdmin
+		n.kafka.Close()
 	}
 	if n.broker != nil {
 		if n.server != nil && ctx.Err() == nil && !n.broken.Load() {
