@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/histogram"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/control"
@@ -50,6 +51,15 @@ type Options struct {
 	Votes       *control.Votes
 	MetadataLog *control.Log
 	Store       *store.Store
+
+	// DefaultPartitions and DefaultReplication are what a topic gets if nobody
+	// says (num.partitions, default.replication.factor); defaults: 1, and as many
+	// replicas as there are nodes.
+	DefaultPartitions  int32
+	DefaultReplication int32
+
+	// Settings are the node's, for those who ask for them.
+	Settings []config.KafkaSetting
 
 	// RetentionInterval is how long data may stay after its time is over;
 	// default 5 min.

@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
 )
 
 const (
@@ -33,12 +34,12 @@ const (
 	// first of its bytes has arrived. From there the buffer grows as it fills.
 	firstReadBytes = 64 << 10
 
-	// smallRequestBytes is up to where requests have memory of their own: they
-	// never wait for large ones, which come slowly and may not come at all.
-	smallRequestBytes = 64 << 10
+	// hurryBytes is from where on a request that waits for its turn makes the
+	// fetches before it answer with what there is: it holds memory meanwhile.
+	hurryBytes = 1 << 10
 
-	// minBytesPerSecond is the slowest that a request may come in, or an answer be
-	// taken, once it is under way: what it holds is not held for long.
+	// minBytesPerSecond is the slowest that an answer may be taken, once it is
+	// under way: what it holds is not held for long.
 	minBytesPerSecond = 256 << 10
 )
 
@@ -57,7 +58,8 @@ type conn struct {
 	nc  net.Conn
 	via broker.Listener
 	log *slog.Logger
-	r   *bufio.Reader
+	in  *intake.Reader // the reading goroutine's
+	r   *bufio.Reader  // of in
 	w   *frame.Writer
 	ctx context.Context // ends when the connection does
 
@@ -76,12 +78,13 @@ func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 	c := &conn{
 		s: s, nc: nc, via: via,
 		log:      s.log.With("remote", nc.RemoteAddr().String()),
-		r:        bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), nc), readBufferBytes),
+		in:       intake.NewReader(nc, s.opt.ArrivalTimeout, func() bool { return s.ctx.Err() != nil }),
 		w:        frame.NewWriter(nc),
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		order:    make(chan *request, s.opt.MaxInFlight),
 		taking:   broker.NewBudget(s.opt.MaxInFlightBytes),
 	}
+	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), c.in), readBufferBytes)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
 	c.deliveries = delivery.Peer{
@@ -162,24 +165,13 @@ func (c *conn) read() error {
 		case <-c.s.ctx.Done():
 			return net.ErrClosed
 		}
-		if err := c.readBy(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
+		if err := c.in.Idle(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
 			return err
 		}
 		if err := c.readRequest(); err != nil {
 			return err
 		}
 	}
-}
-
-// readBy sets the deadline of reading.
-func (c *conn) readBy(t time.Time) error {
-	if err := c.nc.SetReadDeadline(t); err != nil {
-		return err
-	}
-	if c.s.ctx.Err() != nil { // Drain may have set its deadline before ours
-		return net.ErrClosed
-	}
-	return nil
 }
 
 // readRequest reads one request and starts it.
@@ -192,7 +184,7 @@ func (c *conn) readRequest() error {
 	if size < fixedHeaderBytes || size > c.s.opt.MaxRequestBytes {
 		return fmt.Errorf("%w: a length of %d, want %d to %d (request.bytes.max)", errTooLarge, size, fixedHeaderBytes, c.s.opt.MaxRequestBytes)
 	}
-	if err := c.readBy(within(c.s.opt.ArrivalTimeout, 0)); err != nil {
+	if err := c.in.Idle(time.Now().Add(c.s.opt.ArrivalTimeout)); err != nil {
 		return err
 	}
 	if _, err := io.ReadFull(c.r, fixed[lengthBytes:]); err != nil {
@@ -212,7 +204,11 @@ func (c *conn) readRequest() error {
 			return fmt.Errorf("%w: %s version %d, want %d to %d", errUnsupported, q.api.name, q.version, q.api.min, q.api.max)
 		}
 	}
+	if q.api.start == nil && size > hurryBytes {
+		c.polls.hurry() // before it waits for memory, which a request before it may hold
+	}
 	if err := c.claim(q, int64(size)); err != nil {
+		q.letGo()
 		return err
 	}
 	q.began = time.Now() // for one that is refused before it is whole
@@ -242,10 +238,7 @@ func (c *conn) readRequest() error {
 
 // claim takes the memory of a request of n bytes.
 func (c *conn) claim(q *request, n int64) error {
-	q.from = c.s.opt.Requests
-	if n <= smallRequestBytes {
-		q.from = c.s.opt.SmallRequests
-	}
+	q.from = intake.Budget(n, c.s.opt.SmallRequests, c.s.opt.Requests)
 	if err := c.taking.Acquire(c.ctx, n); err != nil {
 		return err
 	}
@@ -254,7 +247,7 @@ func (c *conn) claim(q *request, n int64) error {
 		return err
 	}
 	q.held = n
-	return c.readBy(within(c.s.opt.ArrivalTimeout, n)) // the time that it waited for room is not the peer's
+	return c.in.Expect(q.from, n)
 }
 
 // readBody reads the n bytes after the fixed header into a buffer that starts

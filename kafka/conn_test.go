@@ -390,3 +390,32 @@ func TestAbort(t *testing.T) {
 		}
 	})
 }
+
+// TestHeldUp: memory that a slow request holds is given to others who wait for
+// it, and the slow one's connection is closed.
+func TestHeldUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestServer(t, Options{MaxInFlightBytes: 8 << 20}, pinger(echo))
+		big := func(n uint32) []byte {
+			b := append(frameOf(ping(1), 1), make([]byte, n)...) // bytes after a request are nobody's
+			binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+			return b
+		}
+		slow, theirs := net.Pipe()
+		ended := make(chan broker.Ending, 1)
+		go func() { ended <- s.Serve(theirs, nil, broker.Listener{}) }()
+		send(slow, big(8 << 20)[:100])
+		synctest.Wait()
+		other := dial(t, s)
+		began := time.Now()
+		go send(other, big(1<<20))
+		readAnswer(t, other, ping(1))
+		if took := time.Since(began); took < 2*time.Second || took > 3*time.Second { // 1 s, and 8 MiB at 8 MiB/s
+			t.Errorf("the other one waited for %v", took)
+		}
+		if end := <-ended; end != broker.EndedByError {
+			t.Errorf("ended by %v", end)
+		}
+	})
+}

@@ -37,13 +37,20 @@ func (p *polls) remove(q *request) {
 	delete(p.of, q)
 }
 
-// end ends the fetches that wait, and those that come later.
-func (p *polls) end() {
+// hurry ends the fetches that wait.
+func (p *polls) hurry() {
 	p.mu.Lock()
-	p.ended = true
 	left := slices.Collect(maps.Values(p.of))
 	p.mu.Unlock()
 	for _, f := range left {
 		f.Cancel()
 	}
+}
+
+// end ends the fetches that wait, and those that come later.
+func (p *polls) end() {
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
+	p.hurry()
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
 )
 
 // Options configures a Server. All fields are needed unless they say otherwise.
@@ -86,7 +87,7 @@ func New(opt Options) *Server {
 	setDefault(&opt.MaxRequestBytes, frame.DefaultMaxFrameBytes)
 	// A request is counted as memory before it has come, so one may claim a
 	// quarter of the node's budget, or a largest batch.
-	opt.MaxRequestBytes = min(opt.MaxRequestBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+smallRequestBytes))
+	opt.MaxRequestBytes = min(opt.MaxRequestBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+intake.SmallBytes))
 	return newServer(opt, newTable(coreAPIs, dataAPIs, adminAPIs))
 }
 

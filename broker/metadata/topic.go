@@ -132,9 +132,9 @@ func (a *application) checkNewName(name string) *errcode.Error {
 	case !ok:
 		return nil
 	case other == name:
-		return errcode.Errorf(errcode.TopicAlreadyExists, "topic %s exists already", name)
+		return errcode.Errorf(errcode.TopicAlreadyExists, "Topic '%s' already exists.", name)
 	default:
-		return errcode.Errorf(errcode.InvalidTopic, "topic %s collides with topic %s: '.' and '_' count as equal", name, other)
+		return errcode.Errorf(errcode.InvalidTopic, "Topic '%s' collides with existing topic: %s", name, other)
 	}
 }
 

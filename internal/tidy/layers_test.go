@@ -56,9 +56,10 @@ var layers = []layer{
 	{"wire/pb", nil},
 	{"wire/pb/gen", nil},
 	{"wire/frame", []string{"internal/errcode", "wire/pb"}},
+	{"wire/intake", []string{"broker"}},
 	{"internal/delivery", []string{"broker"}},
-	{"wire/server", []string{"broker", "internal/delivery", "internal/errcode", "wire/frame", "wire/pb"}},
-	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "log/batch", "wire/frame"}},
+	{"wire/server", []string{"broker", "internal/delivery", "internal/errcode", "wire/frame", "wire/intake", "wire/pb"}},
+	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "log/batch", "wire/frame", "wire/intake"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/admin", []string{"broker", "internal/histogram"}},
 	{"internal/node", []string{

@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
 )
 
 // conn is one connection.
@@ -32,7 +33,7 @@ type conn struct {
 	inflight chan struct{}  // a token per unanswered request
 	answers  chan answer    // as many as may be in flight: sending never blocks
 	unsent   atomic.Int32   // answers with a body that are not settled
-	arriving arrival        // the reading goroutine's
+	in       *intake.Reader // the reading goroutine's
 	taking   *broker.Budget // memory that requests hold until they are answered
 	requests sync.WaitGroup
 	streams  *streams
@@ -57,6 +58,7 @@ func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
 		answers:  make(chan answer, s.opt.MaxInFlight),
 		taking:   broker.NewBudget(s.opt.MaxInFlightBytes),
 	}
+	c.in = intake.NewReader(nc, s.opt.HandshakeTimeout, func() bool { return s.ctx.Err() != nil })
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
 	c.streams = newStreams(c)
@@ -107,7 +109,7 @@ func quiet(err error) bool {
 
 // handshake is held to the deadline that was set for the magic.
 func (c *conn) handshake() error {
-	c.r, c.w = frame.NewReader(c), frame.NewWriter(c.nc)
+	c.r, c.w = frame.NewReader(c.in), frame.NewWriter(c.nc)
 	if _, err := frame.Accept(c.r, c.w, c.s.hello); err != nil {
 		return err
 	}
@@ -127,13 +129,9 @@ func (c *conn) read() error {
 		if c.s.ctx.Err() != nil {
 			return net.ErrClosed
 		}
-		if err := c.nc.SetReadDeadline(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
+		if err := c.in.Idle(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
 			return err
 		}
-		if c.s.ctx.Err() != nil { // Close may have set its deadline before ours
-			return net.ErrClosed
-		}
-		c.arriving = arrival{}
 		p, err := c.r.Next()
 		if err != nil {
 			return err
@@ -154,7 +152,7 @@ const freeHeaderBytes = 16 << 10
 func (c *conn) request(p frame.Prefix) error {
 	size := int64(p.HeaderBytes + p.PayloadBytes)
 	c.requests.Add(1)
-	q := &request{conn: c, Prefix: p, from: c.s.budgetFor(size)}
+	q := &request{conn: c, Prefix: p, from: intake.Budget(size, c.s.opt.SmallRequests, c.s.opt.Requests)}
 	if p.HeaderBytes > freeHeaderBytes || p.PayloadBytes > 0 {
 		if err := c.taking.Acquire(c.ctx, size); err != nil {
 			c.requests.Done()
@@ -167,7 +165,7 @@ func (c *conn) request(p frame.Prefix) error {
 		}
 		q.held = size
 	}
-	if err := c.expect(q.from, size); err != nil { // the time that it waited for room is not the peer's
+	if err := c.in.Expect(q.from, size); err != nil {
 		q.letGo()
 		c.requests.Done()
 		return err
