@@ -64,6 +64,10 @@ func (f *fetching) choose() errcode.Code {
 		f.wantAll(errcode.Errorf(errcode.TopicAuthorizationFailed, "replica %d: replicas do not fetch from the clients' port", m.replica))
 		return errcode.None
 	}
+	if m.isolation != readUncommitted && m.isolation != readCommitted {
+		f.wantAll(errcode.Errorf(errcode.InvalidRequest, "isolation level %d; give 0 or 1", m.isolation))
+		return errcode.None
+	}
 	if m.sessionEpoch == initialEpoch || m.sessionEpoch == finalEpoch {
 		if m.sessionID != noSession {
 			sessions.end(m.sessionID)
@@ -124,6 +128,7 @@ func (f *fetching) add(resolve *resolver, key sessionKey, p fetchPart, refused *
 	}
 	if e != nil {
 		f.failed(&w.fetched, e)
+		w.emptyAborted = true // as Kafka's answer that no log gave
 		f.want = append(f.want, w)
 		return
 	}
@@ -208,6 +213,7 @@ func (f *fetching) respond(results []broker.FetchResult) {
 		w.highWatermark, w.logStart, w.bytes = r.HighWatermark, r.LogStart, r.Bytes()
 		if r.Err == nil {
 			r.Sent()
+			w.emptyAborted = f.m.isolation == readCommitted
 			continue
 		}
 		f.failed(&w.fetched, r.Err)
@@ -288,8 +294,6 @@ func fetchCode(c errcode.Code) errcode.Code {
 		errcode.ReplicaNotAvailable, errcode.TopicAuthorizationFailed, errcode.KafkaStorageError, errcode.FencedLeaderEpoch,
 		errcode.UnknownLeaderEpoch, errcode.OffsetNotAvailable, errcode.UnknownTopicID, errcode.InconsistentTopicID:
 		return c
-	case errcode.InvalidTopic:
-		return errcode.UnknownTopicOrPartition // as of every name that no topic has
 	}
 	return errcode.UnknownServer
 }

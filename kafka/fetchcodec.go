@@ -34,6 +34,7 @@ type fetchRequest struct {
 	replica            int32
 	maxWaitMS          int32
 	minBytes, maxBytes int32
+	isolation          int8 // readCommitted or not, which makes no difference: nothing is unstable
 	sessionID          int32
 	sessionEpoch       int32
 	topics             []topicRef
@@ -59,6 +60,12 @@ type fetchPart struct {
 	maxBytes     int32
 }
 
+// Isolation levels.
+const (
+	readUncommitted = 0
+	readCommitted   = 1
+)
+
 // decodeFetch decodes a Fetch's body.
 func decodeFetch(version int16, body []byte) (*fetchRequest, error) {
 	d := &decoder{b: body, flexible: version >= fetchFlexibleVersion}
@@ -67,7 +74,7 @@ func decodeFetch(version int16, body []byte) (*fetchRequest, error) {
 		m.replica = d.int32()
 	}
 	m.maxWaitMS, m.minBytes, m.maxBytes = d.int32(), d.int32(), d.int32()
-	d.int8() // isolation level: nothing is unstable
+	m.isolation = d.int8()
 	if version >= fetchSessionVersion {
 		m.sessionID, m.sessionEpoch = d.int32(), d.int32()
 	}
@@ -171,6 +178,7 @@ type fetched struct {
 	highWatermark int64 // -1 if unknown; the last stable offset is the same
 	logStart      int64 // -1 if unknown
 	bytes         int64 // of batches
+	emptyAborted  bool  // the aborted transactions are none, and not null
 	divergingAt   epochEnd
 	diverges      bool
 	leader        leaderRef
@@ -249,7 +257,11 @@ func (e *encoder) fetched(version int16, p *fetched) {
 	if version >= 5 {
 		e.int64(p.logStart)
 	}
-	e.count(-1) // aborted transactions: there are none
+	if p.emptyAborted { // aborted transactions: there are none
+		e.count(0)
+	} else {
+		e.count(-1)
+	}
 	if version >= 11 {
 		e.int32(-1) // preferred read replica: this one
 	}

@@ -234,7 +234,7 @@ func (ss *sessions) touch(s *session, n int) bool {
 // begin begins a session of what a full request asks for, in whose answer parts
 // are told, and returns its id: none if there is no room.
 func (ss *sessions) begin(m *fetchRequest, byID bool, told []fetched) int32 {
-	if len(told) == 0 || len(told) > ss.most*sessionPartitions {
+	if len(told) > ss.most*sessionPartitions {
 		return noSession
 	}
 	s := &session{byID: byID, epoch: nextEpoch(initialEpoch), parts: make(map[sessionKey]*sessionPart, len(told))}

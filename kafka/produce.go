@@ -110,9 +110,13 @@ func produceTimeout(ms int32) time.Duration {
 }
 
 // named is an error for who names topics by name, as older versions do: they do
-// not know of ids.
+// not know of ids, and an impossible name is one that no topic has, as in Kafka.
 func (q *request) named(e *errcode.Error) *errcode.Error {
-	if e.Code == errcode.UnknownTopicID && q.version < topicIDVersion {
+	switch e.Code {
+	case errcode.UnknownTopicID, errcode.InvalidTopic: // no topic has such a name
+		if q.version >= topicIDVersion {
+			return e
+		}
 		return &errcode.Error{Code: errcode.UnknownTopicOrPartition, Detail: e.Detail}
 	}
 	return e

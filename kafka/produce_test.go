@@ -139,7 +139,7 @@ func TestProduceRefused(t *testing.T) {
 	}{
 		{"no topic", topicPart{"missing", 0, good}, 12, errcode.UnknownTopicOrPartition},
 		{"no topic id", topicPart{"missing", 0, good}, 13, errcode.UnknownTopicID},
-		{"no name of a topic", topicPart{"not a name", 0, good}, 12, errcode.InvalidTopic},
+		{"no name of a topic", topicPart{"not a name", 0, good}, 12, errcode.UnknownTopicOrPartition},
 		{"no partition", topicPart{"a", 1, good}, 0, errcode.UnknownTopicOrPartition},
 		{"negative partition", topicPart{"a", -1, good}, 0, errcode.UnknownTopicOrPartition},
 		{"null", topicPart{"a", 0, nil}, 0, errcode.InvalidRecord},

@@ -210,3 +210,20 @@ func (r *Replica[R]) Trim() error {
 	}
 	return err
 }
+
+// CaughtUp counts the voters, and those of them that lack at most lagEntries of
+// this replica's log, itself included, as far as it knows as the leader. One that
+// does not lead knows of itself alone.
+func (r *Replica[R]) CaughtUp(lagEntries uint64) (caughtUp, voters int) {
+	last := r.store.log.last()
+	r.peers.mu.Lock()
+	defer r.peers.mu.Unlock()
+	for _, id := range r.peers.voters {
+		voters++
+		match := r.peers.match[id]
+		if id == r.peers.self || r.peers.lagging[id] == 0 && match > 0 && match+lagEntries >= last {
+			caughtUp++
+		}
+	}
+	return caughtUp, voters
+}
