@@ -448,3 +448,61 @@ func FuzzDecodeFetch(f *testing.F) {
 		}
 	})
 }
+
+// TestNothingIsCopied: neither decoding a Produce nor encoding the answer to a
+// Fetch takes memory for the records.
+func TestNothingIsCopied(t *testing.T) {
+	req := sampleProduce(9, nil)
+	for i := range req.Topics {
+		for j := range req.Topics[i].Partitions {
+			req.Topics[i].Partitions[j].Records = make([]byte, 1<<20)
+		}
+	}
+	body := req.AppendTo(nil)
+	if n := allocated(func() { _, _ = decodeProduce(9, body) }); n > 4<<10 {
+		t.Errorf("%d bytes allocated for a Produce of %d", n, len(body))
+	}
+	r := &fetchResponse{parts: []fetched{{topic: topicRef{name: "a"}, bytes: 50 << 20}}}
+	if n := allocated(func() { r.heads(12) }); n > 4<<10 {
+		t.Errorf("%d bytes allocated for an answer of %d", n, r.parts[0].bytes)
+	}
+}
+
+func BenchmarkDecodeProduce(b *testing.B) {
+	body := sampleProduce(9, nil).AppendTo(nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeProduce(9, body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecodeFetch(b *testing.B) {
+	for _, v := range []int16{4, 12, 18} {
+		b.Run(fmt.Sprintf("version=%d", v), func(b *testing.B) {
+			body := sampleFetch(v).AppendTo(nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := decodeFetch(v, body); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkFetchHeads(b *testing.B) {
+	for _, n := range []int{1, 16, 1000} {
+		b.Run(fmt.Sprintf("partitions=%d", n), func(b *testing.B) {
+			r := &fetchResponse{parts: make([]fetched, n)}
+			for i := range r.parts {
+				r.parts[i] = fetched{topic: topicRef{name: "topic"}, index: int32(i), bytes: 1000}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				r.heads(12)
+			}
+		})
+	}
+}
