@@ -32,6 +32,15 @@ func ConfigsWith(set map[string]string) []TopicConfig {
 	return effective(configs)
 }
 
+// ConfigKnown reports whether there is a topic config of a name.
+func ConfigKnown(name string) bool { return metadata.CheckConfigKey(name) == nil }
+
+// ConfigIsList reports whether there is a topic config of a name, and its value
+// is a list.
+func ConfigIsList(name string) bool {
+	return slices.ContainsFunc(metadata.TopicConfigs(), func(d ConfigDef) bool { return d.Key == name && d.Type == metadata.ConfigList })
+}
+
 func effective(set []metadata.Config) []TopicConfig {
 	defs := metadata.TopicConfigs()
 	all := make([]TopicConfig, 0, len(defs))

@@ -54,6 +54,7 @@ type PartitionState struct {
 	Shard         uint32
 	LogStart      int64 // log start offset; -1: not known to this node, as below
 	HighWatermark int64
+	LogBytes      int64 // of the batches that it holds, in files and in memory
 	DiskBytes     int64 // of the partition's data files on this node
 	UnlinkBytes   int64 // of those, what the next checkpoint lets go: it lies below the log start
 }

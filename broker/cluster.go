@@ -211,19 +211,13 @@ func (b *Broker) current(p *placed) bool {
 // of a moment after the call: the voters of each shard are asked once whether
 // this node still leads it (R19).
 func (b *Broker) Offsets(ctx context.Context, parts []OffsetPart) []OffsetResult {
-	confirmed := make(map[*dataShard]error)
+	confirm := b.confirmations(ctx)
 	results := make([]OffsetResult, len(parts))
 	for i := range parts {
 		part := &parts[i]
 		if p := b.dir.find(part.Topic, part.Index); p != nil && part.At != OffsetEarliest && p.epoch() >= 0 {
-			err, asked := confirmed[p.shard]
-			if !asked {
-				_, err = p.shard.replica.Confirm(ctx)
-				confirmed[p.shard] = err
-			}
-			if err != nil {
-				results[i] = noOffset(errcode.Errorf(errcode.NotLeaderOrFollower,
-					"node %d cannot tell whether it still leads partition %d: %v", b.opt.NodeID, part.Index, err))
+			if err := confirm(p); err != nil {
+				results[i] = noOffset(err)
 				continue
 			}
 		}

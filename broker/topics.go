@@ -137,12 +137,11 @@ func (b *Broker) reservePartitions(n int) (give func(), err error) {
 func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 	im := b.image()
 	c := metadata.CreateTopic{Name: spec.Name}
-	if err := metadata.CheckTopicName(spec.Name); err != nil {
+	configs, err := b.checkTopic(spec.Name, spec.Configs)
+	if err != nil {
 		return c, err
 	}
-	if im.TopicByName(spec.Name) != nil {
-		return c, errcode.Errorf(errcode.TopicAlreadyExists, "Topic '%s' already exists.", spec.Name)
-	}
+	c.Configs = configs
 	if spec.Partitions < 1 {
 		return c, errcode.Errorf(errcode.InvalidPartitions, "Number of partitions was set to an invalid non-positive value.")
 	}
@@ -157,23 +156,38 @@ func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 			"Unable to replicate the partition %d time(s): The target replication factor of %[1]d cannot be reached because only %d broker(s) are registered.",
 			spec.Replication, nodes)
 	}
-	for k, v := range spec.Configs {
-		c.Configs = append(c.Configs, metadata.Config{Key: k, Value: v})
-	}
-	slices.SortFunc(c.Configs, func(x, y metadata.Config) int { return strings.Compare(x.Key, y.Key) })
-	configs, refused := metadata.CanonicalConfigs(c.Configs)
-	if refused == nil {
-		refused = b.checkMaxMessageBytes(configs, nil)
-	}
-	if refused != nil {
-		return c, refused
-	}
-	c.Configs = configs
 	c.Assignment = metadata.Place(im.Loads(int(spec.Replication)), nil, int(spec.Partitions))
 	if c.Assignment == nil {
 		return c, errcode.Errorf(errcode.InvalidReplicationFactor, "no shard has %d replica(s)", spec.Replication)
 	}
 	return c, nil
+}
+
+// CheckTopic checks a new topic's name and configs.
+func (b *Broker) CheckTopic(name string, set map[string]string) *errcode.Error {
+	_, err := b.checkTopic(name, set)
+	return err
+}
+
+// checkTopic checks a new topic's name and configs, and returns the configs as
+// they are to be kept, ascending by key.
+func (b *Broker) checkTopic(name string, set map[string]string) ([]metadata.Config, *errcode.Error) {
+	err := metadata.CheckTopicName(name)
+	if err == nil {
+		err = b.image().CheckNewName(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	configs := make([]metadata.Config, 0, len(set))
+	for k, v := range set {
+		configs = append(configs, metadata.Config{Key: k, Value: v})
+	}
+	slices.SortFunc(configs, func(x, y metadata.Config) int { return strings.Compare(x.Key, y.Key) })
+	if configs, err = metadata.CanonicalConfigs(configs); err != nil {
+		return nil, err
+	}
+	return configs, b.checkMaxMessageBytes(configs, nil)
 }
 
 // checkMaxMessageBytes refuses a max.message.bytes that this node could never
@@ -242,6 +256,15 @@ func (b *Broker) DeleteTopic(ctx context.Context, id partition.TopicID) error {
 		return err
 	}
 	return b.awaitPartitions(ctx, id, len(t.Assignment), false)
+}
+
+// NodeIDs returns the ids of all nodes of the cluster, ascending.
+func (b *Broker) NodeIDs() []int32 {
+	var ids []int32
+	for n := range b.image().Nodes() {
+		ids = append(ids, int32(n.ID))
+	}
+	return ids
 }
 
 // Nodes returns the cluster's nodes that have a listener, by id, with their
@@ -376,7 +399,7 @@ func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader 
 // DescribePartition returns what this node knows of a partition of an existing
 // topic.
 func (b *Broker) DescribePartition(topic partition.TopicID, index int32) PartitionState {
-	s := PartitionState{PartitionLeader: b.leaderOf(topic, index), LogStart: -1, HighWatermark: -1, DiskBytes: -1, UnlinkBytes: -1}
+	s := PartitionState{PartitionLeader: b.leaderOf(topic, index), LogStart: -1, HighWatermark: -1, LogBytes: -1, DiskBytes: -1, UnlinkBytes: -1}
 	if t := b.image().TopicByID(metadata.TopicID(topic)); t != nil && int(index) < len(t.Assignment) {
 		s.Shard = uint32(t.Assignment[index])
 	}
@@ -386,6 +409,7 @@ func (b *Broker) DescribePartition(topic partition.TopicID, index int32) Partiti
 	}
 	if start, end, err := p.shard.store.Bounds(uint32(p.number)); err == nil {
 		s.LogStart, s.HighWatermark = start, end
+		s.LogBytes = p.shard.store.LogBytes(uint32(p.number))
 		s.DiskBytes, s.UnlinkBytes = p.shard.store.DiskBytes(uint32(p.number))
 	}
 	return s

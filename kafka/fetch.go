@@ -146,17 +146,17 @@ func (f *fetching) add(resolve *resolver, key sessionKey, p fetchPart, refused *
 // diverges reports that the client's last record is not in the log, and makes
 // where they part the answer (KIP-595).
 func (f *fetching) diverges(w *wanted, p fetchPart) bool {
-	r := f.s.broker.EpochEnd(broker.EpochPart{Topic: w.id, Index: w.index, Current: p.leaderEpoch, Epoch: p.fetchedEpoch})
+	d, parted, e := f.s.broker.Diverges(broker.FetchedPart{
+		Topic: w.id, Index: w.index, Offset: p.offset, Epoch: p.fetchedEpoch, Current: p.leaderEpoch,
+	})
 	switch {
-	case r.Err != nil && r.Err.Code == errcode.UnknownLeaderEpoch && p.leaderEpoch < p.fetchedEpoch:
-		f.failed(&w.fetched, errcode.Errorf(errcode.OffsetOutOfRange, "%s", r.Err.Detail))
-	case r.Err != nil || p.offset < r.LogStart:
-		return false // the broker says why
-	case r.Epoch == p.fetchedEpoch && p.offset <= r.End:
-		return false
+	case e != nil && (e.Code == errcode.OffsetOutOfRange || e.Code == errcode.OffsetNotAvailable):
+		f.failed(&w.fetched, e)
+	case e != nil || !parted:
+		return false // what else there is to say, reading says
 	default:
-		w.diverges, w.divergingAt = true, epochEnd{epoch: r.Epoch, end: r.End}
-		w.highWatermark, w.logStart = r.HighWatermark, r.LogStart
+		w.diverges, w.divergingAt = true, epochEnd{epoch: d.Epoch, end: d.End}
+		w.highWatermark, w.logStart = d.HighWatermark, d.LogStart
 	}
 	f.diverged = true
 	return true

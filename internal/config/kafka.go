@@ -16,6 +16,7 @@ type KafkaSetting struct {
 
 // kafkaNames are the settings that Kafka has too, by Kafka's names, ascending.
 var kafkaNames = []struct{ name, key string }{
+	{"auto.create.topics.enable", "auto.create.topics.enable"},
 	{"broker.id", "node.id"},
 	{"connections.max.idle.ms", "connections.idle.timeout"},
 	{"default.replication.factor", "default.replication.factor"},
