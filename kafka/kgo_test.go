@@ -3,16 +3,15 @@ package kafka_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"net"
-	"slices"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
@@ -85,7 +84,7 @@ func TestKgo(t *testing.T) {
 // TestKgoTopicConfigs: a topic's configs hold for a Kafka client too.
 func TestKgoTopicConfigs(t *testing.T) {
 	t.Parallel()
-	c := startKgo(t, kgo.DefaultProduceTopic("a"), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"a": {0: kgo.NewOffset().AtStart()}}))
+	c := startKgo(t, kgo.DefaultProduceTopic("a"), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	create := kmsg.NewPtrCreateTopicsRequest()
@@ -106,9 +105,10 @@ func TestKgoTopicConfigs(t *testing.T) {
 	if err != nil || r.Timestamp.Before(began) {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if err := c.ProduceSync(ctx, &kgo.Record{Value: bytes.Repeat([]byte("v"), 200_000)}).FirstErr(); errcodeOf(err) != errcode.MessageTooLarge {
+	if err := c.ProduceSync(ctx, &kgo.Record{Value: bytes.Repeat([]byte("v"), 200_000)}).FirstErr(); !errors.Is(err, kerr.MessageTooLarge) {
 		t.Errorf("too large: %v", err)
 	}
+	c.AddConsumePartitions(map[string]map[int32]kgo.Offset{"a": {0: kgo.NewOffset().AtStart()}})
 	fs := c.PollFetches(ctx)
 	got := fs.Records()
 	if len(got) != 1 || got[0].Attrs.CompressionType() != 4 || got[0].Attrs.TimestampType() != 1 || !got[0].Timestamp.Equal(r.Timestamp) {
