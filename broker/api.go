@@ -3,6 +3,7 @@ package broker
 import (
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/partition/store"
@@ -53,22 +54,35 @@ type PartitionState struct {
 	Shard         uint32
 	LogStart      int64 // log start offset; -1: not known to this node, as below
 	HighWatermark int64
+	LogBytes      int64 // of the batches that it holds, in files and in memory
 	DiskBytes     int64 // of the partition's data files on this node
 	UnlinkBytes   int64 // of those, what the next checkpoint lets go: it lies below the log start
 }
+
+// ConfigDef is what is known of one topic config.
+type ConfigDef = metadata.ConfigDef
 
 // TopicConfig is one config of a topic, as it holds.
 type TopicConfig struct {
 	Key, Value string
 	Default    bool // not set on the topic
+	Def        *ConfigDef
 }
 
+// Inert reports whether the config is of no interest to who does not know
+// Kafka: it does nothing here, and nobody has set it.
+func (c *TopicConfig) Inert() bool { return c.Default && c.Def.Use != metadata.ConfigHonoured }
+
 // TopicChange says which of a topic's configs to set, and which to put back to
-// their defaults. Others stay.
+// their defaults. Others stay, unless Replace is set. A name stands in one of
+// the four only.
 type TopicChange struct {
 	Topic        TopicID
 	Set          map[string]string // by Kafka's names
 	Delete       []string
+	Append       map[string]string // elements that a list is to have too
+	Subtract     map[string]string // elements that a list is to have no more
+	Replace      bool              // others are put back to their defaults; there may be nothing to set
 	ValidateOnly bool
 }
 
@@ -88,8 +102,8 @@ type DeleteResult struct {
 // TopicSpec asks for a new topic.
 type TopicSpec struct {
 	Name         string
-	Partitions   int32             // 0: the default
-	Replication  int32             // 0: the default
+	Partitions   int32             // 0: num.partitions
+	Replication  int32             // 0 and -1: default.replication.factor
 	Configs      map[string]string // by Kafka's names
 	ValidateOnly bool
 }
@@ -109,6 +123,16 @@ type ProduceResult struct {
 	BaseOffset      int64 // -1: it was appended before, and where is forgotten
 	LogAppendTimeMS int64 // -1: the batch keeps the producer's timestamps
 	LogStart        int64 // log start offset, -1 if unknown
+
+	// Records are those for which a batch was refused that is otherwise intact, in
+	// their order, at most batch.MaxRecordErrors.
+	Records []RecordError
+}
+
+// RecordError says what is wrong with one record of a batch.
+type RecordError struct {
+	Index int32 // counted from 0, in the batch
+	Text  string
 }
 
 // FetchRequest asks for records from given offsets on.

@@ -111,6 +111,7 @@ type Leader struct {
 	Node    int32
 	Address string // host:port
 	Epoch   int32  // leader epoch of the partition; the metadata shard's term
+	Rack    string // "" if it has none
 }
 
 // Controller returns who leads the metadata shard, as far as this node knows,
@@ -136,7 +137,7 @@ func (b *Broker) leader(listener string, node, epoch int32, ok bool) (Leader, bo
 	if i < 0 {
 		return Leader{}, false
 	}
-	return Leader{Node: node, Address: nodes[i].Address, Epoch: epoch}, true
+	return Leader{Node: node, Address: nodes[i].Address, Epoch: epoch, Rack: nodes[i].Rack}, true
 }
 
 // leaderOfShard returns another node that leads a shard, and its term.
@@ -210,19 +211,13 @@ func (b *Broker) current(p *placed) bool {
 // of a moment after the call: the voters of each shard are asked once whether
 // this node still leads it (R19).
 func (b *Broker) Offsets(ctx context.Context, parts []OffsetPart) []OffsetResult {
-	confirmed := make(map[*dataShard]error)
+	confirm := b.confirmations(ctx)
 	results := make([]OffsetResult, len(parts))
 	for i := range parts {
 		part := &parts[i]
 		if p := b.dir.find(part.Topic, part.Index); p != nil && part.At != OffsetEarliest && p.epoch() >= 0 {
-			err, asked := confirmed[p.shard]
-			if !asked {
-				_, err = p.shard.replica.Confirm(ctx)
-				confirmed[p.shard] = err
-			}
-			if err != nil {
-				results[i] = noOffset(errcode.Errorf(errcode.NotLeaderOrFollower,
-					"node %d cannot tell whether it still leads partition %d: %v", b.opt.NodeID, part.Index, err))
+			if err := confirm(p); err != nil {
+				results[i] = noOffset(err)
 				continue
 			}
 		}

@@ -105,6 +105,12 @@ func (v *Values) check(m Machine) (problems []string) {
 	if topic, all := v.Of("topics.partitions.max"), v.Of("partitions.max"); topic.Number > all.Number && topic.Origin.Kind != FromDefault {
 		refuse("%s %s is more than %s %s", topic.Name(), topic.Text, all.Name(), all.Text)
 	}
+	if each, most := v.Of("num.partitions"), v.Of("topics.partitions.max"); each.Number > most.Number {
+		refuse("%s %s is more than %s %s", each.Name(), each.Text, most.Name(), most.Text)
+	}
+	if replicas := v.Of("default.replication.factor"); replicas.Number == 0 {
+		refuse("%s 0: give a number of replicas, or -1 for one on each node", replicas.Name())
+	}
 	frame, batch := v.Of("request.bytes.max"), v.Of("batch.bytes.max")
 	if largest := min(batch.Number, v.Bytes("journal.file.bytes")/journalFiles); frame.Number < largest+frameApart {
 		refuse("%s %s is less than %s %s and %s; raise one or lower the other",

@@ -234,6 +234,17 @@ var Settings = []Setting{
 		Doc: "how long data may stay after a topic's retention.ms is over",
 	},
 	{
+		Key: "num.partitions", Section: sectionOperate, Kind: Int, Default: "1", Min: 1, Max: 100_000,
+		Doc:     "partitions of a topic whose creator does not say how many",
+		Explain: "Kafka's num.partitions; topics that are created because a Kafka client asked for them get as many.",
+	},
+	{
+		Key: "default.replication.factor", Section: sectionOperate, Kind: Int, Default: "-1", Min: -1, Max: 15,
+		DefaultText: "-1, which is the number of nodes",
+		Doc:         "replicas of a topic whose creator does not say how many",
+		Explain:     "Kafka's default.replication.factor. A topic that asks for more replicas than there are nodes is refused.",
+	},
+	{
 		Key: "ready.commit.max", Section: sectionOperate, Kind: Duration, Default: "10s", Min: int64(10 * time.Millisecond), Max: hour,
 		Doc:     "the node is not ready while one commit of the journal takes longer",
 		Explain: "A disk that hangs answers nothing, not even an error; /readyz then says so, and a load balancer or orchestrator can act.",

@@ -18,6 +18,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/admin"
+	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/kafka"
 	"github.com/flotilla-log/flotilla/log/control"
@@ -78,6 +79,13 @@ type Options struct {
 	// RetentionInterval is how long data may stay after its retention.ms; default
 	// 5 min.
 	RetentionInterval time.Duration
+
+	// DefaultPartitions and DefaultReplication are what a topic gets if nobody
+	// says; defaults: 1, and as many replicas as there are nodes. Settings are
+	// what Kafka clients are told of the node's.
+	DefaultPartitions  int32
+	DefaultReplication int32
+	Settings           []config.KafkaSetting
 
 	// DiskReserveBytes has to be free on the disk for records to be taken.
 	// Default: what the node may still have to write when it takes no more,
@@ -273,6 +281,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		DiskDir: opt.Dir, DiskReserveBytes: opt.DiskReserveBytes, KeepFreeBytes: keepFree(opt.DiskReserveBytes), OnDisk: n.spare.look,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
 		RetentionInterval: opt.RetentionInterval,
+		DefaultPartitions: opt.DefaultPartitions, DefaultReplication: opt.DefaultReplication, Settings: opt.Settings,
 	})
 	if err != nil {
 		return err

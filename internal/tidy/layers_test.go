@@ -57,8 +57,9 @@ var layers = []layer{
 	{"wire/pb/gen", nil},
 	{"wire/frame", []string{"internal/errcode", "wire/pb"}},
 	{"wire/intake", []string{"broker"}},
-	{"wire/server", []string{"broker", "internal/errcode", "wire/frame", "wire/intake", "wire/pb"}},
-	{"kafka", []string{"broker", "internal/errcode", "log/batch", "wire/frame", "wire/intake"}},
+	{"internal/delivery", []string{"broker"}},
+	{"wire/server", []string{"broker", "internal/delivery", "internal/errcode", "wire/frame", "wire/intake", "wire/pb"}},
+	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "log/batch", "wire/frame", "wire/intake"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/admin", []string{"broker", "internal/histogram"}},
 	{"internal/node", []string{
@@ -102,7 +103,7 @@ var only = map[string][]string{
 	"github.com/spf13/pflag":                  {"cmd"},
 	"github.com/tidwall/wal":                  {"log/control"},
 	"github.com/twmb/franz-go":                {"bench", "internal/kafkadiff", "internal/sim", "kafka"},
-	"golang.org/x/sys":                        {"internal/vfs", "kafka", "wire/server"},
+	"golang.org/x/sys":                        {"internal/delivery", "internal/vfs", "kafka"},
 	"google.golang.org/protobuf":              {"client", "wire"},
 	"go.yaml.in/yaml/v4":                      {"internal/config"},
 }
