@@ -94,7 +94,7 @@ func or(v string, ok bool) string {
 }
 
 // element is the value of the path of a structure.
-const element = "{...}"
+const element = "(there)"
 
 // flatten writes the leaves of an answer into out, by path. The elements of an
 // array of structures are told apart by what identifies them, or else counted.

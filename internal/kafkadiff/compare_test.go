@@ -35,9 +35,9 @@ func TestCompareAnswers(t *testing.T) {
 		{"empty text and absent", m{"A": ""}, m{}, []string{`A: "", (default)`}},
 		{"order of elements", m{"T": []any{topic("a", m{}), topic("b", m{})}}, m{"T": []any{topic("b", m{}), topic("a", m{})}}, nil},
 		{"order of numbers", m{"T": []any{"1", "2"}}, m{"T": []any{"2", "1"}}, []string{"T[0]: 1, 2", "T[1]: 2, 1"}},
-		{"a missing element", m{"T": []any{topic("a", m{"E": "x"}), topic("b", m{})}}, m{"T": []any{topic("b", m{})}}, []string{"T[a]: {...}, (default)"}},
-		{"an element too many", m{}, m{"T": []any{topic("a", m{"E": "x"})}}, []string{"T[a]: (default), {...}"}},
-		{"an element twice", m{"T": []any{topic("a", m{}), topic("a", m{})}}, m{"T": []any{topic("a", m{})}}, []string{"T[a#2]: {...}, (default)"}},
+		{"a missing element", m{"T": []any{topic("a", m{"E": "x"}), topic("b", m{})}}, m{"T": []any{topic("b", m{})}}, []string{"T[a]: (there), (default)"}},
+		{"an element too many", m{}, m{"T": []any{topic("a", m{"E": "x"})}}, []string{"T[a]: (default), (there)"}},
+		{"an element twice", m{"T": []any{topic("a", m{}), topic("a", m{})}}, m{"T": []any{topic("a", m{})}}, []string{"T[a#2]: (there), (default)"}},
 		{"a field of an element", m{"T": []any{topic("a", m{"E": "x"})}}, m{"T": []any{topic("a", m{"E": "y"})}}, []string{"T[a].E: x, y"}},
 	}
 	for _, tt := range tests {

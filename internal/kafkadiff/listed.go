@@ -9,7 +9,7 @@ var listed = []difference{
 	{step: "DescribeConfigs v* a config with its documentation", path: "*.Documentation", why: "The texts are Flotilla's own."},
 
 	// What is not built is not offered.
-	{step: "ApiVersions v*", path: "ApiKeys[{8,9,10,11,12,13,14,15,16,17,24,25,26,27,28,29,30,31,34,36,38,39,40,41,42,43,45,46,47,48,49,50,51,55,57,64,66,68,69,76,77,78,79,80,81,83,84,85,86,87,88,89,90,91,92}]",
+	{step: "ApiVersions v*", path: "ApiKeys[{8,9,10,11,12,13,14,15,16,17,24,25,26,27,28,29,30,31,34,36,38,39,40,41,42,43,45,46,47,48,49,50,51,55,57,64,65,66,68,69,76,77,78,79,80,81,83,84,85,86,87,88,89,90,91,92}]",
 		kafka: element, ours: absent, why: "Not built yet (consumer groups, transactions, security, quotas), or between Kafka's own nodes; none is faked."},
 	{step: "ApiVersions v*", path: "FinalizedFeatures[*]", kafka: element, ours: absent, why: "A feature is finalised when it is built."},
 	{step: "ApiVersions v*", path: "SupportedFeatures[*]", kafka: element, ours: absent, why: "A feature is offered when it is built."},
@@ -59,5 +59,7 @@ var listed = []difference{
 	{step: "Produce v13 negative epoch", path: "*.Partitions[1].{ErrorCode,BaseOffset,LogStartOffset}", why: "Kafka takes a producer without an epoch; no idempotence can hold for it."},
 	{step: "Produce v*", path: "*.Partitions[0].LogAppendTime", kafka: "base+*", ours: absent, why: "Kafka answers a duplicate with its own newest timestamp, even where the log's time is not used."},
 	{step: "Produce v*", path: "*.Partitions[*].LogStartOffset", kafka: "0", ours: absent, why: "Kafka tells the log's start with some errors; Flotilla with none."},
+	{step: "Produce v* a partition twice", path: "Topics[*].Partitions[{1,1#2}]*", why: "Flotilla appends and answers both; Kafka keeps the last."},
+	{step: "Fetch v18 what was taken by partition 1", path: "Topics[*].Partitions[1].{HighWatermark,LastStableOffset,RecordBatches[*]}", why: "The same."},
 	{step: "DescribeProducers v0 *", path: "*.LastTimestamp", ours: "<now>", why: "Flotilla remembers when a producer last wrote, which is what its expiry counts from, not what its records are dated."},
 }

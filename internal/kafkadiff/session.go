@@ -207,7 +207,7 @@ func (s *session) learnTopics(resp kmsg.Response) {
 }
 
 func (s *session) learnTopic(id [16]byte, name string) {
-	if _, known := s.topics[id]; !known && id != [16]byte{} && strings.HasPrefix(name, s.scenario) {
+	if _, known := s.topics[id]; !known && id != [16]byte{} {
 		s.topics[id] = name
 	}
 }
