@@ -49,7 +49,6 @@ var listed = []difference{
 	// What is otherwise on purpose.
 	{step: "Metadata v* an unknown topic, to be created", path: "Topics[*].{ErrorCode,Partitions[0],TopicID}", why: "Flotilla answers when the topic is there; Kafka lets the client ask again."},
 	{step: "Metadata v13 a name that collides, to be created", path: "Topics[*].ErrorCode", kafka: "UNKNOWN_TOPIC_OR_PARTITION", ours: "INVALID_TOPIC_EXCEPTION", why: "The client is told why there will be no such topic."},
-	{step: "Produce v* topic named *", path: "Topics[*].Partitions[0].ErrorCode", kafka: "UNKNOWN_TOPIC_OR_PARTITION", ours: "INVALID_TOPIC_EXCEPTION", why: "The client is told why there will be no such topic."},
 	{step: "Fetch v* at most * bytes*", path: "*.RecordBatches*", why: "Kafka fills what is left with the beginning of a batch, which clients drop; Flotilla sends whole batches."},
 	{step: "Produce v* {a batch and its beginning,log append time bit,delete horizon bit,reserved bit,a record's offset delta wrong}", path: "*.Partitions[*].{ErrorCode,BaseOffset,LogStartOffset,ErrorRecords[*]}",
 		why: "Kafka takes it, or a part of it; Flotilla takes what is whole and as the format says."},
