@@ -20,7 +20,7 @@ import (
 )
 
 // newTestServer returns a server without a broker.
-func newTestServer(t *testing.T, opt Options, apis ...api) *Server {
+func newTestServer(t testing.TB, opt Options, apis ...api) *Server {
 	t.Helper()
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
