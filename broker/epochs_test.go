@@ -147,8 +147,10 @@ func TestLogBytes(t *testing.T) {
 		if r.DescribePartition(topic.ID, 0).DiskBytes == 0 {
 			t.Error("nothing was flushed")
 		}
-		if got := r.DescribePartition(topic.ID, 9).LogBytes; got != -1 {
-			t.Errorf("%d bytes of no partition, want -1", got)
+		for _, none := range []int32{9, -1} {
+			if got := r.DescribePartition(topic.ID, none).LogBytes; got != -1 {
+				t.Errorf("%d bytes of partition %d, want -1", got, none)
+			}
 		}
 	})
 }

@@ -58,7 +58,9 @@ var layers = []layer{
 	{"wire/frame", []string{"internal/errcode", "wire/pb"}},
 	{"wire/intake", []string{"broker"}},
 	{"wire/server", []string{"broker", "internal/errcode", "wire/frame", "wire/intake", "wire/pb"}},
-	{"kafka", []string{"broker", "internal/errcode", "log/batch", "wire/frame", "wire/intake"}},
+	{"kafka/guard", nil},
+	{"kafka/guard/gen", nil},
+	{"kafka", []string{"broker", "internal/errcode", "kafka/guard", "log/batch", "wire/frame", "wire/intake"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/admin", []string{"broker", "internal/histogram"}},
 	{"internal/node", []string{
