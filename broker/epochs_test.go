@@ -2,6 +2,7 @@ package broker
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -107,6 +108,7 @@ func TestProducersOfPartition(t *testing.T) {
 		first := time.Now().UnixMilli()
 		r.produce(topic, 0, records(t, batch.Producer{ID: ids[1], Epoch: 5}, "a"))
 		time.Sleep(time.Second)
+		synctest.Wait()
 		r.produce(topic, 0, records(t, batch.Producer{ID: ids[0], Sequence: 2}, "b", "c"))
 		got, err := r.Producers(topic.ID, 0)
 		if err != nil {
