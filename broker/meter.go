@@ -31,12 +31,13 @@ const (
 	EndedMalformed                // bytes that are no frame
 	EndedByError                  // anything else
 	EndedByListener               // the node stops
+	EndedByPanic                  // of the handler of a request
 	endings
 )
 
 var endingNames = [endings]string{
 	EndedByPeer: "peer", EndedByTimeout: "timeout", EndedHandshake: "handshake", EndedTooLarge: "too_large",
-	EndedMalformed: "malformed", EndedByError: "error", EndedByListener: "stopping",
+	EndedMalformed: "malformed", EndedByError: "error", EndedByListener: "stopping", EndedByPanic: "panic",
 }
 
 // meterCodes is how many codes a Meter tells apart: more than there are. Others

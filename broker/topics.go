@@ -400,7 +400,7 @@ func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader 
 // topic.
 func (b *Broker) DescribePartition(topic partition.TopicID, index int32) PartitionState {
 	s := PartitionState{PartitionLeader: b.leaderOf(topic, index), LogStart: -1, HighWatermark: -1, LogBytes: -1, DiskBytes: -1, UnlinkBytes: -1}
-	if t := b.image().TopicByID(metadata.TopicID(topic)); t != nil && int(index) < len(t.Assignment) {
+	if t := b.image().TopicByID(metadata.TopicID(topic)); t != nil && index >= 0 && int(index) < len(t.Assignment) {
 		s.Shard = uint32(t.Assignment[index])
 	}
 	p := b.dir.find(topic, index)

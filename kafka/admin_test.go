@@ -363,8 +363,8 @@ func TestDescribeConfigs(t *testing.T) {
 		t.Errorf("by name, and nothing else asked for: %+v", r[0].Configs)
 	}
 	none := topicResource("a")
-	none.ConfigNames = []string{}
-	if r := c.describe(4, nil, none); r[0].ErrorCode != 0 || len(r[0].Configs) != 0 {
+	none.ConfigNames = []string{} // as null
+	if r := c.describe(4, nil, none); r[0].ErrorCode != 0 || len(r[0].Configs) != 33 {
 		t.Errorf("no names: %+v", r)
 	}
 	of := func(kind int8, name string) kmsg.DescribeConfigsRequestResource {
@@ -406,8 +406,13 @@ func TestDescribeNode(t *testing.T) {
 		}
 		seen[conf.Name] = fmt.Sprint(*conf.Value, " ", int8(conf.Source), " ", len(conf.ConfigSynonyms))
 	}
-	if seen["num.partitions"] != "3 4 1" || seen["message.max.bytes"] != "1048588 5 1" {
-		t.Errorf("%v", seen)
+	for name, want := range map[string]string{
+		"num.partitions": "3 4 1", "message.max.bytes": "1048588 5 1", "node.id": "7 4 1", "broker.id": "7 4 1",
+		"default.replication.factor": "1 5 1", "delete.topic.enable": "true 5 1", "log.retention.ms": "604800000 5 1", "log.retention.hours": "168 5 1",
+	} {
+		if seen[name] != want {
+			t.Errorf("%s is %q, want %q", name, seen[name], want)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/delivery"
+	"github.com/flotilla-log/flotilla/kafka/guard"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/intake"
 )
@@ -26,6 +27,10 @@ const (
 	// lengthBytes is the size of the length that precedes each request and
 	// response, and does not count itself.
 	lengthBytes = 4
+
+	// fixedHeaderBytes is a request header's part that all versions share: key,
+	// version, correlation id.
+	fixedHeaderBytes = 8
 
 	// readBufferBytes holds headers and small requests; larger reads go past it.
 	readBufferBytes = 4 << 10
@@ -72,6 +77,7 @@ type conn struct {
 	deliveries delivery.Peer
 	turn       atomic.Pointer[request] // whose answer is next
 	software   atomic.Pointer[software]
+	broken     error // why the writer ended the connection, once it has ended
 }
 
 func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
@@ -115,6 +121,9 @@ func (c *conn) serve() broker.Ending {
 	close(c.order)
 	<-written
 	c.cancel()
+	if why := c.broken; why != nil && ended != broker.EndedByListener {
+		return ending(why)
+	}
 	return ended
 }
 
@@ -126,11 +135,13 @@ func quiet(err error) bool {
 // ending says why a connection ended whose reading ended with err.
 func ending(err error) broker.Ending {
 	switch {
+	case errors.Is(err, errPanic):
+		return broker.EndedByPanic
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return broker.EndedByTimeout
 	case errors.Is(err, errTooLarge):
 		return broker.EndedTooLarge
-	case errors.Is(err, errHeader), errors.Is(err, errMalformed), errors.Is(err, errUnsupported):
+	case errors.Is(err, guard.ErrMalformed), errors.Is(err, guard.ErrTooLarge), errors.Is(err, errMalformed), errors.Is(err, errUnsupported):
 		return broker.EndedMalformed
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled):
 		return broker.EndedByPeer
@@ -176,22 +187,22 @@ func (c *conn) read() error {
 
 // readRequest reads one request and starts it.
 func (c *conn) readRequest() error {
-	var fixed [lengthBytes + fixedHeaderBytes]byte
-	if _, err := io.ReadFull(c.r, fixed[:lengthBytes]); err != nil {
+	var length [lengthBytes]byte
+	if _, err := io.ReadFull(c.r, length[:]); err != nil {
 		return err
 	}
-	size := int(int32(binary.BigEndian.Uint32(fixed[:])))
+	size := int(int32(binary.BigEndian.Uint32(length[:])))
 	if size < fixedHeaderBytes || size > c.s.opt.MaxRequestBytes {
 		return fmt.Errorf("%w: a length of %d, want %d to %d (request.bytes.max)", errTooLarge, size, fixedHeaderBytes, c.s.opt.MaxRequestBytes)
 	}
 	if err := c.in.Idle(time.Now().Add(c.s.opt.ArrivalTimeout)); err != nil {
 		return err
 	}
-	if _, err := io.ReadFull(c.r, fixed[lengthBytes:]); err != nil {
+	var head [fixedHeaderBytes]byte
+	if _, err := io.ReadFull(c.r, head[:]); err != nil {
 		return noEOF(err)
 	}
-	head := fixed[lengthBytes:]
-	key := int16(binary.BigEndian.Uint16(head))
+	key := int16(binary.BigEndian.Uint16(head[:]))
 	q := &request{conn: c, version: int16(binary.BigEndian.Uint16(head[2:])), correlationID: int32(binary.BigEndian.Uint32(head[4:])), ready: make(chan struct{})}
 	q.peer.conn, q.peer.req = c, q
 	q.api = c.s.apis.find(key)
@@ -213,9 +224,9 @@ func (c *conn) readRequest() error {
 	}
 	q.began = time.Now() // for one that is refused before it is whole
 	c.s.meter.Begin(lengthBytes + size)
-	err := c.readBody(q, size-fixedHeaderBytes)
+	err := c.readRest(q, head, size)
 	if err == nil && !unknown {
-		q.peer.clientID, q.body, err = splitHeader(q.raw, q.flexible())
+		err = q.parseHeader()
 	}
 	if err == nil {
 		q.began = time.Now()
@@ -250,14 +261,14 @@ func (c *conn) claim(q *request, n int64) error {
 	return c.in.Expect(q.from, n)
 }
 
-// readBody reads the n bytes after the fixed header into a buffer that starts
-// small and grows as they come, so that a sender pays with bytes for every byte
-// allocated.
-func (c *conn) readBody(q *request, n int) error {
-	buf := c.s.buffers.Take(n)
+// readRest reads a request of n bytes, of which head has come, into a buffer that
+// starts small and grows as they come, so that a sender pays with bytes for every
+// byte allocated.
+func (c *conn) readRest(q *request, head [fixedHeaderBytes]byte, n int) error {
+	buf := append(c.s.buffers.Take(n), head[:]...)
 	for len(buf) < n {
 		if len(buf) == cap(buf) {
-			grown := make([]byte, len(buf), min(n, max(firstReadBytes, 4*len(buf))))
+			grown := make([]byte, len(buf), min(frame.Capacity(n), max(firstReadBytes, 4*len(buf))))
 			copy(grown, buf)
 			buf = grown
 		}
@@ -268,6 +279,16 @@ func (c *conn) readBody(q *request, n int) error {
 		}
 	}
 	q.raw = buf
+	return nil
+}
+
+// parseHeader reads the header of a request that is all there.
+func (q *request) parseHeader() error {
+	h, err := guard.ParseHeader(q.raw, guard.LimitsFor(len(q.raw)))
+	if err != nil {
+		return err
+	}
+	q.peer.clientID, q.body = string(h.ClientID), q.raw[h.BodyAt:]
 	return nil
 }
 

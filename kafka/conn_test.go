@@ -20,7 +20,7 @@ import (
 )
 
 // newTestServer returns a server without a broker.
-func newTestServer(t *testing.T, opt Options, apis ...api) *Server {
+func newTestServer(t testing.TB, opt Options, apis ...api) *Server {
 	t.Helper()
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
@@ -183,16 +183,20 @@ func TestPanic(t *testing.T) {
 		}
 		return echo(ctx, p, req)
 	}))
-	bad, good := dial(t, s), dial(t, s)
+	good := dial(t, s)
+	bad, theirs := net.Pipe()
 	go send(bad, frameOf(ping(13), 1))
+	if end := s.Serve(theirs, nil, broker.Listener{}); end != broker.EndedByPanic {
+		t.Errorf("ended by %v", end)
+	}
 	wantClosed(t, bad)
 	go send(good, frameOf(ping(1), 2))
 	readAnswer(t, good, ping(1))
 	if out := log.String(); !strings.Contains(out, "thirteen") || !strings.Contains(out, "TestPanic") || !strings.Contains(out, "DescribeCluster") {
 		t.Errorf("log: %s", out)
 	}
-	if n := s.Panics(); n != 1 {
-		t.Errorf("%d panics counted", n)
+	if n := s.Stats().Ended["panic"]; n != 1 {
+		t.Errorf("%d connections ended by a panic", n)
 	}
 }
 
@@ -235,10 +239,10 @@ func TestRefused(t *testing.T) {
 		{"negative key", head(1<<20, 0xffff, 0), "key -1"},
 		{"too new", head(1<<20, 60, 2), "DescribeCluster version 2, want 0 to 1"},
 		{"negative version", head(1<<20, 60, 0xffff), "DescribeCluster version -1"},
-		{"no client id", head(8, 60, 0), "malformed request header"},
-		{"client id too long", append(head(14, 60, 0), 0, 100, 'a', 'b', 'c', 'd'), "a client id of 100 bytes"},
-		{"many tags", append(head(16, 60, 0), 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0), "malformed request header"},
-		{"body cut off", append(head(11, 60, 0), 0, 0, 0), "malformed request: DescribeCluster version 0"},
+		{"no client id", head(8, 60, 0), "RequestHeader.ClientId"},
+		{"client id too long", append(head(14, 60, 0), 0, 100, 'a', 'b', 'c', 'd'), "RequestHeader.ClientId at byte 10: 100 bytes are needed"},
+		{"many tags", append(head(16, 60, 0), 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0), "4294967295 tagged fields"},
+		{"body cut off", append(head(11, 60, 0), 0, 0, 0), "IncludeClusterAuthorizedOperations at byte 0"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

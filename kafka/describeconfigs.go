@@ -12,7 +12,8 @@ import (
 	"github.com/flotilla-log/flotilla/internal/errcode"
 )
 
-// describeConfigs answers the configs of topics and of this node. Synonyms and
+// describeConfigs answers the configs of topics and of this node: those that are
+// named, or all, if none is. Synonyms and
 // documentation, which version 3 knows, are answered only if they are asked for.
 func (s *Server) describeConfigs(ctx context.Context, p *peer, req *kmsg.DescribeConfigsRequest) kmsg.Response {
 	resp := kmsg.NewPtrDescribeConfigsResponse()
@@ -30,7 +31,7 @@ func (s *Server) describeConfigs(ctx context.Context, p *peer, req *kmsg.Describ
 			out.ErrorMessage = new(string) // as Kafka's: empty, not null
 		}
 		for _, c := range configs {
-			if r.ConfigNames != nil && !slices.Contains(r.ConfigNames, c.Name) {
+			if len(r.ConfigNames) > 0 && !slices.Contains(r.ConfigNames, c.Name) {
 				continue
 			}
 			if !req.IncludeSynonyms {

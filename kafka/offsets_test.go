@@ -263,7 +263,7 @@ func TestDescribeLogDirs(t *testing.T) {
 		if diff := cmp.Diff([]string{"a 0 0 0 false", "a 1 0 0 false", "b 0 0 0 false"}, ask(nil)); diff != "" {
 			t.Errorf("version %d: %s", v, diff)
 		}
-		some := []kmsg.DescribeLogDirsRequestTopic{{Topic: "none", Partitions: []int32{0}}, {Topic: "a", Partitions: []int32{9, 1, 1}}}
+		some := []kmsg.DescribeLogDirsRequestTopic{{Topic: "none", Partitions: []int32{0}}, {Topic: "a", Partitions: []int32{9, 1, -1, 1}}}
 		if diff := cmp.Diff([]string{"a 1 0 0 false"}, ask(some)); diff != "" {
 			t.Errorf("version %d: %s", v, diff)
 		}

@@ -2,9 +2,6 @@ package kafka
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
-	"fmt"
 	"net"
 	"time"
 
@@ -67,8 +64,8 @@ type request struct {
 	correlationID int32
 	peer          peer
 
-	// body is what follows the header. It lies in raw. Both are the request's
-	// until send; whoever starts the request may keep them for longer, and may
+	// body is what follows the header. It lies in raw, which is all of the request
+	// but its length. Both are the request's until send; whoever starts the request may keep them for longer, and may
 	// give raw to Server.buffers when nothing aliases it any more.
 	body, raw []byte
 
@@ -142,57 +139,3 @@ func (q *request) letGo() {
 
 // flexible reports whether header and body are of the flexible kind.
 func (q *request) flexible() bool { return q.version >= q.api.flexible }
-
-// fixedHeaderBytes is a request header's part that all versions share: key,
-// version, correlation id.
-const fixedHeaderBytes = 8
-
-// errHeader reports bytes that are no request header.
-var errHeader = errors.New("kafka: malformed request header")
-
-// splitHeader splits what follows the correlation id into the client id, which
-// is "" if it is null, and the body. A flexible header may have tags, which are
-// skipped.
-func splitHeader(b []byte, flexible bool) (clientID string, body []byte, err error) {
-	if len(b) < 2 {
-		return "", nil, fmt.Errorf("%w: no client id", errHeader)
-	}
-	n := int(int16(binary.BigEndian.Uint16(b)))
-	b = b[2:]
-	if n < -1 || n > len(b) {
-		return "", nil, fmt.Errorf("%w: a client id of %d bytes in %d", errHeader, n, len(b))
-	}
-	if n > 0 {
-		clientID, b = string(b[:n]), b[n:]
-	}
-	if flexible {
-		b, err = skipTags(b)
-	}
-	return clientID, b, err
-}
-
-// skipTags returns what follows the tagged fields that b begins with.
-func skipTags(b []byte) ([]byte, error) {
-	uvarint := func() (v uint64) {
-		v, n := binary.Uvarint(b)
-		if n <= 0 || n > 5 {
-			b = nil
-			return 0
-		}
-		b = b[n:]
-		return v
-	}
-	count := uvarint()
-	if b == nil || count > uint64(len(b))/2 {
-		return nil, fmt.Errorf("%w: %d tags in %d bytes", errHeader, count, len(b))
-	}
-	for range count {
-		uvarint()
-		size := uvarint()
-		if b == nil || size > uint64(len(b)) {
-			return nil, fmt.Errorf("%w: a tag of %d bytes in %d", errHeader, size, len(b))
-		}
-		b = b[size:]
-	}
-	return b, nil
-}

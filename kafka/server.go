@@ -20,7 +20,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
@@ -57,6 +56,9 @@ type Options struct {
 	AutoCreateTimeout time.Duration // default 10 s: how long Metadata may wait for one
 }
 
+// decodingShare is which part of it, beside it, decoded requests may take.
+const decodingShare = 4
+
 // connectionShare is which part of the node's budget for requests one
 // connection may hold, if nothing else is set.
 const connectionShare = 8
@@ -70,10 +72,14 @@ type Server struct {
 	ctx     context.Context // ends when Drain is called
 	stop    context.CancelFunc
 	buffers frame.Buffers // of requests
-	meter   *broker.Meter
 	// sessions are those of Fetch.
 	sessions *sessions
-	panics   atomic.Uint64
+
+	// decoding is memory of decoded requests: kmsg makes more of their bytes. It
+	// is taken after a request's own, and before its answer's, so nobody waits in
+	// a circle.
+	decoding *broker.Budget
+	meter    *broker.Meter
 
 	background sync.WaitGroup // look-ups
 
@@ -114,6 +120,7 @@ func newServer(opt Options, apis *table) *Server {
 	}
 	s := &Server{opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, conns: make(map[*conn]struct{}), checked: make(map[string]struct{})}
 	s.sessions = newSessions(opt.MaxSessions, opt.Rand, opt.Now)
+	s.decoding = broker.NewBudget(opt.Requests.Limit() / decodingShare)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.meter = broker.NewMeter("kafka", s.apis.names())
 	return s
@@ -125,9 +132,6 @@ func setDefault[T comparable](v *T, to T) {
 		*v = to
 	}
 }
-
-// Panics returns how many handlers have panicked. Each ended one connection.
-func (s *Server) Panics() uint64 { return s.panics.Load() }
 
 // Stats returns what the server has counted.
 func (s *Server) Stats() broker.MeterStats { return s.meter.Stats() }

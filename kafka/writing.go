@@ -9,8 +9,13 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/flotilla-log/flotilla/kafka/guard"
 	"github.com/flotilla-log/flotilla/wire/frame"
 )
+
+// freeDecodeBytes is what a decoded request may take that is not counted as
+// memory held.
+const freeDecodeBytes = 64 << 10
 
 // flushBytes is how much is queued before it is written, if more is ready.
 const flushBytes = 64 << 10
@@ -59,7 +64,8 @@ func (c *conn) write() {
 
 // breakOff ends the connection from the writer's side.
 func (c *conn) breakOff(err error) {
-	if !quiet(err) && c.s.ctx.Err() == nil {
+	c.broken = err
+	if !quiet(err) && !errors.Is(err, errPanic) && c.s.ctx.Err() == nil {
 		c.log.Info("connection closed", "err", err)
 	}
 	c.cancel()
@@ -143,12 +149,21 @@ func (c *conn) respond(q *request, broken bool) error {
 func (c *conn) handle(q *request) (a answer) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.s.panics.Add(1)
 			c.log.Error("the handler of a request panicked; its connection is closed", "request", q.api.name, "version", q.version,
 				"client", q.peer.clientID, "panic", p, "stack", string(debug.Stack()))
 			a = answer{err: errPanic}
 		}
 	}()
+	alloc, err := guard.Check(q.api.key, q.version, q.body, guard.LimitsFor(len(q.body)))
+	if err != nil {
+		return answer{err: err}
+	}
+	if alloc > freeDecodeBytes {
+		if err := c.s.decoding.Acquire(c.ctx, alloc); err != nil {
+			return answer{err: err}
+		}
+		defer c.s.decoding.Release(alloc)
+	}
 	req := kmsg.RequestForKey(q.api.key)
 	req.SetVersion(q.version)
 	if err := req.ReadFrom(q.body); err != nil {

@@ -113,8 +113,8 @@ func nodeOptions(v *config.Values, files int64) node.Options {
 		ProducerExpiry: v.Duration("producer.id.expiration"), HashInterval: v.Duration("hash.interval"),
 		RetentionInterval: v.Duration("retention.check.interval"),
 		DefaultPartitions: int32(v.Int("num.partitions")), DefaultReplication: int32(v.Int("default.replication.factor")), Settings: v.Kafka(),
-		IdleFiles:         idleFiles(files, v.Int("connections.max")),
-		Profiles:          v.Bool("admin.pprof"), CommitMax: v.Duration("ready.commit.max"),
+		IdleFiles: idleFiles(files, v.Int("connections.max")),
+		Profiles:  v.Bool("admin.pprof"), CommitMax: v.Duration("ready.commit.max"),
 		NoAutoCreateTopics: !v.Bool("auto.create.topics.enable"),
 		Limits: node.Limits{
 			BatchBytes: int(v.Bytes("batch.bytes.max")), Partitions: int(v.Int("partitions.max")),

@@ -24,8 +24,10 @@ var listed = []difference{
 	// Defaults and configs.
 	{step: "{CreateTopics,DescribeConfigs} v*", path: "*Configs[*segment.bytes]*.Value", kafka: "1073741824", ours: "268435456", why: "Flotilla's default: retention removes whole segments, so smaller ones keep closer to it."},
 	{step: "{CreateTopics,DescribeConfigs} v*", path: "*Configs[min.insync.replicas]*", why: "Kafka with ELR sets it for the whole cluster; Flotilla has a default."},
-	{step: "DescribeConfigs v* some configs of the node", path: "Resources[4 1].Configs[{auto.create.topics.enable,broker.id,default.replication.factor,delete.topic.enable,log.retention.hours,log.retention.ms,node.id,num.partitions}]",
+	{step: "DescribeConfigs v* some configs of the node", path: "Resources[4 1].Configs[{auto.create.topics.enable,delete.topic.enable}]",
 		kafka: element, ours: absent, why: "A node answers the defaults of topic configs; its settings are in docs/configuration.md."},
+	{step: "DescribeConfigs v* some configs of the node", path: "Resources[4 1].Configs[log.retention.ms].Value", kafka: absent, ours: "604800000", why: "Kafka leaves it null and goes by log.retention.hours."},
+	{step: "DescribeConfigs v* some configs of the node", path: "Resources[4 1].Configs[{broker.id,default.replication.factor,log.retention.hours,node.id,num.partitions}].ConfigType", kafka: "3", ours: "5", why: "Flotilla tells whole numbers of a node as long."},
 	{step: "DescribeConfigs v* some configs of the node", path: "Resources[4 1].Configs[*].ReadOnly", kafka: absent, ours: "true", why: "A node takes its settings from flags, environment and file."},
 	{step: "IncrementalAlterConfigs v* the node, unknown config", path: "Resources[4 1].Error*", why: "The same; Kafka stores what it does not know."},
 	{step: "CreateTopics v7 *cleanup.policy=delete,delete", path: "*.Configs[cleanup.policy].Value", kafka: "delete,delete", ours: "delete", why: "Values are kept in one spelling."},

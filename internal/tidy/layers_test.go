@@ -59,7 +59,9 @@ var layers = []layer{
 	{"wire/intake", []string{"broker"}},
 	{"internal/delivery", []string{"broker"}},
 	{"wire/server", []string{"broker", "internal/delivery", "internal/errcode", "wire/frame", "wire/intake", "wire/pb"}},
-	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "log/batch", "wire/frame", "wire/intake"}},
+	{"kafka/guard", nil},
+	{"kafka/guard/gen", nil},
+	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "kafka/guard", "log/batch", "wire/frame", "wire/intake"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/admin", []string{"broker", "internal/histogram"}},
 	{"internal/node", []string{
