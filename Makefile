@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/ne
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test race kill mutants soak fuzz bench bench-kafka fmt clean
+.PHONY: build run check test race kill mutants soak fuzz bench bench-kafka fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -57,13 +57,23 @@ SEED ?= $(shell date +%s)
 soak: ## the real server on a small disk under load, killed, restarted, paused and filled, by seed
 	$(GO) run ./internal/soak -for $(FOR) -seed $(SEED)
 
-# make bench-kafka KAFKA=DIR PAIRS=5 DATA=DIR: Kafka's jars are put into KAFKA, and both servers' data into DATA.
+# Folder with the jars of Apache Kafka; make kafka-jars fetches them. They need Java 17.
+KAFKA ?= bin/kafka
+
+kafka-jars: ## Apache Kafka's jars into KAFKA, by Maven
+	mvn -q -f internal/kafkadiff/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory='$(abspath $(KAFKA))'
+
+record-kafka: ## writes down what Apache Kafka answers to the scenarios of internal/kafkadiff
+	$(GO) run ./internal/kafkadiff record -jars '$(KAFKA)'
+
+test-differential: build ## the scenarios against Apache Kafka and the binary, both fresh, answers compared
+	$(GO) run ./internal/kafkadiff compare -jars '$(KAFKA)' -binary $(BIN)
+
+# make bench-kafka PAIRS=5 DATA=DIR: both servers' data goes into DATA.
 PAIRS ?= 5
 DATA  ?=
 
-bench-kafka: build ## Flotilla and Apache Kafka in turns under the same load: medians, and all reports in bin/bench-kafka.json
-	@test -n '$(KAFKA)' || { echo 'bench-kafka needs KAFKA=DIR, a directory for the jars of Apache Kafka; and Java and Maven'; exit 2; }
-	bench/peers/kafka.sh get '$(KAFKA)'
+bench-kafka: build kafka-jars ## Flotilla and Apache Kafka in turns under the same load: medians, and all reports in bin/bench-kafka.json
 	$(GO) build -o bin/peers ./bench/peers
 	bin/peers -flotilla $(BIN) -kafka '$(KAFKA)' -dir '$(DATA)' -pairs $(PAIRS) -json bin/bench-kafka.json
 

@@ -20,13 +20,50 @@ func (b *Broker) TopicConfigs(id partition.TopicID) []TopicConfig {
 	return effective(t.Configs)
 }
 
+// ConfigsWith returns all configs of a topic as they would hold if it was created
+// with those in set. Values that would be refused are as good as not set.
+func ConfigsWith(set map[string]string) []TopicConfig {
+	var configs []metadata.Config
+	for k, v := range set {
+		if one, err := metadata.CanonicalConfigs([]metadata.Config{{Key: k, Value: v}}); err == nil {
+			configs = append(configs, one...)
+		}
+	}
+	return effective(configs)
+}
+
+// ConfigKnown reports whether there is a topic config of a name.
+func ConfigKnown(name string) bool { return metadata.CheckConfigKey(name) == nil }
+
+// ConfigIsList reports whether there is a topic config of a name, and its value
+// is a list.
+func ConfigIsList(name string) bool {
+	return slices.ContainsFunc(metadata.TopicConfigs(), func(d ConfigDef) bool { return d.Key == name && d.Type == metadata.ConfigList })
+}
+
 func effective(set []metadata.Config) []TopicConfig {
-	var all []TopicConfig
-	for _, d := range metadata.TopicConfigs() {
+	defs := metadata.TopicConfigs()
+	all := make([]TopicConfig, 0, len(defs))
+	for i := range defs {
+		d := &defs[i]
 		isSet := slices.ContainsFunc(set, func(c metadata.Config) bool { return c.Key == d.Key })
-		all = append(all, TopicConfig{Key: d.Key, Value: metadata.ConfigValue(set, d.Key), Default: !isSet})
+		all = append(all, TopicConfig{Key: d.Key, Value: metadata.ConfigValue(set, d.Key), Default: !isSet, Def: d})
 	}
 	return all
+}
+
+// reportInert tells the log which of the configs that somebody has just set do
+// nothing.
+func (b *Broker) reportInert(topic string, set []metadata.Config) {
+	var inert []string
+	for _, c := range effective(set) {
+		if !c.Default && c.Def.Use == metadata.ConfigIgnored {
+			inert = append(inert, c.Key+"="+c.Value)
+		}
+	}
+	if inert != nil {
+		b.opt.Log.Warn("a topic has configs that do nothing here; they are kept and shown", "topic", topic, "configs", strings.Join(inert, " "))
+	}
 }
 
 // AlterTopic changes some of a topic's configs, all or none of them, and returns
@@ -47,7 +84,7 @@ func (b *Broker) AlterTopic(ctx context.Context, change TopicChange) ([]TopicCon
 	}
 	configs, err := changed(t.Configs, &change)
 	if err == nil {
-		err = b.checkMaxMessageBytes(change.Set)
+		err = b.checkMaxMessageBytes(configs, t.Configs)
 	}
 	if err != nil {
 		return nil, err
@@ -56,34 +93,65 @@ func (b *Broker) AlterTopic(ctx context.Context, change TopicChange) ([]TopicCon
 		if _, err := b.proposeMeta(ctx, metadata.SetTopicConfigs{ID: t.ID, Configs: configs}); err != nil {
 			return nil, err
 		}
+		b.reportInert(t.Name, slices.DeleteFunc(slices.Clone(configs), func(c metadata.Config) bool { return slices.Contains(t.Configs, c) }))
 	}
 	return effective(configs), nil
 }
 
 // changed returns a topic's configs after a change, ascending by key.
 func changed(old []metadata.Config, change *TopicChange) ([]metadata.Config, *errcode.Error) {
-	if len(change.Set)+len(change.Delete) == 0 {
-		return nil, errcode.Errorf(errcode.InvalidRequest, "nothing to change: give configs to set or to delete")
-	}
-	for _, key := range change.Delete {
-		if err := metadata.CheckConfigKey(key); err != nil {
-			return nil, err
+	named := make(map[string]bool)
+	name := func(key string) *errcode.Error {
+		if named[key] {
+			return errcode.Errorf(errcode.InvalidRequest, "%s is to be changed in two ways at once", key)
 		}
-		if _, both := change.Set[key]; both {
-			return nil, errcode.Errorf(errcode.InvalidRequest, "%s is to be set and deleted", key)
-		}
+		named[key] = true
+		return metadata.CheckConfigKey(key)
 	}
 	var configs []metadata.Config
-	for _, c := range old {
-		if _, replaced := change.Set[c.Key]; !replaced && !slices.Contains(change.Delete, c.Key) {
-			configs = append(configs, c)
+	for _, key := range change.Delete {
+		if err := name(key); err != nil {
+			return nil, err
 		}
 	}
 	for k, v := range change.Set {
+		if err := name(k); err != nil {
+			return nil, err
+		}
 		configs = append(configs, metadata.Config{Key: k, Value: v})
 	}
+	for k, v := range change.Append {
+		if err := name(k); err != nil {
+			return nil, err
+		}
+		configs = append(configs, metadata.Config{Key: k, Value: joined(metadata.ConfigValue(old, k), v)})
+	}
+	for k, v := range change.Subtract {
+		if err := name(k); err != nil {
+			return nil, err
+		}
+		without := metadata.ConfigElements(v)
+		left := slices.DeleteFunc(metadata.ConfigElements(metadata.ConfigValue(old, k)), func(e string) bool { return slices.Contains(without, e) })
+		configs = append(configs, metadata.Config{Key: k, Value: strings.Join(left, ",")})
+	}
+	if len(named) == 0 && !change.Replace {
+		return nil, errcode.Errorf(errcode.InvalidRequest, "nothing to change: give configs to set or to delete")
+	}
+	for _, c := range old {
+		if !named[c.Key] && !change.Replace {
+			configs = append(configs, c)
+		}
+	}
 	slices.SortFunc(configs, func(x, y metadata.Config) int { return strings.Compare(x.Key, y.Key) })
-	return configs, metadata.CheckConfigs(configs)
+	return metadata.CanonicalConfigs(configs)
+}
+
+// joined returns a list's value with more elements.
+func joined(value, more string) string {
+	if value == "" {
+		return more
+	}
+	return value + "," + more
 }
 
 // AddPartitions gives a topic more partitions, total in all, and returns when

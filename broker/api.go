@@ -3,6 +3,7 @@ package broker
 import (
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/partition/store"
@@ -14,10 +15,20 @@ type (
 	Chunk   = store.Chunk
 )
 
+// ClientListener is the name of the listener that every node has.
+const ClientListener = "client"
+
+// Listener is one of a node's listeners for clients.
+type Listener struct {
+	Name      string
+	Advertise string // host:port that its clients are told
+}
+
 // Node is one node of the cluster, as clients see it.
 type Node struct {
 	ID      int32
-	Address string // host:port of its client listener
+	Address string // host:port of its listener
+	Rack    string // "" if it has none
 }
 
 // Topic is one topic and who leads its partitions.
@@ -31,6 +42,10 @@ type Topic struct {
 type PartitionLeader struct {
 	Node  int32 // -1: nowhere, for now
 	Epoch int32 // leader epoch, -1 if unknown
+
+	// Replicas are the nodes that have one, in Topic alone. They are shared: do
+	// not change them.
+	Replicas []int32
 }
 
 // PartitionState is what DescribeTopic adds about one partition.
@@ -39,22 +54,35 @@ type PartitionState struct {
 	Shard         uint32
 	LogStart      int64 // log start offset; -1: not known to this node, as below
 	HighWatermark int64
+	LogBytes      int64 // of the batches that it holds, in files and in memory
 	DiskBytes     int64 // of the partition's data files on this node
 	UnlinkBytes   int64 // of those, what the next checkpoint lets go: it lies below the log start
 }
+
+// ConfigDef is what is known of one topic config.
+type ConfigDef = metadata.ConfigDef
 
 // TopicConfig is one config of a topic, as it holds.
 type TopicConfig struct {
 	Key, Value string
 	Default    bool // not set on the topic
+	Def        *ConfigDef
 }
 
+// Inert reports whether the config is of no interest to who does not know
+// Kafka: it does nothing here, and nobody has set it.
+func (c *TopicConfig) Inert() bool { return c.Default && c.Def.Use != metadata.ConfigHonoured }
+
 // TopicChange says which of a topic's configs to set, and which to put back to
-// their defaults. Others stay.
+// their defaults. Others stay, unless Replace is set. A name stands in one of
+// the four only.
 type TopicChange struct {
 	Topic        TopicID
 	Set          map[string]string // by Kafka's names
 	Delete       []string
+	Append       map[string]string // elements that a list is to have too
+	Subtract     map[string]string // elements that a list is to have no more
+	Replace      bool              // others are put back to their defaults; there may be nothing to set
 	ValidateOnly bool
 }
 
@@ -74,8 +102,8 @@ type DeleteResult struct {
 // TopicSpec asks for a new topic.
 type TopicSpec struct {
 	Name         string
-	Partitions   int32             // 0: the default
-	Replication  int32             // 0: the default
+	Partitions   int32             // 0: num.partitions
+	Replication  int32             // 0 and -1: default.replication.factor
 	Configs      map[string]string // by Kafka's names
 	ValidateOnly bool
 }
@@ -95,6 +123,16 @@ type ProduceResult struct {
 	BaseOffset      int64 // -1: it was appended before, and where is forgotten
 	LogAppendTimeMS int64 // -1: the batch keeps the producer's timestamps
 	LogStart        int64 // log start offset, -1 if unknown
+
+	// Records are those for which a batch was refused that is otherwise intact, in
+	// their order, at most batch.MaxRecordErrors.
+	Records []RecordError
+}
+
+// RecordError says what is wrong with one record of a batch.
+type RecordError struct {
+	Index int32 // counted from 0, in the batch
+	Text  string
 }
 
 // FetchRequest asks for records from given offsets on.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/histogram"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/control"
@@ -33,9 +34,9 @@ import (
 type Options struct {
 	NodeID      int32
 	ClusterID   string
-	Incarnation uint64 // of the node's data directory
-	Advertise   string // host:port that clients are told
-	Shards      uint32 // data shards of the cluster: 1 to Shards
+	Incarnation uint64     // of the node's data directory
+	Listeners   []Listener // for clients; ClientListener is one of them
+	Shards      uint32     // data shards of the cluster: 1 to Shards
 
 	// Established says that the node has served before: every replica has to be
 	// on record. Otherwise those that are not are made.
@@ -50,6 +51,15 @@ type Options struct {
 	Votes       *control.Votes
 	MetadataLog *control.Log
 	Store       *store.Store
+
+	// DefaultPartitions and DefaultReplication are what a topic gets if nobody
+	// says (num.partitions, default.replication.factor); defaults: 1, and as many
+	// replicas as there are nodes.
+	DefaultPartitions  int32
+	DefaultReplication int32
+
+	// Settings are the node's, for those who ask for them.
+	Settings []config.KafkaSetting
 
 	// RetentionInterval is how long data may stay after its time is over;
 	// default 5 min.
@@ -145,6 +155,7 @@ type Broker struct {
 	lookups     chan struct{} // holds a token for each look-up by time
 	disk        *diskWatch
 	creating    atomic.Int64 // partitions of topics that are being proposed
+	grown       *Budget      // of what recompression makes larger
 	checkpoints struct{ data, metadata checkpointCounters }
 	removed     struct{ byRetention, byRequest atomic.Uint64 } // records
 
@@ -161,6 +172,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b := &Broker{opt: opt, dir: newDirectory(opt.Limits.MetricTopics), shards: make(map[replication.ShardID]*dataShard)}
 	b.checkpoints.data.times, b.checkpoints.metadata.times = histogram.New(histogram.Long), histogram.New(histogram.Long)
 	b.producers.turn = make(chan struct{}, 1)
+	b.grown = NewBudget(maxGrownBytes)
 	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	b.freed = make(chan struct{}, 1)
@@ -306,3 +318,7 @@ func (b *Broker) image() *metadata.Image { return b.metaState.image.Load() }
 
 // maxDecompressedBytes bounds what a batch may unfold to.
 const maxDecompressedBytes = 256 << 20
+
+// maxGrownBytes bounds what batches on their way to the log have grown by, all
+// of a node together, where their topics want another compression.
+const maxGrownBytes = 64 << 20

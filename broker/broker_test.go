@@ -254,7 +254,7 @@ func TestTopics(t *testing.T) {
 		if diff := cmp.Diff([]string{"a", "b.one"}, names); diff != "" {
 			t.Errorf("topics (-want +got):\n%s", diff)
 		}
-		if got := r.Nodes(); len(got) != 1 || got[0] != (Node{ID: 1, Address: "localhost:9092"}) {
+		if got := r.Nodes(ClientListener); len(got) != 1 || got[0] != (Node{ID: 1, Address: "localhost:9092"}) {
 			t.Errorf("nodes %+v", got)
 		}
 	})

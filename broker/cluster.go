@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -36,8 +37,8 @@ type Cluster struct {
 // ClusterNode is one node of a Cluster.
 type ClusterNode struct {
 	ID          int32
-	Incarnation uint64 // of its data directory
-	Advertise   string // host:port that clients are told
+	Incarnation uint64     // of its data directory
+	Listeners   []Listener // of its clients, ClientListener among them
 }
 
 // Incarnation returns what the directory of a node is to be called, if it is
@@ -59,7 +60,7 @@ func (b *Broker) nodes() []ClusterNode {
 	if b.opt.Cluster != nil {
 		return b.opt.Cluster.Nodes
 	}
-	return []ClusterNode{{ID: b.opt.NodeID, Incarnation: b.opt.Incarnation, Advertise: b.opt.Advertise}}
+	return []ClusterNode{{ID: b.opt.NodeID, Incarnation: b.opt.Incarnation, Listeners: b.opt.Listeners}}
 }
 
 // connect returns how a replica of this node reaches the others, and the
@@ -110,29 +111,33 @@ type Leader struct {
 	Node    int32
 	Address string // host:port
 	Epoch   int32  // leader epoch of the partition; the metadata shard's term
+	Rack    string // "" if it has none
 }
 
-// Controller returns who leads the metadata shard, as far as this node knows.
-func (b *Broker) Controller() (Leader, bool) {
+// Controller returns who leads the metadata shard, as far as this node knows,
+// with its address for clients of a listener.
+func (b *Broker) Controller(listener string) (Leader, bool) {
 	id, term, ok := leaderOfShard(b.meta)
-	return b.leader(id, int32(term), ok)
+	return b.leader(listener, id, int32(term), ok)
 }
 
-// PartitionLeader returns who leads a partition, as far as this node knows.
-func (b *Broker) PartitionLeader(topic TopicID, index int32) (Leader, bool) {
+// PartitionLeader returns who leads a partition, as far as this node knows, with
+// its address for clients of a listener.
+func (b *Broker) PartitionLeader(listener string, topic TopicID, index int32) (Leader, bool) {
 	l := b.leaderOf(topic, index)
-	return b.leader(l.Node, l.Epoch, l.Node >= 0)
+	return b.leader(listener, l.Node, l.Epoch, l.Node >= 0)
 }
 
-func (b *Broker) leader(node, epoch int32, ok bool) (Leader, bool) {
+func (b *Broker) leader(listener string, node, epoch int32, ok bool) (Leader, bool) {
 	if !ok {
 		return Leader{}, false
 	}
-	i := slices.IndexFunc(b.Nodes(), func(n Node) bool { return n.ID == node })
+	nodes := b.Nodes(listener)
+	i := slices.IndexFunc(nodes, func(n Node) bool { return n.ID == node })
 	if i < 0 {
 		return Leader{}, false
 	}
-	return Leader{Node: node, Address: b.Nodes()[i].Address, Epoch: epoch}, true
+	return Leader{Node: node, Address: nodes[i].Address, Epoch: epoch, Rack: nodes[i].Rack}, true
 }
 
 // leaderOfShard returns another node that leads a shard, and its term.
@@ -206,19 +211,13 @@ func (b *Broker) current(p *placed) bool {
 // of a moment after the call: the voters of each shard are asked once whether
 // this node still leads it (R19).
 func (b *Broker) Offsets(ctx context.Context, parts []OffsetPart) []OffsetResult {
-	confirmed := make(map[*dataShard]error)
+	confirm := b.confirmations(ctx)
 	results := make([]OffsetResult, len(parts))
 	for i := range parts {
 		part := &parts[i]
 		if p := b.dir.find(part.Topic, part.Index); p != nil && part.At != OffsetEarliest && p.epoch() >= 0 {
-			err, asked := confirmed[p.shard]
-			if !asked {
-				_, err = p.shard.replica.Confirm(ctx)
-				confirmed[p.shard] = err
-			}
-			if err != nil {
-				results[i] = noOffset(errcode.Errorf(errcode.NotLeaderOrFollower,
-					"node %d cannot tell whether it still leads partition %d: %v", b.opt.NodeID, part.Index, err))
+			if err := confirm(p); err != nil {
+				results[i] = noOffset(err)
 				continue
 			}
 		}
@@ -241,15 +240,19 @@ func (b *Broker) OffsetsWait(parts []OffsetPart) bool {
 	return b.opt.Cluster != nil || slices.ContainsFunc(parts, func(p OffsetPart) bool { return p.NeedsDisk() })
 }
 
-// addresses returns a node's, as the metadata keeps them.
-func addresses(advertise string) ([]metadata.Address, error) {
-	host, portText, err := net.SplitHostPort(advertise)
-	if err != nil {
-		return nil, err
+// addresses returns those of a node's listeners, as the metadata keeps them.
+func addresses(listeners []Listener) ([]metadata.Address, error) {
+	all := make([]metadata.Address, len(listeners))
+	for i, l := range listeners {
+		host, portText, err := net.SplitHostPort(l.Advertise)
+		if err != nil {
+			return nil, fmt.Errorf("advertised address of the listener %s, %s: %w", l.Name, l.Advertise, err)
+		}
+		port, err := strconv.ParseUint(portText, 10, 16)
+		if err != nil {
+			return nil, fmt.Errorf("advertised address of the listener %s, %s: %w", l.Name, l.Advertise, err)
+		}
+		all[i] = metadata.Address{Listener: l.Name, Host: host, Port: uint16(port)}
 	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil {
-		return nil, err
-	}
-	return []metadata.Address{{Listener: clientListener, Host: host, Port: uint16(port)}}, nil
+	return all, nil
 }

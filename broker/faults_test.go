@@ -278,7 +278,7 @@ func BenchmarkProduce(b *testing.B) {
 func buildOne(n int) []byte {
 	var bb batch.Builder
 	bb.Reset()
-	_ = bb.Append(1_700_000_000_000, nil, make([]byte, n), nil)
+	_ = bb.Append(946_684_800_000, nil, make([]byte, n), nil)
 	out, _ := bb.Build(nil, batch.None, batch.DefaultLevel)
 	return out
 }
@@ -302,7 +302,7 @@ func benchRig(b *testing.B, fsys *vfs.Mem) *rig {
 	r.store, err = store.Open(fsys, "partitions", store.Options{Logger: log})
 	must()
 	r.Broker, err = Start(context.Background(), Options{
-		NodeID: 1, ClusterID: "c", Incarnation: 9, Advertise: "localhost:9092", Shards: 4,
+		NodeID: 1, ClusterID: "c", Incarnation: 9, Listeners: []Listener{{Name: ClientListener, Advertise: "localhost:9092"}}, Shards: 4,
 		FS: fsys, ShardsDir: "shards", Journal: r.journal, Votes: r.votes, MetadataLog: r.meta, Store: r.store,
 		Now: time.Now, Rand: rand.NewChaCha8([32]byte{2}), Log: log,
 		OnFailed: func(err error) { b.Error(err) }, OnPhase: func(string, bool) {},

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/partition/store"
 	"github.com/flotilla-log/flotilla/replication"
@@ -123,6 +124,36 @@ func (m *machine) idleProducers(nowMS, expiryMS int64, limit int) partition.Expi
 	defer m.mu.Unlock()
 	until := max(m.state.ClockMS(), nowMS) - expiryMS
 	return partition.ExpireProducers{UntilMS: until, Producers: m.state.IdleProducers(until, limit)}
+}
+
+// epochEnd answers OffsetForLeaderEpoch for a partition; see
+// partition.State.EpochEnd.
+func (m *machine) epochEnd(n partition.Number, epoch int32) (partition.EpochEnd, errcode.Code) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state.EpochEnd(n, epoch)
+}
+
+// epochAt returns the leader epoch of a partition's record at an offset, or -1.
+func (m *machine) epochAt(n partition.Number, offset int64) int32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state.EpochAt(n, offset)
+}
+
+// producerCount returns how many producers a partition remembers.
+func (m *machine) producerCount(n partition.Number) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, _ := m.state.Partition(n)
+	return v.Producers
+}
+
+// producersOf lists a partition's producers, in no order.
+func (m *machine) producersOf(n partition.Number) []partition.ProducerView {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state.ProducersOf(n)
 }
 
 // publishState lets everybody see limits and counts as the state has them now.

@@ -31,12 +31,13 @@ const (
 	EndedMalformed                // bytes that are no frame
 	EndedByError                  // anything else
 	EndedByListener               // the node stops
+	EndedByPanic                  // of the handler of a request
 	endings
 )
 
 var endingNames = [endings]string{
 	EndedByPeer: "peer", EndedByTimeout: "timeout", EndedHandshake: "handshake", EndedTooLarge: "too_large",
-	EndedMalformed: "malformed", EndedByError: "error", EndedByListener: "stopping",
+	EndedMalformed: "malformed", EndedByError: "error", EndedByListener: "stopping", EndedByPanic: "panic",
 }
 
 // meterCodes is how many codes a Meter tells apart: more than there are. Others
@@ -74,6 +75,13 @@ func NewMeter(protocol string, names []string, pushed ...string) *Meter {
 	}
 	return m
 }
+
+// Comes counts a connection that is there, and may yet turn out to be another
+// meter's; Goes ends that.
+func (m *Meter) Comes() { m.connections.Add(1) }
+
+// Goes is the opposite of Comes.
+func (m *Meter) Goes() { m.connections.Add(-1) }
 
 // Opened counts a connection that was taken.
 func (m *Meter) Opened() { m.accepted.Add(1); m.connections.Add(1) }

@@ -23,15 +23,9 @@ func (b *Broker) Offset(ctx context.Context, part OffsetPart) OffsetResult {
 }
 
 func (b *Broker) offset(ctx context.Context, part *OffsetPart) (OffsetResult, *errcode.Error) {
-	p := b.dir.find(part.Topic, part.Index)
-	if p == nil {
-		return OffsetResult{}, b.absent(part.Topic, part.Index)
-	}
-	if p.quarantined() {
-		return OffsetResult{}, b.quarantineError(p, p.quarantine)
-	}
-	if err := p.checkEpoch(part.Epoch); err != nil {
-		return OffsetResult{}, err
+	p, refused := b.led(part.Topic, part.Index, part.Epoch)
+	if refused != nil {
+		return OffsetResult{}, refused
 	}
 	if part.NeedsDisk() {
 		return b.offsetByTime(ctx, p, part)
@@ -43,6 +37,9 @@ func (b *Broker) offset(ctx context.Context, part *OffsetPart) (OffsetResult, *e
 	r := OffsetResult{Offset: end, TimestampMS: -1, Epoch: p.epoch()}
 	if part.At == OffsetEarliest {
 		r.Offset = start
+		if epoch := p.shard.machine.epochAt(p.number, start); epoch >= 0 {
+			r.Epoch = epoch // of the record that is there
+		}
 	}
 	return r, nil
 }

@@ -14,9 +14,6 @@ import (
 	"github.com/flotilla-log/flotilla/replication"
 )
 
-// clientListener names the address that clients are told.
-const clientListener = "client"
-
 // retryAfter is when the reconciler tries again what could not be proposed.
 const retryAfter = time.Second
 
@@ -32,9 +29,9 @@ func (b *Broker) bootstrap(ctx context.Context) error {
 	commands = append(commands, metadata.SetClusterID{ClusterID: b.opt.ClusterID})
 	var ids []metadata.NodeID
 	for _, n := range b.nodes() {
-		addrs, err := addresses(n.Advertise)
+		addrs, err := addresses(n.Listeners)
 		if err != nil {
-			return fmt.Errorf("broker: advertised address of node %d, %s: %w", n.ID, n.Advertise, err)
+			return fmt.Errorf("broker: node %d: %w", n.ID, err)
 		}
 		commands = append(commands, metadata.RegisterNode{ID: metadata.NodeID(n.ID), Incarnation: n.Incarnation, Addresses: addrs})
 		ids = append(ids, metadata.NodeID(n.ID))
@@ -67,7 +64,7 @@ func (b *Broker) known(c metadata.Command) bool {
 		return im.Shard(c.ID) != nil
 	case metadata.RegisterNode:
 		n := im.Node(c.ID)
-		return n != nil && n.Incarnation == c.Incarnation && len(n.Addresses) == 1 && n.Addresses[0] == c.Addresses[0]
+		return n != nil && n.Incarnation == c.Incarnation && slices.Equal(n.Addresses, c.Addresses)
 	}
 	return false
 }

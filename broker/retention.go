@@ -212,6 +212,9 @@ func (r *retention) judge(key partitionKey, now time.Time) (next time.Time, size
 		MS:    metadata.ConfigInt64(t.Configs, metadata.ConfigRetentionMS),
 		Bytes: metadata.ConfigInt64(t.Configs, metadata.ConfigRetentionBytes),
 	}
+	if metadata.ConfigValue(t.Configs, metadata.ConfigCleanupPolicy) != metadata.CleanupDelete {
+		policy = store.Retention{MS: -1, Bytes: -1}
+	}
 	sized = policy.Bytes >= 0
 	p.shard.store.SetSegmentMS(uint32(p.number), metadata.ConfigInt64(t.Configs, metadata.ConfigSegmentMS))
 	if p.epoch() < 0 {

@@ -62,7 +62,7 @@ func tryRig(t *testing.T, fsys *vfs.Mem, tune ...func(*Options)) (*rig, error) {
 	})
 	must(err)
 	opt := Options{
-		NodeID: 1, ClusterID: "c", Incarnation: 9, Advertise: "localhost:9092", Shards: 2,
+		NodeID: 1, ClusterID: "c", Incarnation: 9, Listeners: []Listener{{Name: ClientListener, Advertise: "localhost:9092"}}, Shards: 2,
 		FS: fsys, ShardsDir: "shards", Journal: r.journal, Votes: r.votes, MetadataLog: r.meta, Store: r.store,
 		Now: time.Now, Rand: rand.NewChaCha8([32]byte{2}), Log: log,
 		QuarantineDir: "quarantine",
@@ -113,7 +113,7 @@ func records(t *testing.T, p batch.Producer, values ...string) []byte {
 	b.Reset()
 	b.SetProducer(p, false)
 	for _, v := range values {
-		if err := b.Append(1_700_000_000_000, nil, []byte(v), nil); err != nil {
+		if err := b.Append(946_684_800_000, nil, []byte(v), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -17,9 +17,6 @@ import (
 	"github.com/flotilla-log/flotilla/replication"
 )
 
-// defaultPartitions is Kafka's num.partitions.
-const defaultPartitions = 1
-
 // awaitTick is how often a wait for a new topic's partitions looks whether the
 // topic was deleted meanwhile.
 const awaitTick = 100 * time.Millisecond
@@ -58,11 +55,12 @@ func (b *Broker) proposeMeta(ctx context.Context, c metadata.Command) (metadata.
 // records. A time-out leaves a topic that is completed later. While the disk is
 // nearly full it is refused with KAFKA_STORAGE_ERROR, which can be retried.
 func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error) {
+	partitions, replication := b.TopicDefaults()
 	if spec.Partitions == 0 {
-		spec.Partitions = defaultPartitions
+		spec.Partitions = partitions
 	}
 	if spec.Replication == 0 || spec.Replication == -1 {
-		spec.Replication = int32(len(b.nodes())) // every shard has a replica on each
+		spec.Replication = replication
 	}
 	if err := b.ConfirmController(ctx); err != nil {
 		return Topic{}, err
@@ -94,6 +92,7 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 	if err != nil {
 		return Topic{}, err
 	}
+	b.reportInert(c.Name, c.Configs)
 	if err := b.awaitPartitions(ctx, partition.TopicID(c.ID), len(c.Assignment), true); err != nil {
 		return Topic{}, err
 	}
@@ -104,6 +103,16 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 		return Topic{Name: spec.Name, ID: TopicID(c.ID), Partitions: make([]PartitionLeader, len(c.Assignment))}, nil
 	}
 	return t, nil
+}
+
+// TopicDefaults returns how many partitions a topic gets, and how many replicas
+// each, if nobody says: num.partitions and default.replication.factor.
+func (b *Broker) TopicDefaults() (partitions, replication int32) {
+	partitions, replication = max(b.opt.DefaultPartitions, 1), b.opt.DefaultReplication
+	if replication <= 0 {
+		replication = int32(len(b.nodes())) // every shard has a replica on each
+	}
+	return partitions, replication
 }
 
 // reservePartitions holds the cluster to its limit of partitions: those that
@@ -128,27 +137,24 @@ func (b *Broker) reservePartitions(n int) (give func(), err error) {
 func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 	im := b.image()
 	c := metadata.CreateTopic{Name: spec.Name}
-	if err := metadata.CheckTopicName(spec.Name); err != nil {
+	configs, err := b.checkTopic(spec.Name, spec.Configs)
+	if err != nil {
 		return c, err
 	}
-	if im.TopicByName(spec.Name) != nil {
-		return c, errcode.Errorf(errcode.TopicAlreadyExists, "topic %s exists", spec.Name)
+	c.Configs = configs
+	if spec.Partitions < 1 {
+		return c, errcode.Errorf(errcode.InvalidPartitions, "Number of partitions was set to an invalid non-positive value.")
 	}
-	if most := b.opt.Limits.TopicPartitions; spec.Partitions < 1 || int(spec.Partitions) > most {
+	if most := b.opt.Limits.TopicPartitions; int(spec.Partitions) > most {
 		return c, errcode.Errorf(errcode.InvalidPartitions, "%d partitions; give 1 to %d (topics.partitions.max)", spec.Partitions, most)
 	}
-	if spec.Replication < 1 || int(spec.Replication) > im.NodeCount() {
-		return c, errcode.Errorf(errcode.InvalidReplicationFactor, "replication factor %d with %d node(s)", spec.Replication, im.NodeCount())
+	if spec.Replication < 1 {
+		return c, errcode.Errorf(errcode.InvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
 	}
-	for k, v := range spec.Configs {
-		c.Configs = append(c.Configs, metadata.Config{Key: k, Value: v})
-	}
-	slices.SortFunc(c.Configs, func(x, y metadata.Config) int { return strings.Compare(x.Key, y.Key) })
-	if err := metadata.CheckConfigs(c.Configs); err != nil {
-		return c, err
-	}
-	if err := b.checkMaxMessageBytes(spec.Configs); err != nil {
-		return c, err
+	if nodes := im.NodeCount(); int(spec.Replication) > nodes {
+		return c, errcode.Errorf(errcode.InvalidReplicationFactor,
+			"Unable to replicate the partition %d time(s): The target replication factor of %[1]d cannot be reached because only %d broker(s) are registered.",
+			spec.Replication, nodes)
 	}
 	c.Assignment = metadata.Place(im.Loads(int(spec.Replication)), nil, int(spec.Partitions))
 	if c.Assignment == nil {
@@ -157,12 +163,42 @@ func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 	return c, nil
 }
 
-// checkMaxMessageBytes refuses a max.message.bytes, if it is set, that this node
-// could never store. The default is as much as fits.
-func (b *Broker) checkMaxMessageBytes(set map[string]string) *errcode.Error {
-	value, asked := set[metadata.ConfigMaxMessageBytes]
-	n, _ := strconv.ParseInt(value, 10, 64)
-	if most := b.MaxBatchBytes(); asked && n > int64(most) {
+// CheckTopic checks a new topic's name and configs.
+func (b *Broker) CheckTopic(name string, set map[string]string) *errcode.Error {
+	_, err := b.checkTopic(name, set)
+	return err
+}
+
+// checkTopic checks a new topic's name and configs, and returns the configs as
+// they are to be kept, ascending by key.
+func (b *Broker) checkTopic(name string, set map[string]string) ([]metadata.Config, *errcode.Error) {
+	err := metadata.CheckTopicName(name)
+	if err == nil {
+		err = b.image().CheckNewName(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	configs := make([]metadata.Config, 0, len(set))
+	for k, v := range set {
+		configs = append(configs, metadata.Config{Key: k, Value: v})
+	}
+	slices.SortFunc(configs, func(x, y metadata.Config) int { return strings.Compare(x.Key, y.Key) })
+	if configs, err = metadata.CanonicalConfigs(configs); err != nil {
+		return nil, err
+	}
+	return configs, b.checkMaxMessageBytes(configs, nil)
+}
+
+// checkMaxMessageBytes refuses a max.message.bytes that this node could never
+// store, if it is set to be that, and was not before. The default is as much as
+// fits.
+func (b *Broker) checkMaxMessageBytes(configs, before []metadata.Config) *errcode.Error {
+	i := slices.IndexFunc(configs, func(c metadata.Config) bool { return c.Key == metadata.ConfigMaxMessageBytes })
+	if i < 0 || slices.Contains(before, configs[i]) {
+		return nil
+	}
+	if most := b.MaxBatchBytes(); metadata.ConfigInt64(configs, metadata.ConfigMaxMessageBytes) > int64(most) {
 		return errcode.Errorf(errcode.InvalidConfig,
 			"max.message.bytes is above %d, the largest batch that this node takes (batch.bytes.max, and a quarter of journal.file.bytes)", most)
 	}
@@ -173,7 +209,7 @@ func (b *Broker) checkMaxMessageBytes(set map[string]string) *errcode.Error {
 func partitionConfig(configs []metadata.Config) partition.Config {
 	return partition.Config{
 		SegmentBytes:    metadata.ConfigInt64(configs, metadata.ConfigSegmentBytes),
-		MaxMessageBytes: int32(metadata.ConfigInt64(configs, metadata.ConfigMaxMessageBytes)),
+		MaxMessageBytes: max(int32(metadata.ConfigInt64(configs, metadata.ConfigMaxMessageBytes)), 1), // no batch is that small either
 		LogAppendTime:   metadata.ConfigValue(configs, metadata.ConfigTimestampType) == metadata.TimestampLogAppendTime,
 	}
 }
@@ -222,13 +258,23 @@ func (b *Broker) DeleteTopic(ctx context.Context, id partition.TopicID) error {
 	return b.awaitPartitions(ctx, id, len(t.Assignment), false)
 }
 
-// Nodes returns the cluster's nodes, by id.
-func (b *Broker) Nodes() []Node {
+// NodeIDs returns the ids of all nodes of the cluster, ascending.
+func (b *Broker) NodeIDs() []int32 {
+	var ids []int32
+	for n := range b.image().Nodes() {
+		ids = append(ids, int32(n.ID))
+	}
+	return ids
+}
+
+// Nodes returns the cluster's nodes that have a listener, by id, with their
+// addresses for its clients.
+func (b *Broker) Nodes(listener string) []Node {
 	var nodes []Node
 	for n := range b.image().Nodes() {
 		for _, a := range n.Addresses {
-			if a.Listener == clientListener {
-				nodes = append(nodes, Node{ID: int32(n.ID), Address: net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))})
+			if a.Listener == listener {
+				nodes = append(nodes, Node{ID: int32(n.ID), Address: net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port))), Rack: n.Rack})
 			}
 		}
 	}
@@ -245,6 +291,41 @@ func (b *Broker) Topics(after string) iter.Seq[Topic] {
 		}
 	}
 }
+
+// TopicNames walks the names of topics from a name on, in their order.
+func (b *Broker) TopicNames(from string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for t := range b.image().Topics() {
+			if t.Name >= from && !yield(t.Name) {
+				return
+			}
+		}
+	}
+}
+
+// Counts returns how many topics there are, and how many partitions they have.
+func (b *Broker) Counts() (topics, partitions int) {
+	im := b.image()
+	return im.TopicCount(), im.PartitionCount()
+}
+
+// PartitionCount returns how many partitions a topic has, by its id if it is not
+// zero, and else by its name; 0 if there is no such topic.
+func (b *Broker) PartitionCount(name string, id TopicID) int {
+	im := b.image()
+	t := im.TopicByName(name)
+	if id != (TopicID{}) {
+		t = im.TopicByID(metadata.TopicID(id))
+	}
+	if t == nil {
+		return 0
+	}
+	return len(t.Assignment)
+}
+
+// MetadataIndex returns the index of the newest change of the metadata that this
+// node has applied.
+func (b *Broker) MetadataIndex() int64 { return int64(b.meta.Applied()) }
 
 // TopicByName returns a topic, or why there is none.
 func (b *Broker) TopicByName(name string) (Topic, *errcode.Error) {
@@ -279,10 +360,28 @@ func (b *Broker) mayBeBehind() bool { return b.opt.Cluster != nil && b.meta.Lead
 
 func (b *Broker) topic(t *metadata.Topic) Topic {
 	out := Topic{Name: t.Name, ID: partition.TopicID(t.ID), Partitions: make([]PartitionLeader, len(t.Assignment))}
-	for i := range t.Assignment {
+	replicas := make(map[metadata.ShardID][]int32, 1)
+	for i, shard := range t.Assignment {
 		out.Partitions[i] = b.leaderOf(out.ID, int32(i))
+		if replicas[shard] == nil {
+			replicas[shard] = b.replicasOf(shard)
+		}
+		out.Partitions[i].Replicas = replicas[shard]
 	}
 	return out
+}
+
+// replicasOf returns the nodes that have a replica of a shard.
+func (b *Broker) replicasOf(shard metadata.ShardID) []int32 {
+	s := b.image().Shard(shard)
+	if s == nil {
+		return nil
+	}
+	nodes := make([]int32, len(s.Replicas))
+	for i, id := range s.Replicas {
+		nodes[i] = int32(id)
+	}
+	return nodes
 }
 
 func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader {
@@ -300,8 +399,8 @@ func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader 
 // DescribePartition returns what this node knows of a partition of an existing
 // topic.
 func (b *Broker) DescribePartition(topic partition.TopicID, index int32) PartitionState {
-	s := PartitionState{PartitionLeader: b.leaderOf(topic, index), LogStart: -1, HighWatermark: -1, DiskBytes: -1, UnlinkBytes: -1}
-	if t := b.image().TopicByID(metadata.TopicID(topic)); t != nil && int(index) < len(t.Assignment) {
+	s := PartitionState{PartitionLeader: b.leaderOf(topic, index), LogStart: -1, HighWatermark: -1, LogBytes: -1, DiskBytes: -1, UnlinkBytes: -1}
+	if t := b.image().TopicByID(metadata.TopicID(topic)); t != nil && index >= 0 && int(index) < len(t.Assignment) {
 		s.Shard = uint32(t.Assignment[index])
 	}
 	p := b.dir.find(topic, index)
@@ -310,6 +409,7 @@ func (b *Broker) DescribePartition(topic partition.TopicID, index int32) Partiti
 	}
 	if start, end, err := p.shard.store.Bounds(uint32(p.number)); err == nil {
 		s.LogStart, s.HighWatermark = start, end
+		s.LogBytes = p.shard.store.LogBytes(uint32(p.number))
 		s.DiskBytes, s.UnlinkBytes = p.shard.store.DiskBytes(uint32(p.number))
 	}
 	return s

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
 )
@@ -86,6 +87,42 @@ func (s *State) EpochEnd(n Number, epoch int32) (EpochEnd, errcode.Code) {
 		return EpochEnd{Epoch: -1, End: -1}, errcode.UnknownLeaderEpoch
 	}
 	return p.epochs.end(epoch, p.end), errcode.None
+}
+
+// EpochAt returns the leader epoch of partition n's record at offset, or of the
+// next one that will be there: -1 without such a partition, or if nothing at or
+// below the offset is on record.
+func (s *State) EpochAt(n Number, offset int64) int32 {
+	p := s.parts[n]
+	if p == nil {
+		return -1
+	}
+	i := sort.Search(len(p.epochs), func(i int) bool { return p.epochs[i].Start > offset })
+	if i == 0 {
+		return -1
+	}
+	return p.epochs[i-1].Epoch
+}
+
+// ProducerView is what a partition remembers of one producer.
+type ProducerView struct {
+	ID           ProducerID
+	Epoch        int16
+	LastSequence int32
+	LastAppendMS int64 // by the shard clock
+}
+
+// ProducersOf returns the producers that partition n remembers, in no order.
+func (s *State) ProducersOf(n Number) []ProducerView {
+	p := s.parts[n]
+	if p == nil {
+		return nil
+	}
+	all := make([]ProducerView, 0, len(p.producers))
+	for id, pr := range p.producers {
+		all = append(all, ProducerView{ID: id, Epoch: pr.epoch, LastSequence: pr.idle().LastSequence, LastAppendMS: pr.lastMS})
+	}
+	return all
 }
 
 // Len returns the number of partitions.

@@ -21,7 +21,7 @@ import (
 	"github.com/flotilla-log/flotilla/internal/section"
 )
 
-var update = flag.Bool("update", false, "write the golden files")
+var update = flag.Bool("update", false, "write the golden files, and the list of topic configs in docs/kafka.md, anew")
 
 // everyCommand holds one of each command, in an order in which all succeed.
 var everyCommand = []Command{

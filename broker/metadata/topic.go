@@ -9,7 +9,7 @@ import (
 func (c CreateTopic) apply(a *application) {
 	switch {
 	case a.refuse(CheckTopicName(c.Name)):
-	case a.refuse(a.checkNewName(c.Name)):
+	case a.refuse(a.im.CheckNewName(c.Name)):
 	case a.refuse(checkPartitions(len(c.Assignment))):
 	case a.refuse(a.checkShards(c.Assignment)):
 	case a.refuse(CheckConfigs(c.Configs)):
@@ -125,16 +125,16 @@ func placed(shards table[ShardID, *Shard], ids []ShardID, sign int) table[ShardI
 	return shards
 }
 
-// checkNewName refuses a name that a topic has, or that differs from a topic's
+// CheckNewName refuses a name that a topic has, or that differs from a topic's
 // only by '.' and '_': Kafka's metric names would be the same.
-func (a *application) checkNewName(name string) *errcode.Error {
-	switch other, ok := a.im.folded.get(name); {
+func (im *Image) CheckNewName(name string) *errcode.Error {
+	switch other, ok := im.folded.get(name); {
 	case !ok:
 		return nil
 	case other == name:
-		return errcode.Errorf(errcode.TopicAlreadyExists, "topic %s exists already", name)
+		return errcode.Errorf(errcode.TopicAlreadyExists, "Topic '%s' already exists.", name)
 	default:
-		return errcode.Errorf(errcode.InvalidTopic, "topic %s collides with topic %s: '.' and '_' count as equal", name, other)
+		return errcode.Errorf(errcode.InvalidTopic, "Topic '%s' collides with existing topic: %s", name, other)
 	}
 }
 

@@ -7,15 +7,15 @@ import "github.com/flotilla-log/flotilla/internal/errcode"
 func CheckTopicName(name string) *errcode.Error {
 	switch {
 	case name == "":
-		return errcode.Errorf(errcode.InvalidTopic, "topic name is empty")
+		return errcode.Errorf(errcode.InvalidTopic, "Topic name is invalid: the empty string is not allowed")
 	case name == "." || name == "..":
-		return errcode.Errorf(errcode.InvalidTopic, "topic name is %q", name)
+		return errcode.Errorf(errcode.InvalidTopic, "Topic name is invalid: '%s' is not allowed", name)
 	case len(name) > MaxTopicNameBytes:
-		return errcode.Errorf(errcode.InvalidTopic, "topic name has %d characters, at most %d", len(name), MaxTopicNameBytes)
+		return errcode.Errorf(errcode.InvalidTopic, "Topic name is invalid: the length of '%s' is longer than the max allowed length %d", name, MaxTopicNameBytes)
 	}
 	for i := range len(name) {
 		if !isTopicNameByte(name[i]) {
-			return errcode.Errorf(errcode.InvalidTopic, "topic name %q has a character other than a-z, A-Z, 0-9, '.', '_' and '-'", name)
+			return errcode.Errorf(errcode.InvalidTopic, "Topic name is invalid: '%s' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'", name)
 		}
 	}
 	return nil

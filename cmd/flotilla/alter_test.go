@@ -29,7 +29,7 @@ func TestTopicAlter(t *testing.T) {
 	}{
 		{[]string{topic}, exitUsage, "--delete-config"},
 		{[]string{topic, "-c", "retention.ms"}, exitUsage, "NAME=VALUE"},
-		{[]string{topic, "-c", "retention.ms=x"}, exitFailed, "want a number"},
+		{[]string{topic, "-c", "retention.ms=x"}, exitFailed, "Not a number of type LONG"},
 		{[]string{topic, "-c", "cleanup.policy=compact"}, exitFailed, "not built yet"},
 		{[]string{topic + "-none", "-c", "retention.ms=1"}, exitFailed, "flotilla topic create"},
 	} {

@@ -107,13 +107,15 @@ func idleFiles(files, connections int64) int {
 func nodeOptions(v *config.Values, files int64) node.Options {
 	return node.Options{
 		FS: vfs.OS, Dir: filepath.Clean(v.Text("data.dir")), NodeID: int32(v.Int("node.id")), ClusterID: v.Text("cluster.id"),
-		Version: version, Commit: commit, Advertise: v.Text("advertise"), Shards: uint32(v.Int("shards.per.node")),
+		Version: version, Commit: commit, Shards: uint32(v.Int("shards.per.node")),
 		JournalBytes: v.Bytes("journal.bytes"), JournalFileBytes: v.Bytes("journal.file.bytes"),
 		MemoryBytes: v.Bytes("memory.bytes"), FlushAge: v.Duration("flush.age"), DiskReserveBytes: v.Bytes("disk.reserve.bytes"),
 		ProducerExpiry: v.Duration("producer.id.expiration"), HashInterval: v.Duration("hash.interval"),
 		RetentionInterval: v.Duration("retention.check.interval"),
-		IdleFiles:         idleFiles(files, v.Int("connections.max")),
-		Profiles:          v.Bool("admin.pprof"), CommitMax: v.Duration("ready.commit.max"),
+		DefaultPartitions: int32(v.Int("num.partitions")), DefaultReplication: int32(v.Int("default.replication.factor")), Settings: v.Kafka(),
+		IdleFiles: idleFiles(files, v.Int("connections.max")),
+		Profiles:  v.Bool("admin.pprof"), CommitMax: v.Duration("ready.commit.max"),
+		NoAutoCreateTopics: !v.Bool("auto.create.topics.enable"),
 		Limits: node.Limits{
 			BatchBytes: int(v.Bytes("batch.bytes.max")), Partitions: int(v.Int("partitions.max")),
 			TopicPartitions: int(v.Int("topics.partitions.max")), Producers: int(v.Int("producers.max")),
@@ -128,10 +130,41 @@ func nodeOptions(v *config.Values, files int64) node.Options {
 	}
 }
 
+// listenAll opens the clients' listeners.
+func listenAll(v *config.Values, opt *node.Options) error {
+	all, err := config.Listeners(v.Text("listen"), v.Text("advertise"))
+	if err != nil {
+		return usagef("%v", err)
+	}
+	for i, l := range all {
+		nl, err := listen(l.Listen, "listen", "clients can connect from", opt.Log)
+		if err != nil {
+			closeAll(opt)
+			return err
+		}
+		if i == 0 {
+			opt.Listener, opt.Advertise = nl, l.Advertise
+			continue
+		}
+		opt.MoreListeners = append(opt.MoreListeners, node.Listener{Listener: nl, Name: l.Name, Advertise: l.Advertise})
+	}
+	return nil
+}
+
+// closeAll closes the clients' listeners of a node that did not start.
+func closeAll(opt *node.Options) {
+	if opt.Listener != nil {
+		_ = opt.Listener.Close()
+	}
+	for _, l := range opt.MoreListeners {
+		_ = l.Close()
+	}
+}
+
 // listen opens a listener of a setting. danger is what somebody beyond this
 // machine could do.
-func listen(v *config.Values, key, danger string, log *slog.Logger) (net.Listener, error) {
-	l, err := net.Listen("tcp", v.Text(key))
+func listen(addr, key, danger string, log *slog.Logger) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("%w; choose another address with --%s", err, key)
 	}
@@ -155,18 +188,18 @@ func start(ctx context.Context, v *config.Values, log *slog.Logger) (n *node.Nod
 	log.Debug("open files", "limit", files)
 	opt = nodeOptions(v, min(files, v.Int("files.max")))
 	opt.Log = log
-	if opt.Listener, err = listen(v, "listen", "clients can connect from", log); err != nil {
+	if err := listenAll(v, &opt); err != nil {
 		return nil, opt, err
 	}
 	if !config.AdminOff(v.Text("admin.listen")) {
-		if opt.Admin, err = listen(v, "admin.listen", "metrics can be read from", log); err != nil {
-			_ = opt.Listener.Close()
+		if opt.Admin, err = listen(v.Text("admin.listen"), "admin.listen", "metrics can be read from", log); err != nil {
+			closeAll(&opt)
 			return nil, opt, fmt.Errorf("%w, or none with --admin.listen off", err)
 		}
 	}
 	node.LimitMemory(opt.MemoryBytes, int(v.Int("connections.max")))
 	if n, err = node.Start(ctx, opt); err != nil {
-		_ = opt.Listener.Close()
+		closeAll(&opt)
 		return nil, opt, startError(ctx, opt.Dir, err)
 	}
 	return n, opt, nil
@@ -219,17 +252,25 @@ func printReady(w io.Writer, n *node.Node, opt node.Options, took time.Duration)
 	if l := opt.Listener.Addr().String(); l != addr {
 		listening = ", listening on " + l
 	}
+	more := ""
+	for _, l := range opt.MoreListeners {
+		advertise := l.Advertise
+		if advertise == "" {
+			advertise = l.Addr().String()
+		}
+		more += fmt.Sprintf("           %s (%s, listening on %s)\n", advertise, l.Name, l.Addr())
+	}
 	metrics := "off"
 	if opt.Admin != nil {
 		metrics = "http://" + opt.Admin.Addr().String() + "/metrics (and /healthz, /readyz)"
 	}
 	fmt.Fprintf(w, `flotilla %s serves cluster %s, node %d
-  clients  %s (native protocol%s)
-  metrics  %s
+  clients  %s (native protocol and Kafka's%s)
+%s  metrics  %s
   data     %s (recovered in %s)
 Try:
 %s
-`, version, n.ClusterID(), opt.NodeID, addr, listening, metrics, abs, took.Round(time.Millisecond), indent(
+`, version, n.ClusterID(), opt.NodeID, addr, listening, more, metrics, abs, took.Round(time.Millisecond), indent(
 		"flotilla topic create hello --partitions 3"+at,
 		"seq 10 | flotilla produce hello"+at,
 		"flotilla consume hello --from beginning --until end"+at,

@@ -16,7 +16,7 @@ func TestServePrintsWhereItListens(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, "--advertise", "localhost:1", "--cluster.id", "c", "--node.id", "7")
 	for _, want := range []string{
-		"serves cluster c, node 7", "  clients  localhost:1 (native protocol, listening on 127.0.0.1:", "  data     " + s.dir,
+		"serves cluster c, node 7", "  clients  localhost:1 (native protocol and Kafka's, listening on 127.0.0.1:", "  data     " + s.dir,
 		"flotilla topic create hello --partitions 3 --bootstrap localhost:1\n",
 	} {
 		if !strings.Contains(s.greeting, want) {

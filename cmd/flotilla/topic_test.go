@@ -101,14 +101,14 @@ func TestTopicCreateRefused(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"a/b"}, exitFailed, "has a character other than"},
-		{[]string{"x", "--config", "no.such=1"}, exitFailed, `unknown topic config "no.such"`},
-		{[]string{"x", "--config", "segment.bytes=many"}, exitFailed, "want a number"},
+		{[]string{"a/b"}, exitFailed, "contains one or more characters other than"},
+		{[]string{"x", "--config", "no.such=1"}, exitFailed, `Unknown topic config name: no.such`},
+		{[]string{"x", "--config", "segment.bytes=many"}, exitFailed, "Not a number of type INT"},
 		{[]string{"x", "--config", "segment.bytes"}, exitUsage, "give NAME=VALUE"},
 		{[]string{"x", "-c", "segment.bytes=1", "-c", "segment.bytes=2"}, exitUsage, "given twice"},
 		{[]string{"x", "--partitions", "-1"}, exitUsage, "at least 1"},
 		{[]string{"x", "--partitions", "2147483647"}, exitFailed, "partitions; give 1 to"},
-		{[]string{"x", "--replication-factor", "9"}, exitFailed, "replication factor 9"},
+		{[]string{"x", "--replication-factor", "9"}, exitFailed, "replication factor of 9"},
 		{[]string{"x", "y"}, exitUsage, "the name of one topic"},
 		{nil, exitUsage, "the name of one topic"},
 	}

@@ -97,7 +97,7 @@ var Metrics = []Metric{
 	{"flotilla_connections_accepted_total", Counter, []string{"protocol"}, "Connections taken."},
 	{"flotilla_connections_refused_total", Counter, []string{"protocol", "reason"}, "Connections not taken: max, max_per_ip."},
 	{"flotilla_connections_closed_total", Counter, []string{"protocol", "reason"},
-		"Connections that ended: peer, timeout (idle, or a request that came too slowly), handshake, too_large, malformed, error, stopping."},
+		"Connections that ended: peer, timeout (idle, or a request that came too slowly), handshake, too_large, malformed, error, panic (a bug; the log has its stack), stopping."},
 	{"flotilla_requests_in_flight", Gauge, []string{"protocol"}, "Requests that are not answered yet."},
 	{"flotilla_request_seconds", Histogram, []string{"protocol", "kind"},
 		"From a whole request to its answer; a fetch's wait for records is in it. Its _count are the requests."},

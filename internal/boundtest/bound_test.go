@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -27,6 +27,7 @@ type abuse struct {
 	name        string
 	disk        int64 // bytes a second, 0: as it is
 	connections int   // that the abuse opens
+	resident    int64 // bytes that the node may take, if that is a promise of its own
 	records     int   // that the healthy client sends and reads meanwhile
 	begin       func(t *testing.T, a *attack)
 }
@@ -48,6 +49,7 @@ func TestBounds(t *testing.T) {
 		{name: "fast producers and a slow disk", disk: 8 << 20, connections: 4, records: 40, begin: fastProducers},
 		{name: "consumers of hot data that do not read", connections: 40, records: 200, begin: deafConsumers},
 		{name: "idle connections", connections: idle, records: 500, begin: idleConnections},
+		{name: "idle Kafka connections", connections: idle, resident: 300_000_000, records: 500, begin: idleKafkaConnections},
 		{name: "giant and tiny requests", connections: 100, records: 1000, begin: giantsAndDwarfs},
 	} {
 		t.Run(ab.name, func(t *testing.T) {
@@ -63,6 +65,9 @@ func TestBounds(t *testing.T) {
 			if peak > bound {
 				t.Errorf("resident %d MiB, more than memory.bytes + %d MiB + %d KiB for each of %d connections = %d MiB",
 					peak>>20, constantBytes>>20, connectionBytes>>10, ab.connections, bound>>20)
+			}
+			if ab.resident > 0 && peak > ab.resident {
+				t.Errorf("resident %d bytes, more than the %d that are promised", peak, ab.resident)
 			}
 			if a.done.Load() == 0 {
 				t.Error("the abuse did nothing")
@@ -226,12 +231,41 @@ func deafConsumers(t *testing.T, a *attack) {
 
 // idleConnections shake hands and say no more.
 func idleConnections(t *testing.T, a *attack) {
+	openIdle(t, a, func() (net.Conn, error) { return dial(a.s) })
+}
+
+// idleKafkaConnections ask which versions there are, as every client of Kafka's
+// does first, and say no more.
+func idleKafkaConnections(t *testing.T, a *attack) {
+	openIdle(t, a, func() (net.Conn, error) {
+		nc, err := net.Dial("tcp", a.s.addr)
+		if err != nil {
+			return nil, err
+		}
+		// Length, ApiVersions (18), version 0, correlation id, client id "idle".
+		_, err = nc.Write([]byte{0, 0, 0, 14, 0, 18, 0, 0, 0, 0, 0, 1, 0, 4, 'i', 'd', 'l', 'e'})
+		if err != nil {
+			return nil, errors.Join(err, nc.Close())
+		}
+		var length [4]byte
+		if _, err := io.ReadFull(nc, length[:]); err != nil {
+			return nil, errors.Join(err, nc.Close())
+		}
+		if _, err := io.CopyN(io.Discard, nc, int64(binary.BigEndian.Uint32(length[:]))); err != nil {
+			return nil, errors.Join(err, nc.Close())
+		}
+		return nc, nil
+	})
+}
+
+// openIdle opens as many connections as there may be.
+func openIdle(t *testing.T, a *attack, dial func() (net.Conn, error)) {
 	const dialers = 20
 	var conns sync.WaitGroup
 	for range dialers {
 		conns.Go(func() {
 			for range idle / dialers {
-				c, err := dial(a.s)
+				c, err := dial()
 				if err != nil {
 					t.Errorf("connection %d: %v", a.done.Load(), err)
 					return

@@ -132,7 +132,8 @@ func TestTogether(t *testing.T) {
 		{map[string]string{"data.dir": ""}, 0, "--data.dir: give a directory"},
 		{map[string]string{"listen": "nowhere"}, 0, "HOST:PORT"},
 		{map[string]string{"listen": ":0"}, 0, "--advertise"},
-		{map[string]string{"advertise": "h:0"}, 0, "--advertise"},
+		{map[string]string{"listen": "h:1,x=:0"}, 0, "say with --advertise x=HOST:PORT"},
+		{map[string]string{"advertise": "h:0"}, 0, "--advertise: advertise"},
 		{map[string]string{"admin.listen": "on"}, 0, "--admin.listen"},
 	}
 	for _, tt := range tests {

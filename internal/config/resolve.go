@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -106,6 +105,12 @@ func (v *Values) check(m Machine) (problems []string) {
 	if topic, all := v.Of("topics.partitions.max"), v.Of("partitions.max"); topic.Number > all.Number && topic.Origin.Kind != FromDefault {
 		refuse("%s %s is more than %s %s", topic.Name(), topic.Text, all.Name(), all.Text)
 	}
+	if each, most := v.Of("num.partitions"), v.Of("topics.partitions.max"); each.Number > most.Number {
+		refuse("%s %s is more than %s %s", each.Name(), each.Text, most.Name(), most.Text)
+	}
+	if replicas := v.Of("default.replication.factor"); replicas.Number == 0 {
+		refuse("%s 0: give a number of replicas, or -1 for one on each node", replicas.Name())
+	}
 	frame, batch := v.Of("request.bytes.max"), v.Of("batch.bytes.max")
 	if largest := min(batch.Number, v.Bytes("journal.file.bytes")/journalFiles); frame.Number < largest+frameApart {
 		refuse("%s %s is less than %s %s and %s; raise one or lower the other",
@@ -119,21 +124,24 @@ func (v *Values) check(m Machine) (problems []string) {
 
 func (v *Values) checkAddresses(refuse func(string, ...any)) {
 	listen, advertise, admin := v.Of("listen"), v.Of("advertise"), v.Of("admin.listen")
-	host, _, err := net.SplitHostPort(listen.Text)
-	ip := net.ParseIP(host)
-	switch {
-	case err != nil:
-		refuse("%s %q: give HOST:PORT, such as 127.0.0.1:9092", listen.Name(), listen.Text)
-	// Clients connect to what they are told; "any address" is none.
-	case advertise.Text == "" && (host == "" || ip != nil && ip.IsUnspecified()):
-		refuse("%s %s takes connections to any address; say with --advertise HOST:PORT (or the setting advertise) which one to tell clients",
-			listen.Name(), listen.Text)
+	all, err := Listeners(listen.Text, advertise.Text)
+	if err != nil {
+		at := listen
+		if _, err := Listeners(listen.Text, ""); err == nil {
+			at = advertise
+		}
+		refuse("%s: %v", at.Name(), err)
 	}
-	if advertise.Text != "" {
-		host, port, err := net.SplitHostPort(advertise.Text)
-		n, badPort := strconv.ParseUint(port, 10, 16)
-		if err != nil || host == "" || badPort != nil || n == 0 {
-			refuse("%s %q: give the HOST:PORT that clients connect to", advertise.Name(), advertise.Text)
+	for _, l := range all {
+		host, _, _ := net.SplitHostPort(l.Listen)
+		// Clients connect to what they are told; "any address" is none.
+		if ip := net.ParseIP(host); l.Advertise == "" && (host == "" || ip != nil && ip.IsUnspecified()) {
+			name := ""
+			if l.Name != FirstListener {
+				name = l.Name + "="
+			}
+			refuse("%s %s takes connections to any address; say with --advertise %sHOST:PORT (or the setting advertise) which one to tell clients",
+				listen.Name(), l.Listen, name)
 		}
 	}
 	if _, _, err := net.SplitHostPort(admin.Text); err != nil && !AdminOff(admin.Text) {

@@ -55,12 +55,18 @@ var Settings = []Setting{
 	},
 	{
 		Key: "listen", Section: sectionNode, Kind: Text, Default: "127.0.0.1:9092",
-		Doc:     "address for clients",
-		Explain: "There is no authentication yet: an address beyond this machine prints a warning.",
+		Doc:     "address for clients, or several: HOST:PORT,NAME=HOST:PORT",
+		Explain: "Each further listener has a name, and an advertised address of its own: clients are told that of the listener that they came in by. There is no authentication yet: an address beyond this machine prints a warning.",
 	},
 	{
 		Key: "advertise", Section: sectionNode, Kind: Text, DefaultText: "the address listened on",
-		Doc: "host:port that clients are told; default: the address listened on",
+		Doc:     "host:port that clients are told; default: the address listened on",
+		Explain: "For several listeners HOST:PORT,NAME=HOST:PORT, by their names in listen. A node says in its log when clients can hardly mean what they are told: an address of no machine, a name that does not resolve.",
+	},
+	{
+		Key: "auto.create.topics.enable", Section: sectionNode, Kind: Bool, Default: "true",
+		Doc:     "create a topic that a Kafka client asks for and that does not exist",
+		Explain: "As Kafka's setting of this name. Clients that produce ask for it, and consumers that allow.auto.create.topics. Native clients create topics explicitly.",
 	},
 	{
 		Key: "admin.listen", Section: sectionNode, Kind: Text, Default: "127.0.0.1:9292",
@@ -226,6 +232,17 @@ var Settings = []Setting{
 	{
 		Key: "retention.check.interval", Section: sectionOperate, Kind: Duration, Default: "5m", Min: second, Max: 24 * hour,
 		Doc: "how long data may stay after a topic's retention.ms is over",
+	},
+	{
+		Key: "num.partitions", Section: sectionOperate, Kind: Int, Default: "1", Min: 1, Max: 100_000,
+		Doc:     "partitions of a topic whose creator does not say how many",
+		Explain: "Kafka's num.partitions; topics that are created because a Kafka client asked for them get as many.",
+	},
+	{
+		Key: "default.replication.factor", Section: sectionOperate, Kind: Int, Default: "-1", Min: -1, Max: 15,
+		DefaultText: "-1, which is the number of nodes",
+		Doc:         "replicas of a topic whose creator does not say how many",
+		Explain:     "Kafka's default.replication.factor. A topic that asks for more replicas than there are nodes is refused.",
 	},
 	{
 		Key: "ready.commit.max", Section: sectionOperate, Kind: Duration, Default: "10s", Min: int64(10 * time.Millisecond), Max: hour,

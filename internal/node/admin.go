@@ -85,7 +85,7 @@ func (n *Node) adminSource() admin.Source {
 			if !n.started.Load() {
 				return nil
 			}
-			return []broker.MeterStats{n.server.Stats()}
+			return append(n.server.Stats(), n.kafka.Stats())
 		},
 		ConnectionLimit: func() int {
 			if !n.started.Load() {

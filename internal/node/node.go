@@ -18,7 +18,9 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/admin"
+	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/kafka"
 	"github.com/flotilla-log/flotilla/log/control"
 	"github.com/flotilla-log/flotilla/log/journal"
 	"github.com/flotilla-log/flotilla/partition/store"
@@ -40,9 +42,11 @@ type Options struct {
 	Cluster *broker.Cluster
 
 	// Listener takes the clients' connections; Advertise is the host:port that
-	// they are told, by default the listener's own.
-	Listener  net.Listener
-	Advertise string
+	// they are told, by default the listener's own. MoreListeners are others,
+	// whose names are unique and not broker.ClientListener, which is this one's.
+	Listener      net.Listener
+	Advertise     string
+	MoreListeners []Listener
 
 	Shards           uint32 // data shards of a fresh directory; default 4
 	JournalBytes     int64  // default 1 GiB
@@ -62,11 +66,26 @@ type Options struct {
 	Limits  Limits
 	Clients ClientLimits
 
+	// NoAutoCreateTopics keeps the topics that Kafka clients ask for, and that do
+	// not exist, from being created.
+	NoAutoCreateTopics bool
+
+	// Resolve looks up an advertised host, to warn of one that means nothing;
+	// default: by the machine's resolver.
+	Resolve func(ctx context.Context, host string) error
+
 	ProducerExpiry time.Duration // of idempotent producers that send nothing; default 24 h
 	HashInterval   time.Duration // between state hashes of a shard; default 10 min
 	// RetentionInterval is how long data may stay after its retention.ms; default
 	// 5 min.
 	RetentionInterval time.Duration
+
+	// DefaultPartitions and DefaultReplication are what a topic gets if nobody
+	// says; defaults: 1, and as many replicas as there are nodes. Settings are
+	// what Kafka clients are told of the node's.
+	DefaultPartitions  int32
+	DefaultReplication int32
+	Settings           []config.KafkaSetting
 
 	// DiskReserveBytes has to be free on the disk for records to be taken.
 	// Default: what the node may still have to write when it takes no more,
@@ -80,6 +99,13 @@ type Options struct {
 
 	// For tests; see broker.Options.
 	replicaVersions func(replication.ShardID) []uint16
+}
+
+// Listener is a further listener for clients.
+type Listener struct {
+	net.Listener
+	Name      string
+	Advertise string // host:port that its clients are told; default: its own
 }
 
 // Limits are what an operator bounds beside connections; see broker.Limits.
@@ -111,6 +137,7 @@ type Node struct {
 	store  *store.Store
 	broker *broker.Broker
 	server *server.Server
+	kafka  *kafka.Server
 	admin  *admin.Server
 
 	requests, small, answers *broker.Budget
@@ -146,6 +173,11 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	if opt.Advertise == "" {
 		opt.Advertise = opt.Listener.Addr().String()
 	}
+	for i := range opt.MoreListeners {
+		if l := &opt.MoreListeners[i]; l.Advertise == "" {
+			l.Advertise = l.Addr().String()
+		}
+	}
 	n := &Node{opt: opt, idTurn: make(chan struct{}, 1), failed: make(chan error, 1)}
 	n.startAdmin()
 	start := opt.Now()
@@ -158,19 +190,42 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	n.recovered = opt.Now().Sub(start)
 	n.requests, n.small = broker.NewBudget(opt.MemoryBytes/4), broker.NewBudget(opt.MemoryBytes/16)
 	n.answers = broker.NewBudget(opt.MemoryBytes * 3 / 16)
+	n.kafka = kafka.New(kafka.Options{
+		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
+		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
+		MaxRequestBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
+		AutoCreateTopics: !opt.NoAutoCreateTopics, Resolve: opt.Resolve,
+	})
 	n.server = server.New(server.Options{
+		Kafka:  n.kafka,
 		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxConnections: opt.Clients.Connections, MaxConnectionsIP: opt.Clients.ConnectionsPerIP,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
 		MaxFrameBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
 	})
 	n.started.Store(true)
-	n.serving.Go(func() {
-		if err := n.server.Serve(opt.Listener); err != nil {
-			n.fail(fmt.Errorf("node: listener: %w", err))
+	for i, via := range n.listeners() {
+		l := opt.Listener
+		if i > 0 {
+			l = opt.MoreListeners[i-1]
 		}
-	})
+		n.serving.Go(func() {
+			if err := n.server.Serve(l, via); err != nil {
+				n.fail(fmt.Errorf("node: listener %s: %w", via.Name, err))
+			}
+		})
+	}
 	return n, nil
+}
+
+// listeners returns what clients are told of the listeners, the first one's
+// first.
+func (n *Node) listeners() []broker.Listener {
+	all := []broker.Listener{{Name: broker.ClientListener, Advertise: n.opt.Advertise}}
+	for _, l := range n.opt.MoreListeners {
+		all = append(all, broker.Listener{Name: l.Name, Advertise: l.Advertise})
+	}
+	return all
 }
 
 // Streams returns what the streams of native clients cost now.
@@ -217,7 +272,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.broker, err = broker.Start(ctx, broker.Options{
 		NodeID: n.id.NodeID, ClusterID: n.id.ClusterID, Incarnation: uint64(n.id.Incarnation), Established: n.id.Started,
-		Advertise: opt.Advertise, Shards: n.id.Shards, Cluster: opt.Cluster,
+		Listeners: n.listeners(), Shards: n.id.Shards, Cluster: opt.Cluster,
 		FS: opt.FS, ShardsDir: dir(shardsDir),
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store, Limits: opt.Limits,
 		ReplicaVersions: opt.replicaVersions,
@@ -226,6 +281,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		DiskDir: opt.Dir, DiskReserveBytes: opt.DiskReserveBytes, KeepFreeBytes: keepFree(opt.DiskReserveBytes), OnDisk: n.spare.look,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
 		RetentionInterval: opt.RetentionInterval,
+		DefaultPartitions: opt.DefaultPartitions, DefaultReplication: opt.DefaultReplication, Settings: opt.Settings,
 	})
 	if err != nil {
 		return err
@@ -282,7 +338,7 @@ func (n *Node) Failed() <-chan error { return n.failed }
 // ClusterID returns the cluster's id.
 func (n *Node) ClusterID() string { return n.id.ClusterID }
 
-// Advertised returns the address that clients are told.
+// Advertised returns the address that clients of the first listener are told.
 func (n *Node) Advertised() string { return n.opt.Advertise }
 
 // Leads returns the shards that the node leads at the moment, 0 being the
@@ -308,6 +364,7 @@ func (n *Node) stop(ctx context.Context) error {
 	var errs []error
 	if n.server != nil {
 		n.server.Close(ctx) // and its goroutine: see stopAdmin
+		n.kafka.Close()
 	}
 	if n.broker != nil {
 		if n.server != nil && ctx.Err() == nil && !n.broken.Load() {

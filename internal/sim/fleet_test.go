@@ -118,7 +118,7 @@ func (fl *fleet) cluster(m *member) *broker.Cluster {
 		Bootstrap: !m.wiped,
 	}
 	for _, o := range fl.members {
-		c.Nodes = append(c.Nodes, broker.ClusterNode{ID: o.id, Incarnation: fl.seed<<8 | uint64(o.id), Advertise: o.addr()})
+		c.Nodes = append(c.Nodes, broker.ClusterNode{ID: o.id, Incarnation: fl.seed<<8 | uint64(o.id), Listeners: []broker.Listener{{Name: broker.ClientListener, Advertise: o.addr()}}})
 	}
 	return c
 }

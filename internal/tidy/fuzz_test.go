@@ -12,7 +12,7 @@ import (
 // something: theirs are the decoders.
 var outside = []string{
 	"broker/metadata", "client", "internal/config", "internal/doctor", "internal/history", "internal/node",
-	"internal/section", "kafka/guard", "log/batch", "log/control", "log/journal", "log/segment", "partition", "partition/store",
+	"internal/section", "kafka", "kafka/guard", "log/batch", "log/control", "log/journal", "log/segment", "partition", "partition/store",
 	"replication", "replication/transport", "wire/frame", "wire/server",
 }
 

@@ -56,10 +56,12 @@ var layers = []layer{
 	{"wire/pb", nil},
 	{"wire/pb/gen", nil},
 	{"wire/frame", []string{"internal/errcode", "wire/pb"}},
-	{"wire/server", []string{"broker", "internal/errcode", "wire/frame", "wire/pb"}},
+	{"wire/intake", []string{"broker"}},
+	{"internal/delivery", []string{"broker"}},
+	{"wire/server", []string{"broker", "internal/delivery", "internal/errcode", "wire/frame", "wire/intake", "wire/pb"}},
 	{"kafka/guard", nil},
 	{"kafka/guard/gen", nil},
-	{"kafka", []string{"broker", "internal/errcode", "kafka/guard", "log/batch"}},
+	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "kafka/guard", "log/batch", "wire/frame", "wire/intake"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/admin", []string{"broker", "internal/histogram"}},
 	{"internal/node", []string{
@@ -86,6 +88,7 @@ var layers = []layer{
 	{"internal/disktest", []string{"client", "internal/errcode"}},
 	{"internal/boundtest", []string{"client", "internal/node", "internal/vfs", "wire/frame", "wire/pb"}},
 	{"internal/soak", []string{"client", "internal/errcode", "log/batch"}},
+	{"internal/kafkadiff", []string{"internal/errcode", "internal/node", "internal/vfs", "log/batch"}},
 }
 
 // only lists the folders that may import each outside module, with what is
@@ -102,8 +105,8 @@ var only = map[string][]string{
 	"github.com/spf13/cobra":                  {"cmd"},
 	"github.com/spf13/pflag":                  {"cmd"},
 	"github.com/tidwall/wal":                  {"log/control"},
-	"github.com/twmb/franz-go":                {"bench", "internal/sim", "kafka"},
-	"golang.org/x/sys":                        {"internal/vfs", "kafka", "wire/server"},
+	"github.com/twmb/franz-go":                {"bench", "internal/kafkadiff", "internal/sim", "kafka"},
+	"golang.org/x/sys":                        {"internal/delivery", "internal/vfs", "kafka"},
 	"google.golang.org/protobuf":              {"client", "wire"},
 	"go.yaml.in/yaml/v4":                      {"internal/config"},
 }

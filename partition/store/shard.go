@@ -219,6 +219,25 @@ func (sh *Shard) DiskBytes(key uint32) (all, unlink int64) {
 	return all, unlink
 }
 
+// LogBytes returns how many bytes a partition's batches have that are not below
+// its log start, or in a segment that begins below it: in files and in the tail.
+// It is 0 for an unknown key.
+func (sh *Shard) LogBytes(key uint32) (all int64) {
+	sh.mu.Lock()
+	p := sh.parts[key]
+	if p == nil {
+		sh.mu.Unlock()
+		return 0
+	}
+	segs := slices.Clone(p.segs[p.belowLocked(p.logStart):])
+	all = p.tailBytes
+	sh.mu.Unlock()
+	for _, s := range segs {
+		all += s.Bytes() - segment.HeaderBytes
+	}
+	return all
+}
+
 // Watch is a registration made by Shard.Watch.
 type Watch struct {
 	p  *part

@@ -60,6 +60,9 @@ func classBytes(class int) int {
 	return 1<<power + (class%classSteps+1)*(1<<power/classSteps)
 }
 
+// Capacity is the capacity of a new buffer for n bytes that can be given.
+func Capacity(n int) int { return payloadCapacity(n) }
+
 // payloadCapacity is the capacity of a new buffer for n bytes: one that can be
 // lent again.
 func payloadCapacity(n int) int {

@@ -110,16 +110,23 @@ func (w *Writer) Queue(kind Kind, flags Flags, correlationID uint32, header prot
 	}
 	w.arena = head
 	w.pushBytes(head[start:])
-	for _, part := range payload {
+	w.queued += int64(need)
+	w.QueueRaw(payload...)
+	return nil
+}
+
+// QueueRaw adds parts, which must stay unchanged until Flush returned, to what
+// the next Flush writes, as they are: for another protocol than this package's.
+func (w *Writer) QueueRaw(parts ...Part) {
+	for _, part := range parts {
 		switch {
 		case part.Source != nil:
 			w.steps = append(w.steps, step{end: len(w.vecs), source: part.Source})
 		case len(part.Bytes) > 0:
 			w.pushBytes(part.Bytes)
 		}
+		w.queued += part.len()
 	}
-	w.queued += int64(need) + total
-	return nil
 }
 
 // Magic adds the magic, which opens the stream.

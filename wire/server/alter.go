@@ -10,13 +10,18 @@ import (
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
 
+// pbConfigs leaves out what is of interest to Kafka's clients only.
 func pbConfigs(configs []broker.TopicConfig) []*pb.Config {
-	out := make([]*pb.Config, len(configs))
-	for i, c := range configs {
-		out[i] = &pb.Config{Name: c.Key, Value: c.Value}
-		if c.Default {
-			out[i].Source = pb.ConfigSource_CONFIG_SOURCE_DEFAULT
+	var out []*pb.Config
+	for _, c := range configs {
+		if c.Inert() {
+			continue
 		}
+		one := &pb.Config{Name: c.Key, Value: c.Value}
+		if c.Default {
+			one.Source = pb.ConfigSource_CONFIG_SOURCE_DEFAULT
+		}
+		out = append(out, one)
 	}
 	return out
 }

@@ -13,14 +13,17 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
 )
 
 // conn is one connection.
 type conn struct {
 	s   *Server
 	nc  net.Conn
+	via broker.Listener
 	r   *frame.Reader
 	w   *frame.Writer
 	ctx context.Context // ends when the connection does
@@ -30,10 +33,11 @@ type conn struct {
 	inflight chan struct{}  // a token per unanswered request
 	answers  chan answer    // as many as may be in flight: sending never blocks
 	unsent   atomic.Int32   // answers with a body that are not settled
-	arriving arrival        // the reading goroutine's
+	in       *intake.Reader // the reading goroutine's
 	taking   *broker.Budget // memory that requests hold until they are answered
 	requests sync.WaitGroup
 	streams  *streams
+	peer     delivery.Peer
 }
 
 // answer is one response on its way out.
@@ -42,26 +46,31 @@ type answer struct {
 	flags  frame.Flags
 	id     uint32
 	header proto.Message
-	body   *delivery // the payload; may be nil
+	body   *delivery.Delivery // the payload; may be nil
 }
 
-func newConn(s *Server, nc net.Conn) *conn {
+func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
 	c := &conn{
 		s:        s,
 		nc:       nc,
+		via:      via,
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		answers:  make(chan answer, s.opt.MaxInFlight),
 		taking:   broker.NewBudget(s.opt.MaxInFlightBytes),
 	}
+	c.in = intake.NewReader(nc, s.opt.HandshakeTimeout, func() bool { return s.ctx.Err() != nil })
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
 	c.streams = newStreams(c)
+	c.peer = delivery.Peer{
+		Conn: nc, Ctx: c.ctx, Broker: s.opt.Broker, Answers: s.opt.Answers, WriteTimeout: s.opt.WriteTimeout, Hold: s.opt.PushHold,
+	}
 	return c
 }
 
-// serve runs the connection to its end, and says what that was.
+// serve runs the connection, whose magic is read, to its end, and says what that
+// was.
 func (c *conn) serve() broker.Ending {
-	defer c.nc.Close()
 	log := c.s.opt.Log.With("remote", c.nc.RemoteAddr().String())
 	if err := c.handshake(); err != nil {
 		if !quiet(err) {
@@ -98,26 +107,14 @@ func quiet(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
+// handshake is held to the deadline that was set for the magic.
 func (c *conn) handshake() error {
-	if err := c.nc.SetDeadline(time.Now().Add(c.s.opt.HandshakeTimeout)); err != nil {
-		return err
-	}
-	protocol, _, err := frame.ReadMagic(c.nc)
-	if err != nil {
-		return err
-	}
-	if protocol != frame.Native {
-		return errors.New("server: " + protocol.String() + " spoken to the native port")
-	}
-	c.r, c.w = frame.NewReader(c), frame.NewWriter(c.nc)
+	c.r, c.w = frame.NewReader(c.in), frame.NewWriter(c.nc)
 	if _, err := frame.Accept(c.r, c.w, c.s.hello); err != nil {
 		return err
 	}
 	return c.nc.SetDeadline(time.Time{})
 }
-
-// drain makes the connection stop reading; what is under way is answered.
-func (c *conn) drain() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) }
 
 // read starts requests until the stream ends.
 func (c *conn) read() error {
@@ -132,13 +129,9 @@ func (c *conn) read() error {
 		if c.s.ctx.Err() != nil {
 			return net.ErrClosed
 		}
-		if err := c.nc.SetReadDeadline(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
+		if err := c.in.Idle(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
 			return err
 		}
-		if c.s.ctx.Err() != nil { // Close may have set its deadline before ours
-			return net.ErrClosed
-		}
-		c.arriving = arrival{}
 		p, err := c.r.Next()
 		if err != nil {
 			return err
@@ -155,20 +148,11 @@ func (c *conn) read() error {
 // freeHeaderBytes is the size of a header that is not counted as memory held.
 const freeHeaderBytes = 16 << 10
 
-// minBytesPerSecond is the slowest that a request may come in, or an answer be
-// taken, once it is under way: what it holds is not held for long.
-const minBytesPerSecond = 256 << 10
-
-// within returns the time that n bytes may take, besides a grace.
-func within(grace time.Duration, n int64) time.Time {
-	return time.Now().Add(grace + time.Duration(n)*time.Second/minBytesPerSecond)
-}
-
 // request reads the rest of one request and starts it.
 func (c *conn) request(p frame.Prefix) error {
 	size := int64(p.HeaderBytes + p.PayloadBytes)
 	c.requests.Add(1)
-	q := &request{conn: c, Prefix: p, from: c.s.budgetFor(size)}
+	q := &request{conn: c, Prefix: p, from: intake.Budget(size, c.s.opt.SmallRequests, c.s.opt.Requests)}
 	if p.HeaderBytes > freeHeaderBytes || p.PayloadBytes > 0 {
 		if err := c.taking.Acquire(c.ctx, size); err != nil {
 			c.requests.Done()
@@ -181,7 +165,7 @@ func (c *conn) request(p frame.Prefix) error {
 		}
 		q.held = size
 	}
-	if err := c.expect(q.from, size); err != nil { // the time that it waited for room is not the peer's
+	if err := c.in.Expect(q.from, size); err != nil {
 		q.letGo()
 		c.requests.Done()
 		return err
@@ -280,7 +264,7 @@ func (c *conn) writeAnswers(batch []answer) error {
 		var payload []frame.Part
 		var err error
 		if a.body != nil {
-			payload, err = a.body.payload()
+			payload, err = payloadOf(a.body)
 		}
 		if err == nil {
 			err = c.w.Queue(a.kind, a.flags, a.id, a.header, payload...)
@@ -296,14 +280,29 @@ func (c *conn) writeAnswers(batch []answer) error {
 	return c.flush()
 }
 
+// payloadOf returns what to write of a delivery.
+func payloadOf(d *delivery.Delivery) ([]frame.Part, error) {
+	if d.Len() == 0 {
+		return nil, nil
+	}
+	whole, err := d.Prepare()
+	switch {
+	case err != nil:
+		return nil, err
+	case whole != nil:
+		return []frame.Part{{Bytes: whole}}, nil
+	}
+	return []frame.Part{{Source: d}}, nil
+}
+
 // writeDelivery writes one delivery, if there is any.
 func (c *conn) writeDelivery() error {
 	header, d := c.streams.next()
 	if d == nil {
 		return nil
 	}
-	defer d.release()
-	payload, err := d.payload()
+	defer d.Release()
+	payload, err := payloadOf(d)
 	if err == nil {
 		err = c.w.Queue(frame.KindDeliver, 0, 0, header, payload...)
 	}
@@ -318,7 +317,7 @@ func (c *conn) flush() error {
 	if queued == 0 {
 		return nil
 	}
-	if err := c.nc.SetWriteDeadline(within(c.s.opt.WriteTimeout, queued)); err != nil {
+	if err := c.nc.SetWriteDeadline(delivery.Deadline(c.s.opt.WriteTimeout, queued)); err != nil {
 		return err
 	}
 	err := c.w.Flush()
@@ -331,7 +330,7 @@ func (c *conn) flush() error {
 // settle gives back an answer's place and what its payload holds.
 func (c *conn) settle(a answer) {
 	if a.body != nil {
-		a.body.release()
+		a.body.Release()
 		c.unsent.Add(-1)
 	}
 	<-c.inflight
@@ -344,7 +343,7 @@ func (q *request) send(a answer) {
 	q.s.meter.Done(q.place(), time.Since(q.began))
 	if a.body != nil && q.unsent.Add(1) > 1 {
 		// Its turn may be long in coming: it holds no memory meanwhile.
-		a.body.letGo()
+		a.body.LetGo()
 	}
 	q.answers <- a
 	q.requests.Done()

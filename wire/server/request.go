@@ -146,7 +146,7 @@ func (q *request) fail(err error) {
 	e := broker.CodeOf(err)
 	m := q.pbError(e)
 	if e.Code == errcode.NotController {
-		m.Leader = leaderHint(q.s.opt.Broker.Controller())
+		m.Leader = leaderHint(q.s.opt.Broker.Controller(q.via.Name))
 	}
 	q.send(answer{kind: q.Kind, flags: frame.FlagResponse | frame.FlagError, id: q.CorrelationID, header: m})
 }
@@ -187,19 +187,19 @@ func (q *request) partError(e *errcode.Error, topic []byte, index int32, n int) 
 	case err != nil:
 		return m
 	}
-	return q.s.partitionError(e, id, index)
+	return q.conn.partitionError(e, id, index)
 }
 
 // partitionError is pbError about a partition, with its leader if the node knows
 // of another.
-func (s *Server) partitionError(e *errcode.Error, topic broker.TopicID, index int32) *pb.Error {
+func (c *conn) partitionError(e *errcode.Error, topic broker.TopicID, index int32) *pb.Error {
 	m := pbError(e)
 	if m == nil {
 		return nil
 	}
 	switch e.Code {
 	case errcode.NotLeaderOrFollower, errcode.FencedLeaderEpoch:
-		m.Leader = leaderHint(s.opt.Broker.PartitionLeader(topic, index))
+		m.Leader = leaderHint(c.s.opt.Broker.PartitionLeader(c.via.Name, topic, index))
 	}
 	return m
 }

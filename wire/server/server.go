@@ -1,7 +1,9 @@
-// Package server is the native protocol's listener: it reads frames, asks the
-// broker, and writes the answers. docs/protocol.md specifies what it speaks.
+// Package server is the clients' port and the native protocol's server: it reads
+// frames, asks the broker, and writes the answers. docs/protocol.md specifies
+// what it speaks. Connections that open in Kafka's protocol are taken, counted
+// and held to the same limits, and handed on.
 //
-// A connection has two goroutines. One reads requests and starts them in the
+// A native connection has two goroutines. One reads requests and starts them in the
 // order of their arrival; the other writes answers as they come, and in between
 // what the connection's streams deliver, which it reads from the store only
 // when it is about to write it. At most
@@ -12,7 +14,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math"
 	"net"
@@ -37,6 +38,10 @@ type Options struct {
 	SmallRequests *broker.Budget
 	Answers       *broker.Budget
 
+	// Kafka serves the connections that speak Kafka's protocol; nil: there are
+	// none, they are refused.
+	Kafka Protocol
+
 	MaxFrameBytes    int           // default frame.DefaultMaxFrameBytes
 	MaxInFlight      int           // requests of one connection; default 64
 	MaxInFlightBytes int64         // memory of its requests; default an eighth of Requests
@@ -47,6 +52,19 @@ type Options struct {
 	WriteTimeout     time.Duration // default 1 min: a peer that takes nothing is closed
 	PushHold         time.Duration // default 20 ms: how long memory waits for a peer to take it
 	MaxFollowed      int           // default 500000: partitions of all streams together
+}
+
+// Protocol serves the connections of another protocol. All methods are safe for
+// concurrent use.
+type Protocol interface {
+	// Serve serves a connection to its end, says what that was, and closes it.
+	// read is what was read of it to tell the protocol.
+	Serve(nc net.Conn, read []byte, via broker.Listener) broker.Ending
+	// Drain makes all connections stop reading, later ones too; what is under way
+	// is answered, and Serve then returns.
+	Drain()
+	// Abort makes Serve return, after Drain, whatever is under way.
+	Abort()
 }
 
 // Reasons that a connection is not taken for, as its client is told.
@@ -68,7 +86,7 @@ const (
 	refuseTimeout = time.Second
 )
 
-// Server accepts native connections.
+// Server accepts the clients' connections and serves the native ones.
 type Server struct {
 	opt     Options
 	hello   *pb.ServerHello
@@ -81,13 +99,15 @@ type Server struct {
 	followed tally        // partitions of streams
 	pushing  atomic.Int64 // bytes that deliveries of streams hold
 	meter    *broker.Meter
+	untold   *broker.Meter // of connections that have not said what they speak
+	strange  gate          // log lines about those that speak something else
 
-	mu       sync.Mutex
-	conns    map[*conn]struct{}
-	perIP    map[netip.Prefix]int
-	refusing int
-	listener net.Listener
-	closed   bool
+	mu        sync.Mutex
+	links     map[*link]struct{}
+	perIP     map[netip.Prefix]int
+	refusing  int
+	listeners []net.Listener
+	closed    bool
 }
 
 // New returns a Server that has to Serve a listener.
@@ -122,11 +142,12 @@ func New(opt Options) *Server {
 		},
 		ctx:      ctx,
 		stop:     stop,
-		conns:    make(map[*conn]struct{}),
+		links:    make(map[*link]struct{}),
 		open:     tally{limit: math.MaxInt64},
 		followed: tally{limit: int64(opt.MaxFollowed)},
 		perIP:    make(map[netip.Prefix]int),
 		meter:    newMeter(),
+		untold:   broker.NewMeter("unknown", nil),
 	}
 }
 
@@ -153,121 +174,15 @@ func (s *Server) Streams() StreamStats {
 	}
 }
 
-// Serve accepts connections from l until Close, and then returns nil, or
-// returns the listener's error. It closes l.
-func (s *Server) Serve(l net.Listener) error {
-	s.mu.Lock()
-	s.listener = l
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
-		return l.Close()
-	}
-	for {
-		nc, err := l.Accept()
-		if s.ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			var temporary interface{ Temporary() bool }
-			if errors.As(err, &temporary) && temporary.Temporary() { // out of file descriptors, most likely
-				s.opt.Log.Warn("accept failed", "err", err)
-				time.Sleep(10 * time.Millisecond)
-				continue
-			}
-			_ = l.Close()
-			return err
-		}
-		if err := s.start(nc); err != nil {
-			s.opt.Log.Warn("connection refused", "remote", nc.RemoteAddr(), "err", err)
-			s.refuse(nc, err)
-		}
-	}
+// Stats returns what was counted of native connections, and of those that have
+// not said, or never said, which protocol they speak. Refused connections are
+// among the latter.
+func (s *Server) Stats() []broker.MeterStats {
+	return []broker.MeterStats{s.meter.Stats(), s.untold.Stats()}
 }
-
-// Stats returns what the listener has counted.
-func (s *Server) Stats() broker.MeterStats { return s.meter.Stats() }
 
 // MaxConnections returns how many connections are taken at a time.
 func (s *Server) MaxConnections() int { return s.opt.MaxConnections }
-
-// source is what connections of one client have in common: an IPv4 address, or
-// the /64 of an IPv6 one, which is what one customer is given. What has no
-// address counts as one client.
-func source(a net.Addr) netip.Prefix {
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip := ap.Addr().Unmap().WithZone("")
-	bits := ip.BitLen()
-	if ip.Is6() {
-		bits = 64
-	}
-	p, _ := ip.Prefix(bits) // in range
-	return p
-}
-
-// refuse tells the client why it is not taken, unless too many are being told.
-func (s *Server) refuse(nc net.Conn, why error) {
-	var e *errcode.Error
-	s.mu.Lock()
-	tell := errors.As(why, &e) && !s.closed && s.refusing < maxRefusing
-	if tell {
-		s.refusing++
-		s.group.Go(func() {
-			defer func() {
-				_ = nc.Close()
-				s.mu.Lock()
-				s.refusing--
-				s.mu.Unlock()
-			}()
-			defer context.AfterFunc(s.ctx, func() { _ = nc.Close() })()
-			if nc.SetDeadline(time.Now().Add(refuseTimeout)) != nil {
-				return
-			}
-			if p, _, err := frame.ReadMagic(nc); err == nil && p == frame.Native {
-				_ = frame.Refuse(frame.NewReader(nc), frame.NewWriter(nc), e) // it is closed either way
-			}
-		})
-	}
-	s.mu.Unlock()
-	if !tell {
-		_ = nc.Close()
-	}
-}
-
-func (s *Server) start(nc net.Conn) error {
-	c := newConn(s, nc)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return net.ErrClosed
-	}
-	from := source(nc.RemoteAddr())
-	switch {
-	case len(s.conns) >= s.opt.MaxConnections:
-		s.meter.Refused(broker.RefusedMax)
-		return ErrTooManyConnections
-	case s.perIP[from] >= s.opt.MaxConnectionsIP:
-		s.meter.Refused(broker.RefusedMaxPerIP)
-		return ErrTooManyConnectionsPerIP
-	}
-	s.conns[c] = struct{}{}
-	s.perIP[from]++
-	s.meter.Opened()
-	s.group.Go(func() {
-		ended := c.serve()
-		s.mu.Lock()
-		delete(s.conns, c)
-		if s.perIP[from]--; s.perIP[from] == 0 {
-			delete(s.perIP, from)
-		}
-		s.mu.Unlock()
-		s.meter.Ended(ended)
-	})
-	return nil
-}
 
 // Close stops accepting and reading, lets the requests under way be answered
 // until ctx ends, and closes all connections. It waits for their goroutines.
@@ -276,16 +191,19 @@ func (s *Server) Close(ctx context.Context) {
 	s.mu.Lock()
 	s.closed = true
 	s.stop() // before the listener's end, which Serve must not take for an error
-	if s.listener != nil {
-		_ = s.listener.Close()
+	for _, l := range s.listeners {
+		_ = l.Close()
 	}
-	conns := make([]*conn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
+	links := make([]*link, 0, len(s.links))
+	for l := range s.links {
+		links = append(links, l)
 	}
 	s.mu.Unlock()
-	for _, c := range conns {
-		c.drain()
+	if s.opt.Kafka != nil {
+		s.opt.Kafka.Drain()
+	}
+	for _, l := range links {
+		l.drain()
 	}
 	done := make(chan struct{})
 	go func() {
@@ -296,10 +214,11 @@ func (s *Server) Close(ctx context.Context) {
 	case <-done:
 	case <-ctx.Done():
 		s.opt.Broker.Interrupt() // produces are answered, whatever they wait for
-		for _, c := range conns {
-			c.cancel()
-			c.polls.end()
-			_ = c.nc.Close()
+		if s.opt.Kafka != nil {
+			s.opt.Kafka.Abort()
+		}
+		for _, l := range links {
+			l.abort()
 		}
 		<-done
 	}

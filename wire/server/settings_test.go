@@ -108,7 +108,7 @@ func TestConnectionsMax(t *testing.T) {
 	first := connect(t, m.addr)
 	connect(t, m.addr)
 	m.refused("(connections.max)")
-	if got := m.metric(`flotilla_connections_refused_total{protocol="native",reason="max"}`); got != 1 {
+	if got := m.metric(`flotilla_connections_refused_total{protocol="unknown",reason="max"}`); got != 1 {
 		t.Errorf("%v refused", got)
 	}
 	if got := m.metric("flotilla_connections_limit"); got != 2 {
@@ -136,7 +136,7 @@ func TestConnectionsMaxPerIP(t *testing.T) {
 	_ = first.nc.Close()
 	m.await(`flotilla_connections{protocol="native"}`, 1)
 	mustServe(t, m.addr)
-	if got := m.metric(`flotilla_connections_refused_total{protocol="native",reason="max_per_ip"}`); got != 1 {
+	if got := m.metric(`flotilla_connections_refused_total{protocol="unknown",reason="max_per_ip"}`); got != 1 {
 		t.Errorf("%v refused", got)
 	}
 }
@@ -151,7 +151,7 @@ func TestRefusedAreBounded(t *testing.T) {
 		dial(t, m.addr)
 	}
 	p.ask(frame.KindPing, &pb.Ping{}, &pb.Pong{})
-	m.await(`flotilla_connections_refused_total{protocol="native",reason="max"}`, 200)
+	m.await(`flotilla_connections_refused_total{protocol="unknown",reason="max"}`, 200)
 }
 
 func TestConnectionsIdleTimeout(t *testing.T) {

@@ -26,7 +26,7 @@ func (q *request) metadata(m *pb.MetadataRequest) (proto.Message, error) {
 		return nil, err
 	}
 	resp := &pb.MetadataResponse{ClusterId: b.ClusterID()}
-	for _, n := range b.Nodes() {
+	for _, n := range b.Nodes(q.via.Name) {
 		resp.Nodes = append(resp.Nodes, &pb.Node{Id: n.ID, Address: n.Address})
 	}
 	partitions := 0

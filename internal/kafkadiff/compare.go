@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// field is one field of one answer in which two servers differ.
+type field struct {
+	scenario string
+	step     string
+	path     string // Topics[name].Partitions[0].ErrorCode
+	kafka    string // absent: the field holds its default, or its element is missing
+	ours     string
+}
+
+// absent stands for a value on a side that has none.
+const absent = "(default)"
+
+func (f field) String() string {
+	return fmt.Sprintf("%s: %s: %s: Kafka %s, Flotilla %s", f.scenario, f.step, f.path, f.kafka, f.ours)
+}
+
+// compare returns every field in which the answers to a scenario differ. A step
+// that one side did not come to counts as one field.
+func compare(scenario string, kafka, ours []step) []field {
+	var out []field
+	theirs := make(map[string]any)
+	for _, s := range ours {
+		theirs[s.Step] = s.Answer
+	}
+	for _, s := range kafka {
+		answer, ok := theirs[s.Step]
+		delete(theirs, s.Step)
+		if !ok {
+			out = append(out, field{scenario, s.Step, "step", "answered", "not asked"})
+			continue
+		}
+		for _, f := range compareAnswers(s.Answer, answer) {
+			f.scenario, f.step = scenario, s.Step
+			out = append(out, f)
+		}
+	}
+	for _, s := range ours {
+		if _, left := theirs[s.Step]; left {
+			out = append(out, field{scenario, s.Step, "step", "not asked", "answered"})
+		}
+	}
+	return out
+}
+
+// compareAnswers returns the fields in which two answers differ, by path. Of an
+// element that only one side has, and of a value that is a structure on one side
+// only, its own path is returned and none below it.
+func compareAnswers(kafka, ours any) []field {
+	a, b := make(map[string]string), make(map[string]string)
+	flatten(a, "", kafka)
+	flatten(b, "", ours)
+	var paths []string
+	for p, v := range a {
+		if b[p] != v {
+			paths = append(paths, p)
+		}
+	}
+	for p := range b {
+		if _, ok := a[p]; !ok {
+			paths = append(paths, p)
+		}
+	}
+	slices.Sort(paths)
+	var out []field
+	missing := ""
+	for _, p := range paths {
+		if missing != "" && strings.HasPrefix(p, missing) {
+			continue
+		}
+		missing = ""
+		va, oka := a[p]
+		vb, okb := b[p]
+		if oka != okb && (va == element || vb == element) {
+			missing = p + "."
+		}
+		out = append(out, field{path: p, kafka: or(va, oka), ours: or(vb, okb)})
+	}
+	return out
+}
+
+func or(v string, ok bool) string {
+	if !ok {
+		return absent
+	}
+	return v
+}
+
+// element is the value of the path of a structure.
+const element = "(there)"
+
+// flatten writes the leaves of an answer into out, by path. The elements of an
+// array of structures are told apart by what identifies them, or else counted.
+func flatten(out map[string]string, path string, v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		if path != "" {
+			out[path] = element
+		}
+		for k, e := range v {
+			flatten(out, join(path, k), e)
+		}
+	case []any:
+		if len(v) == 0 {
+			out[path] = "[]"
+			return
+		}
+		seen := make(map[string]int)
+		for i, e := range v {
+			id := fmt.Sprint(i)
+			if _, structure := e.(map[string]any); structure {
+				id = label(e)
+				if seen[id]++; seen[id] > 1 {
+					id = fmt.Sprintf("%s#%d", id, seen[id])
+				}
+			}
+			flatten(out, path+"["+id+"]", e)
+		}
+	case nil:
+		out[path] = "null"
+	case string:
+		out[path] = v
+		if v == "" {
+			out[path] = `""`
+		}
+	default:
+		out[path] = fmt.Sprint(v)
+	}
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// label is the short form of identity: the values alone. An element whose
+// identifying fields all hold their defaults is partition 0, or the like.
+func label(v any) string {
+	var parts []string
+	m := v.(map[string]any)
+	for _, k := range identifiers {
+		if k == "TopicID" && m["Topic"] != nil {
+			continue // a field like any other of a topic that has a name
+		}
+		if x, ok := m[k]; ok && x != nil {
+			parts = append(parts, fmt.Sprint(x))
+		}
+	}
+	if len(parts) == 0 {
+		return "0"
+	}
+	return strings.Join(parts, " ")
+}

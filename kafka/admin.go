@@ -1,0 +1,106 @@
+package kafka
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+)
+
+// adminAPIs are the requests about topics, configs, offsets and producers.
+var adminAPIs = []api{
+	ordinary(kmsg.ListOffsets, 1, 11, (*Server).listOffsets),
+	ordinary(kmsg.CreateTopics, 2, 7, (*Server).createTopics),
+	ordinary(kmsg.DeleteTopics, 1, 6, (*Server).deleteTopics),
+	ordinary(kmsg.DeleteRecords, 0, 2, (*Server).deleteRecords),
+	ordinary(kmsg.InitProducerID, 0, 5, (*Server).initProducerID),
+	ordinary(kmsg.OffsetForLeaderEpoch, 2, 4, (*Server).offsetForLeaderEpoch),
+	ordinary(kmsg.DescribeConfigs, 1, 4, (*Server).describeConfigs),
+	ordinary(kmsg.AlterConfigs, 0, 2, (*Server).alterConfigs),
+	ordinary(kmsg.DescribeLogDirs, 1, 5, (*Server).describeLogDirs),
+	ordinary(kmsg.CreatePartitions, 0, 3, (*Server).createPartitions),
+	ordinary(kmsg.IncrementalAlterConfigs, 0, 1, (*Server).incrementalAlterConfigs),
+	ordinary(kmsg.DescribeProducers, 0, 0, (*Server).describeProducers),
+	ordinary(kmsg.ListConfigResources, 0, 1, (*Server).listConfigResources),
+}
+
+// readTimeout bounds requests that have no time of their own.
+const readTimeout = 30 * time.Second
+
+// Rough sizes of answers' parts as they lie in memory, to count them before they
+// are made.
+const (
+	resultBytes = 256 // one topic, partition or resource that was asked for
+
+	// configBytes is one config of a topic or node, with its names; describedBytes
+	// is one with its documentation and synonyms.
+	configBytes    = 160
+	describedBytes = 1024
+)
+
+// notHosted is Kafka's text for a topic or partition that does not exist.
+const notHosted = "This server does not host this topic-partition."
+
+// existing returns a topic of a name. Kafka does not look at the name in the
+// requests that ask for an existing one: an invalid name is an unknown one.
+func (s *Server) existing(name string) (broker.Topic, *errcode.Error) {
+	t, err := s.broker.TopicByName(name)
+	if err != nil && (err.Code == errcode.InvalidTopic || err.Code == errcode.UnknownTopicOrPartition) {
+		err = errcode.Errorf(errcode.UnknownTopicOrPartition, notHosted)
+	}
+	t.Name = name
+	return t, err
+}
+
+// byName is err as an answer about a topic's name has it: who asked by name does
+// not know ids.
+func byName(err *errcode.Error) *errcode.Error {
+	if err != nil && err.Code == errcode.UnknownTopicID {
+		return errcode.Errorf(errcode.UnknownTopicOrPartition, notHosted)
+	}
+	return err
+}
+
+// coded is err as clients see it; nil stays nil.
+func coded(err error) *errcode.Error {
+	if err == nil {
+		return nil
+	}
+	return broker.CodeOf(err)
+}
+
+// text is the error message of an answer; null without an error.
+func text(err *errcode.Error) *string {
+	switch {
+	case err == nil:
+		return nil
+	case err.Detail != "":
+		return &err.Detail
+	}
+	t := err.Code.Text()
+	return &t
+}
+
+// forMS returns ctx with a request's own time-out.
+func forMS(ctx context.Context, timeoutMS int32) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, time.Duration(max(timeoutMS, 0))*time.Millisecond)
+}
+
+// repeated returns the keys that stand more than once in a list.
+func repeated[T any, K comparable](list []T, key func(*T) K) map[K]bool {
+	seen := make(map[K]bool, len(list)) // true: more than once
+	for i := range list {
+		k := key(&list[i])
+		_, before := seen[k]
+		seen[k] = before
+	}
+	for k, twice := range seen {
+		if !twice {
+			delete(seen, k)
+		}
+	}
+	return seen
+}

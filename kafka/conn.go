@@ -1,0 +1,301 @@
+package kafka
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
+	"github.com/flotilla-log/flotilla/kafka/guard"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
+)
+
+const (
+	// lengthBytes is the size of the length that precedes each request and
+	// response, and does not count itself.
+	lengthBytes = 4
+
+	// fixedHeaderBytes is a request header's part that all versions share: key,
+	// version, correlation id.
+	fixedHeaderBytes = 8
+
+	// readBufferBytes holds headers and small requests; larger reads go past it.
+	readBufferBytes = 4 << 10
+
+	// firstReadBytes is what a request may make the server allocate before the
+	// first of its bytes has arrived. From there the buffer grows as it fills.
+	firstReadBytes = 64 << 10
+
+	// hurryBytes is from where on a request that waits for its turn makes the
+	// fetches before it answer with what there is: it holds memory meanwhile.
+	hurryBytes = 1 << 10
+
+	// minBytesPerSecond is the slowest that an answer may be taken, once it is
+	// under way: what it holds is not held for long.
+	minBytesPerSecond = 256 << 10
+)
+
+var (
+	// errTooLarge reports a length that no request has.
+	errTooLarge = errors.New("kafka: request too large")
+	// errUnsupported reports a key or a version that is not served.
+	errUnsupported = errors.New("kafka: unsupported request")
+	// errMalformed reports a body that is not what its key and version say.
+	errMalformed = errors.New("kafka: malformed request")
+)
+
+// conn is one connection.
+type conn struct {
+	s   *Server
+	nc  net.Conn
+	via broker.Listener
+	log *slog.Logger
+	in  *intake.Reader // the reading goroutine's
+	r   *bufio.Reader  // of in
+	w   *frame.Writer
+	ctx context.Context // ends when the connection does
+
+	cancel   context.CancelFunc
+	inflight chan struct{}  // a token per unanswered request
+	order    chan *request  // as many as may be in flight, in the order of arrival
+	taking   *broker.Budget // memory that requests hold until they are answered
+	polls    polls
+
+	deliveries delivery.Peer
+	turn       atomic.Pointer[request] // whose answer is next
+	software   atomic.Pointer[software]
+	broken     error // why the writer ended the connection, once it has ended
+}
+
+func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
+	c := &conn{
+		s: s, nc: nc, via: via,
+		log:      s.log.With("remote", nc.RemoteAddr().String()),
+		in:       intake.NewReader(nc, s.opt.ArrivalTimeout, func() bool { return s.ctx.Err() != nil }),
+		w:        frame.NewWriter(nc),
+		inflight: make(chan struct{}, s.opt.MaxInFlight),
+		order:    make(chan *request, s.opt.MaxInFlight),
+		taking:   broker.NewBudget(s.opt.MaxInFlightBytes),
+	}
+	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), c.in), readBufferBytes)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.polls.of = make(map[*request]*broker.Fetch)
+	c.deliveries = delivery.Peer{
+		Conn: nc, Ctx: c.ctx, Broker: s.broker, Answers: s.opt.Answers, WriteTimeout: s.opt.WriteTimeout, Hold: s.opt.PushHold,
+	}
+	return c
+}
+
+// serve runs the connection to its end, and says what that was.
+func (c *conn) serve() broker.Ending {
+	defer c.nc.Close()
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		c.write()
+	}()
+	err := c.read()
+	if err != nil && !quiet(err) {
+		c.log.Info("connection closed", "err", err)
+	}
+	ended := ending(err)
+	if c.s.ctx.Err() == nil {
+		c.cancel() // the peer is gone: nobody waits for answers
+	} else {
+		ended = broker.EndedByListener
+	}
+	c.polls.end()
+	close(c.order)
+	<-written
+	c.cancel()
+	if why := c.broken; why != nil && ended != broker.EndedByListener {
+		return ending(why)
+	}
+	return ended
+}
+
+// quiet says that err is how connections end when nothing is wrong.
+func quiet(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// ending says why a connection ended whose reading ended with err.
+func ending(err error) broker.Ending {
+	switch {
+	case errors.Is(err, errPanic):
+		return broker.EndedByPanic
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return broker.EndedByTimeout
+	case errors.Is(err, errTooLarge):
+		return broker.EndedTooLarge
+	case errors.Is(err, guard.ErrMalformed), errors.Is(err, guard.ErrTooLarge), errors.Is(err, errMalformed), errors.Is(err, errUnsupported):
+		return broker.EndedMalformed
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled):
+		return broker.EndedByPeer
+	}
+	return broker.EndedByError
+}
+
+// drain makes the connection stop reading; what is under way is answered.
+func (c *conn) drain() {
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	c.polls.end()
+}
+
+func (c *conn) abort() {
+	c.cancel()
+	c.polls.end()
+	_ = c.nc.Close()
+}
+
+// within returns the time that n bytes may take, besides a grace.
+func within(grace time.Duration, n int64) time.Time {
+	return time.Now().Add(grace + time.Duration(n)*time.Second/minBytesPerSecond)
+}
+
+// read starts requests until the stream ends.
+func (c *conn) read() error {
+	for {
+		select {
+		case c.inflight <- struct{}{}:
+		case <-c.ctx.Done():
+			return c.ctx.Err()
+		case <-c.s.ctx.Done():
+			return net.ErrClosed
+		}
+		if err := c.in.Idle(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
+			return err
+		}
+		if err := c.readRequest(); err != nil {
+			return err
+		}
+	}
+}
+
+// readRequest reads one request and starts it.
+func (c *conn) readRequest() error {
+	var length [lengthBytes]byte
+	if _, err := io.ReadFull(c.r, length[:]); err != nil {
+		return err
+	}
+	size := int(int32(binary.BigEndian.Uint32(length[:])))
+	if size < fixedHeaderBytes || size > c.s.opt.MaxRequestBytes {
+		return fmt.Errorf("%w: a length of %d, want %d to %d (request.bytes.max)", errTooLarge, size, fixedHeaderBytes, c.s.opt.MaxRequestBytes)
+	}
+	if err := c.in.Idle(time.Now().Add(c.s.opt.ArrivalTimeout)); err != nil {
+		return err
+	}
+	var head [fixedHeaderBytes]byte
+	if _, err := io.ReadFull(c.r, head[:]); err != nil {
+		return noEOF(err)
+	}
+	key := int16(binary.BigEndian.Uint16(head[:]))
+	q := &request{conn: c, version: int16(binary.BigEndian.Uint16(head[2:])), correlationID: int32(binary.BigEndian.Uint32(head[4:])), ready: make(chan struct{})}
+	q.peer.conn, q.peer.req = c, q
+	q.api = c.s.apis.find(key)
+	unknown := false // a version of ApiVersions that is not served, and answered all the same
+	switch {
+	case q.api == nil:
+		return fmt.Errorf("%w: key %d (%s), which is not served; see docs/kafka.md", errUnsupported, key, kmsg.NameForKey(key))
+	case q.version < q.api.min || q.version > q.api.max:
+		if unknown = key == int16(kmsg.ApiVersions); !unknown {
+			return fmt.Errorf("%w: %s version %d, want %d to %d", errUnsupported, q.api.name, q.version, q.api.min, q.api.max)
+		}
+	}
+	if q.api.start == nil && size > hurryBytes {
+		c.polls.hurry() // before it waits for memory, which a request before it may hold
+	}
+	if err := c.claim(q, int64(size)); err != nil {
+		q.letGo()
+		return err
+	}
+	q.began = time.Now() // for one that is refused before it is whole
+	c.s.meter.Begin(lengthBytes + size)
+	err := c.readRest(q, head, size)
+	if err == nil && !unknown {
+		err = q.parseHeader()
+	}
+	if err == nil {
+		q.began = time.Now()
+		switch {
+		case unknown:
+			q.answered = true
+			q.send(answer{head: q.newerVersions()})
+		case q.api.start != nil:
+			err = q.api.start(c, q)
+		}
+	}
+	if err != nil {
+		c.s.meter.Done(q.api.place, time.Since(q.began))
+		q.letGo()
+		return err
+	}
+	c.order <- q // has room: see inflight
+	return nil
+}
+
+// claim takes the memory of a request of n bytes.
+func (c *conn) claim(q *request, n int64) error {
+	q.from = intake.Budget(n, c.s.opt.SmallRequests, c.s.opt.Requests)
+	if err := c.taking.Acquire(c.ctx, n); err != nil {
+		return err
+	}
+	if err := q.from.Acquire(c.ctx, n); err != nil {
+		c.taking.Release(n)
+		return err
+	}
+	q.held = n
+	return c.in.Expect(q.from, n)
+}
+
+// readRest reads a request of n bytes, of which head has come, into a buffer that
+// starts small and grows as they come, so that a sender pays with bytes for every
+// byte allocated.
+func (c *conn) readRest(q *request, head [fixedHeaderBytes]byte, n int) error {
+	buf := append(c.s.buffers.Take(n), head[:]...)
+	for len(buf) < n {
+		if len(buf) == cap(buf) {
+			grown := make([]byte, len(buf), min(frame.Capacity(n), max(firstReadBytes, 4*len(buf))))
+			copy(grown, buf)
+			buf = grown
+		}
+		m, err := io.ReadFull(c.r, buf[len(buf):min(n, cap(buf))])
+		buf = buf[:len(buf)+m]
+		if err != nil {
+			return noEOF(err)
+		}
+	}
+	q.raw = buf
+	return nil
+}
+
+// parseHeader reads the header of a request that is all there.
+func (q *request) parseHeader() error {
+	h, err := guard.ParseHeader(q.raw, guard.LimitsFor(len(q.raw)))
+	if err != nil {
+		return err
+	}
+	q.peer.clientID, q.body = string(h.ClientID), q.raw[h.BodyAt:]
+	return nil
+}
+
+// noEOF says that a stream which ends here ends too early.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

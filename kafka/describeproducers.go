@@ -1,0 +1,67 @@
+package kafka
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+)
+
+// describeProducers answers the idempotent producers that partitions remember.
+// The time of the last append is the shard's clock then, and not the newest
+// timestamp of the batch. There are no transactions yet.
+func (s *Server) describeProducers(ctx context.Context, p *peer, req *kmsg.DescribeProducersRequest) kmsg.Response {
+	resp := kmsg.NewPtrDescribeProducersResponse()
+	resp.Version = req.Version
+	if !p.hold(ctx, s.producersBytes(req)) {
+		return nil
+	}
+	for i := range req.Topics {
+		to := kmsg.NewDescribeProducersResponseTopic()
+		to.Topic = req.Topics[i].Topic
+		topic, missing := s.broker.TopicByName(to.Topic)
+		if missing != nil && missing.Code == errcode.UnknownTopicOrPartition {
+			missing = errcode.Errorf(missing.Code, notHosted)
+		}
+		for _, index := range req.Topics[i].Partitions {
+			out := kmsg.NewDescribeProducersResponseTopicPartition()
+			out.Partition = index
+			err := missing
+			if err == nil {
+				err = s.putProducers(topic.ID, &out)
+			}
+			out.ErrorCode, out.ErrorMessage = p.error(err), text(err)
+			to.Partitions = append(to.Partitions, out)
+		}
+		resp.Topics = append(resp.Topics, to)
+	}
+	return resp
+}
+
+// producersBytes is about what the answer takes in memory.
+func (s *Server) producersBytes(req *kmsg.DescribeProducersRequest) int64 {
+	var n int64
+	for i := range req.Topics {
+		n += resultBytes * int64(1+len(req.Topics[i].Partitions))
+		if topic, err := s.broker.TopicByName(req.Topics[i].Topic); err == nil {
+			for _, index := range req.Topics[i].Partitions {
+				n += resultBytes * int64(s.broker.ProducerCount(topic.ID, index))
+			}
+		}
+	}
+	return n
+}
+
+// putProducers puts a partition's producers into out.
+func (s *Server) putProducers(topic [16]byte, out *kmsg.DescribeProducersResponseTopicPartition) *errcode.Error {
+	producers, err := s.broker.Producers(topic, out.Partition)
+	for _, pr := range producers {
+		active := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
+		active.ProducerID, active.ProducerEpoch = pr.ID, pr.Epoch
+		active.LastSequence, active.LastTimestamp = pr.LastSequence, pr.LastAppendMS
+		active.CoordinatorEpoch, active.CurrentTxnStartOffset = -1, -1
+		out.ActiveProducers = append(out.ActiveProducers, active)
+	}
+	return byName(err)
+}

@@ -1,0 +1,141 @@
+package kafka
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/wire/frame"
+)
+
+// peer is who sent a request.
+type peer struct {
+	conn     *conn
+	req      *request
+	clientID string // of this request; "" if null
+}
+
+// error counts an error of the request, or of a part of it, and returns its
+// number for the answer.
+func (p *peer) error(e *errcode.Error) int16 { return p.req.error(e) }
+
+// freeAnswerBytes is the size of an answer that is not counted as memory held.
+const freeAnswerBytes = 64 << 10
+
+// hold takes n bytes of the node's memory for the answer, until it is written,
+// or waits for them. It reports whether there are any: not when the connection
+// ends. It is called once: who holds some and waits for more may wait for
+// somebody who does the same.
+func (p *peer) hold(ctx context.Context, n int64) bool {
+	if n <= freeAnswerBytes {
+		return true
+	}
+	if p.conn.s.opt.Answers.Acquire(ctx, n) != nil {
+		return false
+	}
+	p.req.answer.held = n
+	return true
+}
+
+// listener returns where the peer's connection came in.
+func (p *peer) listener() broker.Listener { return p.conn.via }
+
+// address returns the peer's.
+func (p *peer) address() net.Addr { return p.conn.nc.RemoteAddr() }
+
+// software returns what the client has said of itself in ApiVersions.
+func (p *peer) software() (name, version string) {
+	if s := p.conn.software.Load(); s != nil {
+		return s.name, s.version
+	}
+	return "", ""
+}
+
+// software is a client's name and version of itself.
+type software struct{ name, version string }
+
+// request is one request between its first bytes and its answer.
+type request struct {
+	*conn
+	api           *api
+	version       int16
+	correlationID int32
+	peer          peer
+
+	// body is what follows the header. It lies in raw, which is all of the request
+	// but its length. Both are the request's until send; whoever starts the request may keep them for longer, and may
+	// give raw to Server.buffers when nothing aliases it any more.
+	body, raw []byte
+
+	from  *broker.Budget // that held is of
+	held  int64          // bytes of it, and of the connection's own, until send
+	began time.Time      // when all of it was read
+
+	ready    chan struct{} // closed by send
+	answer   answer        // read after ready
+	answered bool          // by the reader, though it is no immediate api
+	polled   bool          // its fetch is over; guarded by polls.mu
+}
+
+// answer is one response on its way out.
+type answer struct {
+	head []byte // the body's first bytes, or all of it
+	body body   // what follows; nil: nothing
+	none bool   // there is no response: a Produce without acknowledgement
+
+	held int64 // bytes of Options.Answers, until it is written
+
+	// err closes the connection instead.
+	err error
+}
+
+// body is the part of an answer that lies in the store.
+type body interface {
+	// Parts returns what to write. It is called when it is the answer's turn,
+	// once; what it returned is written before Release.
+	Parts() ([]frame.Part, error)
+	// Len is how many bytes Parts stands for. It does not change.
+	Len() int64
+	// LetGo gives memory back, to be read again when the answer's turn comes:
+	// others are before it, and may take long.
+	LetGo()
+	// Release gives everything back.
+	Release()
+}
+
+// send completes the request. It is called once, by any goroutine, and does not
+// block.
+func (q *request) send(a answer) {
+	q.letGo()
+	q.s.meter.Done(q.api.place, time.Since(q.began))
+	if a.body != nil && q.turn.Load() != q {
+		a.body.LetGo()
+	}
+	q.answer = a
+	close(q.ready)
+}
+
+// error counts an error of the request, or of a part of it, and returns its
+// number for the answer.
+func (q *request) error(e *errcode.Error) int16 {
+	if e == nil {
+		return 0
+	}
+	q.s.meter.Error(q.api.place, e.Code)
+	return int16(e.Code)
+}
+
+// letGo gives back the memory that the request was counted with.
+func (q *request) letGo() {
+	q.body, q.raw = nil, nil
+	if q.held > 0 {
+		q.from.Release(q.held)
+		q.taking.Release(q.held)
+		q.held = 0
+	}
+}
+
+// flexible reports whether header and body are of the flexible kind.
+func (q *request) flexible() bool { return q.version >= q.api.flexible }

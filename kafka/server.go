@@ -1,0 +1,186 @@
+// Package kafka serves clients that speak Kafka's protocol: it reads their
+// requests, asks the broker, and writes the answers. docs/kafka.md says which
+// requests it takes, in which versions, and where it differs from Apache Kafka.
+//
+// A connection has two goroutines. One reads requests; it starts Produce and
+// Fetch as they come, which the broker then works on while more is read. The
+// other one answers, in the order of arrival, as Kafka does: a request of any
+// other kind is handled when all before it are answered, so one connection
+// holds one such answer in memory, and sees what its own requests have done.
+//
+// Connections come from the listener of package wire/server, which shares its
+// port and its limits between the protocols. Bytes of requests and answers are
+// taken from the same budgets of the node as the native protocol's.
+package kafka
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
+)
+
+// Options configures a Server. All fields are needed unless they say otherwise.
+type Options struct {
+	Broker   *broker.Broker
+	Log      *slog.Logger
+	Version  string         // of the software
+	Requests *broker.Budget // memory of requests above 64 KiB on their way in
+	// SmallRequests is the memory of those up to that.
+	SmallRequests *broker.Budget
+	Answers       *broker.Budget // memory of answers on their way out
+
+	MaxRequestBytes  int           // largest request; default frame.DefaultMaxFrameBytes
+	MaxInFlight      int           // requests of one connection; default 64
+	MaxInFlightBytes int64         // memory of its requests; default an eighth of Requests
+	ArrivalTimeout   time.Duration // default 10 s: beside the time that its bytes may take, a request is whole by then
+	IdleTimeout      time.Duration // default 10 min: a silent connection is closed
+	WriteTimeout     time.Duration // default 1 min: a peer that takes nothing is closed
+	PushHold         time.Duration // default 20 ms: how long memory waits for a peer to take it
+	MaxSessions      int           // fetch sessions of the node (KIP-227); default 1000
+
+	Rand io.Reader        // of the sessions' ids; default crypto/rand
+	Now  func() time.Time // by which they are evicted; default time.Now
+
+	// Resolve looks an advertised host up; default: by the machine's resolver.
+	Resolve func(ctx context.Context, host string) error
+
+	AutoCreateTopics  bool          // that Metadata asks for (auto.create.topics.enable)
+	AutoCreateTimeout time.Duration // default 10 s: how long Metadata may wait for one
+}
+
+// decodingShare is which part of it, beside it, decoded requests may take.
+const decodingShare = 4
+
+// connectionShare is which part of the node's budget for requests one
+// connection may hold, if nothing else is set.
+const connectionShare = 8
+
+// Server serves Kafka's connections.
+type Server struct {
+	opt     Options
+	broker  *broker.Broker
+	log     *slog.Logger
+	apis    *table
+	ctx     context.Context // ends when Drain is called
+	stop    context.CancelFunc
+	buffers frame.Buffers // of requests
+	// sessions are those of Fetch.
+	sessions *sessions
+
+	// decoding is memory of decoded requests: kmsg makes more of their bytes. It
+	// is taken after a request's own, and before its answer's, so nobody waits in
+	// a circle.
+	decoding *broker.Budget
+	meter    *broker.Meter
+
+	background sync.WaitGroup // look-ups
+
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	checked map[string]struct{} // listeners and what was said of their addresses
+}
+
+// New returns a Server.
+func New(opt Options) *Server {
+	setDefault(&opt.MaxRequestBytes, frame.DefaultMaxFrameBytes)
+	// A request is counted as memory before it has come, so one may claim a
+	// quarter of the node's budget, or a largest batch.
+	opt.MaxRequestBytes = min(opt.MaxRequestBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+intake.SmallBytes))
+	return newServer(opt, newTable(coreAPIs, dataAPIs, adminAPIs))
+}
+
+// newServer returns a Server of some requests.
+func newServer(opt Options, apis *table) *Server {
+	setDefault(&opt.MaxRequestBytes, frame.DefaultMaxFrameBytes)
+	setDefault(&opt.MaxInFlight, 64)
+	setDefault(&opt.MaxInFlightBytes, opt.Requests.Limit()/connectionShare)
+	setDefault(&opt.ArrivalTimeout, 10*time.Second)
+	setDefault(&opt.IdleTimeout, 10*time.Minute)
+	setDefault(&opt.WriteTimeout, time.Minute)
+	setDefault(&opt.PushHold, 20*time.Millisecond)
+	setDefault(&opt.MaxSessions, 1000)
+	setDefault(&opt.Rand, rand.Reader)
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	setDefault(&opt.AutoCreateTimeout, 10*time.Second)
+	if opt.Resolve == nil {
+		opt.Resolve = func(ctx context.Context, host string) error {
+			_, err := net.DefaultResolver.LookupHost(ctx, host)
+			return err
+		}
+	}
+	s := &Server{opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, conns: make(map[*conn]struct{}), checked: make(map[string]struct{})}
+	s.sessions = newSessions(opt.MaxSessions, opt.Rand, opt.Now)
+	s.decoding = broker.NewBudget(opt.Requests.Limit() / decodingShare)
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.meter = broker.NewMeter("kafka", s.apis.names())
+	return s
+}
+
+func setDefault[T comparable](v *T, to T) {
+	var zero T
+	if *v == zero {
+		*v = to
+	}
+}
+
+// Stats returns what the server has counted.
+func (s *Server) Stats() broker.MeterStats { return s.meter.Stats() }
+
+// Serve serves a connection to its end, says what that was, and closes it. read
+// is what was read of it already: at least the first four bytes, to tell the
+// protocol.
+func (s *Server) Serve(nc net.Conn, read []byte, via broker.Listener) broker.Ending {
+	c := newConn(s, nc, read, via)
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	s.meter.Opened()
+	ended := c.serve()
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	s.meter.Ended(ended)
+	return ended
+}
+
+// Drain makes all connections stop reading, those too that come later. What is
+// under way is answered.
+func (s *Server) Drain() {
+	s.stop()
+	for _, c := range s.all() {
+		c.drain()
+	}
+}
+
+// Close ends what else is under way. It is called last, when no Serve runs.
+func (s *Server) Close() {
+	s.stop()
+	s.background.Wait()
+}
+
+// Abort closes all connections, after Drain.
+func (s *Server) Abort() {
+	for _, c := range s.all() {
+		c.abort()
+	}
+}
+
+func (s *Server) all() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}

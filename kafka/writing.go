@@ -1,0 +1,194 @@
+package kafka
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"runtime/debug"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/flotilla-log/flotilla/kafka/guard"
+	"github.com/flotilla-log/flotilla/wire/frame"
+)
+
+// freeDecodeBytes is what a decoded request may take that is not counted as
+// memory held.
+const freeDecodeBytes = 64 << 10
+
+// flushBytes is how much is queued before it is written, if more is ready.
+const flushBytes = 64 << 10
+
+var (
+	// errPanic reports a handler that panicked.
+	errPanic = errors.New("kafka: the handler of a request panicked")
+	// errUnanswered reports a request that a handler had no answer for.
+	errUnanswered = errors.New("kafka: no answer")
+)
+
+// write answers requests in their order, until there are no more to come. After
+// an error it only gives back what they hold.
+func (c *conn) write() {
+	var broken error
+	note := func(err error) {
+		if broken == nil && err != nil {
+			broken = err
+			c.breakOff(err)
+		}
+	}
+	var queued []*request // in c.w
+	flush := func() {
+		if broken == nil {
+			note(c.flush())
+		}
+		for i, q := range queued {
+			q.answer.release(c.s)
+			queued[i] = nil
+			<-c.inflight
+		}
+		queued = queued[:0]
+	}
+	for q := range c.order {
+		c.turn.Store(q)
+		if c.w.Queued() >= flushBytes || q.mayWait() {
+			flush()
+		}
+		queued = append(queued, q)
+		note(c.respond(q, broken != nil))
+		if len(c.order) == 0 || broken != nil {
+			flush()
+		}
+	}
+}
+
+// breakOff ends the connection from the writer's side.
+func (c *conn) breakOff(err error) {
+	c.broken = err
+	if !quiet(err) && !errors.Is(err, errPanic) && c.s.ctx.Err() == nil {
+		c.log.Info("connection closed", "err", err)
+	}
+	c.cancel()
+	c.polls.end()
+	_ = c.nc.Close()
+}
+
+// release gives back what the answer holds.
+func (a *answer) release(s *Server) {
+	if a.body != nil {
+		a.body.Release()
+	}
+	if a.held > 0 {
+		s.opt.Answers.Release(a.held)
+	}
+	*a = answer{}
+}
+
+// mayWait reports whether the answer is not there yet.
+func (q *request) mayWait() bool {
+	select {
+	case <-q.ready:
+		return false
+	default:
+		return true
+	}
+}
+
+// respond queues the answer of q, which it waits for or makes. If broken, it
+// only waits for what is under way, which then holds nothing any more.
+func (c *conn) respond(q *request, broken bool) error {
+	switch {
+	case q.api.start != nil || q.answered:
+		<-q.ready
+	case broken:
+		q.send(answer{none: true})
+	default:
+		a := c.handle(q)
+		a.held = q.answer.held // what the handler took
+		q.send(a)
+	}
+	a := &q.answer
+	switch {
+	case broken:
+		return nil
+	case a.err != nil:
+		return a.err
+	case a.none:
+		return nil
+	}
+	header := make([]byte, 0, lengthBytes+5)
+	var parts []frame.Part
+	var err error
+	n := int64(len(a.head))
+	if a.body != nil {
+		n += a.body.Len()
+		if parts, err = a.body.Parts(); err != nil {
+			return err
+		}
+	}
+	tagged := q.flexible() && kmsg.Key(q.api.key) != kmsg.ApiVersions
+	n += lengthBytes // the correlation id
+	if tagged {
+		n++
+	}
+	if n > math.MaxInt32 {
+		return fmt.Errorf("%w: an answer of %d bytes to %s", errTooLarge, n, q.api.name)
+	}
+	header = binary.BigEndian.AppendUint32(header, uint32(n))
+	header = binary.BigEndian.AppendUint32(header, uint32(q.correlationID))
+	if tagged {
+		header = append(header, 0)
+	}
+	c.w.QueueRaw(frame.Part{Bytes: header}, frame.Part{Bytes: a.head})
+	c.w.QueueRaw(parts...)
+	return nil
+}
+
+// handle decodes a request and has it answered. A panic is the connection's end,
+// and nobody else's.
+func (c *conn) handle(q *request) (a answer) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("the handler of a request panicked; its connection is closed", "request", q.api.name, "version", q.version,
+				"client", q.peer.clientID, "panic", p, "stack", string(debug.Stack()))
+			a = answer{err: errPanic}
+		}
+	}()
+	alloc, err := guard.Check(q.api.key, q.version, q.body, guard.LimitsFor(len(q.body)))
+	if err != nil {
+		return answer{err: err}
+	}
+	if alloc > freeDecodeBytes {
+		if err := c.s.decoding.Acquire(c.ctx, alloc); err != nil {
+			return answer{err: err}
+		}
+		defer c.s.decoding.Release(alloc)
+	}
+	req := kmsg.RequestForKey(q.api.key)
+	req.SetVersion(q.version)
+	if err := req.ReadFrom(q.body); err != nil {
+		return answer{err: fmt.Errorf("%w: %s version %d: %w", errMalformed, q.api.name, q.version, err)}
+	}
+	resp := q.api.handle(c.s, c.ctx, &q.peer, req)
+	if resp == nil {
+		return answer{err: fmt.Errorf("%w to %s version %d", errUnanswered, q.api.name, q.version)}
+	}
+	resp.SetVersion(q.version)
+	return answer{head: resp.AppendTo(nil)}
+}
+
+// flush writes what is queued.
+func (c *conn) flush() error {
+	n := c.w.Queued()
+	if n == 0 {
+		return nil
+	}
+	if err := c.nc.SetWriteDeadline(within(c.s.opt.WriteTimeout, n)); err != nil {
+		return err
+	}
+	err := c.w.Flush()
+	if err == nil {
+		c.s.meter.Wrote(n)
+	}
+	return err
+}
