@@ -13,7 +13,8 @@ import (
 	"github.com/flotilla-log/flotilla/wire/frame"
 )
 
-// strangeEvery is how often a line about strange connections is logged at most.
+// strangeEvery is how often a line about connections that speak one strange
+// protocol is logged at most.
 const strangeEvery = 10 * time.Second
 
 // link is a connection that was taken, whatever it speaks.
@@ -204,7 +205,7 @@ var advice = map[frame.Protocol]string{
 // logStrange says that a connection speaks something else, unless it was just
 // said: nobody shall fill a disk with it.
 func (s *Server) logStrange(l *link, protocol frame.Protocol, read []byte) {
-	unsaid, ok := s.strange.pass(time.Now(), strangeEvery)
+	unsaid, ok := s.strange[protocol].pass(time.Now(), strangeEvery)
 	if !ok {
 		return
 	}

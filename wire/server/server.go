@@ -99,8 +99,8 @@ type Server struct {
 	followed tally        // partitions of streams
 	pushing  atomic.Int64 // bytes that deliveries of streams hold
 	meter    *broker.Meter
-	untold   *broker.Meter // of connections that have not said what they speak
-	strange  gate          // log lines about those that speak something else
+	untold   *broker.Meter       // of connections that have not said what they speak
+	strange  [frame.TLS + 1]gate // log lines about those that speak something else, by what
 
 	mu        sync.Mutex
 	links     map[*link]struct{}
