@@ -12,7 +12,7 @@ import (
 const (
 	// maxNodeInFlight is how many produce requests a node may have to answer at
 	// once. While they are under way, what comes gathers into larger batches.
-	maxNodeInFlight = 5
+	maxNodeInFlight = 20
 
 	// maxRequestBytes is the size at which a produce request is full, if its
 	// server does not take less.

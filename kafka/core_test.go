@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -35,7 +36,7 @@ type core struct {
 
 // startCore starts a node with two listeners, the second one called "outside" and
 // advertised as broker.example.org:19092.
-func startCore(t *testing.T, edit func(*node.Options)) core {
+func startCore(t testing.TB, edit func(*node.Options)) core {
 	t.Helper()
 	var ls [2]net.Listener
 	for i := range ls {
@@ -100,12 +101,12 @@ func (l *logBuffer) await(t *testing.T, text string, n int) {
 
 // rawClient sends requests of any kind and version.
 type rawClient struct {
-	t  *testing.T
+	t  testing.TB
 	nc net.Conn
 	id int32
 }
 
-func dialRaw(t *testing.T, addr string) *rawClient {
+func dialRaw(t testing.TB, addr string) *rawClient {
 	t.Helper()
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -514,5 +515,46 @@ func TestDescribeTopicPartitions(t *testing.T) {
 		if got := list(ask(tt.limit, tt.cursor, tt.names...)); got != tt.want {
 			t.Errorf("limit %d, cursor %+v, names %q: %q, want %q", tt.limit, tt.cursor, tt.names, got, tt.want)
 		}
+	}
+}
+
+// BenchmarkMetadata asks for topics of one partition each: by name, and all. The
+// client's own work is in it.
+func BenchmarkMetadata(b *testing.B) {
+	const topics = 1000
+	c := dialRaw(b, startCore(b, nil).addr)
+	if err := c.nc.SetDeadline(time.Time{}); err != nil {
+		b.Fatal(err)
+	}
+	names := make([]string, topics)
+	for i := range names {
+		names[i] = fmt.Sprintf("topic-%04d", i)
+	}
+	if r := c.metadata(12, true, names...); r.Topics[topics-1].ErrorCode != 0 {
+		b.Fatalf("%+v", r.Topics[topics-1])
+	}
+	for _, n := range []int{1, topics} {
+		b.Run(fmt.Sprintf("topics=%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				c.metadata(12, false, names[:n]...)
+			}
+		})
+	}
+}
+
+// TestSharedLimits: connections of all listeners count together.
+func TestSharedLimits(t *testing.T) {
+	t.Parallel()
+	n := startCore(t, func(opt *node.Options) { opt.Clients.Connections = 2 })
+	for _, addr := range []string{n.addr, n.other} {
+		dialRaw(t, addr).metadata(12, false)
+	}
+	for i, addr := range []string{n.addr, n.other} {
+		c := dialRaw(t, addr)
+		if b, _ := io.ReadAll(c.nc); len(b) > 0 {
+			t.Errorf("one too many is answered by %x", b)
+		}
+		n.log.await(t, "(connections.max)", i+1)
 	}
 }

@@ -70,6 +70,8 @@ func (s *Server) metadata(ctx context.Context, p *peer, req *kmsg.MetadataReques
 		return resp
 	}
 	create := s.opt.AutoCreateTopics && (req.AllowAutoTopicCreation || req.Version < 4)
+	ctx, cancel := context.WithTimeout(ctx, s.opt.AutoCreateTimeout) // for all of them
+	defer cancel()
 	for i := range asked {
 		t, err := s.askedTopic(ctx, &asked[i], create)
 		resp.Topics = append(resp.Topics, metadataTopic(p, &t, err, operations))
@@ -206,8 +208,6 @@ func (s *Server) topicByName(ctx context.Context, name string, create bool) (bro
 
 // createAsked creates a topic that a Metadata request asked for.
 func (s *Server) createAsked(ctx context.Context, name string) (broker.Topic, *errcode.Error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opt.AutoCreateTimeout)
-	defer cancel()
 	t, failed := s.broker.CreateTopic(ctx, broker.TopicSpec{Name: name})
 	if failed == nil {
 		s.log.Info("a topic was created, because a client asked for it (auto.create.topics.enable)", "topic", name)

@@ -47,7 +47,7 @@ type Options struct {
 	Resolve func(ctx context.Context, host string) error
 
 	AutoCreateTopics  bool          // that Metadata asks for (auto.create.topics.enable)
-	AutoCreateTimeout time.Duration // default 10 s: how long Metadata may wait for one
+	AutoCreateTimeout time.Duration // default 10 s: how long Metadata may wait for them
 }
 
 // decodingShare is which part of it, beside it, decoded requests may take.

@@ -64,9 +64,11 @@ func (c *conn) write() {
 
 // breakOff ends the connection from the writer's side.
 func (c *conn) breakOff(err error) {
-	c.broken = err
-	if !quiet(err) && !errors.Is(err, errPanic) && c.s.ctx.Err() == nil {
-		c.log.Info("connection closed", "err", err)
+	if c.ctx.Err() == nil { // else it is over, and this is what comes of it
+		c.broken = err
+		if !quiet(err) && !errors.Is(err, errPanic) {
+			c.log.Info("connection closed", "err", err)
+		}
 	}
 	c.cancel()
 	c.polls.end()

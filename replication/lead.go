@@ -132,13 +132,45 @@ func (r *Replica[R]) proposeOne() bool {
 	case <-r.stopCtx.Done():
 		return false
 	}
-	e := r.gather()
+	r.gathering.Lock()
+	defer r.gathering.Unlock()
+	e := r.gather(r.reserve)
 	if e == nil {
 		<-r.slots
 		return r.stopCtx.Err() == nil
 	}
 	r.sendInTurn(e)
 	return true
+}
+
+// proposeInline proposes what waits on the goroutine of its Propose if nothing
+// is in flight and nothing has to be waited for: a lone proposal is not handed
+// from goroutine to goroutine. It reports whether nothing is left waiting.
+func (r *Replica[R]) proposeInline() bool {
+	select {
+	case r.slots <- struct{}{}:
+	default:
+		return false
+	}
+	if len(r.slots) > 1 || !r.gathering.TryLock() {
+		<-r.slots
+		return false
+	}
+	defer r.gathering.Unlock()
+	select {
+	case r.turn <- struct{}{}:
+	default:
+		<-r.slots
+		return false
+	}
+	defer func() { <-r.turn }()
+	e := r.gather(r.tryReserve)
+	if e == nil {
+		<-r.slots
+		return false
+	}
+	r.send(e)
+	return r.proposer.waiting() == 0
 }
 
 // sendInTurn sends e, but not while the leadership is being handed over: Raft
@@ -224,16 +256,16 @@ func (r *Replica[R]) reserveUrgent(e *entry[R], bytes int) bool {
 
 // gather makes the next entry. Room is reserved before anything is taken: a
 // proposal that waits for room can still be cancelled.
-func (r *Replica[R]) gather() *entry[R] {
+func (r *Replica[R]) gather(reserve func(bytes int64) (*journal.Reservation, error)) *entry[R] {
 	limit := r.proposer.waiting()
 	if limit == 0 {
 		return nil
 	}
 	e := &entry[R]{slots: r.slots}
 	if r.journal != nil {
-		room, err := r.opt.Journal.Reserve(r.stopCtx, r.journal, journal.RecordBytes(limit+r.opt.EntryOverheadBytes, 0))
+		room, err := reserve(journal.RecordBytes(limit+r.opt.EntryOverheadBytes, 0))
 		if err != nil {
-			if r.stopCtx.Err() == nil {
+			if r.stopCtx.Err() == nil && !errors.Is(err, journal.ErrNoSpace) {
 				r.fail(err)
 			}
 			return nil
@@ -250,4 +282,12 @@ func (r *Replica[R]) gather() *entry[R] {
 	}
 	e.data = r.opt.Encode(e.term, r.opt.Now().UnixMilli(), e.proposals)
 	return e
+}
+
+func (r *Replica[R]) reserve(bytes int64) (*journal.Reservation, error) {
+	return r.opt.Journal.Reserve(r.stopCtx, r.journal, bytes)
+}
+
+func (r *Replica[R]) tryReserve(bytes int64) (*journal.Reservation, error) {
+	return r.opt.Journal.TryReserve(r.journal, bytes)
 }

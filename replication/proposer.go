@@ -76,7 +76,7 @@ func newProposer[R any](maxEntryBytes, maxCommands int) *proposer[R] {
 	}
 }
 
-// push queues ps in order, all or none.
+// push queues ps in order, all or none, and signals the urgent ones.
 func (pr *proposer[R]) push(ps []*Proposal[R]) error {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
@@ -101,7 +101,6 @@ func (pr *proposer[R]) push(ps []*Proposal[R]) error {
 		q.items = append(q.items, p)
 		pr.bytes += p.bytes
 	}
-	signal(pr.wake)
 	return nil
 }
 

@@ -99,6 +99,8 @@ type Replica[R any] struct {
 	appliedMu   sync.Mutex
 	appliedTerm uint64 // guarded by appliedMu, under which applied is written: of the entry at applied
 
+	gathering sync.Mutex // held from a gather until the entry is handed to Raft: keeps their order
+
 	mu       sync.Mutex  // taken before proposer.mu
 	term     uint64      // guarded by mu: the term that this replica leads, or 0
 	inflight []*entry[R] // guarded by mu: in the order of proposing
@@ -502,7 +504,13 @@ func (r *Replica[R]) Propose(ps ...*Proposal[R]) error {
 	if r.stopCtx.Err() != nil {
 		return ErrStopped
 	}
-	return r.proposer.push(ps)
+	if err := r.proposer.push(ps); err != nil {
+		return err
+	}
+	if !r.proposeInline() {
+		signal(r.proposer.wake)
+	}
+	return nil
 }
 
 // maxProposalBytes is a quarter of a journal file: a record never spans two.

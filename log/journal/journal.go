@@ -1,9 +1,11 @@
 // Package journal is the node-wide commit journal: every Raft entry of every
 // shard on a node becomes durable here, and nowhere else on the produce path.
 //
-// One goroutine writes for all shards. It takes everything that is queued,
-// writes it with one vectored write, syncs once, and wakes all who waited. The
-// time of one sync is the batching window; there is no timer.
+// One goroutine at a time writes for all shards. It takes everything that is
+// queued, writes it with one vectored write, syncs once, and wakes all who
+// waited. The time of one sync is the batching window; there is no timer. A
+// caller who finds nobody writing does it himself, once; what is queued
+// meanwhile is the journal's own goroutine's.
 //
 // # Files
 //
@@ -266,6 +268,8 @@ type Journal struct {
 
 	shards  map[shardKey]*Shard
 	queue   []*request
+	writing bool // somebody is the writer, who owns w
+	markDue bool // the last commit is not proven synced yet
 	space   space
 	stats   Usage
 	failed  error

@@ -121,16 +121,21 @@ func (s *Shard) Drop() error {
 	return s.submit(&request{s: s, kind: kindDrop})
 }
 
-// submit queues req and waits for the writer.
+// submit queues req and waits until it is committed. If nobody writes, the
+// caller does: a lone append is not handed from goroutine to goroutine.
 func (s *Shard) submit(req *request) error {
 	j := s.j
 	j.mu.Lock()
 	queued, err := s.enqueueLocked(req)
+	reqs := j.takeLocked()
 	j.mu.Unlock()
+	if len(reqs) > 0 {
+		j.commit(reqs)
+		signal(j.wake) // for what has come in meanwhile, or the mark
+	}
 	if err != nil || !queued {
 		return err
 	}
-	signal(j.wake)
 	return <-req.done
 }
 

@@ -15,17 +15,45 @@ type request struct {
 	answered bool // the writer's own
 }
 
-// runWriter commits what is queued until Close.
+// runWriter commits what is queued while others write, and proves what is
+// written synced, until Close.
 func (j *Journal) runWriter() {
 	defer close(j.writer)
 	for {
-		reqs, ok := j.take()
-		if !ok {
-			break
+		j.mu.Lock()
+		reqs, mark, ended := j.takeLocked(), false, false
+		if reqs == nil && !j.writing {
+			mark, ended = j.markDue, j.closed
+			j.writing = mark || ended
 		}
-		j.commit(reqs)
+		j.mu.Unlock()
+		switch {
+		case reqs != nil:
+			j.commit(reqs)
+		case mark:
+			_ = j.writeMark() // its failure is latched, and the requests before it have their answer
+			j.mu.Lock()
+			j.markDue, j.writing = false, false
+			j.mu.Unlock()
+		case ended:
+			j.seal()
+			return
+		default:
+			<-j.wake
+		}
 	}
-	j.seal()
+}
+
+// takeLocked makes the caller the writer if there is none and something is
+// queued, and takes all of that. It returns nil otherwise.
+func (j *Journal) takeLocked() []*request {
+	if j.writing || len(j.queue) == 0 {
+		return nil
+	}
+	reqs := j.queue
+	j.queue, j.w.spare = j.w.spare, reqs[:0]
+	j.writing = true
+	return reqs
 }
 
 // seal leaves a journal that is proven synced to its end.
@@ -56,25 +84,8 @@ func (j *Journal) syncMark() error {
 	return nil
 }
 
-// take waits for requests and takes all of them; false means closed and empty.
-func (j *Journal) take() ([]*request, bool) {
-	for {
-		j.mu.Lock()
-		reqs, closed := j.queue, j.closed
-		j.queue = j.w.spare
-		j.mu.Unlock()
-		j.w.spare = reqs[:0]
-		switch {
-		case len(reqs) > 0:
-			return reqs, true
-		case closed:
-			return nil, false
-		}
-		<-j.wake
-	}
-}
-
-// commit makes reqs durable, in order, and answers them.
+// commit makes reqs durable, in order, and answers them. The caller is the
+// writer, and is no more when it returns.
 func (j *Journal) commit(reqs []*request) {
 	start := j.opt.Now()
 	j.mu.Lock()
@@ -97,18 +108,15 @@ func (j *Journal) commit(reqs []*request) {
 		j.sincePressure = 0
 		signal(j.pressure)
 	}
-	idle := len(j.queue) == 0
 	if err != nil {
 		j.abortLocked(reqs, err)
 		j.abortLocked(j.queue, err)
 		j.queue = nil
 	}
-	j.mu.Unlock()
 	clear(reqs)
-
-	if err == nil && idle {
-		_ = j.writeMark() // its failure is latched, and these requests have their answer
-	}
+	j.markDue = err == nil && len(j.queue) == 0
+	j.writing = false
+	j.mu.Unlock()
 }
 
 // abortLocked answers the requests that are not answered yet.
