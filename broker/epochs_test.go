@@ -139,15 +139,17 @@ func TestLogBytes(t *testing.T) {
 		topic := r.create("t", 1, nil)
 		one := records(t, batch.NoProducer, string(make([]byte, 10_000)))
 		var want int64
-		for range 5 { // of which some are flushed
+		for range 5 { // of which some are flushed meanwhile
 			r.produce(topic, 0, append([]byte(nil), one...))
 			want += int64(len(one))
 			if got := r.DescribePartition(topic.ID, 0).LogBytes; got != want {
 				t.Errorf("%d bytes, want %d", got, want)
 			}
 		}
-		if r.DescribePartition(topic.ID, 0).DiskBytes == 0 {
-			t.Error("nothing was flushed")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s := r.DescribePartition(topic.ID, 0); s.DiskBytes == 0 || s.LogBytes != want {
+			t.Errorf("%d bytes of data files, %d of batches; want some, and %d", s.DiskBytes, s.LogBytes, want)
 		}
 		for _, none := range []int32{9, -1} {
 			if got := r.DescribePartition(topic.ID, none).LogBytes; got != -1 {
