@@ -57,10 +57,11 @@ var layers = []layer{
 	{"wire/pb/gen", nil},
 	{"wire/frame", []string{"internal/errcode", "wire/pb"}},
 	{"wire/intake", []string{"broker"}},
-	{"wire/server", []string{"broker", "internal/errcode", "wire/frame", "wire/intake", "wire/pb"}},
+	{"internal/delivery", []string{"broker"}},
+	{"wire/server", []string{"broker", "internal/delivery", "internal/errcode", "wire/frame", "wire/intake", "wire/pb"}},
 	{"kafka/guard", nil},
 	{"kafka/guard/gen", nil},
-	{"kafka", []string{"broker", "internal/errcode", "kafka/guard", "log/batch", "wire/frame", "wire/intake"}},
+	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "kafka/guard", "log/batch", "wire/frame", "wire/intake"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/admin", []string{"broker", "internal/histogram"}},
 	{"internal/node", []string{
@@ -103,7 +104,7 @@ var only = map[string][]string{
 	"github.com/spf13/pflag":                  {"cmd"},
 	"github.com/tidwall/wal":                  {"log/control"},
 	"github.com/twmb/franz-go":                {"bench", "internal/sim", "kafka"},
-	"golang.org/x/sys":                        {"internal/vfs", "kafka", "wire/server"},
+	"golang.org/x/sys":                        {"internal/delivery", "internal/vfs", "kafka"},
 	"google.golang.org/protobuf":              {"client", "wire"},
 	"go.yaml.in/yaml/v4":                      {"internal/config"},
 }

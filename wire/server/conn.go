@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/intake"
@@ -36,6 +37,7 @@ type conn struct {
 	taking   *broker.Budget // memory that requests hold until they are answered
 	requests sync.WaitGroup
 	streams  *streams
+	peer     delivery.Peer
 }
 
 // answer is one response on its way out.
@@ -44,7 +46,7 @@ type answer struct {
 	flags  frame.Flags
 	id     uint32
 	header proto.Message
-	body   *delivery // the payload; may be nil
+	body   *delivery.Delivery // the payload; may be nil
 }
 
 func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
@@ -60,6 +62,9 @@ func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
 	c.streams = newStreams(c)
+	c.peer = delivery.Peer{
+		Conn: nc, Ctx: c.ctx, Broker: s.opt.Broker, Answers: s.opt.Answers, WriteTimeout: s.opt.WriteTimeout, Hold: s.opt.PushHold,
+	}
 	return c
 }
 
@@ -142,15 +147,6 @@ func (c *conn) read() error {
 
 // freeHeaderBytes is the size of a header that is not counted as memory held.
 const freeHeaderBytes = 16 << 10
-
-// minBytesPerSecond is the slowest that a request may come in, or an answer be
-// taken, once it is under way: what it holds is not held for long.
-const minBytesPerSecond = 256 << 10
-
-// within returns the time that n bytes may take, besides a grace.
-func within(grace time.Duration, n int64) time.Time {
-	return time.Now().Add(grace + time.Duration(n)*time.Second/minBytesPerSecond)
-}
 
 // request reads the rest of one request and starts it.
 func (c *conn) request(p frame.Prefix) error {
@@ -268,7 +264,7 @@ func (c *conn) writeAnswers(batch []answer) error {
 		var payload []frame.Part
 		var err error
 		if a.body != nil {
-			payload, err = a.body.payload()
+			payload, err = payloadOf(a.body)
 		}
 		if err == nil {
 			err = c.w.Queue(a.kind, a.flags, a.id, a.header, payload...)
@@ -284,14 +280,29 @@ func (c *conn) writeAnswers(batch []answer) error {
 	return c.flush()
 }
 
+// payloadOf returns what to write of a delivery.
+func payloadOf(d *delivery.Delivery) ([]frame.Part, error) {
+	if d.Len() == 0 {
+		return nil, nil
+	}
+	whole, err := d.Prepare()
+	switch {
+	case err != nil:
+		return nil, err
+	case whole != nil:
+		return []frame.Part{{Bytes: whole}}, nil
+	}
+	return []frame.Part{{Source: d}}, nil
+}
+
 // writeDelivery writes one delivery, if there is any.
 func (c *conn) writeDelivery() error {
 	header, d := c.streams.next()
 	if d == nil {
 		return nil
 	}
-	defer d.release()
-	payload, err := d.payload()
+	defer d.Release()
+	payload, err := payloadOf(d)
 	if err == nil {
 		err = c.w.Queue(frame.KindDeliver, 0, 0, header, payload...)
 	}
@@ -306,7 +317,7 @@ func (c *conn) flush() error {
 	if queued == 0 {
 		return nil
 	}
-	if err := c.nc.SetWriteDeadline(within(c.s.opt.WriteTimeout, queued)); err != nil {
+	if err := c.nc.SetWriteDeadline(delivery.Deadline(c.s.opt.WriteTimeout, queued)); err != nil {
 		return err
 	}
 	err := c.w.Flush()
@@ -319,7 +330,7 @@ func (c *conn) flush() error {
 // settle gives back an answer's place and what its payload holds.
 func (c *conn) settle(a answer) {
 	if a.body != nil {
-		a.body.release()
+		a.body.Release()
 		c.unsent.Add(-1)
 	}
 	<-c.inflight
@@ -332,7 +343,7 @@ func (q *request) send(a answer) {
 	q.s.meter.Done(q.place(), time.Since(q.began))
 	if a.body != nil && q.unsent.Add(1) > 1 {
 		// Its turn may be long in coming: it holds no memory meanwhile.
-		a.body.letGo()
+		a.body.LetGo()
 	}
 	q.answers <- a
 	q.requests.Done()

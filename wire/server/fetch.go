@@ -1,15 +1,13 @@
 package server
 
 import (
-	"io"
 	"maps"
-	"net"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/pb"
@@ -24,10 +22,6 @@ const (
 
 	// maxFetchParts bounds the partitions of one fetch.
 	maxFetchParts = 10_000
-
-	// sendfileBytes is from where on a range of a file is sent without a copy
-	// through this process. Below it the system calls cost more than the copy.
-	sendfileBytes = 64 << 10
 )
 
 func orMax(v, most uint32) int {
@@ -55,7 +49,7 @@ func (q *request) fetch(m *pb.FetchRequest) {
 	if len(m.Parts) > maxDetails {
 		room = max(room-frame.DefaultMaxHeaderBytes, 1)
 	}
-	req.MaxBytes = min(req.MaxBytes, room, max(int(q.s.opt.Answers.Limit()/answerShare), smallDeliveryBytes))
+	req.MaxBytes = min(req.MaxBytes, room, max(int(q.s.opt.Answers.Limit()/delivery.AnswerShare), delivery.SmallBytes))
 	for i, p := range m.Parts {
 		id, err := topicID(p.TopicId)
 		if err != nil {
@@ -95,9 +89,6 @@ func twice(parts []broker.FetchPart) *broker.FetchPart {
 	}
 	return nil
 }
-
-// answerShare is which part of the node's budget for answers one frame may take.
-const answerShare = 8
 
 // polls are a connection's fetches under way. When it reads no more, because it
 // ends or drains, they do not wait for records any longer.
@@ -155,28 +146,6 @@ func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult) 
 		}
 	}
 	q.send(answer{
-		kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: resp, body: newDelivery(q.conn, read),
+		kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: resp, body: delivery.New(&q.peer, read, nil, nil),
 	})
-}
-
-// fileRange is a chunk of a segment file on its way to a client, but for the
-// first skip bytes.
-type fileRange struct {
-	chunk *broker.Chunk
-	skip  int64
-}
-
-// Len implements frame.Source.
-func (f fileRange) Len() int64 { return f.chunk.Bytes - f.skip }
-
-// WriteTo implements frame.Source: by sendfile if it is worth it and can be.
-func (f fileRange) WriteTo(w io.Writer) (int64, error) {
-	if f.Len() >= sendfileBytes {
-		conn, isTCP := w.(*net.TCPConn)
-		file, isFile := f.chunk.File.(interface{ OSFile() *os.File }) // the real file system's
-		if isTCP && isFile {
-			return sendFile(conn, file.OSFile(), f.chunk.Pos+f.skip, f.Len())
-		}
-	}
-	return io.CopyN(w, io.NewSectionReader(f.chunk.File, f.chunk.Pos+f.skip, f.Len()), f.Len())
 }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/pb"
@@ -77,7 +78,7 @@ func (q *request) subscribe(m *pb.SubscribeRequest) {
 	room := max(q.s.opt.MaxFrameBytes-frame.HandshakeMaxBytes-frame.DefaultMaxHeaderBytes, 1)
 	st := &stream{id: m.Stream, granted: m.CreditBytes}
 	st.maxBytes = min(orDefault(m.MaxBytes, defaultDeliverBytes, maxDeliverBytes), room,
-		max(int(q.s.opt.Answers.Limit()/answerShare), smallDeliveryBytes))
+		max(int(q.s.opt.Answers.Limit()/delivery.AnswerShare), delivery.SmallBytes))
 	st.maxPartitionBytes = orDefault(m.MaxPartitionBytes, st.maxBytes, st.maxBytes)
 	if err := ss.open(st, m.CreditBytes); err != nil {
 		q.fail(err)
@@ -341,7 +342,7 @@ func (ss *streams) pokeLocked() {
 
 // next reads what is delivered next, with its header; nil if there is nothing.
 // Only the connection's writing goroutine calls it.
-func (ss *streams) next() (*pb.Deliver, *delivery) {
+func (ss *streams) next() (*pb.Deliver, *delivery.Delivery) {
 	for {
 		st, credit := ss.take()
 		if st == nil {
@@ -350,13 +351,12 @@ func (ss *streams) next() (*pb.Deliver, *delivery) {
 		if st.failed != nil {
 			ss.close(st.id)
 			ss.c.s.meter.Error(deliverPlace, st.failed.Code)
-			return &pb.Deliver{Stream: st.id, Error: pbError(st.failed)}, newDelivery(ss.c, nil)
+			return &pb.Deliver{Stream: st.id, Error: pbError(st.failed)}, delivery.New(&ss.c.peer, nil, nil, nil)
 		}
 		results, more := st.from.Next(int(min(credit, uint64(st.maxBytes))), st.maxPartitionBytes)
-		d := newDelivery(ss.c, results)
-		d.all = &ss.c.s.pushing
+		d := delivery.New(&ss.c.peer, results, nil, &ss.c.s.pushing)
 		ss.mu.Lock()
-		st.sent += uint64(d.bytes)
+		st.sent += uint64(d.Len())
 		st.ready = st.ready || more // ready, if it was called since take
 		ss.queueLocked(st)
 		if len(ss.runnable) > 0 {
@@ -364,9 +364,27 @@ func (ss *streams) next() (*pb.Deliver, *delivery) {
 		}
 		ss.mu.Unlock()
 		if len(results) > 0 {
-			return d.header(st.id), d
+			return ss.header(st.id, results), d
 		}
 	}
+}
+
+// header is that of the Deliver frame of what was read.
+func (ss *streams) header(stream uint32, results []broker.StreamResult) *pb.Deliver {
+	s := ss.c.s
+	m := &pb.Deliver{Stream: stream, Parts: make([]*pb.DeliverPart, len(results))}
+	for i := range results {
+		r := &results[i]
+		r.Sent()
+		if r.Err != nil {
+			s.meter.Error(deliverPlace, r.Err.Code)
+		}
+		m.Parts[i] = &pb.DeliverPart{
+			TopicId: r.Topic[:], Partition: r.Index, Generation: r.Generation, Error: ss.c.partitionError(r.Err, r.Topic, r.Index),
+			HighWatermark: r.HighWatermark, LogStartOffset: r.LogStart, Length: uint32(r.Bytes()),
+		}
+	}
+	return m
 }
 
 // take removes the first runnable stream and returns what it may send.
