@@ -123,6 +123,16 @@ type ProduceResult struct {
 	BaseOffset      int64 // -1: it was appended before, and where is forgotten
 	LogAppendTimeMS int64 // -1: the batch keeps the producer's timestamps
 	LogStart        int64 // log start offset, -1 if unknown
+
+	// Records are those for which a batch was refused that is otherwise intact, in
+	// their order, at most batch.MaxRecordErrors.
+	Records []RecordError
+}
+
+// RecordError says what is wrong with one record of a batch.
+type RecordError struct {
+	Index int32 // counted from 0, in the batch
+	Text  string
 }
 
 // FetchRequest asks for records from given offsets on.

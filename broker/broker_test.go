@@ -123,7 +123,7 @@ func records(t *testing.T, p batch.Producer, values ...string) []byte {
 	b.Reset()
 	b.SetProducer(p, false)
 	for _, v := range values {
-		if err := b.Append(1_700_000_000_000, nil, []byte(v), nil); err != nil {
+		if err := b.Append(946_684_800_000, nil, []byte(v), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

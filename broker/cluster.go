@@ -111,6 +111,7 @@ type Leader struct {
 	Node    int32
 	Address string // host:port
 	Epoch   int32  // leader epoch of the partition; the metadata shard's term
+	Rack    string // "" if it has none
 }
 
 // Controller returns who leads the metadata shard, as far as this node knows,
@@ -136,7 +137,7 @@ func (b *Broker) leader(listener string, node, epoch int32, ok bool) (Leader, bo
 	if i < 0 {
 		return Leader{}, false
 	}
-	return Leader{Node: node, Address: nodes[i].Address, Epoch: epoch}, true
+	return Leader{Node: node, Address: nodes[i].Address, Epoch: epoch, Rack: nodes[i].Rack}, true
 }
 
 // leaderOfShard returns another node that leads a shard, and its term.

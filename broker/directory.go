@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/flotilla-log/flotilla/partition"
 )
@@ -26,6 +27,8 @@ type placed struct {
 	// replica (R5), or 0.
 	quarantine uint64
 	traffic    *topicCounters
+
+	policy atomic.Pointer[policy] // a cache: see Broker.policy
 }
 
 func (p *placed) quarantined() bool { return p.quarantine != 0 }

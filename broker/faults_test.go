@@ -278,7 +278,7 @@ func BenchmarkProduce(b *testing.B) {
 func buildOne(n int) []byte {
 	var bb batch.Builder
 	bb.Reset()
-	_ = bb.Append(1_700_000_000_000, nil, make([]byte, n), nil)
+	_ = bb.Append(946_684_800_000, nil, make([]byte, n), nil)
 	out, _ := bb.Build(nil, batch.None, batch.DefaultLevel)
 	return out
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -15,8 +16,9 @@ type produceProposal = replication.Proposal[partition.Result]
 
 // produce is one Produce under way.
 type produce struct {
-	disk *diskWatch
-	done func([]ProduceResult)
+	disk  *diskWatch
+	grown *Budget
+	done  func([]ProduceResult)
 
 	mu      sync.Mutex
 	timer   *time.Timer
@@ -28,6 +30,7 @@ type produce struct {
 // pendingPart is what is known of a part that has no answer yet.
 type pendingPart struct {
 	answered bool
+	grown    int64 // bytes of produce.grown, until the answer
 	replica  *replication.Replica[partition.Result]
 	proposal *produceProposal
 }
@@ -62,9 +65,9 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 		done(results)
 		return
 	}
-	timeout -= b.opt.Now().Sub(began)
 	p := &produce{
 		disk:    b.disk,
+		grown:   b.grown,
 		done:    done,
 		results: make([]ProduceResult, len(parts)),
 		parts:   make([]pendingPart, len(parts)),
@@ -74,15 +77,30 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 	for i := range parts {
 		shard, proposal, refused := b.prepare(p, i, &parts[i])
 		if refused != nil {
-			p.answer(i, failed(refused))
+			p.answer(i, b.refusedBatch(&parts[i], refused))
 			continue
 		}
+		grown := int64(len(proposal.Payload) - len(parts[i].Batch))
+		if grown > 0 && !b.grown.TryAcquire(grown) {
+			propose(byShard) // they make room, and may be the only ones that do
+			if err := b.awaitRoom(grown, timeout-b.opt.Now().Sub(began)); err != nil {
+				p.answer(i, failed(err))
+				continue
+			}
+		}
+		p.grow(i, grown)
 		p.parts[i].replica, p.parts[i].proposal = shard.replica, proposal
 		byShard[shard] = append(byShard[shard], proposal)
 	}
 	p.mu.Lock()
-	p.timer = time.AfterFunc(timeout, p.expire)
+	p.timer = time.AfterFunc(timeout-b.opt.Now().Sub(began), p.expire)
 	p.mu.Unlock()
+	propose(byShard)
+	p.release()
+}
+
+// propose proposes what is gathered, and forgets it.
+func propose(byShard map[*dataShard][]*produceProposal) {
 	for shard, proposals := range byShard {
 		if err := shard.replica.Propose(proposals...); err != nil {
 			for _, proposal := range proposals {
@@ -90,7 +108,20 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 			}
 		}
 	}
-	p.release()
+	clear(byShard)
+}
+
+// awaitRoom waits for room for what a batch has grown by.
+func (b *Broker) awaitRoom(bytes int64, timeout time.Duration) *errcode.Error {
+	ctx, cancel := context.WithTimeout(b.stopping, timeout)
+	defer cancel()
+	switch err := b.grown.Acquire(ctx, bytes); {
+	case err == nil:
+		return nil
+	case b.stopping.Err() != nil:
+		return errcode.Errorf(errcode.NotLeaderOrFollower, "the node is stopping; the batch was not appended")
+	}
+	return errcode.Errorf(errcode.RequestTimedOut, "no room in time for what recompression made of the batch; it was not appended")
 }
 
 // admit waits until the tails have room for the batches.
@@ -122,7 +153,7 @@ func (b *Broker) admit(parts []ProducePart, timeout time.Duration) *errcode.Erro
 }
 
 // prepare checks one part and makes its proposal.
-func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *produceProposal, *errcode.Error) {
+func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *produceProposal, error) {
 	at := b.dir.find(part.Topic, part.Index)
 	if at == nil {
 		return nil, nil, b.absent(part.Topic, part.Index)
@@ -133,28 +164,38 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	if at.epoch() < 0 {
 		return nil, nil, errcode.Errorf(errcode.NotLeaderOrFollower, "node %d does not lead partition %d", b.opt.NodeID, part.Index)
 	}
+	rules := b.policy(at)
+	if err := rules.checkInsync(at.shard); err != nil {
+		return nil, nil, err
+	}
 	most := min(int(at.config.MaxMessageBytes), b.MaxBatchBytes())
 	if len(part.Batch) > most {
 		return nil, nil, errcode.Errorf(errcode.MessageTooLarge,
 			"a batch of %d bytes; the topic takes %d (max.message.bytes)", len(part.Batch), most)
 	}
-	sum, err := batch.Validate(part.Batch, batch.Limits{
-		MaxBatchBytes:        most,
-		MaxDecompressedBytes: maxDecompressedBytes,
-	})
+	nowMS := b.opt.Now().UnixMilli()
+	lim := batch.Limits{MaxBatchBytes: most, MaxDecompressedBytes: maxDecompressedBytes}
+	if !at.config.LogAppendTime {
+		lim = rules.limits(lim, nowMS)
+	}
+	sum, err := batch.Validate(part.Batch, lim)
 	if err != nil {
-		return nil, nil, CodeOf(err)
+		return nil, nil, err
+	}
+	payload, err := rules.recode(part.Batch, &sum, most)
+	if err != nil {
+		return nil, nil, err
 	}
 	switch {
 	case at.config.LogAppendTime:
-		batch.SetLogAppendTime(part.Batch, b.opt.Now().UnixMilli())
+		batch.SetLogAppendTime(payload, nowMS)
 	case sum.LatestTimestamp != sum.MaxTimestamp:
-		batch.SetMaxTimestamp(part.Batch, sum.LatestTimestamp)
+		batch.SetMaxTimestamp(payload, sum.LatestTimestamp)
 	}
-	records, bytes := uint64(sum.Records), uint64(len(part.Batch))
+	records, bytes := uint64(sum.Records), uint64(len(payload))
 	return at.shard, &produceProposal{
 		Queue:   uint32(at.number),
-		Payload: part.Batch,
+		Payload: payload,
 		Done: func(r partition.Result, err error) {
 			if err == nil && r.Reason == partition.ReasonQuarantined {
 				err = b.quarantineError(at, uint64(r.Want))
@@ -179,6 +220,28 @@ func produceResult(r *partition.Result, err error) ProduceResult {
 	return ProduceResult{BaseOffset: r.BaseOffset, LogAppendTimeMS: r.LogAppendTimeMS, LogStart: r.LogStart}
 }
 
+// refusedBatch is the result of a batch that was not proposed. As in Kafka, what
+// is refused for its records comes with the log start offset.
+func (b *Broker) refusedBatch(part *ProducePart, err error) ProduceResult {
+	r := failed(CodeOf(err))
+	switch r.Err.Code {
+	case errcode.InvalidRecord, errcode.InvalidTimestamp:
+		if at := b.dir.find(part.Topic, part.Index); at != nil {
+			if start, _, err := at.shard.store.Bounds(uint32(at.number)); err == nil {
+				r.LogStart = start
+			}
+		}
+	}
+	var records batch.RecordErrors
+	if errors.As(err, &records) {
+		r.Records = make([]RecordError, len(records))
+		for i, re := range records {
+			r.Records[i] = RecordError{Index: re.Index, Text: re.Err.Error()}
+		}
+	}
+	return r
+}
+
 func failed(err *errcode.Error) ProduceResult {
 	return ProduceResult{Err: err, BaseOffset: -1, LogAppendTimeMS: -1, LogStart: -1}
 }
@@ -190,11 +253,18 @@ func (p *produce) answer(i int, r ProduceResult) {
 		p.mu.Unlock()
 		return
 	}
+	grown := p.parts[i].grown
 	p.parts[i] = pendingPart{answered: true}
 	p.results[i] = r
 	p.mu.Unlock()
+	if grown > 0 {
+		p.grown.Release(grown)
+	}
 	p.release()
 }
+
+// grow notes what is held of produce.grown for part i.
+func (p *produce) grow(i int, bytes int64) { p.parts[i].grown = max(bytes, 0) }
 
 // release counts one answer, or the end of proposing, and after the last of
 // them answers the request.

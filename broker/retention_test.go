@@ -90,7 +90,9 @@ func TestRetentionByTime(t *testing.T) {
 // what comes after it, until then; nothing else waits.
 func TestRetentionOfTheFuture(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		topic := r.create("a", 1, map[string]string{"retention.ms": "60000", "segment.ms": "1000"})
+		topic := r.create("a", 1, map[string]string{
+			"retention.ms": "60000", "segment.ms": "1000", "message.timestamp.after.max.ms": "86400000",
+		})
 		time.Sleep(time.Minute)
 		r.mustProduce(topic, at(t, time.Now(), 10))
 		r.mustProduce(topic, at(t, time.Now().Add(3*time.Hour), 10))
@@ -118,7 +120,7 @@ func TestRetentionWarnsOfTheFuture(t *testing.T) {
 			}
 			return found
 		}
-		configs := map[string]string{"retention.ms": "60000"}
+		configs := map[string]string{"retention.ms": "60000", "message.timestamp.after.max.ms": "604800000"}
 		ahead, topic := r.create("ahead", 1, configs), r.create("a", 3, configs)
 		r.mustProduce(ahead, at(t, time.Now().Add(futureMargin), 10))
 		time.Sleep(defaultRetentionInterval + time.Minute)

@@ -210,3 +210,22 @@ func (r *Replica[R]) Trim() error {
 	}
 	return err
 }
+
+// CaughtUp counts the voters, and those of them that lack at most lagEntries of
+// this replica's log, itself included, as far as it knows as the leader. One that
+// does not lead knows of itself alone.
+func (r *Replica[R]) CaughtUp(lagEntries uint64) (caughtUp, voters int) {
+	return r.peers.caughtUp(r.raft.CurrentTerm(), r.store.log.last(), lagEntries)
+}
+
+func (p *peers) caughtUp(term, last, lagEntries uint64) (caughtUp, voters int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range p.voters {
+		match := p.match[id]
+		if id == p.self || term == p.term && p.lagging[id] == 0 && match > 0 && match+lagEntries >= last {
+			caughtUp++
+		}
+	}
+	return caughtUp, len(p.voters)
+}

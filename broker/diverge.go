@@ -1,0 +1,54 @@
+package broker
+
+import (
+	"github.com/flotilla-log/flotilla/internal/errcode"
+)
+
+// FetchedPart says what a reader has of a partition: everything below Offset,
+// the last of it of the leader epoch Epoch.
+type FetchedPart struct {
+	Topic   TopicID
+	Index   int32
+	Offset  int64
+	Epoch   int32 // at least 0
+	Current int32 // newest leader epoch that the reader knows, -1: none
+}
+
+// Divergence is where a reader's records and the log's part: its greatest epoch
+// at or below the reader's ends at End.
+type Divergence struct {
+	Epoch int32
+	End   int64
+
+	LogStart, HighWatermark int64 // of the partition then
+}
+
+// Diverges says where a reader's records are not the log's any more, if so
+// (KIP-320). An epoch above the partition's is OFFSET_OUT_OF_RANGE, as in Kafka.
+// An offset below the log start does not diverge: reading says what it is.
+func (b *Broker) Diverges(part FetchedPart) (Divergence, bool, *errcode.Error) {
+	p, err := b.led(part.Topic, part.Index, part.Current)
+	if err != nil {
+		return Divergence{}, false, err
+	}
+	end, code := p.shard.machine.epochEnd(p.number, part.Epoch)
+	switch code {
+	case errcode.None:
+	case errcode.UnknownLeaderEpoch:
+		return Divergence{}, false, errcode.Errorf(errcode.OffsetOutOfRange,
+			"records of leader epoch %d, and partition %d is in %d", part.Epoch, part.Index, p.epoch())
+	default:
+		return Divergence{}, false, errcode.Errorf(code, "partition %d was deleted meanwhile", part.Index)
+	}
+	start, high, boundsErr := p.shard.store.Bounds(uint32(p.number))
+	switch {
+	case boundsErr != nil:
+		return Divergence{}, false, CodeOf(boundsErr)
+	case part.Offset < start, end.Epoch == part.Epoch && part.Offset <= end.End:
+		return Divergence{}, false, nil
+	case !b.current(p): // a deposed leader has an older end (R19)
+		return Divergence{}, false, errcode.Errorf(errcode.OffsetNotAvailable,
+			"offset %d is not of leader epoch %d here, and this node may not lead any more", part.Offset, part.Epoch)
+	}
+	return Divergence{Epoch: end.Epoch, End: end.End, LogStart: start, HighWatermark: high}, true, nil
+}

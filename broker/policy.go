@@ -1,0 +1,128 @@
+package broker
+
+import (
+	"math"
+
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/log/batch"
+)
+
+// policy is what a topic's configs mean for the batches that are proposed to it:
+// what is judged once, by the leader, and no part of what is applied (R2).
+type policy struct {
+	topic *metadata.Topic // that it was made from
+
+	recompress bool // into codec, what is of another
+	codec      batch.Codec
+	level      int
+
+	beforeMS, afterMS int64 // how far from the clock a timestamp may be
+	minInsync         int   // replicas
+}
+
+// policy returns what holds for a partition now. It is made once for each change
+// of the topic.
+func (b *Broker) policy(at *placed) *policy {
+	t := b.image().TopicByID(metadata.TopicID(at.key.topic))
+	p := at.policy.Load()
+	if p != nil && (p.topic == t || t == nil) { // nil: it is being deleted
+		return p
+	}
+	p = newPolicy(t)
+	at.policy.Store(p)
+	return p
+}
+
+func newPolicy(t *metadata.Topic) *policy {
+	var configs []metadata.Config
+	if t != nil {
+		configs = t.Configs
+	}
+	p := &policy{
+		topic:     t,
+		beforeMS:  metadata.ConfigInt64(configs, metadata.ConfigTimestampBeforeMS),
+		afterMS:   metadata.ConfigInt64(configs, metadata.ConfigTimestampAfterMS),
+		minInsync: int(metadata.ConfigInt64(configs, metadata.ConfigMinInsyncReplicas)),
+	}
+	switch name := metadata.ConfigValue(configs, metadata.ConfigCompressionType); name {
+	case metadata.CompressionProducer:
+		return p
+	case metadata.CompressionUncompressed:
+		p.codec = batch.None
+	default:
+		p.codec, _ = batch.ParseCodec(name) // CheckConfigs lets no other pass
+	}
+	p.recompress = true
+	switch p.codec {
+	case batch.Gzip:
+		p.level = int(metadata.ConfigInt64(configs, metadata.ConfigGzipLevel))
+		if p.level < 0 {
+			p.level = batch.DefaultLevel
+		}
+	case batch.LZ4:
+		p.level = int(metadata.ConfigInt64(configs, metadata.ConfigLZ4Level))
+	case batch.Zstd:
+		p.level = int(metadata.ConfigInt64(configs, metadata.ConfigZstdLevel))
+	}
+	return p
+}
+
+// limits bounds the timestamps of a batch that is taken at nowMS.
+func (p *policy) limits(lim batch.Limits, nowMS int64) batch.Limits {
+	if nowMS > p.beforeMS {
+		lim.MinTimestamp = nowMS - p.beforeMS
+	}
+	lim.MaxTimestamp = math.MaxInt64
+	if p.afterMS < math.MaxInt64-nowMS {
+		lim.MaxTimestamp = nowMS + p.afterMS
+	}
+	return lim
+}
+
+// recode returns a batch that passed Validate as the topic wants it, compressed
+// by its codec and at most mostBytes long: b itself if that is so already.
+func (p *policy) recode(b []byte, sum *batch.Summary, mostBytes int) ([]byte, error) {
+	if !p.recompress || sum.Attributes.Codec() == p.codec {
+		return b, nil
+	}
+	var out []byte
+	if p.codec == batch.None {
+		if size := batch.HeaderBytes + sum.RecordBytes; size > mostBytes {
+			return nil, p.tooLarge(size, mostBytes)
+		}
+		out = make([]byte, 0, batch.HeaderBytes+sum.RecordBytes)
+	}
+	out, err := batch.Recompress(out, b, p.codec, p.level, maxDecompressedBytes)
+	if err != nil {
+		return nil, err
+	}
+	if len(out) > mostBytes {
+		return nil, p.tooLarge(len(out), mostBytes)
+	}
+	return out, nil
+}
+
+func (p *policy) tooLarge(bytes, mostBytes int) *errcode.Error {
+	return errcode.Errorf(errcode.MessageTooLarge, "a batch of %d bytes once it is %s, as the topic's compression.type says; the topic takes %d (max.message.bytes)",
+		bytes, p.codec, mostBytes)
+}
+
+// maxLagEntries is how many entries of its shard's log a replica may lack and
+// count as caught up: more than are on their way at a time.
+const maxLagEntries = 128
+
+// checkInsync refuses what too few replicas would have soon. Whatever the topic
+// says, a majority has it before it is acknowledged; and it cannot ask for more
+// replicas than there are.
+func (p *policy) checkInsync(s *dataShard) *errcode.Error {
+	if p.minInsync <= 1 {
+		return nil
+	}
+	caughtUp, voters := s.replica.CaughtUp(maxLagEntries)
+	if want := min(p.minInsync, voters); caughtUp < want {
+		return errcode.Errorf(errcode.NotEnoughReplicas, "%d of %d replicas are caught up, the topic wants %d (min.insync.replicas); nothing was appended",
+			caughtUp, voters, want)
+	}
+	return nil
+}
