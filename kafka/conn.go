@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/kafka/guard"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/intake"
@@ -72,9 +73,11 @@ type conn struct {
 	order    chan *request  // as many as may be in flight, in the order of arrival
 	taking   *broker.Budget // memory that requests hold until they are answered
 	polls    polls
-	turn     atomic.Pointer[request] // whose answer is next
-	software atomic.Pointer[software]
-	broken   error // why the writer ended the connection, once it has ended
+
+	deliveries delivery.Peer
+	turn       atomic.Pointer[request] // whose answer is next
+	software   atomic.Pointer[software]
+	broken     error // why the writer ended the connection, once it has ended
 }
 
 func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
@@ -90,6 +93,9 @@ func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), c.in), readBufferBytes)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
+	c.deliveries = delivery.Peer{
+		Conn: nc, Ctx: c.ctx, Broker: s.broker, Answers: s.opt.Answers, WriteTimeout: s.opt.WriteTimeout, Hold: s.opt.PushHold,
+	}
 	return c
 }
 

@@ -15,6 +15,8 @@ package kafka
 
 import (
 	"context"
+	"crypto/rand"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -42,6 +44,10 @@ type Options struct {
 	IdleTimeout      time.Duration // default 10 min: a silent connection is closed
 	WriteTimeout     time.Duration // default 1 min: a peer that takes nothing is closed
 	PushHold         time.Duration // default 20 ms: how long memory waits for a peer to take it
+	MaxSessions      int           // fetch sessions of the node (KIP-227); default 1000
+
+	Rand io.Reader        // of the sessions' ids; default crypto/rand
+	Now  func() time.Time // by which they are evicted; default time.Now
 
 	// Resolve looks an advertised host up; default: by the machine's resolver.
 	Resolve func(ctx context.Context, host string) error
@@ -72,6 +78,8 @@ type Server struct {
 	// a circle.
 	decoding *broker.Budget
 	meter    *broker.Meter
+	// sessions are those of Fetch.
+	sessions *sessions
 
 	background sync.WaitGroup // look-ups
 
@@ -98,6 +106,11 @@ func newServer(opt Options, apis *table) *Server {
 	setDefault(&opt.IdleTimeout, 10*time.Minute)
 	setDefault(&opt.WriteTimeout, time.Minute)
 	setDefault(&opt.PushHold, 20*time.Millisecond)
+	setDefault(&opt.MaxSessions, 1000)
+	setDefault(&opt.Rand, rand.Reader)
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
 	setDefault(&opt.AutoCreateTimeout, 10*time.Second)
 	if opt.Resolve == nil {
 		opt.Resolve = func(ctx context.Context, host string) error {
@@ -106,6 +119,7 @@ func newServer(opt Options, apis *table) *Server {
 		}
 	}
 	s := &Server{opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, conns: make(map[*conn]struct{}), checked: make(map[string]struct{})}
+	s.sessions = newSessions(opt.MaxSessions, opt.Rand, opt.Now)
 	s.decoding = broker.NewBudget(opt.Requests.Limit() / decodingShare)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.meter = broker.NewMeter("kafka", s.apis.names())

@@ -1,0 +1,320 @@
+package kafka
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/wire/frame"
+)
+
+const (
+	// maxFetchWait bounds how long a fetch is parked.
+	maxFetchWait = 5 * time.Minute
+
+	// maxFetchBytes is the most that one fetch answers, beside a single batch:
+	// Kafka's fetch.max.bytes of brokers.
+	maxFetchBytes = 55 << 20
+)
+
+// fetching is one Fetch under way.
+type fetching struct {
+	*request
+	m        *fetchRequest
+	session  *session // that it goes on with; nil: none
+	epoch    int32    // of the session's next request
+	begins   bool     // it begins a session, if there is room
+	want     []wanted // in the order of the answer
+	asked    []int    // of want, what the broker is asked for
+	parts    []broker.FetchPart
+	diverged bool // some partition did, which does not wait for others
+}
+
+// wanted is a partition that is to be fetched, and its answer as far as it is
+// known.
+type wanted struct {
+	fetched
+	id   broker.TopicID
+	from int64
+}
+
+// fetch decodes a Fetch and asks the broker, which answers at once or parks it.
+func (c *conn) fetch(q *request) error {
+	m, err := decodeFetch(q.version, q.body)
+	if err != nil {
+		return fmt.Errorf("Fetch version %d: %w", q.version, err)
+	}
+	f := &fetching{request: q, m: m}
+	if code := f.choose(); code != errcode.None {
+		q.s.meter.Error(q.api.place, code)
+		f.answer(&fetchResponse{code: code}, nil)
+		return nil
+	}
+	f.ask()
+	return nil
+}
+
+// choose finds out which partitions are wanted: those of the request, or of the
+// session that it goes on with (KIP-227).
+func (f *fetching) choose() errcode.Code {
+	m, byID, sessions := f.m, f.version >= topicIDVersion, f.s.sessions
+	if m.replica >= 0 {
+		f.wantAll(errcode.Errorf(errcode.TopicAuthorizationFailed, "replica %d: replicas do not fetch from the clients' port", m.replica))
+		return errcode.None
+	}
+	if m.isolation != readUncommitted && m.isolation != readCommitted {
+		f.wantAll(errcode.Errorf(errcode.InvalidRequest, "isolation level %d; give 0 or 1", m.isolation))
+		return errcode.None
+	}
+	if m.sessionEpoch == initialEpoch || m.sessionEpoch == finalEpoch {
+		if m.sessionID != noSession {
+			sessions.end(m.sessionID)
+		}
+		f.begins = m.sessionEpoch == initialEpoch
+		f.wantAll(nil)
+		return errcode.None
+	}
+	s, code := sessions.use(m, byID)
+	if code != errcode.None {
+		return code
+	}
+	defer s.mu.Unlock()
+	f.session, f.epoch = s, s.epoch
+	if len(s.parts) == 0 { // it has ended
+		f.session = nil
+	}
+	resolve := resolver{request: f.request}
+	f.grow(len(s.parts))
+	for p := s.first; p != nil; p = p.next {
+		f.add(&resolve, p.key, fetchPart{leaderEpoch: p.leaderEpoch, fetchedEpoch: p.fetchedEpoch, offset: p.offset, maxBytes: p.maxBytes}, nil)
+	}
+	return errcode.None
+}
+
+// wantAll wants the partitions of the request, each once: what is asked last of
+// one holds. refused, if it is not nil, is their answer.
+func (f *fetching) wantAll(refused *errcode.Error) {
+	parts := f.m.parts
+	latest := make(map[sessionKey]int, len(parts))
+	for i := range parts {
+		latest[sessionKey{f.m.topics[parts[i].topic], parts[i].index}] = i
+	}
+	resolve := resolver{request: f.request}
+	f.grow(len(latest))
+	for i := range parts {
+		key := sessionKey{f.m.topics[parts[i].topic], parts[i].index}
+		if at, ok := latest[key]; ok {
+			delete(latest, key)
+			f.add(&resolve, key, parts[at], refused)
+		}
+	}
+}
+
+func (f *fetching) grow(n int) {
+	f.want, f.asked, f.parts = make([]wanted, 0, n), make([]int, 0, n), make([]broker.FetchPart, 0, n)
+}
+
+// add adds a partition to what is wanted. What the broker need not be asked for
+// has its answer already, and the others wait all the same.
+func (f *fetching) add(resolve *resolver, key sessionKey, p fetchPart, refused *errcode.Error) {
+	w := wanted{fetched: fetched{topic: key.topic, index: key.index, highWatermark: -1, logStart: -1}, from: p.offset}
+	e := refused
+	if e == nil {
+		if w.id, e = resolve.topic(key.topic); e == nil {
+			e = f.s.broker.HasPartition(w.id, key.index)
+		}
+	}
+	if e != nil {
+		f.failed(&w.fetched, e)
+		w.emptyAborted = true // as Kafka's answer that no log gave
+		f.want = append(f.want, w)
+		return
+	}
+	if p.fetchedEpoch >= 0 && f.diverges(&w, p) {
+		f.want = append(f.want, w)
+		return
+	}
+	f.asked = append(f.asked, len(f.want))
+	f.parts = append(f.parts, broker.FetchPart{
+		Topic: w.id, Index: key.index, Offset: p.offset, MaxBytes: int(max(p.maxBytes, 0)), Epoch: p.leaderEpoch,
+	})
+	f.want = append(f.want, w)
+}
+
+// diverges reports that the client's last record is not in the log, and makes
+// where they part the answer (KIP-595).
+func (f *fetching) diverges(w *wanted, p fetchPart) bool {
+	d, parted, e := f.s.broker.Diverges(broker.FetchedPart{
+		Topic: w.id, Index: w.index, Offset: p.offset, Epoch: p.fetchedEpoch, Current: p.leaderEpoch,
+	})
+	switch {
+	case e != nil && (e.Code == errcode.OffsetOutOfRange || e.Code == errcode.OffsetNotAvailable):
+		f.failed(&w.fetched, e)
+	case e != nil || !parted:
+		return false // what else there is to say, reading says
+	default:
+		w.diverges, w.divergingAt = true, epochEnd{epoch: d.Epoch, end: d.End}
+		w.highWatermark, w.logStart = d.HighWatermark, d.LogStart
+	}
+	f.diverged = true
+	return true
+}
+
+// resolver looks up the topics of one request. Partitions of one topic follow on
+// each other, mostly.
+type resolver struct {
+	*request
+	last topicRef
+	id   broker.TopicID
+	err  *errcode.Error
+	some bool
+}
+
+func (r *resolver) topic(t topicRef) (broker.TopicID, *errcode.Error) {
+	if r.version >= topicIDVersion {
+		return t.id, nil
+	}
+	if !r.some || r.last != t {
+		r.some, r.last = true, t
+		r.id, r.err = r.s.broker.TopicIDOf(t.name)
+	}
+	return r.id, r.err
+}
+
+// ask asks the broker for what is wanted and not yet answered.
+func (f *fetching) ask() {
+	if len(f.parts) == 0 {
+		f.respond(nil)
+		return
+	}
+	req := broker.FetchRequest{
+		MaxWait:  min(time.Duration(f.m.maxWaitMS)*time.Millisecond, maxFetchWait),
+		MinBytes: int(min(f.m.minBytes, maxFetchBytes)),
+		MaxBytes: int(min(max(f.m.maxBytes, 0), maxFetchBytes)),
+		Parts:    f.parts,
+	}
+	req.MaxBytes = min(req.MaxBytes, max(int(f.s.opt.Answers.Limit()/delivery.AnswerShare), delivery.SmallBytes))
+	if req.MinBytes <= 0 || f.diverged {
+		req.MaxWait = 0
+	}
+	f.polls.add(f.request, f.s.broker.Fetch(req, func(results []broker.FetchResult) {
+		f.polls.remove(f.request)
+		f.respond(results)
+	}))
+}
+
+// respond answers with what was read.
+func (f *fetching) respond(results []broker.FetchResult) {
+	leaders := f.leaders()
+	for i := range results {
+		w, r := &f.want[f.asked[i]], &results[i]
+		w.highWatermark, w.logStart, w.bytes = r.HighWatermark, r.LogStart, r.Bytes()
+		if r.Err == nil {
+			r.Sent()
+			w.emptyAborted = f.m.isolation == readCommitted
+			continue
+		}
+		f.failed(&w.fetched, r.Err)
+		if w.code == errcode.NotLeaderOrFollower || w.code == errcode.FencedLeaderEpoch {
+			w.leader, w.hasLeader = leaders.of(w.id, w.index)
+		}
+	}
+	resp := &fetchResponse{parts: make([]fetched, len(f.want)), nodes: leaders.nodes}
+	for i := range f.want {
+		resp.parts[i] = f.want[i].fetched
+	}
+	read := make([]broker.StreamResult, len(f.want))
+	for i := range results {
+		w := &f.want[f.asked[i]]
+		read[f.asked[i]] = streamResult(w, &results[i])
+	}
+	switch {
+	case f.begins:
+		resp.sessionID = f.s.sessions.begin(f.m, f.version >= topicIDVersion, resp.parts)
+	case f.session != nil:
+		read = f.onlyNews(resp, read)
+	}
+	f.answer(resp, read)
+}
+
+// streamResult is what was read of a partition, as a delivery may read it again.
+func streamResult(w *wanted, r *broker.FetchResult) broker.StreamResult {
+	s := broker.StreamResult{Topic: w.id, Index: w.index, From: w.from, FetchResult: *r}
+	if n := len(r.Chunks); n > 0 {
+		s.Next = r.Chunks[n-1].End
+	}
+	return s
+}
+
+// onlyNews leaves in the answer what the session's client was not told yet. If
+// another request of the session has begun meanwhile, which no client does that
+// waits for its answers, the answer is an error.
+func (f *fetching) onlyNews(resp *fetchResponse, read []broker.StreamResult) []broker.StreamResult {
+	s := f.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.epoch != f.epoch {
+		for i := range read {
+			read[i].Release()
+		}
+		f.s.meter.Error(f.api.place, errcode.InvalidFetchSessionEpoch)
+		*resp = fetchResponse{code: errcode.InvalidFetchSessionEpoch}
+		return nil
+	}
+	resp.sessionID = s.id
+	n := 0
+	for i := range resp.parts {
+		if s.told(&resp.parts[i]) {
+			resp.parts[n], read[n] = resp.parts[i], read[i]
+			n++
+		}
+	}
+	resp.parts = resp.parts[:n]
+	return read[:n]
+}
+
+// failed makes p the answer for a partition with an error.
+func (f *fetching) failed(p *fetched, e *errcode.Error) {
+	e = f.named(e)
+	p.code = fetchCode(e.Code)
+	p.highWatermark, p.logStart, p.bytes = -1, -1, 0
+	f.s.meter.Error(f.api.place, p.code)
+}
+
+// fetchCode is a code as consumers know it. Some of them, the Java client for
+// one, take a code that Kafka's brokers never give here for a bug of their own,
+// and end.
+func fetchCode(c errcode.Code) errcode.Code {
+	switch c {
+	case errcode.LeaderNotAvailable: // it is being created, or the node is behind
+		return errcode.NotLeaderOrFollower
+	case errcode.None, errcode.OffsetOutOfRange, errcode.CorruptMessage, errcode.UnknownTopicOrPartition, errcode.NotLeaderOrFollower,
+		errcode.ReplicaNotAvailable, errcode.TopicAuthorizationFailed, errcode.KafkaStorageError, errcode.FencedLeaderEpoch,
+		errcode.UnknownLeaderEpoch, errcode.OffsetNotAvailable, errcode.UnknownTopicID, errcode.InconsistentTopicID:
+		return c
+	}
+	return errcode.UnknownServer
+}
+
+// answer sends a response, and the batches that were read for its parts.
+func (f *fetching) answer(resp *fetchResponse, read []broker.StreamResult) {
+	heads := resp.heads(f.version)
+	f.send(answer{body: fetchBody{delivery.New(&f.deliveries, read, heads, nil)}})
+}
+
+// fetchBody is the answer to a Fetch: all of it is one delivery.
+type fetchBody struct{ *delivery.Delivery }
+
+// Parts implements body.
+func (b fetchBody) Parts() ([]frame.Part, error) {
+	whole, err := b.Prepare()
+	switch {
+	case err != nil:
+		return nil, err
+	case whole != nil:
+		return []frame.Part{{Bytes: whole}}, nil
+	}
+	return []frame.Part{{Source: b.Delivery}}, nil
+}

@@ -1,0 +1,339 @@
+package kafka
+
+import (
+	"encoding/binary"
+	"io"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+)
+
+// Session ids and epochs with a meaning of their own (KIP-227).
+const (
+	noSession    = 0  // as an id: none
+	initialEpoch = 0  // as an epoch: begin a session
+	finalEpoch   = -1 // as an epoch: end the session, and begin none
+)
+
+const (
+	// sessionEviction is how long a session is safe from others that want its
+	// place: since it began, or since it was used, as Kafka's
+	// min.incremental.fetch.session.eviction.ms.
+	sessionEviction = 2 * time.Minute
+
+	// sessionPartitions is how many partitions all sessions hold together, for
+	// each session that there may be. Kafka has no such bound.
+	sessionPartitions = 1000
+)
+
+// session is what one client fetches: it sends only what changes, and is
+// answered only what changed. Its partitions are in the order in which they are
+// read; one that had records goes to the end.
+type session struct {
+	id   int32
+	byID bool // its topics are named by id
+
+	mu    sync.Mutex
+	epoch int32 // of the next request
+	parts map[sessionKey]*sessionPart
+	first *sessionPart
+	last  *sessionPart
+
+	// Guarded by sessions.mu.
+	began, used time.Time
+	counted     int // of sessions.partitions
+	gone        bool
+	newer       *session // in the order of their use
+	older       *session
+}
+
+// sessionKey names a partition in a session.
+type sessionKey struct {
+	topic topicRef
+	index int32
+}
+
+// sessionPart is a partition of a session: what the client wants of it, and what
+// it was told last.
+type sessionPart struct {
+	key          sessionKey
+	leaderEpoch  int32
+	fetchedEpoch int32
+	maxBytes     int32
+	offset       int64
+
+	highWatermark int64
+	logStart      int64
+	next, prev    *sessionPart
+}
+
+// set makes p what the request asks for.
+func (p *sessionPart) set(from *fetchPart) {
+	p.leaderEpoch, p.fetchedEpoch, p.offset, p.maxBytes = from.leaderEpoch, from.fetchedEpoch, from.offset, from.maxBytes
+}
+
+// put adds a partition at the end, or changes it where it is.
+func (s *session) put(key sessionKey, from *fetchPart) {
+	p := s.parts[key]
+	if p == nil {
+		p = &sessionPart{key: key, highWatermark: -1, logStart: -1}
+		s.parts[key] = p
+		s.link(p)
+	}
+	p.set(from)
+}
+
+func (s *session) link(p *sessionPart) {
+	p.prev, p.next = s.last, nil
+	if s.last != nil {
+		s.last.next = p
+	} else {
+		s.first = p
+	}
+	s.last = p
+}
+
+func (s *session) unlink(p *sessionPart) {
+	if p.prev != nil {
+		p.prev.next = p.next
+	} else {
+		s.first = p.next
+	}
+	if p.next != nil {
+		p.next.prev = p.prev
+	} else {
+		s.last = p.prev
+	}
+}
+
+// change applies what a request adds, changes and forgets.
+func (s *session) change(m *fetchRequest) {
+	for i := range m.parts {
+		p := &m.parts[i]
+		s.put(sessionKey{m.topics[p.topic], p.index}, p)
+	}
+	for _, f := range m.forgotten {
+		key := sessionKey{m.forgottenTopics[f.topic], f.index}
+		if p := s.parts[key]; p != nil {
+			delete(s.parts, key)
+			s.unlink(p)
+		}
+	}
+}
+
+// told takes note of what a partition is answered, and reports whether the
+// client has to be told.
+func (s *session) told(f *fetched) bool {
+	p := s.parts[sessionKey{f.topic, f.index}]
+	if p == nil {
+		return true // forgotten meanwhile, by a request that was not to be answered yet
+	}
+	news := f.bytes > 0 || f.code != 0 || f.diverges || p.highWatermark != f.highWatermark || p.logStart != f.logStart
+	p.highWatermark, p.logStart = f.highWatermark, f.logStart
+	if f.code != 0 {
+		p.highWatermark = -1 // so that the first answer without the error is told
+	}
+	if f.bytes > 0 {
+		s.unlink(p)
+		s.link(p)
+	}
+	return news
+}
+
+// nextEpoch is the epoch after one; after the last it begins again.
+func nextEpoch(epoch int32) int32 {
+	if epoch == math.MaxInt32 {
+		return 1
+	}
+	return epoch + 1
+}
+
+// sessions are those of a node: not of a connection, which a session may
+// outlive. Their number is bounded, and so is that of their partitions; a client
+// that finds no room goes on without one.
+type sessions struct {
+	mu         sync.Mutex
+	rand       io.Reader
+	now        func() time.Time
+	most       int // sessions
+	byID       map[int32]*session
+	newest     *session // the last one that was used
+	oldest     *session
+	partitions int // of all, together
+	evicted    uint64
+}
+
+func newSessions(most int, rand io.Reader, now func() time.Time) *sessions {
+	return &sessions{most: most, rand: rand, now: now, byID: make(map[int32]*session)}
+}
+
+// SessionStats says what the fetch sessions of a node are.
+type SessionStats struct {
+	Sessions, Limit int
+	Partitions      int    // of all of them
+	Evicted         uint64 // since the start
+}
+
+func (ss *sessions) stats() SessionStats {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return SessionStats{Sessions: len(ss.byID), Limit: ss.most, Partitions: ss.partitions, Evicted: ss.evicted}
+}
+
+// use returns the session that a request goes on with, changed as it says, or
+// the code for which there is none. The caller holds session.mu then, while it
+// reads what to fetch.
+func (ss *sessions) use(m *fetchRequest, byID bool) (*session, errcode.Code) {
+	ss.mu.Lock()
+	s := ss.byID[m.sessionID]
+	ss.mu.Unlock()
+	if s == nil {
+		return nil, errcode.FetchSessionIDNotFound
+	}
+	s.mu.Lock()
+	switch {
+	case s.epoch != m.sessionEpoch:
+		s.mu.Unlock()
+		return nil, errcode.InvalidFetchSessionEpoch
+	case s.byID != byID:
+		s.mu.Unlock()
+		return nil, errcode.FetchSessionTopicIDError
+	}
+	s.change(m)
+	if !ss.touch(s, len(s.parts)) {
+		s.mu.Unlock()
+		return nil, errcode.FetchSessionIDNotFound
+	}
+	s.epoch = nextEpoch(s.epoch)
+	return s, errcode.None
+}
+
+// touch notes that a session was used and has n partitions now. One without any,
+// or with more than fit, ends; touch returns false for the latter, and for one
+// that has ended already.
+func (ss *sessions) touch(s *session, n int) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if s.gone {
+		return false
+	}
+	fits := n <= s.counted || ss.partitions-s.counted+n <= ss.most*sessionPartitions
+	if !fits || n == 0 {
+		ss.removeLocked(s)
+		return fits
+	}
+	ss.partitions += n - s.counted
+	s.counted, s.used = n, ss.now()
+	ss.unlinkLocked(s)
+	ss.linkLocked(s)
+	return true
+}
+
+// begin begins a session of what a full request asks for, in whose answer parts
+// are told, and returns its id: none if there is no room.
+func (ss *sessions) begin(m *fetchRequest, byID bool, told []fetched) int32 {
+	if len(told) > ss.most*sessionPartitions {
+		return noSession
+	}
+	s := &session{byID: byID, epoch: nextEpoch(initialEpoch), parts: make(map[sessionKey]*sessionPart, len(told))}
+	s.change(m)
+	for i := range told {
+		s.told(&told[i])
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	s.began, s.counted = ss.now(), len(s.parts)
+	s.used = s.began
+	for len(ss.byID) >= ss.most || ss.partitions+s.counted > ss.most*sessionPartitions {
+		if !ss.evictLocked(s) {
+			return noSession
+		}
+	}
+	if s.id = ss.freeIDLocked(); s.id == noSession {
+		return noSession
+	}
+	ss.byID[s.id] = s
+	ss.partitions += s.counted
+	ss.linkLocked(s)
+	return s.id
+}
+
+// freeIDLocked draws an id that cannot be guessed; noSession if chance fails.
+func (ss *sessions) freeIDLocked() int32 {
+	for {
+		var b [4]byte
+		if _, err := io.ReadFull(ss.rand, b[:]); err != nil {
+			return noSession
+		}
+		if id := int32(binary.BigEndian.Uint32(b[:]) & math.MaxInt32); id != noSession && ss.byID[id] == nil {
+			return id
+		}
+	}
+}
+
+// evictLocked ends a session for a newer one: the one that was not used for the
+// longest time, if that is long; or else the smallest of those that are no longer
+// young, if the new one is larger.
+func (ss *sessions) evictLocked(s *session) bool {
+	if ss.oldest == nil {
+		return false
+	}
+	if s.began.Sub(ss.oldest.used) > sessionEviction {
+		ss.evicted++
+		ss.removeLocked(ss.oldest)
+		return true
+	}
+	var least *session
+	for o := ss.oldest; o != nil; o = o.newer {
+		if s.began.Sub(o.began) > sessionEviction && (least == nil || o.counted < least.counted) {
+			least = o
+		}
+	}
+	if least == nil || least.counted >= s.counted {
+		return false
+	}
+	ss.evicted++
+	ss.removeLocked(least)
+	return true
+}
+
+// end ends the session of an id, if there is one.
+func (ss *sessions) end(id int32) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if s := ss.byID[id]; s != nil {
+		ss.removeLocked(s)
+	}
+}
+
+func (ss *sessions) removeLocked(s *session) {
+	s.gone = true
+	delete(ss.byID, s.id)
+	ss.partitions -= s.counted
+	ss.unlinkLocked(s)
+}
+
+func (ss *sessions) linkLocked(s *session) {
+	s.older, s.newer = ss.newest, nil
+	if ss.newest != nil {
+		ss.newest.newer = s
+	} else {
+		ss.oldest = s
+	}
+	ss.newest = s
+}
+
+func (ss *sessions) unlinkLocked(s *session) {
+	if s.older != nil {
+		s.older.newer = s.newer
+	} else {
+		ss.oldest = s.newer
+	}
+	if s.newer != nil {
+		s.newer.older = s.older
+	} else {
+		ss.newest = s.older
+	}
+}
