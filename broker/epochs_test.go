@@ -146,6 +146,7 @@ func TestLogBytes(t *testing.T) {
 				t.Errorf("%d bytes, want %d", got, want)
 			}
 		}
+		synctest.Wait() // the flusher runs beside
 		if r.DescribePartition(topic.ID, 0).DiskBytes == 0 {
 			t.Error("nothing was flushed")
 		}
