@@ -181,7 +181,7 @@ func (b *blank) redirect(answer []byte, req *request) ([]byte, error) {
 	host, port := b.listener.Addr().(*net.TCPAddr).IP.String(), int32(b.listener.Addr().(*net.TCPAddr).Port)
 	resp := req.message.ResponseKind()
 	switch resp.(type) {
-	case *kmsg.MetadataResponse, *kmsg.DescribeClusterResponse:
+	case *kmsg.MetadataResponse, *kmsg.DescribeClusterResponse, *kmsg.FindCoordinatorResponse:
 	default:
 		return answer, nil
 	}
@@ -196,6 +196,11 @@ func (b *blank) redirect(answer []byte, req *request) ([]byte, error) {
 	case *kmsg.MetadataResponse:
 		for i := range m.Brokers {
 			m.Brokers[i].Host, m.Brokers[i].Port = host, port
+		}
+	case *kmsg.FindCoordinatorResponse:
+		m.Host, m.Port = host, port
+		for i := range m.Coordinators {
+			m.Coordinators[i].Host, m.Coordinators[i].Port = host, port
 		}
 	case *kmsg.DescribeClusterResponse:
 		for i := range m.Brokers {

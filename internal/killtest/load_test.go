@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/internal/history"
 )
@@ -22,6 +24,7 @@ const (
 	visitorProcess  = 400 // readers of those
 	finalProcess    = 500
 	waningProcess   = 600
+	kafkaProcess    = 700 // producers to the stable topic, in Kafka's protocol
 )
 
 const (
@@ -54,6 +57,8 @@ type load struct {
 	producers []*client.Producer // to the stable topic
 	churners  []*client.Producer
 	consumers []*client.Consumer
+	kafka     []*kgo.Client
+	promised  sync.WaitGroup // records given to kafka and not told of yet
 }
 
 // startLoad creates the stable topic and starts the clients. stop it.
@@ -145,7 +150,11 @@ func (l *load) start() error {
 		}
 		loops = append(loops, func() { l.visit(visitorProcess+int32(i), c, churnTopic(i)) })
 	}
-	for _, loop := range loops {
+	kafka, err := l.startKafka()
+	if err != nil {
+		return err
+	}
+	for _, loop := range append(loops, kafka...) {
 		l.group.Go(loop)
 	}
 	return nil
@@ -176,6 +185,7 @@ func (l *load) stop() {
 		_ = co.Close()
 	}
 	l.group.Wait()
+	l.stopKafka()
 	for _, c := range l.clients {
 		_ = c.Close()
 	}
@@ -194,6 +204,11 @@ func (l *load) fail(format string, args ...any) {
 func (l *load) inFlight() (batches int) {
 	for _, p := range l.producers {
 		batches += p.InFlight()
+	}
+	for _, cl := range l.kafka {
+		if cl.BufferedProduceRecords() > 0 {
+			batches++ // at least: franz-go does not tell
+		}
 	}
 	return batches
 }
