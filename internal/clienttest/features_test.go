@@ -158,7 +158,7 @@ func (r *result) produced(codec int) error {
 }
 
 func (r *result) idempotent() error {
-	if len(r.out["produced"]) == 0 {
+	if len(r.out["produced"]) == 0 || len(r.facts.records) == 0 {
 		return errors.New("nothing was produced")
 	}
 	for _, records := range r.facts.records {

@@ -61,11 +61,12 @@ type load struct {
 	promised  sync.WaitGroup // records given to kafka and not told of yet
 }
 
-// startLoad creates the stable topic and starts the clients. stop it.
-func startLoad(ctx context.Context, addr string, seed uint64) (*load, error) {
+// startLoad creates the stable topic and starts the clients, and the loops that
+// more returns, if it is not nil. stop it.
+func startLoad(ctx context.Context, addr string, seed uint64, more func(*load) []func()) (*load, error) {
 	l := &load{addr: addr, seed: seed, rec: history.NewRecorder(time.Now), gate: newGate()}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
-	if err := l.start(); err != nil {
+	if err := l.start(more); err != nil {
 		l.stop()
 		return nil, err
 	}
@@ -73,7 +74,7 @@ func startLoad(ctx context.Context, addr string, seed uint64) (*load, error) {
 }
 
 // start connects everybody, and only then lets them go.
-func (l *load) start() error {
+func (l *load) start(more func(*load) []func()) error {
 	c, err := l.connect()
 	if err != nil {
 		return err
@@ -154,7 +155,11 @@ func (l *load) start() error {
 	if err != nil {
 		return err
 	}
-	for _, loop := range append(loops, kafka...) {
+	loops = append(loops, kafka...)
+	if more != nil {
+		loops = append(loops, more(l)...)
+	}
+	for _, loop := range loops {
 		l.group.Go(loop)
 	}
 	return nil
