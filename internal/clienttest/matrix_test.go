@@ -3,6 +3,7 @@ package clienttest
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +16,17 @@ var update = flag.Bool("update", false, "write the table into docs/kafka.md")
 // features returns what a program is checked for.
 func (p program) features() (out []feature) {
 	for _, f := range features {
-		if !slices.Contains(p.without, f.name) {
+		if !slices.Contains(p.without, f.name) && p.fails[f.name] == "" {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// failing returns what a program is known to fail.
+func (p program) failing() (out []feature) {
+	for _, f := range features {
+		if p.fails[f.name] != "" {
 			out = append(out, f)
 		}
 	}
@@ -32,16 +43,25 @@ func matrix() string {
 	}
 	fmt.Fprintln(&b, head)
 	fmt.Fprintln(&b, rule)
+	var notes []string
 	for _, f := range features {
 		fmt.Fprintf(&b, "| %s |", f.name)
 		for _, p := range programs {
-			cell := " Y |"
+			cell, note := " Y |", p.fails[f.name]
 			if slices.Contains(p.without, f.name) {
 				cell = " |"
+			} else if note != "" {
+				if !slices.Contains(notes, note) {
+					notes = append(notes, note)
+				}
+				cell = fmt.Sprintf(" no (%d) |", 1+slices.Index(notes, note))
 			}
 			b.WriteString(cell)
 		}
 		b.WriteByte('\n')
+	}
+	for i, note := range notes {
+		fmt.Fprintf(&b, "\n(%d) %s\n", i+1, note)
 	}
 	return b.String()
 }
@@ -81,9 +101,9 @@ func TestMatrix(t *testing.T) {
 func TestPrograms(t *testing.T) {
 	t.Parallel()
 	for _, p := range programs {
-		for _, name := range p.without {
+		for _, name := range slices.AppendSeq(slices.Clone(p.without), maps.Keys(p.fails)) {
 			if !slices.ContainsFunc(features, func(f feature) bool { return f.name == name }) {
-				t.Errorf("%s is without %q, which is no feature", p.name, name)
+				t.Errorf("%s names %q, which is no feature", p.name, name)
 			}
 		}
 		if _, err := os.Stat(filepath.Join("..", "..", "examples", p.name)); err != nil {
