@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -254,16 +255,23 @@ func franzConsume(ctx context.Context, addr string, topics []string) (map[string
 	return out, nil
 }
 
-// pipe runs testdata/Pipe.java with what the Java example was built with.
-func pipe(ctx context.Context, in io.Reader, args ...string) ([]byte, error) {
+// pipeClasses compiles testdata/Pipe.java with what the Java example was built
+// with, once for all tests, and returns where its classes are.
+var pipeClasses = sync.OnceValues(func() (string, error) {
 	if _, err := builds["java"](); err != nil {
-		return nil, err
+		return "", err
 	}
 	libs, classes := filepath.Join(buildDir, "java", "target", "libs", "*"), filepath.Join(buildDir, "pipe")
-	if _, err := command(ctx, nil, "javac", "-cp", libs, "-d", classes, filepath.Join("testdata", "Pipe.java")); err != nil {
+	return classes + ":" + libs, execute(".", "javac", "-cp", libs, "-d", classes, filepath.Join("testdata", "Pipe.java"))
+})
+
+// pipe runs testdata/Pipe.java.
+func pipe(ctx context.Context, in io.Reader, args ...string) ([]byte, error) {
+	classes, err := pipeClasses()
+	if err != nil {
 		return nil, err
 	}
-	return command(ctx, in, "java", append([]string{"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", classes + ":" + libs, "Pipe"}, args...)...)
+	return command(ctx, in, "java", append([]string{"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", classes, "Pipe"}, args...)...)
 }
 
 func javaProduce(ctx context.Context, addr, codec, topic string, records []record) error {
