@@ -22,7 +22,8 @@ const kafka = new Kafka({
   clientId: 'example',
   brokers: [addr],
   logLevel: logLevel.NOTHING,
-  requestTimeout: 3000,
+  connectionTimeout: 5000,
+  requestTimeout: 5000,
   retry: { retries: 2 },
 })
 const admin = kafka.admin()
