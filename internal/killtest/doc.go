@@ -1,6 +1,7 @@
 // Package killtest kills the real server with SIGKILL, over and over, while
 // clients write, read, create and delete, and checks afterwards that nothing
-// that was promised is missing.
+// that was promised is missing. Some of the clients are Kafka's: they write to,
+// and read, the same topic as ours do.
 //
 // The server logs where each phase of interest begins and ends. A kill is aimed
 // at a phase: the harness waits for the line that begins it, kills, and then

@@ -140,6 +140,11 @@ func (b *bench) verdict(i int, h history.History, final bool) {
 	report := history.Check(h, history.Options{Idempotent: true, Assigned: true, Final: final, Retention: retention})
 	b.tally.acked += report.Acked
 	b.tally.reads += report.Reads
+	for _, op := range h {
+		if op.F == history.Send && op.Type == history.OK && op.Process >= kafkaProcess {
+			b.tally.kafka++
+		}
+	}
 	if report.Err() != nil {
 		b.t.Errorf("round %d: %s", i, report)
 	} else {
@@ -207,6 +212,9 @@ func TestKill(t *testing.T) {
 	}
 	if b.tally.kills < least {
 		t.Errorf("%d kills, want %d at least", b.tally.kills, least)
+	}
+	if b.tally.kafka < 100*len(sets) {
+		t.Errorf("%d records were acknowledged by Kafka's protocol, want %d at least", b.tally.kafka, 100*len(sets))
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/internal/history"
 )
@@ -22,6 +24,7 @@ const (
 	visitorProcess  = 400 // readers of those
 	finalProcess    = 500
 	waningProcess   = 600
+	kafkaProcess    = 700 // producers to the stable topic, in Kafka's protocol
 )
 
 const (
@@ -54,13 +57,16 @@ type load struct {
 	producers []*client.Producer // to the stable topic
 	churners  []*client.Producer
 	consumers []*client.Consumer
+	kafka     []*kgo.Client
+	promised  sync.WaitGroup // records given to kafka and not told of yet
 }
 
-// startLoad creates the stable topic and starts the clients. stop it.
-func startLoad(ctx context.Context, addr string, seed uint64) (*load, error) {
+// startLoad creates the stable topic and starts the clients, and the loops that
+// more returns, if it is not nil. stop it.
+func startLoad(ctx context.Context, addr string, seed uint64, more func(*load) []func()) (*load, error) {
 	l := &load{addr: addr, seed: seed, rec: history.NewRecorder(time.Now), gate: newGate()}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
-	if err := l.start(); err != nil {
+	if err := l.start(more); err != nil {
 		l.stop()
 		return nil, err
 	}
@@ -68,7 +74,7 @@ func startLoad(ctx context.Context, addr string, seed uint64) (*load, error) {
 }
 
 // start connects everybody, and only then lets them go.
-func (l *load) start() error {
+func (l *load) start(more func(*load) []func()) error {
 	c, err := l.connect()
 	if err != nil {
 		return err
@@ -145,6 +151,14 @@ func (l *load) start() error {
 		}
 		loops = append(loops, func() { l.visit(visitorProcess+int32(i), c, churnTopic(i)) })
 	}
+	kafka, err := l.startKafka()
+	if err != nil {
+		return err
+	}
+	loops = append(loops, kafka...)
+	if more != nil {
+		loops = append(loops, more(l)...)
+	}
 	for _, loop := range loops {
 		l.group.Go(loop)
 	}
@@ -176,6 +190,7 @@ func (l *load) stop() {
 		_ = co.Close()
 	}
 	l.group.Wait()
+	l.stopKafka()
 	for _, c := range l.clients {
 		_ = c.Close()
 	}
@@ -194,6 +209,11 @@ func (l *load) fail(format string, args ...any) {
 func (l *load) inFlight() (batches int) {
 	for _, p := range l.producers {
 		batches += p.InFlight()
+	}
+	for _, cl := range l.kafka {
+		if cl.BufferedProduceRecords() > 0 {
+			batches++ // at least: franz-go does not tell
+		}
 	}
 	return batches
 }

@@ -19,6 +19,7 @@ import (
 type settings struct {
 	journalBytes, journalFileBytes, memoryBytes int
 	flushAge                                    time.Duration
+	more                                        func(*load) []func() // loops beside those of every load; nil: none
 }
 
 // phaseTimeout is how long to wait for something that a healthy server does all
@@ -61,7 +62,7 @@ func newRound(ctx context.Context, binary, dir string, set settings, seed uint64
 		err = r.serving(ctx)
 	}
 	if err == nil {
-		r.load, err = startLoad(ctx, r.addr, seed)
+		r.load, err = startLoad(ctx, r.addr, seed, set.more)
 	}
 	if err != nil {
 		r.close()

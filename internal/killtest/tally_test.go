@@ -11,6 +11,7 @@ type tally struct {
 	kills        int
 	aimed, hits  map[string]int
 	acked, reads int
+	kafka        int // of acked: through Kafka's protocol
 }
 
 func newTally() *tally { return &tally{aimed: make(map[string]int), hits: make(map[string]int)} }
@@ -25,7 +26,7 @@ func (t *tally) count(target string, in []string) {
 
 func (t *tally) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d kills; %d records acknowledged, %d read\n", t.kills, t.acked, t.reads)
+	fmt.Fprintf(&b, "%d kills; %d records acknowledged, %d of them by Kafka's protocol, %d read\n", t.kills, t.acked, t.kafka, t.reads)
 	fmt.Fprintf(&b, "  %-16s %6s %6s\n", "phase", "aimed", "died in")
 	names := maps.Clone(t.aimed)
 	maps.Copy(names, t.hits)

@@ -15,9 +15,12 @@ import (
 // segmentBytes is the least that a topic may be set to.
 const segmentBytes = 1 << 20
 
+// maxBatchBytes is the largest batch that the topics take.
+const maxBatchBytes = maxPayloadBytes + 4096
+
 func topicSpec(name string, partitions int32) client.TopicSpec {
 	return client.TopicSpec{Name: name, Partitions: partitions, Configs: map[string]string{
-		"segment.bytes": fmt.Sprint(segmentBytes), "max.message.bytes": fmt.Sprint(maxPayloadBytes + 4096),
+		"segment.bytes": fmt.Sprint(segmentBytes), "max.message.bytes": fmt.Sprint(maxBatchBytes),
 	}}
 }
 
