@@ -58,12 +58,7 @@ func decompressZstd(dst, src []byte, maxBytes int) ([]byte, error) {
 	z, _ := zstdDecoders.Get().(*zstdDecoder)
 	switch {
 	case z == nil:
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxMemory(uint64(limit)))
-		if err != nil {
-			panic("batch: zstd decoder: " + err.Error())
-		}
-		z = &zstdDecoder{d: d, maxBytes: limit}
+		z = makeOutside(func() *zstdDecoder { return newZstdDecoder(limit) })
 	case z.maxBytes != limit:
 		if err := z.d.ResetWithOptions(nil, zstd.WithDecoderMaxMemory(uint64(limit))); err != nil {
 			panic("batch: zstd decoder: " + err.Error())
@@ -82,6 +77,15 @@ func decompressZstd(dst, src []byte, maxBytes int) ([]byte, error) {
 		return out, errInflated(Zstd, maxBytes)
 	}
 	return out, nil
+}
+
+func newZstdDecoder(maxBytes int) *zstdDecoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(uint64(maxBytes)))
+	if err != nil {
+		panic("batch: zstd decoder: " + err.Error())
+	}
+	return &zstdDecoder{d: d, maxBytes: maxBytes}
 }
 
 // zstdBounds walks the frames in src without decoding them. It returns the
@@ -134,14 +138,21 @@ func compressZstd(dst, src []byte, level int) ([]byte, error) {
 	}
 	e, _ := zstdEncoders[speed].Get().(*zstd.Encoder)
 	if e == nil {
-		var err error
-		// No checksum: the batch has one.
-		e, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(speed),
-			zstd.WithWindowSize(zstdWindowBytes), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
-		if err != nil {
-			panic("batch: zstd encoder: " + err.Error())
-		}
+		e = makeOutside(func() *zstd.Encoder { return newZstdEncoder(speed) })
 	}
 	defer zstdEncoders[speed].Put(e)
 	return e.EncodeAll(src, dst), nil
+}
+
+// newZstdEncoder makes an encoder that is ready, with all that it makes at its
+// first use.
+func newZstdEncoder(speed zstd.EncoderLevel) *zstd.Encoder {
+	// No checksum: the batch has one.
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(speed),
+		zstd.WithWindowSize(zstdWindowBytes), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
+	if err != nil {
+		panic("batch: zstd encoder: " + err.Error())
+	}
+	e.EncodeAll(nil, nil)
+	return e
 }
