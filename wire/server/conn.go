@@ -47,6 +47,7 @@ type answer struct {
 	id     uint32
 	header proto.Message
 	body   *delivery.Delivery // the payload; may be nil
+	opens  *stream            // begins once this is queued to be written; may be nil
 }
 
 func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
@@ -268,6 +269,9 @@ func (c *conn) writeAnswers(batch []answer) error {
 		}
 		if err == nil {
 			err = c.w.Queue(a.kind, a.flags, a.id, a.header, payload...)
+		}
+		if err == nil && a.opens != nil {
+			c.streams.begin(a.opens)
 		}
 		if err != nil {
 			e := frame.NewError(errcode.UnknownServer, err.Error())

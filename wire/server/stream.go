@@ -41,7 +41,7 @@ type stream struct {
 
 	granted uint64 // by the client, in all
 	sent    uint64 // may exceed granted by less than one batch
-	begun   bool   // Subscribe was answered
+	begun   bool   // the answer of Subscribe is on its way, before all that is delivered
 	ready   bool   // from has something, or failed is set
 	queued  bool   // in streams.runnable
 	failed  *errcode.Error
@@ -89,8 +89,7 @@ func (q *request) subscribe(m *pb.SubscribeRequest) {
 		q.fail(err)
 		return
 	}
-	q.reply(&pb.SubscribeResponse{})
-	ss.begin(st) // only now: the answer comes before the first delivery
+	q.send(answer{kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: &pb.SubscribeResponse{}, opens: st})
 }
 
 // orDefault returns v, none for 0, and at most most.
@@ -305,7 +304,10 @@ func (ss *streams) grant(id uint32, total uint64) {
 	ss.mu.Unlock()
 }
 
-// begin lets a stream deliver.
+// begin lets a stream deliver. Only the connection's writing goroutine calls it,
+// with the answer of Subscribe behind it: the answer comes before the first
+// delivery. If the reading goroutine did it, however late, the writing one could
+// have written the answers that there were, and take the delivery next.
 func (ss *streams) begin(st *stream) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
