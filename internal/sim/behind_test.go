@@ -132,6 +132,7 @@ func behindHistory(fl *fleet) {
 	p := fl.hire()
 	p.produce(load{keys: keys, records: 20, maxBytes: 10, maxPause: 1, timeout: time.Minute})
 	p.leave()
+	time.Sleep(settle) // a majority has the records, but it can lead only with all of them
 
 	g.favoured.Store(behind.id)
 	fl.end(first, cutEnd(vfs.Lose))
