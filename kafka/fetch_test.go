@@ -3,7 +3,13 @@ package kafka_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -333,6 +339,84 @@ func TestFetchSession(t *testing.T) {
 		step("ended", next(id, 1), "", errcode.FetchSessionIDNotFound, 0)
 		step("closed, and read for the last time", next(id2, -1, from{"a", 0, 0, nil}), "a+", 0, 0)
 		step("closed", next(id2, 1), "", errcode.FetchSessionIDNotFound, 0)
+	}
+}
+
+// TestFetchSessionsMax: there are as many sessions as the setting says, a client
+// that finds no room goes on without one, and the metrics show all of it.
+func TestFetchSessionsMax(t *testing.T) {
+	t.Parallel()
+	metrics, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var later atomic.Int64
+	c := dialRaw(t, startCore(t, func(o *node.Options) {
+		o.Admin, o.Clients.FetchSessions = metrics, 2
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	}).addr)
+	ids := c.makeTopics("a", "b")
+	begin := func() int32 {
+		t.Helper()
+		req := fetchReq(13, ids, from{"a", 0, 0, nil}, from{"b", 0, 0, nil})
+		req.SessionEpoch = 0
+		r := c.fetch(req)
+		if r.ErrorCode != 0 || len(r.Topics) != 2 {
+			t.Fatalf("%v, %d topics", errcode.Code(r.ErrorCode), len(r.Topics))
+		}
+		return r.SessionID
+	}
+	want := func(sessions, partitions, evicted int) {
+		t.Helper()
+		resp, err := http.Get("http://" + metrics.Addr().String() + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, n := range map[string]int{
+			"sessions": sessions, "sessions_limit": 2, "session_partitions": partitions, "sessions_evicted_total": evicted,
+		} {
+			if line := fmt.Sprintf("\nflotilla_fetch_%s %d\n", name, n); !bytes.Contains(text, []byte(line)) {
+				t.Errorf("the metrics have not %q", line)
+			}
+		}
+	}
+	want(0, 0, 0)
+	first, second := begin(), begin()
+	if first == 0 || second == 0 {
+		t.Fatalf("sessions %d and %d", first, second)
+	}
+	if id := begin(); id != 0 {
+		t.Errorf("a third session, %d, where two may be", id)
+	}
+	want(2, 4, 0)
+	later.Store(int64(3 * time.Minute)) // none of them was used for so long
+	if id := begin(); id == 0 {
+		t.Error("no session, though one was not used for long")
+	}
+	want(2, 4, 1)
+	req := fetchReq(13, ids)
+	req.SessionID, req.SessionEpoch = first, 1
+	if r := c.fetch(req); r.ErrorCode != int16(errcode.FetchSessionIDNotFound) {
+		t.Errorf("the session that made room: %v", errcode.Code(r.ErrorCode))
+	}
+}
+
+// TestNoFetchSessions: the setting's 0 is none, and clients go on without.
+func TestNoFetchSessions(t *testing.T) {
+	t.Parallel()
+	c := dialRaw(t, startCore(t, func(o *node.Options) { o.Clients.FetchSessions = -1 }).addr)
+	ids := c.makeTopics("a")
+	for _, parts := range [][]from{{{"a", 0, 0, nil}}, nil} {
+		req := fetchReq(13, ids, parts...)
+		req.SessionEpoch = 0
+		if r := c.fetch(req); r.ErrorCode != 0 || r.SessionID != 0 || len(r.Topics) != len(parts) {
+			t.Errorf("%d partitions: %v, session %d, %d topics", len(parts), errcode.Code(r.ErrorCode), r.SessionID, len(r.Topics))
+		}
 	}
 }
 

@@ -173,7 +173,7 @@ func newSessions(most int, rand io.Reader, now func() time.Time) *sessions {
 type SessionStats struct {
 	Sessions, Limit int
 	Partitions      int    // of all of them
-	Evicted         uint64 // since the start
+	Evicted         uint64 // since the start, to make room for others
 }
 
 func (ss *sessions) stats() SessionStats {

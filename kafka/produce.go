@@ -37,6 +37,7 @@ func (c *conn) produce(q *request) error {
 	if err != nil {
 		return fmt.Errorf("Produce version %d: %w", q.version, err)
 	}
+	m.keepLast()
 	p := &producing{request: q, m: m, raw: q.raw, results: make([]produced, len(m.parts))}
 	switch {
 	case m.acks < -1 || m.acks > 1:

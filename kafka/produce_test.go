@@ -213,6 +213,56 @@ func TestProduceRecordErrors(t *testing.T) {
 	}
 }
 
+// TestProducePartitionTwice: of a partition that stands more than once in a
+// request, what it has last is appended, and answered once, wherever it stands.
+func TestProducePartitionTwice(t *testing.T) {
+	t.Parallel()
+	c := dialRaw(t, startCore(t, nil).addr)
+	ids := map[string][16]byte{"a": c.create("a", 3), "b": c.create("b", 3)}
+	part := func(topic string, index int32, values ...string) topicPart {
+		return topicPart{topic, index, recordsOf(t, batch.None, values...)}
+	}
+	wrong := topicPart{"a", 1, []byte("no batch")}
+	tests := []struct {
+		name  string
+		parts []topicPart
+		want  string // topic, partition, and how many records it then has more
+	}{
+		{"beside each other", []topicPart{part("a", 0, "x", "x", "x"), part("a", 0, "y"), part("a", 1, "z")}, "a0+1 a1+1"},
+		{"apart", []topicPart{part("a", 0, "x", "x", "x"), part("b", 0, "b"), part("a", 1, "z"), part("a", 0, "y")}, "b0+1 a1+1 a0+1"},
+		{"thrice", []topicPart{part("b", 2, "x"), part("b", 2, "x", "x"), part("b", 2, "y", "y", "y")}, "b2+3"},
+		{"the one that is dropped is no batch", []topicPart{wrong, part("a", 1, "z")}, "a1+1"},
+		{"the same number in two topics", []topicPart{part("a", 2, "x"), part("b", 2, "x")}, "a2+1 b2+1"},
+	}
+	has := make(map[string]int64)
+	for v := int16(3); v <= 13; v++ {
+		for _, tt := range tests {
+			got := ""
+			for _, rt := range c.ask(produceReq(v, -1, ids, tt.parts...), v).(*kmsg.ProduceResponse).Topics {
+				topic := rt.Topic
+				if v >= 13 {
+					topic = map[[16]byte]string{ids["a"]: "a", ids["b"]: "b"}[rt.TopicID]
+				}
+				for _, p := range rt.Partitions {
+					r := c.fetched(fetchReq(11, ids, from{topic, p.Partition, 0, nil}))
+					name := fmt.Sprint(topic, p.Partition)
+					if p.ErrorCode != 0 || p.BaseOffset != has[name] {
+						t.Errorf("version %d, %s: %s: %v at %d, want %d", v, tt.name, name, errcode.Code(p.ErrorCode), p.BaseOffset, has[name])
+					}
+					got += fmt.Sprintf(" %s+%d", name, r[0].HighWatermark-has[name])
+					has[name] = r[0].HighWatermark
+				}
+				if len(rt.Partitions) == 0 {
+					t.Errorf("version %d, %s: topic %s without partitions", v, tt.name, topic)
+				}
+			}
+			if got = strings.TrimPrefix(got, " "); got != tt.want {
+				t.Errorf("version %d, %s: %q, want %q", v, tt.name, got, tt.want)
+			}
+		}
+	}
+}
+
 // TestProduceAcks: 1 is served as all, others are refused, and without
 // acknowledgement only a failure is seen, as the connection's end.
 func TestProduceAcks(t *testing.T) {

@@ -95,6 +95,47 @@ func decodeProduce(version int16, body []byte) (*produceRequest, error) {
 	return m, nil
 }
 
+// keepLast leaves of a partition that stands more than once what it has last, as
+// Kafka does: the others are neither appended nor answered, nor are topics of
+// which nothing is left.
+func (m *produceRequest) keepLast() {
+	if len(m.parts) < 2 {
+		return
+	}
+	number := make([]int32, len(m.topics)) // of a topic, however often it stands there
+	if len(m.topics) > 1 {
+		first := make(map[topicRef]int32, len(m.topics))
+		for i := range m.topics {
+			if _, again := first[m.topics[i].topicRef]; !again {
+				first[m.topics[i].topicRef] = int32(i)
+			}
+			number[i] = first[m.topics[i].topicRef]
+		}
+	}
+	last := make(map[partRef]int, len(m.parts))
+	for i := range m.parts {
+		last[partRef{number[m.parts[i].topic], m.parts[i].index}] = i
+	}
+	if len(last) == len(m.parts) {
+		return
+	}
+	topics, parts, from := m.topics[:0], m.parts[:0], 0
+	for i, t := range m.topics {
+		before := len(parts)
+		for ; from < t.end; from++ {
+			p := m.parts[from]
+			if last[partRef{number[i], p.index}] == from {
+				p.topic = int32(len(topics))
+				parts = append(parts, p)
+			}
+		}
+		if len(parts) > before {
+			topics = append(topics, produceTopic{t.topicRef, len(parts)})
+		}
+	}
+	m.topics, m.parts = topics, parts
+}
+
 // produced is the answer for one part.
 type produced struct {
 	code            errcode.Code

@@ -44,7 +44,7 @@ type Options struct {
 	IdleTimeout      time.Duration // default 10 min: a silent connection is closed
 	WriteTimeout     time.Duration // default 1 min: a peer that takes nothing is closed
 	PushHold         time.Duration // default 20 ms: how long memory waits for a peer to take it
-	MaxSessions      int           // fetch sessions of the node (KIP-227); default 1000
+	MaxSessions      int           // fetch sessions of the node (KIP-227); default 1000, negative: none
 
 	Rand io.Reader        // of the sessions' ids; default crypto/rand
 	Now  func() time.Time // by which they are evicted; default time.Now
@@ -119,7 +119,7 @@ func newServer(opt Options, apis *table) *Server {
 		}
 	}
 	s := &Server{opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, conns: make(map[*conn]struct{}), checked: make(map[string]struct{})}
-	s.sessions = newSessions(opt.MaxSessions, opt.Rand, opt.Now)
+	s.sessions = newSessions(max(opt.MaxSessions, 0), opt.Rand, opt.Now)
 	s.decoding = broker.NewBudget(opt.Requests.Limit() / decodingShare)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.meter = broker.NewMeter("kafka", s.apis.names())
@@ -135,6 +135,9 @@ func setDefault[T comparable](v *T, to T) {
 
 // Stats returns what the server has counted.
 func (s *Server) Stats() broker.MeterStats { return s.meter.Stats() }
+
+// Sessions returns what the fetch sessions of the node are.
+func (s *Server) Sessions() SessionStats { return s.sessions.stats() }
 
 // Serve serves a connection to its end, says what that was, and closes it. read
 // is what was read of it already: at least the first four bytes, to tell the

@@ -125,6 +125,7 @@ func nodeOptions(v *config.Values, files int64) node.Options {
 			Connections: int(v.Int("connections.max")), ConnectionsPerIP: int(v.Int("connections.max.per.ip")),
 			InFlight: int(v.Int("inflight.requests.max")), InFlightBytes: v.Bytes("inflight.bytes.max"),
 			RequestBytes: int(v.Bytes("request.bytes.max")), IdleTimeout: v.Duration("connections.idle.timeout"),
+			FetchSessions: cmp.Or(int(v.Int("fetch.sessions.max")), -1),
 		},
 		Now: time.Now, Rand: rand.Reader,
 	}

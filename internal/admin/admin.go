@@ -58,6 +58,13 @@ type Streams struct {
 	HeldBytes        int64 // of records in memory, on their way out
 }
 
+// FetchSessions are those of Kafka clients.
+type FetchSessions struct {
+	Open, Limit int
+	Partitions  int    // in all of them
+	Evicted     uint64 // to make room for others
+}
+
 // Disk is the state of the file system that holds the data.
 type Disk struct {
 	FreeBytes    int64
@@ -88,6 +95,7 @@ type Source struct {
 	Recovery func() Recovery       // once Broker is not nil
 	Memory   func() []Memory       // likewise
 	Streams  func() Streams        // likewise
+	Sessions func() FetchSessions  // likewise
 	Disk     func() Disk
 
 	Listeners       func() []broker.MeterStats // once clients are served; else nil

@@ -92,6 +92,11 @@ var Metrics = []Metric{
 	{"flotilla_stream_partitions_limit", Gauge, nil, "Their bound; above it a Subscribe is answered THROTTLING_QUOTA_EXCEEDED."},
 	{"flotilla_stream_held_bytes", Gauge, nil, "Records in memory that are on their way out in streams; a part of flotilla_memory_used_bytes of answers."},
 
+	{"flotilla_fetch_sessions", Gauge, nil, "Fetch sessions of Kafka clients."},
+	{"flotilla_fetch_sessions_limit", Gauge, nil, "Their bound, fetch.sessions.max; a client that finds no room goes on without one."},
+	{"flotilla_fetch_session_partitions", Gauge, nil, "Partitions in them; at most 1000 for each session that there may be."},
+	{"flotilla_fetch_sessions_evicted_total", Counter, nil, "Sessions ended to make room for others."},
+
 	{"flotilla_connections", Gauge, []string{"protocol"}, "Client connections."},
 	{"flotilla_connections_limit", Gauge, nil, "Their bound, connections.max."},
 	{"flotilla_connections_accepted_total", Counter, []string{"protocol"}, "Connections taken."},
@@ -180,6 +185,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		s.value("flotilla_memory_waiting", float64(m.Waiting), m.For)
 	}
 	s.streams(c.src.Streams())
+	s.sessions(c.src.Sessions())
 	stats := b.Stats()
 	s.journal(&stats)
 	s.store(&stats)
@@ -254,6 +260,13 @@ func (s scrape) streams(st Streams) {
 	s.value("flotilla_stream_partitions", float64(st.Partitions))
 	s.value("flotilla_stream_partitions_limit", float64(st.PartitionLimit))
 	s.value("flotilla_stream_held_bytes", float64(st.HeldBytes))
+}
+
+func (s scrape) sessions(fs FetchSessions) {
+	s.value("flotilla_fetch_sessions", float64(fs.Open))
+	s.value("flotilla_fetch_sessions_limit", float64(fs.Limit))
+	s.value("flotilla_fetch_session_partitions", float64(fs.Partitions))
+	s.value("flotilla_fetch_sessions_evicted_total", float64(fs.Evicted))
 }
 
 func (s scrape) journal(stats *broker.Stats) {

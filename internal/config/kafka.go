@@ -24,6 +24,7 @@ var kafkaNames = []struct{ name, key string }{
 	{"log.retention.check.interval.ms", "retention.check.interval"},
 	{"max.connections", "connections.max"},
 	{"max.connections.per.ip", "connections.max.per.ip"},
+	{"max.incremental.fetch.session.cache.slots", "fetch.sessions.max"},
 	{"node.id", "node.id"},
 	{"num.partitions", "num.partitions"},
 	{"producer.id.expiration.ms", "producer.id.expiration"},

@@ -172,6 +172,13 @@ var Settings = []Setting{
 		Error:       "none: the connection is not read from meanwhile",
 	},
 	{
+		Key: "fetch.sessions.max", Section: sectionLimits, Kind: Int, Default: "1000", Min: 0, Max: 100_000,
+		Doc:     "fetch sessions of Kafka clients",
+		Explain: "Kafka's max.incremental.fetch.session.cache.slots. A consumer with a session sends and is answered only what changed. All sessions together hold at most a thousand partitions for each that there may be, and each partition takes about 200 bytes. 0: none.",
+		Metric:  "flotilla_fetch_sessions against flotilla_fetch_sessions_limit, flotilla_fetch_sessions_evicted_total",
+		Error:   "none: the consumer goes on without a session, and sends all of its partitions in each fetch",
+	},
+	{
 		Key: "request.bytes.max", Section: sectionLimits, Kind: Size, Default: "100MiB", Min: 17 * mib, Max: 2 * gib,
 		Doc:     "largest frame that a client may send",
 		Explain: "It holds the largest batch and 64KiB. It is lowered to a quarter of what memory.bytes leaves for requests (a sixteenth of it), unless the largest batch needs more. The node tells clients in its Hello.",

@@ -60,7 +60,5 @@ var listed = []difference{
 	{step: "Produce v13 negative epoch", path: "*.Partitions[1].{ErrorCode,BaseOffset,LogStartOffset}", why: "Kafka takes a producer without an epoch; no idempotence can hold for it."},
 	{step: "Produce v*", path: "*.Partitions[0].LogAppendTime", kafka: "base+*", ours: absent, why: "Kafka answers a duplicate with its own newest timestamp, even where the log's time is not used."},
 	{step: "Produce v*", path: "*.Partitions[*].LogStartOffset", kafka: "0", ours: absent, why: "Kafka tells the log's start with some errors; Flotilla with none."},
-	{step: "Produce v* a partition twice", path: "Topics[*].Partitions[{1,1#2}]*", why: "Flotilla appends and answers both; Kafka keeps the last."},
-	{step: "Fetch v18 what was taken by partition 1", path: "Topics[*].Partitions[1].{HighWatermark,LastStableOffset,RecordBatches[*]}", why: "The same."},
 	{step: "DescribeProducers v0 *", path: "*.LastTimestamp", ours: "<now>", why: "Flotilla remembers when a producer last wrote, which is what its expiry counts from, not what its records are dated."},
 }

@@ -69,6 +69,10 @@ func (n *Node) adminSource() admin.Source {
 			s := n.Streams()
 			return admin.Streams{Open: s.Streams, Partitions: s.Partitions, PartitionLimit: s.PartitionLimit, HeldBytes: s.HeldBytes}
 		},
+		Sessions: func() admin.FetchSessions {
+			s := n.kafka.Sessions()
+			return admin.FetchSessions{Open: s.Sessions, Limit: s.Limit, Partitions: s.Partitions, Evicted: s.Evicted}
+		},
 		Disk: func() admin.Disk {
 			if n.started.Load() {
 				s := n.broker.DiskState()

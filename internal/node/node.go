@@ -119,6 +119,9 @@ type ClientLimits struct {
 	InFlightBytes    int64
 	RequestBytes     int
 	IdleTimeout      time.Duration
+
+	// FetchSessions are those of Kafka clients; default 1000, negative: none.
+	FetchSessions int
 }
 
 // minMemoryBytes is what a node needs to take the default's largest batches.
@@ -194,6 +197,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
 		MaxRequestBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
+		MaxSessions: opt.Clients.FetchSessions, Now: opt.Now,
 		AutoCreateTopics: !opt.NoAutoCreateTopics, Resolve: opt.Resolve,
 	})
 	n.server = server.New(server.Options{
