@@ -188,7 +188,11 @@ func (e *example) produce(ctx context.Context) error {
 				Timestamp: start.Add(time.Duration(len(e.sent)+i) * time.Millisecond),
 			})
 		}
+		// Records that may have been stored are not given up at the end of ctx, but
+		// when the client is closed.
+		stop := context.AfterFunc(ctx, p.Close)
 		err = p.ProduceSync(ctx, records...).FirstErr()
+		stop()
 		p.Close()
 		if err != nil {
 			return fmt.Errorf("produce with %s: %w", codec.name, err)

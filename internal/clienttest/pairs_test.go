@@ -160,9 +160,13 @@ func each(consume func(ctx context.Context, addr, topic string) ([]byte, error))
 	}
 }
 
+// commandLimit bounds a command that hangs: none waits for anything but a server
+// that answers at once.
+const commandLimit = 3 * time.Minute
+
 // command runs a program to its end, and returns what it printed.
 func command(ctx context.Context, in io.Reader, name string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
 	c := exec.CommandContext(ctx, name, args...)
 	c.Stdin, c.WaitDelay = in, time.Second

@@ -82,7 +82,7 @@ public final class Example {
 
     private void run() throws Exception {
         Map<String, Object> config = Map.of("bootstrap.servers", bootstrap,
-            "default.api.timeout.ms", "6000", "request.timeout.ms", "3000");
+            "default.api.timeout.ms", "10000", "request.timeout.ms", "5000");
         try (Admin admin = Admin.create(config)) {
             cluster(admin);
             createTopic(admin);
@@ -131,7 +131,7 @@ public final class Example {
         middleMs = start + CODECS.size() * PER_CODEC / 2;
         for (String codec : CODECS) {
             Map<String, Object> config = Map.of("bootstrap.servers", bootstrap, "compression.type", codec,
-                "max.block.ms", "6000", "delivery.timeout.ms", "6000", "request.timeout.ms", "3000", "linger.ms", "5");
+                "max.block.ms", "10000", "delivery.timeout.ms", "10000", "request.timeout.ms", "5000", "linger.ms", "5");
             try (var producer = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer())) {
                 List<Future<RecordMetadata>> acks = new ArrayList<>();
                 for (int i = 0; i < PER_CODEC; i++) {
@@ -151,7 +151,7 @@ public final class Example {
     /** Reads the topic from its beginning, by assignment. */
     private void consume() throws Exception {
         Map<String, Object> config = Map.of("bootstrap.servers", bootstrap,
-            "default.api.timeout.ms", "6000", "request.timeout.ms", "3000", "auto.offset.reset", "none");
+            "default.api.timeout.ms", "10000", "request.timeout.ms", "5000", "auto.offset.reset", "none");
         try (var consumer = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer())) {
             List<Integer> leaders = new ArrayList<>();
             List<String> brokers = new ArrayList<>();
@@ -185,7 +185,7 @@ public final class Example {
 
     /** Reads until there are so many records, or time is up, and says how many came. */
     private int read(KafkaConsumer<String, String> consumer, int want, boolean tell) throws Exception {
-        long deadline = System.nanoTime() + Duration.ofSeconds(6).toNanos();
+        long deadline = System.nanoTime() + Duration.ofSeconds(10).toNanos();
         int n = 0;
         while (n < want && System.nanoTime() < deadline) {
             for (ConsumerRecord<String, String> r : consumer.poll(Duration.ofMillis(200))) {
