@@ -44,7 +44,7 @@ type wanted struct {
 func (c *conn) fetch(q *request) error {
 	m, err := decodeFetch(q.version, q.body)
 	if err != nil {
-		return fmt.Errorf("Fetch version %d: %w", q.version, err)
+		return fmt.Errorf("kafka: Fetch version %d: %w", q.version, err)
 	}
 	f := &fetching{request: q, m: m}
 	if code := f.choose(); code != errcode.None {

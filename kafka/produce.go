@@ -35,7 +35,7 @@ type producing struct {
 func (c *conn) produce(q *request) error {
 	m, err := decodeProduce(q.version, q.body)
 	if err != nil {
-		return fmt.Errorf("Produce version %d: %w", q.version, err)
+		return fmt.Errorf("kafka: Produce version %d: %w", q.version, err)
 	}
 	m.keepLast()
 	p := &producing{request: q, m: m, raw: q.raw, results: make([]produced, len(m.parts))}

@@ -45,14 +45,6 @@ func (p *peer) listener() broker.Listener { return p.conn.via }
 // address returns the peer's.
 func (p *peer) address() net.Addr { return p.conn.nc.RemoteAddr() }
 
-// software returns what the client has said of itself in ApiVersions.
-func (p *peer) software() (name, version string) {
-	if s := p.conn.software.Load(); s != nil {
-		return s.name, s.version
-	}
-	return "", ""
-}
-
 // software is a client's name and version of itself.
 type software struct{ name, version string }
 
