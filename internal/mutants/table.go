@@ -457,8 +457,8 @@ var table = []mutant{
 	},
 	{
 		name: "a stalled stream gives its memory back",
-		file: "wire/server/delivery.go",
-		old:  "\thold := time.Now().Add(d.c.s.opt.PushHold)\n",
+		file: "internal/delivery/delivery.go",
+		old:  "\thold := time.Now().Add(d.peer.Hold)\n",
 		new:  "\thold := end\n",
 		pkg:  "./wire/server", test: "TestSlowStreams", want: "i/o timeout", // of the healthy one
 	},
