@@ -21,7 +21,6 @@ func (s *Server) apiVersions(_ context.Context, p *peer, req *kmsg.ApiVersionsRe
 			resp.ErrorCode = p.error(errcode.Errorf(errcode.InvalidRequest, "software %q version %q", req.ClientSoftwareName, req.ClientSoftwareVersion))
 			return resp
 		}
-		p.conn.software.Store(&software{req.ClientSoftwareName, req.ClientSoftwareVersion})
 		p.conn.log.Debug("client", "id", p.clientID, "software", req.ClientSoftwareName, "version", req.ClientSoftwareVersion)
 	}
 	resp.FinalizedFeaturesEpoch = s.broker.MetadataIndex()

@@ -76,8 +76,7 @@ type conn struct {
 
 	deliveries delivery.Peer
 	turn       atomic.Pointer[request] // whose answer is next
-	software   atomic.Pointer[software]
-	broken     error // why the writer ended the connection, once it has ended
+	broken     error                   // why the writer ended the connection, once it has ended
 }
 
 func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {

@@ -45,9 +45,6 @@ func (p *peer) listener() broker.Listener { return p.conn.via }
 // address returns the peer's.
 func (p *peer) address() net.Addr { return p.conn.nc.RemoteAddr() }
 
-// software is a client's name and version of itself.
-type software struct{ name, version string }
-
 // request is one request between its first bytes and its answer.
 type request struct {
 	*conn
