@@ -38,7 +38,7 @@ func (r *round) kill(ctx context.Context, target string, again bool) (in []strin
 			<-inFlight
 		}
 		for {
-			err = r.start(func(s *server) { s.phases.aim(target, 0, after(delay, func() { strike(s) })) })
+			err = r.start(func(s *server) { s.phases.aim(target, 0, false, after(delay, func() { strike(s) })) })
 			if err == nil {
 				err = r.awaitDeath(target, strike)
 			}
@@ -77,7 +77,7 @@ func (r *round) kill(ctx context.Context, target string, again bool) (in []strin
 		}
 		// How long a server takes to stop is seen once before it is cut short.
 		if target != drain || r.took[drain] > 0 {
-			s.phases.aim(target, skip, after(delay, func() { strike(s) }))
+			s.phases.aim(target, skip, !long[target], after(delay, func() { strike(s) }))
 		}
 		if target == drain {
 			s.signal(syscall.SIGTERM)

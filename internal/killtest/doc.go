@@ -6,7 +6,8 @@
 // The server logs where each phase of interest begins and ends. A kill is aimed
 // at a phase: the harness waits for the line that begins it, kills, and then
 // reads the rest of the log to learn what was really open when the process
-// died. That is what counts; a kill that came too late is repeated.
+// died. That is what counts; a kill that came too late is repeated. A phase that is
+// over in no time is passed over if its end is there to be read with its beginning.
 //
 // Page cache survives a SIGKILL, so a missing fsync is not found here but by the
 // crashes of internal/vfs. What is found: acknowledgements ahead of the journal,

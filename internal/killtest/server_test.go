@@ -101,6 +101,9 @@ func (s *server) readLog(r io.Reader, log io.Writer) {
 			return
 		}
 		l, ok := s.phases.line(b, time.Now())
+		if lines.Buffered() == 0 {
+			s.phases.caughtUp()
+		}
 		_, _ = log.Write(b)
 		if l.Level == "DEBUG" {
 			continue
