@@ -234,7 +234,7 @@ func (c *conn) readRequest() error {
 			q.answered = true
 			q.send(answer{head: q.newerVersions()})
 		case q.api.start != nil:
-			err = q.api.start(c, q)
+			err = c.start(q)
 		}
 	}
 	if err != nil {
@@ -244,6 +244,13 @@ func (c *conn) readRequest() error {
 	}
 	c.order <- q // has room: see inflight
 	return nil
+}
+
+// start starts an immediate request. If that panics, the request is answered
+// with the connection's end.
+func (c *conn) start(q *request) error {
+	defer q.survive()
+	return q.api.start(c, q)
 }
 
 // claim takes the memory of a request of n bytes.

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/wire/frame"
 )
 
 // newTestServer returns a server without a broker.
@@ -199,6 +200,63 @@ func TestPanic(t *testing.T) {
 		t.Errorf("%d connections ended by a panic", n)
 	}
 }
+
+// TestImmediatePanic has the start of an immediate request panic, on the
+// connection's reader, and what it left for later, on another goroutine: what
+// came before is answered, that connection ends, with a log line, and the other
+// one goes on. An answer that is sent all the same gives back what it holds.
+func TestImmediatePanic(t *testing.T) {
+	t.Parallel()
+	for _, when := range []string{"at once", "later", "after its answer was on its way"} {
+		var log lines
+		held := make(chan *testBody, 1)
+		s := newTestServer(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, pinger(echo),
+			immediate(kmsg.SASLHandshake, 0, 1, func(c *conn, q *request) error {
+				body := &testBody{released: make(chan struct{})}
+				held <- body
+				switch when {
+				case "at once":
+					defer func() { go q.send(answer{body: body}) }()
+					panic("thirteen")
+				case "later":
+					go func() {
+						defer q.send(answer{body: body})
+						defer q.survive()
+						panic("thirteen")
+					}()
+					return nil
+				}
+				q.send(answer{body: body})
+				panic("thirteen")
+			}))
+		good, bad := dial(t, s), dial(t, s)
+		hello := kmsg.NewPtrSASLHandshakeRequest()
+		hello.Version = 1
+		go send(bad, append(frameOf(ping(1), 1), frameOf(hello, 2)...))
+		readAnswer(t, bad, ping(1))
+		if when != "after its answer was on its way" { // there the answer goes out, and the panic is logged
+			wantClosed(t, bad)
+		} else {
+			go send(bad, frameOf(ping(1), 3))
+			readAnswer(t, bad, hello)
+			readAnswer(t, bad, ping(1))
+		}
+		<-(<-held).released // else the test's time-out says so
+		go send(good, frameOf(ping(1), 2))
+		readAnswer(t, good, ping(1))
+		if out := log.String(); !strings.Contains(out, "thirteen") || !strings.Contains(out, "TestImmediatePanic") || !strings.Contains(out, "SASLHandshake") {
+			t.Errorf("%s: log: %s", when, out)
+		}
+	}
+}
+
+// testBody is an empty answer to SaslHandshake, but for what it holds.
+type testBody struct{ released chan struct{} }
+
+func (b *testBody) Parts() ([]frame.Part, error) { return []frame.Part{{Bytes: make([]byte, 6)}}, nil }
+func (b *testBody) Len() int64                   { return 6 }
+func (b *testBody) LetGo()                       {}
+func (b *testBody) Release()                     { close(b.released) }
 
 // lines is a log that a test reads.
 type lines struct {

@@ -200,6 +200,7 @@ func (f *fetching) ask() {
 		req.MaxWait = 0
 	}
 	f.polls.add(f.request, f.s.broker.Fetch(req, func(results []broker.FetchResult) {
+		defer f.survive() // it is the broker's goroutine
 		f.polls.remove(f.request)
 		f.respond(results)
 	}))

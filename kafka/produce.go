@@ -153,6 +153,7 @@ func (p *producing) checkRecords(records []byte) *errcode.Error {
 
 // done takes the broker's results, and answers.
 func (p *producing) done(results []broker.ProduceResult) {
+	defer p.survive() // it is the broker's goroutine
 	leaders := p.leaders()
 	for i := range results {
 		r, at := &results[i], p.sent[i]

@@ -3,6 +3,8 @@ package kafka
 import (
 	"context"
 	"net"
+	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
@@ -62,6 +64,7 @@ type request struct {
 	held  int64          // bytes of it, and of the connection's own, until send
 	began time.Time      // when all of it was read
 
+	sent     atomic.Bool   // by send, or by a panic in its place
 	ready    chan struct{} // closed by send
 	answer   answer        // read after ready
 	answered bool          // by the reader, though it is no immediate api
@@ -95,8 +98,12 @@ type body interface {
 }
 
 // send completes the request. It is called once, by any goroutine, and does not
-// block.
+// block. After a panic it only gives back what the answer holds.
 func (q *request) send(a answer) {
+	if !q.sent.CompareAndSwap(false, true) {
+		a.release(q.s)
+		return
+	}
 	q.letGo()
 	q.s.meter.Done(q.api.place, time.Since(q.began))
 	if a.body != nil && q.turn.Load() != q {
@@ -104,6 +111,21 @@ func (q *request) send(a answer) {
 	}
 	q.answer = a
 	close(q.ready)
+}
+
+// survive is deferred where an immediate request is worked on: a panic there is
+// the connection's end when it is the request's turn, and nobody else's.
+func (q *request) survive() {
+	if p := recover(); p != nil {
+		q.panicked(p)
+		q.send(answer{err: errPanic})
+	}
+}
+
+// panicked logs a panic.
+func (q *request) panicked(p any) {
+	q.log.Error("the handler of a request panicked; its connection is closed", "request", q.api.name, "version", q.version,
+		"client", q.peer.clientID, "panic", p, "stack", string(debug.Stack()))
 }
 
 // error counts an error of the request, or of a part of it, and returns its

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime/debug"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -55,7 +54,10 @@ func (c *conn) write() {
 			flush()
 		}
 		queued = append(queued, q)
-		note(c.respond(q, broken != nil))
+		if err := c.respond(q, broken != nil); err != nil {
+			flush() // the answers before it
+			note(err)
+		}
 		if len(c.order) == 0 || broken != nil {
 			flush()
 		}
@@ -151,8 +153,7 @@ func (c *conn) respond(q *request, broken bool) error {
 func (c *conn) handle(q *request) (a answer) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("the handler of a request panicked; its connection is closed", "request", q.api.name, "version", q.version,
-				"client", q.peer.clientID, "panic", p, "stack", string(debug.Stack()))
+			q.panicked(p)
 			a = answer{err: errPanic}
 		}
 	}()
