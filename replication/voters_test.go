@@ -484,30 +484,45 @@ func TestTransfer(t *testing.T) {
 		var want []string
 		for round := range 4 {
 			node := tr.leader(1, 2, 3)
-			lines := numbered(fmt.Sprint("round ", round), 30, 10)
-			got, err := tr.rigs[node].propose(lines...)
-			if err != nil {
-				t.Fatal(err)
+			type proposed struct {
+				line string
+				got  <-chan answer
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			if err := tr.rigs[node].replica.Transfer(ctx); err != nil {
-				t.Errorf("round %d: %v", round, err)
-			}
-			cancel()
-			acked := 0
-			for range lines {
-				select {
-				case a := <-got:
-					if a.err == nil {
-						acked++
-					} else if !errors.Is(a.err, ErrNotLeader) {
-						t.Errorf("round %d: %v, want ErrNotLeader: it was never handed to Raft", round, a.err)
-					}
-				case <-time.After(time.Minute):
-					t.Fatalf("round %d: a proposal has no answer", round)
+			var flying []proposed
+			propose := func(line string) {
+				if got, err := tr.rigs[node].propose(line); err == nil {
+					flying = append(flying, proposed{line, got})
+				} else if !errors.Is(err, ErrNotLeader) {
+					t.Errorf("round %d: %q: %v", round, line, err)
 				}
 			}
-			want = append(want, lines[:acked]...)
+			propose(fmt.Sprintf("round %d: before", round))
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			done := make(chan error, 1)
+			go func() { done <- tr.rigs[node].replica.Transfer(ctx) }()
+			for i, ended := 0, false; !ended; i++ {
+				select {
+				case err := <-done:
+					if ended = true; err != nil {
+						t.Errorf("round %d: %v", round, err)
+					}
+				case <-time.After(100 * time.Microsecond):
+					propose(fmt.Sprintf("round %d: %d", round, i))
+				}
+			}
+			cancel()
+			for _, p := range flying {
+				select {
+				case a := <-p.got:
+					if a.err == nil {
+						want = append(want, p.line)
+					} else if !errors.Is(a.err, ErrNotLeader) {
+						t.Errorf("round %d: %q: %v, want ErrNotLeader: it was never handed to Raft", round, p.line, a.err)
+					}
+				case <-time.After(time.Minute):
+					t.Fatalf("round %d: %q has no answer", round, p.line)
+				}
+			}
 			if next := tr.leader(1, 2, 3); next == node {
 				t.Errorf("round %d: node %d leads still, or again", round, node)
 			}
