@@ -108,6 +108,7 @@ func TestDiskLow(t *testing.T) {
 		if s := r.DiskState(); s.Low || s.Cause != "" {
 			t.Errorf("DiskState = %+v", s)
 		}
+		synctest.Wait() // the line comes after what waited is let go
 		if n, m := strings.Count(lines.String(), "nearly full"), strings.Count(lines.String(), "has room again"); n != 1 || m != 1 {
 			t.Errorf("%d lines at entering, %d at leaving:\n%s", n, m, lines.String())
 		}
