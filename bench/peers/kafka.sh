@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Apache Kafka to compare with, one node without a network beyond this machine.
 #
-#   kafka.sh get DIR [VERSION]         its jars, by Maven, into DIR/libs (default: 4.3.1)
-#   kafka.sh serve DIR DATA PORT       runs it at 127.0.0.1:PORT, and its controller at PORT+1, until it is
-#                                      told to stop (SIGTERM); DATA is its data directory, made if missing
+#   kafka.sh serve JARS DATA PORT      runs it at 127.0.0.1:PORT, and its controller at PORT+1, until it is
+#                                      told to stop (SIGTERM); JARS is what make kafka-jars has filled, and
+#                                      DATA its data directory, made if missing
 #
 # Everything is Kafka's default, and what its own start script gives to Java, with two kinds of exceptions: what
 # one node needs, and the log, which says errors only. So nothing is fsynced before it is acknowledged; with
@@ -15,31 +15,9 @@ usage() {
   exit 2
 }
 
-get() {
-  mkdir -p "$1"
-  cd "$1"
-  if [ -f libs/version ] && [ "$(cat libs/version)" = "$2" ]; then
-    return
-  fi
-  cat > pom.xml <<XML
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>bench</groupId><artifactId>kafka-dist</artifactId><version>1</version><packaging>pom</packaging>
-  <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$2</version></dependency>
-    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.24.3</version></dependency>
-    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-core</artifactId><version>2.24.3</version></dependency>
-  </dependencies>
-</project>
-XML
-  rm -rf libs
-  mvn -q -B dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=libs
-  echo "$2" > libs/version
-}
-
 serve() {
   mkdir -p "$2"
-  libs=$(cd "$1/libs" && pwd)
+  libs=$(cd "$1" && pwd)
   data=$(cd "$2" && pwd)
   cat > "$data/server.properties" <<CONF
 process.roles=broker,controller
@@ -69,8 +47,6 @@ CONF
 }
 
 case "${1:-}:$#" in
-get:2) get "$2" 4.3.1 ;;
-get:3) get "$2" "$3" ;;
 serve:4) serve "$2" "$3" "$4" ;;
 *) usage ;;
 esac

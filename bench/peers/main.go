@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -31,7 +32,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	fl.SetOutput(stderr)
 	fl.StringVar(&o.binary, "flotilla", "bin/flotilla", "the binary, server and load")
 	fl.StringVar(&o.script, "script", "bench/peers/kafka.sh", "what starts Kafka")
-	fl.StringVar(&o.jars, "kafka", "", "directory that kafka.sh get has filled; needed")
+	fl.StringVar(&o.jars, "kafka", "", "directory that make kafka-jars has filled; needed")
 	fl.StringVar(&o.dir, "dir", "", "directory for the servers' data, on the disk to measure; default: one of the run's own. What is in it is deleted afterwards")
 	fl.StringVar(&o.out, "json", "", "file for all reports and the medians")
 	fl.IntVar(&o.pairs, "pairs", 5, "how many pairs of runs")
@@ -48,7 +49,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	case fl.NArg() > 0:
 		return o, fmt.Errorf("peers: unexpected %q", fl.Args())
 	case o.jars == "":
-		return o, errors.New("peers: -kafka is needed: the directory that kafka.sh get has filled")
+		return o, errors.New("peers: -kafka is needed: the directory that make kafka-jars has filled")
 	case o.pairs < 1 || o.maxWarmups < 2 || o.agree <= 0 || o.loads.duration <= 0 || o.loads.warmup < 0 || o.loads.records < 1 || o.loads.passes < 1:
 		return o, errors.New("peers: numbers have to be positive, and -max-warmups at least 2")
 	}
@@ -82,9 +83,9 @@ func (o options) run(ctx context.Context, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	kafkaVersion, err := os.ReadFile(filepath.Join(o.jars, "libs", "version"))
+	kafkaVersion, err := versionOf(o.jars)
 	if err != nil {
-		return fmt.Errorf("peers: no jars of Kafka: %w; %q brings them", err, o.script+" get "+o.jars)
+		return err
 	}
 	ports, err := freePorts(3)
 	if err != nil {
@@ -109,7 +110,7 @@ func (o options) run(ctx context.Context, stdout, stderr io.Writer) (err error) 
 	if len(runs) == 0 {
 		return err
 	}
-	sum := newSummary(runs, names, o.pairs, string(kafkaVersion))
+	sum := newSummary(runs, names, o.pairs, kafkaVersion)
 	if err != nil { // what there is may say why
 		return errors.Join(err, o.save(sum))
 	}
@@ -127,4 +128,17 @@ func (o options) save(sum *summary) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	return sum.write(f)
+}
+
+// versionOf returns the version of Kafka whose jars are in a directory.
+func versionOf(jars string) (string, error) {
+	const prefix, suffix = "kafka_2.13-", ".jar"
+	found, err := filepath.Glob(filepath.Join(jars, prefix+"*"+suffix))
+	if err != nil {
+		return "", fmt.Errorf("peers: %w", err)
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("peers: %d files %s*%s in %s, want one; make kafka-jars KAFKA=%s brings them", len(found), prefix, suffix, jars, jars)
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), prefix), suffix), nil
 }
