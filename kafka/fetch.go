@@ -87,7 +87,8 @@ func (f *fetching) choose() errcode.Code {
 	}
 	resolve := resolver{request: f.request}
 	f.grow(len(s.parts))
-	for p := s.first; p != nil; p = p.next {
+	for e := s.order.Front(); e != nil; e = e.Next() {
+		p := e.Value.(*sessionPart)
 		f.add(&resolve, p.key, fetchPart{leaderEpoch: p.leaderEpoch, fetchedEpoch: p.fetchedEpoch, offset: p.offset, maxBytes: p.maxBytes}, nil)
 	}
 	return errcode.None

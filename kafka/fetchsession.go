@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"container/list"
 	"encoding/binary"
 	"io"
 	"math"
@@ -37,16 +38,14 @@ type session struct {
 
 	mu    sync.Mutex
 	epoch int32 // of the next request
-	parts map[sessionKey]*sessionPart
-	first *sessionPart
-	last  *sessionPart
+	parts map[sessionKey]*list.Element
+	order list.List // of *sessionPart
 
 	// Guarded by sessions.mu.
 	began, used time.Time
-	counted     int // of sessions.partitions
+	counted     int           // of sessions.partitions
+	place       *list.Element // in sessions.byUse
 	gone        bool
-	newer       *session // in the order of their use
-	older       *session
 }
 
 // sessionKey names a partition in a session.
@@ -66,7 +65,6 @@ type sessionPart struct {
 
 	highWatermark int64
 	logStart      int64
-	next, prev    *sessionPart
 }
 
 // set makes p what the request asks for.
@@ -76,36 +74,12 @@ func (p *sessionPart) set(from *fetchPart) {
 
 // put adds a partition at the end, or changes it where it is.
 func (s *session) put(key sessionKey, from *fetchPart) {
-	p := s.parts[key]
-	if p == nil {
-		p = &sessionPart{key: key, highWatermark: -1, logStart: -1}
-		s.parts[key] = p
-		s.link(p)
+	e := s.parts[key]
+	if e == nil {
+		e = s.order.PushBack(&sessionPart{key: key, highWatermark: -1, logStart: -1})
+		s.parts[key] = e
 	}
-	p.set(from)
-}
-
-func (s *session) link(p *sessionPart) {
-	p.prev, p.next = s.last, nil
-	if s.last != nil {
-		s.last.next = p
-	} else {
-		s.first = p
-	}
-	s.last = p
-}
-
-func (s *session) unlink(p *sessionPart) {
-	if p.prev != nil {
-		p.prev.next = p.next
-	} else {
-		s.first = p.next
-	}
-	if p.next != nil {
-		p.next.prev = p.prev
-	} else {
-		s.last = p.prev
-	}
+	e.Value.(*sessionPart).set(from)
 }
 
 // change applies what a request adds, changes and forgets.
@@ -116,9 +90,9 @@ func (s *session) change(m *fetchRequest) {
 	}
 	for _, f := range m.forgotten {
 		key := sessionKey{m.forgottenTopics[f.topic], f.index}
-		if p := s.parts[key]; p != nil {
+		if e := s.parts[key]; e != nil {
 			delete(s.parts, key)
-			s.unlink(p)
+			s.order.Remove(e)
 		}
 	}
 }
@@ -126,18 +100,18 @@ func (s *session) change(m *fetchRequest) {
 // told takes note of what a partition is answered, and reports whether the
 // client has to be told.
 func (s *session) told(f *fetched) bool {
-	p := s.parts[sessionKey{f.topic, f.index}]
-	if p == nil {
+	e := s.parts[sessionKey{f.topic, f.index}]
+	if e == nil {
 		return true // forgotten meanwhile, by a request that was not to be answered yet
 	}
+	p := e.Value.(*sessionPart)
 	news := f.bytes > 0 || f.code != 0 || f.diverges || p.highWatermark != f.highWatermark || p.logStart != f.logStart
 	p.highWatermark, p.logStart = f.highWatermark, f.logStart
 	if f.code != 0 {
 		p.highWatermark = -1 // so that the first answer without the error is told
 	}
 	if f.bytes > 0 {
-		s.unlink(p)
-		s.link(p)
+		s.order.MoveToBack(e)
 	}
 	return news
 }
@@ -159,9 +133,8 @@ type sessions struct {
 	now        func() time.Time
 	most       int // sessions
 	byID       map[int32]*session
-	newest     *session // the last one that was used
-	oldest     *session
-	partitions int // of all, together
+	byUse      list.List // of *session, the one not used for the longest time first
+	partitions int       // of all, together
 	evicted    uint64
 }
 
@@ -226,8 +199,7 @@ func (ss *sessions) touch(s *session, n int) bool {
 	}
 	ss.partitions += n - s.counted
 	s.counted, s.used = n, ss.now()
-	ss.unlinkLocked(s)
-	ss.linkLocked(s)
+	ss.byUse.MoveToBack(s.place)
 	return true
 }
 
@@ -237,7 +209,7 @@ func (ss *sessions) begin(m *fetchRequest, byID bool, told []fetched) int32 {
 	if len(told) > ss.most*sessionPartitions {
 		return noSession
 	}
-	s := &session{byID: byID, epoch: nextEpoch(initialEpoch), parts: make(map[sessionKey]*sessionPart, len(told))}
+	s := &session{byID: byID, epoch: nextEpoch(initialEpoch), parts: make(map[sessionKey]*list.Element, len(told))}
 	s.change(m)
 	for i := range told {
 		s.told(&told[i])
@@ -256,7 +228,7 @@ func (ss *sessions) begin(m *fetchRequest, byID bool, told []fetched) int32 {
 	}
 	ss.byID[s.id] = s
 	ss.partitions += s.counted
-	ss.linkLocked(s)
+	s.place = ss.byUse.PushBack(s)
 	return s.id
 }
 
@@ -277,17 +249,18 @@ func (ss *sessions) freeIDLocked() int32 {
 // longest time, if that is long; or else the smallest of those that are no longer
 // young, if the new one is larger.
 func (ss *sessions) evictLocked(s *session) bool {
-	if ss.oldest == nil {
+	front := ss.byUse.Front()
+	if front == nil {
 		return false
 	}
-	if s.began.Sub(ss.oldest.used) > sessionEviction {
+	if oldest := front.Value.(*session); s.began.Sub(oldest.used) > sessionEviction {
 		ss.evicted++
-		ss.removeLocked(ss.oldest)
+		ss.removeLocked(oldest)
 		return true
 	}
 	var least *session
-	for o := ss.oldest; o != nil; o = o.newer {
-		if s.began.Sub(o.began) > sessionEviction && (least == nil || o.counted < least.counted) {
+	for e := front; e != nil; e = e.Next() {
+		if o := e.Value.(*session); s.began.Sub(o.began) > sessionEviction && (least == nil || o.counted < least.counted) {
 			least = o
 		}
 	}
@@ -312,28 +285,5 @@ func (ss *sessions) removeLocked(s *session) {
 	s.gone = true
 	delete(ss.byID, s.id)
 	ss.partitions -= s.counted
-	ss.unlinkLocked(s)
-}
-
-func (ss *sessions) linkLocked(s *session) {
-	s.older, s.newer = ss.newest, nil
-	if ss.newest != nil {
-		ss.newest.newer = s
-	} else {
-		ss.oldest = s
-	}
-	ss.newest = s
-}
-
-func (ss *sessions) unlinkLocked(s *session) {
-	if s.older != nil {
-		s.older.newer = s.newer
-	} else {
-		ss.oldest = s.newer
-	}
-	if s.newer != nil {
-		s.newer.older = s.older
-	} else {
-		ss.newest = s.older
-	}
+	ss.byUse.Remove(s.place)
 }

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"container/list"
 	"crypto/rand"
 	"testing"
 	"time"
@@ -100,11 +101,11 @@ func TestSessionPartitions(t *testing.T) {
 // none, so that all are read though an answer has no room for all.
 func TestSessionTakesTurns(t *testing.T) {
 	t.Parallel()
-	s := &session{parts: make(map[sessionKey]*sessionPart)}
+	s := &session{parts: make(map[sessionKey]*list.Element)}
 	s.change(fetchOf("a", 3))
 	order := func() (out []int32) {
-		for p := s.first; p != nil; p = p.next {
-			out = append(out, p.key.index)
+		for e := s.order.Front(); e != nil; e = e.Next() {
+			out = append(out, e.Value.(*sessionPart).key.index)
 		}
 		return out
 	}
@@ -119,7 +120,7 @@ func TestSessionTakesTurns(t *testing.T) {
 		}
 	}
 	s.change(&fetchRequest{forgottenTopics: []topicRef{{name: "a"}}, forgotten: []partRef{{0, 2}, {0, 7}}})
-	if got := order(); len(got) != 2 || got[0] != 0 || got[1] != 1 || s.last.key.index != 1 {
+	if got := order(); len(got) != 2 || got[0] != 0 || got[1] != 1 || s.order.Back().Value.(*sessionPart).key.index != 1 {
 		t.Errorf("after one was forgotten: %v", got)
 	}
 }
