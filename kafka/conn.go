@@ -42,10 +42,6 @@ const (
 	// hurryBytes is from where on a request that waits for its turn makes the
 	// fetches before it answer with what there is: it holds memory meanwhile.
 	hurryBytes = 1 << 10
-
-	// minBytesPerSecond is the slowest that an answer may be taken, once it is
-	// under way: what it holds is not held for long.
-	minBytesPerSecond = 256 << 10
 )
 
 var (
@@ -107,7 +103,7 @@ func (c *conn) serve() broker.Ending {
 		c.write()
 	}()
 	err := c.read()
-	if err != nil && !quiet(err) {
+	if err != nil && !intake.Quiet(err) {
 		c.log.Info("connection closed", "err", err)
 	}
 	ended := ending(err)
@@ -124,11 +120,6 @@ func (c *conn) serve() broker.Ending {
 		return ending(why)
 	}
 	return ended
-}
-
-// quiet says that err is how connections end when nothing is wrong.
-func quiet(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // ending says why a connection ended whose reading ended with err.
@@ -158,11 +149,6 @@ func (c *conn) abort() {
 	c.cancel()
 	c.polls.end()
 	_ = c.nc.Close()
-}
-
-// within returns the time that n bytes may take, besides a grace.
-func within(grace time.Duration, n int64) time.Time {
-	return time.Now().Add(grace + time.Duration(n)*time.Second/minBytesPerSecond)
 }
 
 // read starts requests until the stream ends.

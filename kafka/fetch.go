@@ -196,7 +196,7 @@ func (f *fetching) ask() {
 		MaxBytes: int(min(max(f.m.maxBytes, 0), maxFetchBytes)),
 		Parts:    f.parts,
 	}
-	req.MaxBytes = min(req.MaxBytes, max(int(f.s.opt.Answers.Limit()/delivery.AnswerShare), delivery.SmallBytes))
+	req.MaxBytes = min(req.MaxBytes, delivery.MostBytes(f.s.opt.Answers))
 	if req.MinBytes <= 0 || f.diverged {
 		req.MaxWait = 0
 	}

@@ -8,8 +8,10 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/kafka/guard"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
 )
 
 // freeDecodeBytes is what a decoded request may take that is not counted as
@@ -68,7 +70,7 @@ func (c *conn) write() {
 func (c *conn) breakOff(err error) {
 	if c.ctx.Err() == nil { // else it is over, and this is what comes of it
 		c.broken = err
-		if !quiet(err) && !errors.Is(err, errPanic) {
+		if !intake.Quiet(err) && !errors.Is(err, errPanic) {
 			c.log.Info("connection closed", "err", err)
 		}
 	}
@@ -186,7 +188,7 @@ func (c *conn) flush() error {
 	if n == 0 {
 		return nil
 	}
-	if err := c.nc.SetWriteDeadline(within(c.s.opt.WriteTimeout, n)); err != nil {
+	if err := c.nc.SetWriteDeadline(delivery.Deadline(c.s.opt.WriteTimeout, n)); err != nil {
 		return err
 	}
 	err := c.w.Flush()

@@ -21,9 +21,9 @@ const (
 	// the store's, and takes one system call.
 	SmallBytes = 16 << 10
 
-	// AnswerShare is which part of the node's budget for answers one delivery may
+	// answerShare is which part of the node's budget for answers one delivery may
 	// take.
-	AnswerShare = 8
+	answerShare = 8
 
 	// stalledBytes is what a consumer that takes nothing is offered. It is a
 	// copy, so that nothing else is held for it.
@@ -33,6 +33,12 @@ const (
 	// what it holds is not held for long.
 	minBytesPerSecond = 256 << 10
 )
+
+// MostBytes is the most that one delivery may take of the node's budget for
+// answers.
+func MostBytes(answers *broker.Budget) int {
+	return max(int(answers.Limit()/answerShare), SmallBytes)
+}
 
 // Deadline returns until when n bytes may take, besides a grace.
 func Deadline(grace time.Duration, n int64) time.Time {

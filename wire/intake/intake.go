@@ -4,7 +4,9 @@
 package intake
 
 import (
+	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -33,6 +35,11 @@ const (
 // ErrSlow reports a peer that held memory for a request which it did not send,
 // while others waited for it.
 var ErrSlow = errors.New("intake: a request came too slowly, and others wait for the memory that was kept for it")
+
+// Quiet reports whether err is how connections end when nothing is wrong.
+func Quiet(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
+}
 
 // Reader reads a connection. Only its reading goroutine uses it.
 type Reader struct {

@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
 )
 
 // strangeEvery is how often a line about connections that speak one strange
@@ -169,7 +170,7 @@ func (s *Server) serve(l *link) (count func()) {
 		return func() {}
 	case err == nil:
 		s.logStrange(l, protocol, read)
-	case !quiet(err):
+	case !intake.Quiet(err):
 		s.opt.Log.Info("connection refused", "remote", l.nc.RemoteAddr().String(), "err", err)
 	}
 	ended := broker.EndedHandshake

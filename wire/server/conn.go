@@ -3,9 +3,7 @@ package server
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,7 +72,7 @@ func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
 func (c *conn) serve() broker.Ending {
 	log := c.s.opt.Log.With("remote", c.nc.RemoteAddr().String())
 	if err := c.handshake(); err != nil {
-		if !quiet(err) {
+		if !intake.Quiet(err) {
 			log.Info("connection refused", "err", err)
 		}
 		return broker.EndedHandshake
@@ -85,7 +83,7 @@ func (c *conn) serve() broker.Ending {
 		c.write()
 	}()
 	err := c.read()
-	if err != nil && !quiet(err) {
+	if err != nil && !intake.Quiet(err) {
 		log.Info("connection closed", "err", err)
 	}
 	ended := ending(err)
@@ -101,11 +99,6 @@ func (c *conn) serve() broker.Ending {
 	<-written
 	c.cancel()
 	return ended
-}
-
-// quiet says that err is how connections end when nothing is wrong.
-func quiet(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // handshake is held to the deadline that was set for the magic.

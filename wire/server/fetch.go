@@ -49,7 +49,7 @@ func (q *request) fetch(m *pb.FetchRequest) {
 	if len(m.Parts) > maxDetails {
 		room = max(room-frame.DefaultMaxHeaderBytes, 1)
 	}
-	req.MaxBytes = min(req.MaxBytes, room, max(int(q.s.opt.Answers.Limit()/delivery.AnswerShare), delivery.SmallBytes))
+	req.MaxBytes = min(req.MaxBytes, room, delivery.MostBytes(q.s.opt.Answers))
 	for i, p := range m.Parts {
 		id, err := topicID(p.TopicId)
 		if err != nil {

@@ -78,7 +78,7 @@ func (q *request) subscribe(m *pb.SubscribeRequest) {
 	room := max(q.s.opt.MaxFrameBytes-frame.HandshakeMaxBytes-frame.DefaultMaxHeaderBytes, 1)
 	st := &stream{id: m.Stream, granted: m.CreditBytes}
 	st.maxBytes = min(orDefault(m.MaxBytes, defaultDeliverBytes, maxDeliverBytes), room,
-		max(int(q.s.opt.Answers.Limit()/delivery.AnswerShare), delivery.SmallBytes))
+		delivery.MostBytes(q.s.opt.Answers))
 	st.maxPartitionBytes = orDefault(m.MaxPartitionBytes, st.maxBytes, st.maxBytes)
 	if err := ss.open(st, m.CreditBytes); err != nil {
 		q.fail(err)
