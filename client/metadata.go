@@ -15,9 +15,10 @@ import (
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
 
-// unknownTopicAnswers is how many times in a row servers must not know a topic
-// before it is taken for missing: a topic just created reaches the nodes one
-// after the other.
+// unknownTopicAnswers is how many times in a row servers must say that there is
+// no such topic before it is taken for missing: a topic just created reaches the
+// nodes one after the other. A node that says that it may be behind says nothing
+// of the topic.
 const unknownTopicAnswers = 5
 
 // TopicID tells a topic from another that had the same name before.
@@ -33,7 +34,7 @@ type topic struct {
 	id      TopicID
 	leaders []leader // by partition
 	err     error    // then nothing else is known
-	misses  int      // how many times in a row err was the answer
+	misses  int      // how many times in a row there was no such topic
 }
 
 // leader is who leads a partition; node -1: nobody that we know of.
@@ -129,6 +130,9 @@ func (c *Client) topic(ctx context.Context, name string) (*topic, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			if t != nil {
+				return nil, errors.Join(ctx.Err(), img.err, &PartitionError{Topic: name, Partition: -1, Offset: -1, Err: t.err})
+			}
 			return nil, errors.Join(ctx.Err(), img.err)
 		case <-c.ctx.Done():
 			return nil, ErrClosed
@@ -269,9 +273,11 @@ func newTopic(pt *pb.Topic, old *topic) *topic {
 			ErrProtocol, pt.Name, len(pt.TopicId), len(pt.Leaders), len(pt.LeaderEpochs))
 	}
 	if t.err != nil {
-		t.misses = 1
 		if old != nil {
-			t.misses += old.misses
+			t.misses = old.misses
+		}
+		if code, _ := CodeOf(t.err); code != errcode.LeaderNotAvailable {
+			t.misses++
 		}
 		if old != nil && old.err == nil && retriable(t.err) && t.misses < unknownTopicAnswers {
 			kept := *old // one node that does not know it yet proves nothing

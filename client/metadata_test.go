@@ -18,6 +18,7 @@ func TestNewTopic(t *testing.T) {
 		return &pb.Topic{Name: "a", TopicId: id(b), Leaders: []int32{leader}, LeaderEpochs: []int32{epoch}}
 	}
 	missing := &pb.Topic{Name: "a", Error: frame.NewError(errcode.UnknownTopicOrPartition, "")}
+	behind := &pb.Topic{Name: "a", Error: frame.NewError(errcode.LeaderNotAvailable, "")}
 	forbidden := &pb.Topic{Name: "a", Error: frame.NewError(errcode.TopicAuthorizationFailed, "")}
 	tests := []struct {
 		name    string
@@ -32,6 +33,8 @@ func TestNewTopic(t *testing.T) {
 		{"missing once", []*pb.Topic{answer(1, 5, 7), missing}, leader{5, 7}, 1},
 		{"missing, then there", []*pb.Topic{missing, missing, answer(1, 5, 7)}, leader{5, 7}, 0},
 		{"missing for good", []*pb.Topic{answer(1, 5, 7), missing, missing, missing, missing, missing}, leader{node: -1}, 5},
+		{"nodes that are behind", []*pb.Topic{answer(1, 5, 7), behind, behind, behind, behind, behind, behind}, leader{5, 7}, 0},
+		{"nodes that are behind, then missing", []*pb.Topic{answer(1, 5, 7), missing, behind, behind, behind, behind, missing}, leader{5, 7}, 2},
 		{"forbidden", []*pb.Topic{answer(1, 5, 7), forbidden}, leader{node: -1}, 1},
 		{"short id", []*pb.Topic{{Name: "a", TopicId: []byte{1}}}, leader{node: -1}, 1},
 		{"fewer epochs", []*pb.Topic{{Name: "a", TopicId: id(1), Leaders: []int32{1}}}, leader{node: -1}, 1},
