@@ -46,6 +46,12 @@ func startCore(t testing.TB, edit func(*node.Options)) core {
 		}
 		ls[i] = l
 	}
+	return startOn(t, ls, edit)
+}
+
+// startOn starts a node with these two listeners.
+func startOn(t testing.TB, ls [2]net.Listener, edit func(*node.Options)) core {
+	t.Helper()
 	log := new(logBuffer)
 	opt := node.Options{
 		FS: vfs.NewMem(1), Dir: "data", NodeID: 7, Version: "test", Listener: ls[0],

@@ -1,0 +1,112 @@
+package kafka_test
+
+import (
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/flotilla-log/flotilla/internal/netsim"
+	"github.com/flotilla-log/flotilla/internal/node"
+	"github.com/flotilla-log/flotilla/internal/vfs"
+)
+
+// bubble is a node in virtual time, whose clients come over a network in memory:
+// time stands still while anybody has something to do. So a test sees that there
+// is no answer, and at which moment it comes.
+type bubble struct {
+	core
+	t    *testing.T
+	net  *netsim.Network
+	disk *vfs.Mem
+}
+
+// bubbleBegins is the time of a bubble: a second after that of recordsOf.
+var bubbleBegins = time.UnixMilli(1_700_000_001_000)
+
+// inBubble runs a test against a node in a bubble.
+func inBubble(t *testing.T, edit func(*node.Options), test func(t *testing.T, b *bubble)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(bubbleBegins.Sub(time.Now()))
+		b := &bubble{t: t, net: netsim.New(1), disk: vfs.NewMem(1)}
+		t.Cleanup(func() { _ = b.net.Close() })
+		var ls [2]net.Listener
+		for i, addr := range []string{"node:9092", "node:9094"} {
+			l, err := b.net.Listen(addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ls[i] = l
+		}
+		b.core = startOn(t, ls, func(opt *node.Options) {
+			opt.FS = b.disk
+			if edit != nil {
+				edit(opt)
+			}
+		})
+		test(t, b)
+	})
+}
+
+// dial returns a client, which connects from a host.
+func (b *bubble) dial(host string) *rawClient {
+	b.t.Helper()
+	nc, err := b.net.Dial(b.t.Context(), host, b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = nc.Close() })
+	return &rawClient{t: b.t, nc: nc}
+}
+
+// holdSyncs makes every sync of the journal wait until let is called, so that
+// nothing becomes durable meanwhile.
+func (b *bubble) holdSyncs() (let func()) {
+	held := make(chan struct{})
+	b.disk.OnOp(func(op vfs.Op, phase vfs.Phase) {
+		if phase == vfs.Before && op.Kind == vfs.OpSyncData && strings.Contains(op.Path, "journal") {
+			<-held
+		}
+	})
+	let = sync.OnceFunc(func() {
+		b.disk.OnOp(nil)
+		close(held)
+	})
+	b.t.Cleanup(let) // or the node would never close
+	return let
+}
+
+// silent wants that nothing has come by now, and that all wait for something
+// else to happen.
+func (c *rawClient) silent(when string) {
+	c.t.Helper()
+	synctest.Wait()
+	if err := c.nc.SetReadDeadline(time.Now().Add(time.Nanosecond)); err != nil {
+		c.t.Fatal(err)
+	}
+	if n, err := c.nc.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Fatalf("%s: %d bytes of an answer, %v; want none yet", when, n, err)
+	}
+	if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// next reads the answer to the request that has a place among those that were
+// started: 1 is the first.
+func (c *rawClient) next(id int32, req kmsg.Request) kmsg.Response {
+	c.t.Helper()
+	defer func(last int32) { c.id = last }(c.id)
+	c.id = id
+	resp := req.ResponseKind()
+	resp.SetVersion(req.GetVersion())
+	c.answer(resp, req.IsFlexible() && req.Key() != int16(kmsg.ApiVersions))
+	return resp
+}
