@@ -70,6 +70,7 @@ func eachProtocol(t *testing.T, test func(*testing.T, Cluster)) {
 	}{
 		{"native", startNode, newNative},
 		{"kafka", startKafka, newKafka},
+		{"kafka on a node", startNode, newKafka},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
