@@ -66,6 +66,12 @@ func (b *bubble) dial(host string) *rawClient {
 	return &rawClient{t: b.t, nc: nc}
 }
 
+// pass lets time pass.
+func (b *bubble) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // holdSyncs makes every sync of the journal wait until let is called, so that
 // nothing becomes durable meanwhile.
 func (b *bubble) holdSyncs() (let func()) {

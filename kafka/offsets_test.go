@@ -11,8 +11,8 @@ import (
 	"github.com/flotilla-log/flotilla/internal/node"
 )
 
-// The tests of this file ask about partitions that hold nothing; those of package
-// broker ask about records.
+// The tests of this file ask about partitions that hold nothing; records_test.go
+// asks about records.
 
 type offsetAsk struct {
 	partition, epoch int32
@@ -142,19 +142,7 @@ func TestDeleteRecords(t *testing.T) {
 	t.Parallel()
 	_, c := admin(t, nil)
 	c.create("a", 1)
-	ask := func(version int16, topic string, parts ...kmsg.DeleteRecordsRequestTopicPartition) []string {
-		req := kmsg.NewPtrDeleteRecordsRequest()
-		req.TimeoutMillis = adminTimeoutMS
-		req.Topics = append(req.Topics, kmsg.DeleteRecordsRequestTopic{Topic: topic, Partitions: parts})
-		var out []string
-		for _, p := range c.ask(req, version).(*kmsg.DeleteRecordsResponse).Topics[0].Partitions {
-			out = append(out, fmt.Sprint(p.Partition, " ", errcode.Code(p.ErrorCode), " ", p.LowWatermark))
-		}
-		return out
-	}
-	part := func(partition int32, offset int64) kmsg.DeleteRecordsRequestTopicPartition {
-		return kmsg.DeleteRecordsRequestTopicPartition{Partition: partition, Offset: offset}
-	}
+	ask, part := c.deleteRecords, deletePart
 	for v := range int16(3) {
 		for _, tt := range []struct {
 			topic string
