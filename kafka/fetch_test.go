@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -189,6 +190,30 @@ func TestFetchLimits(t *testing.T) {
 		if a, b := len(r[0].RecordBatches), len(r[1].RecordBatches); a != tt.wantA*size || b != tt.wantB*size {
 			t.Errorf("%s: %d and %d bytes of batches of %d, want %d and %d batches", tt.name, a, b, size, tt.wantA, tt.wantB)
 		}
+	}
+}
+
+// TestFetchShare: one Fetch is answered with no more than its share of the node's
+// memory for answers, an eighth, however much it asks for, or with one batch.
+func TestFetchShare(t *testing.T) {
+	t.Parallel()
+	const memory = 16 << 20
+	c := dialRaw(t, startCore(t, func(opt *node.Options) { opt.MemoryBytes = memory }).addr)
+	ids := c.makeTopics("a", "b")
+	const share = memory * 3 / 16 / 8
+	large, small := recordsOf(t, batch.None, strings.Repeat("v", share+1)), recordsOf(t, batch.None, strings.Repeat("v", share/3))
+	c.mustProduce("a", 0, small, small, small, small)
+	c.mustProduce("b", 0, large, small)
+	ask := func(topic string) int {
+		req := fetchReq(12, ids, from{topic, 0, 0, func(p *kmsg.FetchRequestTopicPartition) { p.PartitionMaxBytes = 50 << 20 }})
+		req.MaxBytes = 50 << 20
+		return len(c.fetched(req)[0].RecordBatches)
+	}
+	if got := ask("a"); got != 2*len(small) {
+		t.Errorf("%d bytes, want two batches of %d: the third would make it more than %d", got, len(small), share)
+	}
+	if got := ask("b"); got != len(large) {
+		t.Errorf("%d bytes, want one batch of %d, though that is more than %d", got, len(large), share)
 	}
 }
 

@@ -2,7 +2,8 @@ package kafka_test
 
 import (
 	"bytes"
-	"math"
+	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -50,6 +51,34 @@ func TestProduceDurable(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUnacknowledgedFailure: without acknowledgement the end of the connection is
+// how a client learns of a failure, and the log says why; what is sent before it is
+// answered, and what is sent behind it is not.
+func TestUnacknowledgedFailure(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(t *testing.T, b *bubble) {
+		c := b.dial("producer")
+		ids := c.makeTopics("a")
+		good := recordsOf(t, batch.None, "one")
+		before := produceReq(9, -1, ids, topicPart{"a", 0, good})
+		c.start(before)
+		c.start(produceReq(9, 0, ids, topicPart{"a", 0, good}, topicPart{"missing", 0, good}))
+		c.start(fetchReq(12, ids, from{"a", 0, 0, nil}))
+		if p := c.next(c.id-2, before).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 {
+			t.Errorf("before it: %+v", p)
+		}
+		if err := c.nc.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.nc.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+			t.Errorf("behind it: %d bytes, %v; want the end", n, err)
+		}
+		if out := b.log.String(); !strings.Contains(out, "topic missing, partition 0: UNKNOWN_TOPIC_OR_PARTITION") {
+			t.Errorf("log: %s", out)
+		}
+	})
 }
 
 // TestProduceTimeout: what is not durable in time is answered REQUEST_TIMED_OUT
@@ -137,7 +166,7 @@ func TestFetchMinBytes(t *testing.T) {
 			}, 20 * time.Second, 2},
 			{"more than come in time", minute, 2 * len(one), func() { produce("b") }, time.Minute, 1},
 			{"nothing comes", minute, 1, nil, time.Minute, 0},
-			{"very long", math.MaxInt32, 1, nil, 5 * time.Minute, 0},
+			{"very long", 400_000, 1, nil, 5 * time.Minute, 0},
 		}
 		for _, tt := range tests {
 			end := func(topic string) int64 {
@@ -277,6 +306,29 @@ func TestOrderOfAnswers(t *testing.T) {
 	})
 }
 
+// TestAnswerIsNotKept: an answer is sent when it is there, though the one behind it
+// waits.
+func TestAnswerIsNotKept(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(t *testing.T, b *bubble) {
+		c := b.dial("client")
+		ids := c.makeTopics("a", "b")
+		let := b.holdSyncs()
+		produce, fetch := produceReq(9, -1, ids, topicPart{"a", 0, recordsOf(t, batch.None, "one")}), fetchReq(12, ids, from{"b", 0, 0, nil})
+		fetch.MaxWaitMillis = 60_000
+		c.start(produce)
+		c.start(fetch)
+		synctest.Wait() // both are there, and neither has its answer
+		began := time.Now()
+		let()
+		c.next(c.id-1, produce)
+		if took := time.Since(began); took >= time.Second {
+			t.Errorf("an answer with a Fetch behind it came after %v", took)
+		}
+		c.next(c.id, fetch)
+	})
+}
+
 // TestFetchOvertaken: of two requests of one session that are under way at a time
 // the first one's answer is an error, and the session goes on with the second.
 func TestFetchOvertaken(t *testing.T) {
@@ -328,6 +380,10 @@ func TestFetchOfTheGone(t *testing.T) {
 		}
 		synctest.Wait()
 		c := b.dial("client") // there is room for one
+		synctest.Wait()
+		if strings.Contains(b.log.String(), "(connections.max)") {
+			t.Fatal("a Fetch that waits holds the connection of a client that has gone")
+		}
 		c.metadata(12, false, "a")
 		began := time.Now()
 		c.start(waiting)
