@@ -2,7 +2,7 @@
 // checks that the test that is there for it goes red. A guard that can be
 // removed without a red test is not tested.
 //
-// For each mutant of table.go it checks that
+// For each mutant of its tables it checks that
 //
 //   - the text to replace stands exactly once in the file,
 //   - the named test is green before, and ran,
@@ -29,6 +29,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,9 +52,12 @@ func main() {
 	}
 }
 
+// mutants returns all that there are.
+func mutants() []mutant { return slices.Concat(table, kafkaTable) }
+
 // run checks the mutants that are chosen, and reports each on standard output.
 func run(only, part string, parallel int) error {
-	chosen, err := choose(table, only, part)
+	chosen, err := choose(mutants(), only, part)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 // says all that check asks, and its text stands once in its file.
 func TestTable(t *testing.T) {
 	names := make(map[string]bool)
-	for _, m := range table {
+	for _, m := range mutants() {
 		if names[m.name] {
 			t.Errorf("%s: a second mutant of this name", m.name)
 		}
