@@ -213,10 +213,12 @@ static void consume(void) {
         check("assign", rd_kafka_assign(rk, list));
         rd_kafka_topic_partition_list_destroy(list);
         int64_t deadline = now_ms() + TIMEOUT_MS;
-        for (int n = 0; n < CODECS * PER_CODEC && now_ms() < deadline;) {
+        for (int n = 0; n < CODECS * PER_CODEC;) {
                 rd_kafka_message_t *m = rd_kafka_consumer_poll(rk, 100);
-                if (!m)
+                if (!m && now_ms() < deadline)
                         continue;
+                if (!m)
+                        die("consume", "time is up");
                 if (m->err)
                         die("consume", rd_kafka_message_errstr(m));
                 printf("{\"step\":\"consumed\",\"partition\":%" PRId32 ",\"offset\":%" PRId64 ",\"timestamp\":%" PRId64
