@@ -56,6 +56,13 @@ func topicName(p program, parts ...any) string {
 
 // TestClients runs each program against the server, and checks all that it saw.
 func TestClients(t *testing.T) {
+	// At the same time, since some wait for downloads while others compile. Who
+	// needs one that cannot be made says why.
+	var building sync.WaitGroup
+	for _, p := range programs {
+		building.Go(func() { _, _ = builds[p.name]() })
+	}
+	defer building.Wait()
 	addr := startServer(t)
 	if err := spendProducerID(t.Context(), addr); err != nil {
 		t.Fatal(err)
@@ -91,21 +98,24 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// TestBlankAnswers runs each program with each request of its features answered
-// without content: what is checked of that request must turn red.
-func TestBlankAnswers(t *testing.T) {
-	addr := startServer(t)
-	if err := spendProducerID(t.Context(), addr); err != nil {
-		t.Fatal(err)
-	}
+// cell is one run of a program with one request answered without content.
+type cell struct {
+	program  program
+	run      runner
+	key      kmsg.Key
+	content  content
+	features []feature // that count on key
+}
+
+// cells returns all of them, by key and not by program, so that those that take
+// long to start are spread among those that wait.
+func cells() (out []cell) {
 	var keys []kmsg.Key
 	for _, f := range features {
 		if !slices.Contains(keys, f.key) {
 			keys = append(keys, f.key)
 		}
 	}
-	// By key and not by program, so that those that take long to start are spread
-	// among those that wait.
 	for _, key := range keys {
 		for _, p := range programs {
 			var fs []feature
@@ -118,47 +128,64 @@ func TestBlankAnswers(t *testing.T) {
 				continue
 			}
 			for _, c := range []content{empty, echoed} {
-				t.Run(fmt.Sprintf("%s/%s/%s", p.name, key.Name(), c), func(t *testing.T) {
-					t.Parallel()
-					p.mustTurnRed(t, addr, c, int16(key), fs)
-				})
+				out = append(out, cell{program: p, run: p.run, key: key, content: c, features: fs})
 			}
 		}
+	}
+	return out
+}
+
+// TestBlankAnswers runs each program with each request of its features answered
+// without content: what is checked of that request must turn red.
+func TestBlankAnswers(t *testing.T) {
+	addr := startServer(t)
+	if err := spendProducerID(t.Context(), addr); err != nil {
+		t.Fatal(err)
+	}
+	java := startJavaCases(t)
+	for _, c := range cells() {
+		if c.program.name == "java" {
+			c.run = java.run
+		}
+		t.Run(fmt.Sprintf("%s/%s/%s", c.program.name, c.key.Name(), c.content), func(t *testing.T) {
+			t.Parallel()
+			c.mustTurnRed(t, addr)
+		})
 	}
 }
 
 // mustTurnRed reports the features that are checked in vain.
-func (p program) mustTurnRed(t *testing.T, addr string, c content, key int16, fs []feature) {
+func (c cell) mustTurnRed(t *testing.T, addr string) {
 	t.Helper()
-	b, err := startBlank(addr, c, key)
+	b, err := startBlank(addr, c.content, int16(c.key))
 	if err != nil {
 		t.Fatal(err)
 	}
-	topic := topicName(p, "-", key, "-", c)
-	if p.topicMade {
+	topic := topicName(c.program, "-", int16(c.key), "-", c.content)
+	if c.program.topicMade {
 		if err := makeTopic(t.Context(), addr, topic); err != nil {
 			t.Fatal(err)
 		}
 	}
 	start := time.Now()
-	out, failed := p.run(t.Context(), b.addr(), topic)
+	out, failed := c.run(t.Context(), b.addr(), topic)
 	took := time.Since(start)
 	for _, err := range b.close() {
-		t.Errorf("%s with %s answers to key %d: %v", p.name, c, key, err)
+		t.Errorf("a request to a server that answers %s with nothing: %v", c.key.Name(), err)
 	}
-	if b.requests(key) == 0 {
-		t.Errorf("%s has not sent key %d", p.name, key)
+	if b.requests(int16(c.key)) == 0 {
+		t.Errorf("%s was not sent; the program: %v", c.key.Name(), failed)
 	}
 	facts, err := gather(t.Context(), addr, topic)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &result{topic: topic, addr: b.addr(), out: out, facts: facts}
-	for _, f := range fs {
+	for _, f := range c.features {
 		if err := f.check(r); err != nil {
-			t.Logf("red with %s answers: %s: %v (%.1f s; the program: %v)", c, f.name, err, took.Seconds(), failed)
+			t.Logf("red: %s: %v (%.1f s; the program: %v)", f.name, err, took.Seconds(), failed)
 		} else {
-			t.Errorf("%s is found right in %s answers to key %d; the program: %v", f.name, c, key, failed)
+			t.Errorf("%s is found right; the program: %v", f.name, failed)
 		}
 	}
 }
@@ -166,9 +193,14 @@ func (p program) mustTurnRed(t *testing.T, addr string, c content, key int16, fs
 // TestBlankServer runs each program against a server that answers every request
 // without content, but for the versions that it has.
 func TestBlankServer(t *testing.T) {
+	java := startJavaCases(t)
 	var group sync.WaitGroup
 	defer group.Wait()
 	for _, p := range programs {
+		run := p.run
+		if p.name == "java" {
+			run = java.run
+		}
 		for _, c := range []content{empty, echoed} {
 			group.Go(func() {
 				b, err := startBlank("", c)
@@ -177,7 +209,7 @@ func TestBlankServer(t *testing.T) {
 					return
 				}
 				topic := topicName(p, "-", c)
-				out, failed := p.run(t.Context(), b.addr(), topic)
+				out, failed := run(t.Context(), b.addr(), topic)
 				for _, err := range b.close() {
 					t.Errorf("%s: %v", p.name, err)
 				}

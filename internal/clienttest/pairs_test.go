@@ -12,10 +12,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -259,23 +257,13 @@ func franzConsume(ctx context.Context, addr string, topics []string) (map[string
 	return out, nil
 }
 
-// pipeClasses compiles testdata/Pipe.java with what the Java example was built
-// with, once for all tests, and returns where its classes are.
-var pipeClasses = sync.OnceValues(func() (string, error) {
-	if _, err := builds["java"](); err != nil {
-		return "", err
-	}
-	libs, classes := filepath.Join(buildDir, "java", "target", "libs", "*"), filepath.Join(buildDir, "pipe")
-	return classes + ":" + libs, execute(".", "javac", "-cp", libs, "-d", classes, filepath.Join("testdata", "Pipe.java"))
-})
-
 // pipe runs testdata/Pipe.java.
 func pipe(ctx context.Context, in io.Reader, args ...string) ([]byte, error) {
-	classes, err := pipeClasses()
+	run, err := javaCommand("Pipe")
 	if err != nil {
 		return nil, err
 	}
-	return command(ctx, in, "java", append([]string{"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", classes, "Pipe"}, args...)...)
+	return command(ctx, in, run[0], append(run[1:], args...)...)
 }
 
 func javaProduce(ctx context.Context, addr, codec, topic string, records []record) error {
