@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/ne
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test test-clients test-matrix race kill mutants soak fuzz bench bench-kafka fmt clean kafka-jars record-kafka test-differential
+.PHONY: build run check test test-clients race kill mutants soak fuzz bench bench-kafka fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -37,11 +37,8 @@ test: ## everything that needs Go alone: about 20 minutes on two cores
 # Debian: apt-get install kcat jq nodejs npm default-jdk-headless maven build-essential zlib1g-dev libzstd-dev
 test-clients: ## Kafka's clients, built from examples/, against the real server; the first time builds librdkafka
 	$(GO) vet -tags clients ./internal/clienttest ./internal/killtest
-	$(GO) test -count=1 -tags clients -parallel 8 -timeout 30m -skip TestBlankAnswers ./internal/clienttest
+	$(GO) test -count=1 -tags clients -parallel 16 -timeout 30m ./internal/clienttest
 	$(GO) test -count=1 -tags clients -run Kcat -timeout 10m ./internal/killtest
-
-test-matrix: ## each Y of docs/kafka.md's matrix: red when that request alone is answered with nothing; some 150 runs of clients
-	$(GO) test -count=1 -tags clients -parallel 4 -timeout 60m -run TestBlankAnswers ./internal/clienttest
 
 race: ## the concurrent packages under the race detector
 	$(GO) test -count=1 -race -timeout 30m $(RACE)

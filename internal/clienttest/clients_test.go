@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -107,28 +108,16 @@ type cell struct {
 	features []feature // that count on key
 }
 
-// cells returns all of them, by key and not by program, so that those that take
-// long to start are spread among those that wait.
+// cells returns all of them.
 func cells() (out []cell) {
-	var keys []kmsg.Key
-	for _, f := range features {
-		if !slices.Contains(keys, f.key) {
-			keys = append(keys, f.key)
+	for _, p := range programs {
+		byKey := make(map[kmsg.Key][]feature)
+		for _, f := range p.features() {
+			byKey[f.key] = append(byKey[f.key], f)
 		}
-	}
-	for _, key := range keys {
-		for _, p := range programs {
-			var fs []feature
-			for _, f := range p.features() {
-				if f.key == key {
-					fs = append(fs, f)
-				}
-			}
-			if len(fs) == 0 {
-				continue
-			}
+		for _, key := range slices.Sorted(maps.Keys(byKey)) {
 			for _, c := range []content{empty, echoed} {
-				out = append(out, cell{program: p, run: p.run, key: key, content: c, features: fs})
+				out = append(out, cell{program: p, run: p.run, key: key, content: c, features: byKey[key]})
 			}
 		}
 	}
@@ -212,6 +201,9 @@ func TestBlankServer(t *testing.T) {
 				out, failed := run(t.Context(), b.addr(), topic)
 				for _, err := range b.close() {
 					t.Errorf("%s: %v", p.name, err)
+				}
+				if b.requests(int16(kmsg.ApiVersions)) == 0 {
+					t.Errorf("%s has sent nothing: %v", p.name, failed)
 				}
 				r := &result{topic: topic, addr: b.addr(), out: out, facts: &facts{broker: b.addr()}}
 				for _, f := range p.features() {
