@@ -34,7 +34,7 @@ var recipes = map[string]recipe{
 	},
 	"librdkafka": {
 		needs: "make",
-		build: [][]string{{"npm", "ci", "--ignore-scripts"}, {"make", "-j2"}},
+		build: [][]string{{"npm", "ci", "--ignore-scripts"}, {"make", "-j2", "CONFIGURE=--disable-optimization --disable-debug-symbols"}},
 		run:   []string{"./example"},
 	},
 	"kcat": {needs: "kcat", run: []string{"./example.sh"}},
