@@ -63,7 +63,7 @@ func TestClients(t *testing.T) {
 	for _, p := range programs {
 		building.Go(func() { _, _ = builds[p.name]() })
 	}
-	defer building.Wait()
+	building.Wait()
 	addr := startServer(t)
 	if err := spendProducerID(t.Context(), addr); err != nil {
 		t.Fatal(err)
