@@ -37,7 +37,7 @@ test: ## everything that needs Go alone: about 20 minutes on two cores
 # Debian: apt-get install kcat jq nodejs npm default-jdk-headless maven build-essential zlib1g-dev libzstd-dev
 test-clients: ## Kafka's clients, built from examples/, against the real server; the first time builds librdkafka
 	$(GO) vet -tags clients ./internal/clienttest ./internal/killtest
-	$(GO) test -count=1 -tags clients -parallel 16 -timeout 30m ./internal/clienttest
+	$(GO) test -count=1 -tags clients -parallel 8 -timeout 30m ./internal/clienttest
 	$(GO) test -count=1 -tags clients -run Kcat -timeout 10m ./internal/killtest
 
 race: ## the concurrent packages under the race detector
