@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/bench"
+	"github.com/flotilla-log/flotilla/internal/peer"
 )
 
 // loads runs flotilla bench as anybody would, in a process of its own.
@@ -23,7 +24,7 @@ type loads struct {
 
 	binary  string
 	disk    string // a directory on the servers' disk
-	servers []*server
+	servers []*peer.Server
 }
 
 // standard is the load that figures are published of, but for how long it
@@ -36,7 +37,7 @@ var standard = []string{
 // run puts one load on the server of that name.
 func (l *loads) run(ctx context.Context, name, kind string) (bench.Report, error) {
 	for _, s := range l.servers {
-		if s.name == name {
+		if s.Name == name {
 			if kind == kindReplay {
 				return l.replay(ctx, s)
 			}
@@ -49,9 +50,9 @@ func (l *loads) run(ctx context.Context, name, kind string) (bench.Report, error
 func (l *loads) produce() []string { return append([]string{"produce"}, standard...) }
 
 // replay fills a topic, reads it, and deletes it.
-func (l *loads) replay(ctx context.Context, s *server) (rep bench.Report, err error) {
+func (l *loads) replay(ctx context.Context, s *peer.Server) (rep bench.Report, err error) {
 	topic := fmt.Sprintf("peers-%016x", rand.Uint64())
-	cluster, err := bench.NewKafka(bench.KafkaConfig{Bootstrap: []string{s.addr}, ClientID: "flotilla-peers"})
+	cluster, err := bench.NewKafka(bench.KafkaConfig{Bootstrap: []string{s.Addr}, ClientID: "flotilla-peers"})
 	if err != nil {
 		return rep, err
 	}
@@ -64,13 +65,13 @@ func (l *loads) replay(ctx context.Context, s *server) (rep bench.Report, err er
 }
 
 // bench runs flotilla bench with args, and what says where and how to report.
-func (l *loads) bench(ctx context.Context, s *server, args ...string) (rep bench.Report, err error) {
+func (l *loads) bench(ctx context.Context, s *peer.Server, args ...string) (rep bench.Report, err error) {
 	// What the run before left in the page cache would be written during this
 	// one, at its cost.
 	if out, err := exec.CommandContext(ctx, "sync").CombinedOutput(); err != nil {
 		return rep, fmt.Errorf("sync: %w: %s", err, out)
 	}
-	args = append(append([]string{"bench"}, args...), "--protocol", "kafka", "--bootstrap", s.addr, "--server-pids", s.pid(), "--quiet", "--output", "json")
+	args = append(append([]string{"bench"}, args...), "--protocol", "kafka", "--bootstrap", s.Addr, "--server-pids", s.PID(), "--quiet", "--output", "json")
 	if _, err := (bench.Proc{FS: os.DirFS("/proc")}).DeviceOf(l.disk); err == nil {
 		args = append(args, "--server-disk", l.disk)
 	}

@@ -14,9 +14,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/flotilla-log/flotilla/internal/peer"
 )
 
 // options are the command line.
@@ -83,27 +84,25 @@ func (o options) run(ctx context.Context, stdout, stderr io.Writer) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	kafkaVersion, err := versionOf(o.jars)
+	kafkaVersion, err := peer.KafkaVersion(o.jars)
 	if err != nil {
 		return err
 	}
-	ports, err := freePorts(3)
+	ports, err := peer.FreePorts(3)
 	if err != nil {
 		return err
 	}
-	flotilla := &server{name: "flotilla", addr: address(ports[0]), args: []string{
-		o.binary, "serve", "--data.dir", filepath.Join(dir, "flotilla"), "--listen", address(ports[0]), "--admin.listen", "127.0.0.1:0",
-	}}
-	kafka := &server{name: "kafka", addr: address(ports[1]), args: []string{o.script, "serve", o.jars, filepath.Join(dir, "kafka"), fmt.Sprint(ports[1])}}
-	servers := []*server{flotilla, kafka} // Kafka last: the others are compared with it
+	flotilla := peer.Flotilla(o.binary, filepath.Join(dir, "flotilla"), ports[0])
+	kafka := peer.Kafka(o.script, o.jars, filepath.Join(dir, "kafka"), ports[1])
+	servers := []*peer.Server{flotilla, kafka} // Kafka last: the others are compared with it
 	for _, s := range servers {
-		if err := s.start(ctx, dir); err != nil {
+		if err := s.Start(ctx, dir); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, s.stop()) }()
+		defer func() { err = errors.Join(err, s.Stop()) }()
 	}
 	o.loads.binary, o.loads.disk, o.loads.servers = o.binary, dir, servers
-	names := []string{flotilla.name, kafka.name}
+	names := []string{flotilla.Name, kafka.Name}
 	runs, err := (&session{
 		Servers: names, Pairs: o.pairs, Agree: o.agree / 100, MaxWarmups: o.maxWarmups, load: o.loads.run, said: stderr,
 	}).do(ctx)
@@ -128,17 +127,4 @@ func (o options) save(sum *summary) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	return sum.write(f)
-}
-
-// versionOf returns the version of Kafka whose jars are in a directory.
-func versionOf(jars string) (string, error) {
-	const prefix, suffix = "kafka_2.13-", ".jar"
-	found, err := filepath.Glob(filepath.Join(jars, prefix+"*"+suffix))
-	if err != nil {
-		return "", fmt.Errorf("peers: %w", err)
-	}
-	if len(found) != 1 {
-		return "", fmt.Errorf("peers: %d files %s*%s in %s, want one; make kafka-jars KAFKA=%s brings them", len(found), prefix, suffix, jars, jars)
-	}
-	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), prefix), suffix), nil
 }

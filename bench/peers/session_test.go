@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -145,20 +143,5 @@ func TestParse(t *testing.T) {
 		if o, err := parse(args, io.Discard); err == nil {
 			t.Errorf("%q: %+v", args, o)
 		}
-	}
-}
-
-func TestVersionOf(t *testing.T) {
-	dir := t.TempDir()
-	if v, err := versionOf(dir); err == nil || !strings.Contains(err.Error(), "make kafka-jars") {
-		t.Errorf("of no jars: %q, %v; want an error that says what to do", v, err)
-	}
-	for _, name := range []string{"kafka_2.13-4.3.1.jar", "kafka-clients-4.3.1.jar"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if v, err := versionOf(dir); err != nil || v != "4.3.1" {
-		t.Errorf("versionOf = %q, %v; want 4.3.1", v, err)
 	}
 }

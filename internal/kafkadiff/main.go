@@ -5,6 +5,8 @@
 //	kafkadiff record -jars DIR [-out DIR]           plays them against a fresh Kafka and writes the answers down
 //	kafkadiff compare -jars DIR -binary FILE        plays them against a fresh Kafka and a fresh Flotilla, and compares
 //
+// Kafka is started by bench/peers/kafka.sh, as it is for measuring.
+//
 // Answers are written with names for what differs between any two runs: ids,
 // addresses, times, epochs, see names. Everything else is compared as it is, so
 // that recording again on an unchanged Kafka changes nothing. What is recorded
@@ -28,8 +30,8 @@ import (
 )
 
 const usage = `usage:
-  kafkadiff record -jars DIR [-out DIR]
-  kafkadiff compare -jars DIR -binary FILE
+  kafkadiff record -jars DIR [-script FILE] [-out DIR]
+  kafkadiff compare -jars DIR [-script FILE] -binary FILE
 `
 
 func main() {
@@ -41,16 +43,17 @@ func main() {
 	defer stop()
 	flags := flag.NewFlagSet("kafkadiff "+os.Args[1], flag.ExitOnError)
 	jars := flags.String("jars", "", "folder with the jars of Apache Kafka "+kafkaVersion)
+	script := flags.String("script", filepath.Join("bench", "peers", "kafka.sh"), "what starts Kafka")
 	var err error
 	switch os.Args[1] {
 	case "record":
 		out := flags.String("out", filepath.Join("internal", "kafkadiff", "testdata"), "folder to write the answers to")
 		flags.Parse(os.Args[2:])
-		err = record(ctx, *jars, *out)
+		err = record(ctx, *script, *jars, *out)
 	case "compare":
 		binary := flags.String("binary", filepath.Join("bin", "flotilla"), "the server to compare")
 		flags.Parse(os.Args[2:])
-		err = compareLive(ctx, *jars, *binary)
+		err = compareLive(ctx, *script, *jars, *binary)
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
@@ -63,10 +66,10 @@ func main() {
 }
 
 // record plays every scenario against a fresh Kafka.
-func record(ctx context.Context, jars, out string) error {
-	return withKafka(ctx, jars, func(kafka *process) error {
+func record(ctx context.Context, script, jars, out string) error {
+	return withKafka(ctx, script, jars, func(kafka string) error {
 		for _, sc := range scenarios {
-			steps, err := run(kafka.addr, sc, time.Now())
+			steps, err := run(kafka, sc, time.Now())
 			if err != nil {
 				return err
 			}
@@ -79,37 +82,17 @@ func record(ctx context.Context, jars, out string) error {
 	})
 }
 
-// withKafka calls f with a fresh Kafka, whose files are gone afterwards.
-func withKafka(ctx context.Context, jars string, f func(*process) error) error {
-	return withDir(func(dir string) error {
-		kafka, err := startKafka(ctx, jars, dir)
-		if err != nil {
-			return err
-		}
-		defer kafka.stop()
-		return f(kafka)
-	})
-}
-
-func withDir(f func(dir string) error) error {
-	dir, err := os.MkdirTemp("", "kafkadiff-")
-	if err != nil {
-		return fmt.Errorf("kafkadiff: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	return f(dir)
-}
-
 // compareLive plays every scenario against a fresh Kafka and a fresh Flotilla.
-func compareLive(ctx context.Context, jars, binary string) error {
-	return withKafka(ctx, jars, func(kafka *process) error {
-		return withDir(func(dir string) error {
-			ours, err := startFlotilla(ctx, binary, dir)
-			if err != nil {
-				return err
-			}
-			defer ours.stop()
-			return report(func(sc scenario) ([]step, error) { return run(kafka.addr, sc, time.Now()) }, ours.addr)
+func compareLive(ctx context.Context, script, jars, binary string) error {
+	return withKafka(ctx, script, jars, func(kafka string) error {
+		return withFlotilla(ctx, binary, func(ours string) error {
+			return report(func(sc scenario) ([]step, error) {
+				steps, err := run(kafka, sc, time.Now())
+				if err != nil {
+					return nil, fmt.Errorf("kafka: %w", err)
+				}
+				return steps, nil
+			}, ours)
 		})
 	})
 }
@@ -152,7 +135,7 @@ func differ(sc scenario, want func(scenario) ([]step, error), addr string) ([]fi
 	}
 	ours, err := run(addr, sc, time.Now())
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("flotilla: %w", err)
 	}
 	if ours, err = reread(ours); err != nil {
 		return nil, 0, err

@@ -78,7 +78,8 @@ var layers = []layer{
 		"replication/transport",
 	}},
 	{"bench", []string{"client", "internal/errcode", "internal/history"}},
-	{"bench/peers", []string{"bench"}},
+	{"internal/peer", nil},
+	{"bench/peers", []string{"bench", "internal/peer"}},
 	{"cmd/demo", []string{"client", "log/batch"}},
 	{"cmd/flotilla", []string{
 		"bench", "client", "internal/config", "internal/doctor", "internal/errcode", "internal/node", "internal/sim", "internal/vfs",
@@ -90,7 +91,7 @@ var layers = []layer{
 	{"internal/disktest", []string{"client", "internal/errcode"}},
 	{"internal/boundtest", []string{"client", "internal/node", "internal/vfs", "wire/frame", "wire/pb"}},
 	{"internal/soak", []string{"client", "internal/errcode", "log/batch"}},
-	{"internal/kafkadiff", []string{"internal/errcode", "internal/node", "internal/vfs", "log/batch"}},
+	{"internal/kafkadiff", []string{"internal/errcode", "internal/node", "internal/peer", "internal/vfs", "log/batch"}},
 }
 
 // only lists the folders that may import each outside module, with what is

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/flotilla-log/flotilla/internal/peer"
+)
+
+// withKafka calls f with the address of a fresh Kafka, which is gone
+// afterwards, and its files too. An error of f's tells what Kafka said. When ctx
+// is done, Kafka is stopped, and f's connections to it end.
+func withKafka(ctx context.Context, script, jars string, f func(addr string) error) error {
+	version, err := peer.KafkaVersion(jars)
+	if err != nil {
+		return err
+	}
+	if version != kafkaVersion {
+		return fmt.Errorf("kafkadiff: the jars in %s are of Kafka %s, want %s; make kafka-jars KAFKA=DIR fetches them into an empty directory", jars, version, kafkaVersion)
+	}
+	return withServer(ctx, 2, func(dir string, port int) *peer.Server {
+		return peer.Kafka(script, jars, filepath.Join(dir, "data"), port)
+	}, f)
+}
+
+// withFlotilla is withKafka for the binary.
+func withFlotilla(ctx context.Context, binary string, f func(addr string) error) error {
+	return withServer(ctx, 1, func(dir string, port int) *peer.Server {
+		return peer.Flotilla(binary, filepath.Join(dir, "data"), port, "--node.id", "1")
+	}, f)
+}
+
+func withServer(ctx context.Context, ports int, server func(dir string, port int) *peer.Server, f func(addr string) error) error {
+	dir, err := os.MkdirTemp("", "kafkadiff-")
+	if err != nil {
+		return fmt.Errorf("kafkadiff: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	free, err := peer.FreePorts(ports)
+	if err != nil {
+		return err
+	}
+	s := server(dir, free[0])
+	if err := s.Start(ctx, dir); err != nil {
+		return err
+	}
+	defer s.Stop()
+	defer context.AfterFunc(ctx, func() { s.Stop() })()
+	if err := f(s.Addr); err != nil {
+		if said := s.Said(); said != "" {
+			return fmt.Errorf("%w\n%s said:\n%s", err, s.Name, said)
+		}
+		return err
+	}
+	return nil
+}
