@@ -20,13 +20,14 @@ var update = flag.Bool("update", false, "write testdata/golden/v1 anew: only for
 // goldenIdentity is what testdata/golden/v1/IDENTITY says. Its incarnation has
 // no exact float64: who reads it as one reads another node's.
 var goldenIdentity = identity{
-	Format: 1, ClusterID: "0011223344556677", NodeID: 2147483647, Shards: 4, Incarnation: 0xfedc_ba98_7654_3211,
+	Format: 1, ClusterID: "ABEiM0RVZneImaq7zN3u_w", NodeID: 2147483647, Shards: 4, Incarnation: 0xfedc_ba98_7654_3211,
 }
 
 // goldenRandom is the randomness from which openDir makes goldenIdentity.
 var goldenRandom = []byte{
-	0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
 	0x11, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe,
+	0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
+	0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff,
 }
 
 // TestGolden makes a directory and compares its IDENTITY with that of format 1,

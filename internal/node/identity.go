@@ -2,8 +2,8 @@ package node
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -243,20 +243,31 @@ func readIdentity(fsys vfs.FS, dir string) (id identity, fresh bool, err error) 
 func makeIdentity(fsys vfs.FS, dir string, want identity, rand io.Reader) (identity, error) {
 	id := want
 	id.Format = directoryFormat
-	var raw [16]byte
+	var raw [8 + clusterIDBytes]byte
 	if _, err := io.ReadFull(rand, raw[:]); err != nil {
 		return identity{}, fmt.Errorf("node: identity: %w", err)
 	}
 	if id.Incarnation == 0 {
-		id.Incarnation = hexNumber(binary.LittleEndian.Uint64(raw[8:]) | 1) // never zero
+		id.Incarnation = hexNumber(binary.LittleEndian.Uint64(raw[:8]) | 1) // never zero
 	}
 	if id.ClusterID == "" {
-		id.ClusterID = hex.EncodeToString(raw[:8])
+		id.ClusterID = newClusterID([clusterIDBytes]byte(raw[8:]))
 	}
 	if err := vfs.WriteFile(fsys, path.Join(dir, identityName), id.encode()); err != nil {
 		return identity{}, fmt.Errorf("node: %w", err)
 	}
 	return id, nil
+}
+
+// clusterIDBytes are the random bytes of a cluster id.
+const clusterIDBytes = 16
+
+// newClusterID returns a cluster id in the form that Kafka's have, 22 characters
+// of base64 for URLs: there are tools that take it for a UUID. It does not begin
+// with a dash, so that it can be given to a command.
+func newClusterID(random [clusterIDBytes]byte) string {
+	random[0] &= 0x7f
+	return base64.RawURLEncoding.EncodeToString(random[:])
 }
 
 // change makes the identity durably what edit makes of it.

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"bytes"
 	"crypto/rand"
+	"regexp"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -40,4 +42,21 @@ func TestIdentityIsReadUnderTheLock(t *testing.T) {
 			t.Errorf("cluster %s became %s", quick.ClusterID, slow.ClusterID)
 		}
 	})
+}
+
+// TestNewClusterID: the ids look like Kafka's, and never like a flag.
+func TestNewClusterID(t *testing.T) {
+	t.Parallel()
+	form := regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{21}$`)
+	for first := range 256 {
+		var random [clusterIDBytes]byte
+		random[0], random[1], random[15] = byte(first), 0xff, 0xff
+		if id := newClusterID(random); !form.MatchString(id) {
+			t.Errorf("from a first byte %#x: %s, want 22 characters of base64 for URLs", first, id)
+		}
+	}
+	id, err := makeIdentity(vfs.NewMem(1), ".", identity{}, bytes.NewReader(make([]byte, 64)))
+	if err != nil || !form.MatchString(id.ClusterID) {
+		t.Errorf("a fresh directory's: %q, %v", id.ClusterID, err)
+	}
 }
