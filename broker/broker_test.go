@@ -72,7 +72,7 @@ func TestProduceTwice(t *testing.T) {
 		if res := r.produce(topic, 0, records(t, seq(3), "3")); res.Err != nil || res.BaseOffset != 3 {
 			t.Errorf("a retry after a restart: %+v, want offset 3", res)
 		}
-		if res := r.produce(topic, 0, records(t, seq(9), "gap")); res.Err == nil || res.Err.Code != errcode.OutOfOrderSequenceNumber {
+		if res := r.produce(topic, 0, records(t, seq(9), "gap")); res.Err == nil || res.Err.Code != errcode.OutOfOrderSequenceNumber || res.LogStart != 0 {
 			t.Errorf("a gap: %+v, want OUT_OF_ORDER_SEQUENCE_NUMBER", res)
 		}
 		if diff := cmp.Diff([]string{"0", "1", "2", "3"}, r.read(topic, 0, 0)); diff != "" {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -94,6 +95,7 @@ func TestTopicDefaults(t *testing.T) {
 			o.DefaultPartitions = 3
 			o.Settings = []config.KafkaSetting{
 				{Name: "num.partitions", Kind: config.Int, Value: "3", Set: true}, {Name: "default.replication.factor", Kind: config.Int, Value: "-1"},
+				{Name: "connections.max.idle.ms", Kind: config.Int, Long: true, Value: "600000"},
 			}
 		})
 		defer r.stop()
@@ -104,11 +106,14 @@ func TestTopicDefaults(t *testing.T) {
 		for _, c := range r.NodeConfigs() {
 			have[c.Name] = c
 		}
-		if c := have["num.partitions"]; c.Value != "3" || c.Default {
+		if c := have["num.partitions"]; c.Value != "3" || c.Default || c.Type != metadata.ConfigInt {
 			t.Errorf("%+v", c)
 		}
 		if c := have["default.replication.factor"]; c.Value != "1" || !c.Default {
 			t.Errorf("%+v, want the number of nodes", c)
+		}
+		if c := have["connections.max.idle.ms"]; c.Value != "600000" || c.Type != metadata.ConfigLong {
+			t.Errorf("%+v", c)
 		}
 		if names := slices.Sorted(maps.Keys(have)); len(names) != len(r.NodeConfigs()) {
 			t.Errorf("a name stands twice: %s", strings.Join(names, " "))

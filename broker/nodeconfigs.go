@@ -36,19 +36,24 @@ func (b *Broker) NodeConfigs() []NodeConfig {
 	retention := metadata.ConfigInt64(nil, metadata.ConfigRetentionMS)
 	partitions, replication := b.TopicDefaults()
 	whole := func(name string, value int64, isDefault bool, doc string) {
-		add(NodeConfig{Name: name, Value: strconv.FormatInt(value, 10), Type: metadata.ConfigLong, Default: isDefault, Doc: doc})
+		add(NodeConfig{Name: name, Value: strconv.FormatInt(value, 10), Type: metadata.ConfigInt, Default: isDefault, Doc: doc})
 	}
 	whole("node.id", int64(b.opt.NodeID), false, "This node's id.")
 	whole("broker.id", int64(b.opt.NodeID), false, "This node's id.")
 	whole("num.partitions", int64(partitions), b.opt.DefaultPartitions == 0, "Partitions of a topic whose creator does not say how many.")
-	whole("log.retention.ms", retention, true, "How long a topic's records are kept, in ms, unless it has a retention.ms of its own.")
+	add(NodeConfig{
+		Name: "log.retention.ms", Value: strconv.FormatInt(retention, 10), Type: metadata.ConfigLong, Default: true,
+		Doc: "How long a topic's records are kept, in ms, unless it has a retention.ms of its own.",
+	})
 	whole("log.retention.hours", retention/time.Hour.Milliseconds(), true, "log.retention.ms in hours.")
 	add(NodeConfig{Name: "delete.topic.enable", Value: "true", Type: metadata.ConfigBool, Default: true, Doc: "Topics may be deleted."})
 	for _, s := range b.opt.Settings {
 		c := NodeConfig{Name: s.Name, Value: s.Value, Type: metadata.ConfigString, Default: !s.Set, Doc: s.Doc}
 		switch s.Kind {
 		case config.Int:
-			c.Type = metadata.ConfigLong
+			if c.Type = metadata.ConfigInt; s.Long {
+				c.Type = metadata.ConfigLong
+			}
 		case config.Bool:
 			c.Type = metadata.ConfigBool
 		}

@@ -210,22 +210,27 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	}, nil
 }
 
+// produceResult answers what came of a proposal. As in Kafka, what a producer's
+// epoch or sequence is refused for comes with the log start offset.
 func produceResult(r *partition.Result, err error) ProduceResult {
-	if err == nil {
-		err = r.Err()
-	}
 	if err != nil {
 		return failed(CodeOf(err))
+	}
+	if err := r.Err(); err != nil {
+		f := failed(CodeOf(err))
+		f.LogStart = r.LogStart
+		return f
 	}
 	return ProduceResult{BaseOffset: r.BaseOffset, LogAppendTimeMS: r.LogAppendTimeMS, LogStart: r.LogStart}
 }
 
 // refusedBatch is the result of a batch that was not proposed. As in Kafka, what
-// is refused for its records comes with the log start offset.
+// is refused for its records, or for want of replicas, comes with the log start
+// offset; what is damaged, or too large, does not.
 func (b *Broker) refusedBatch(part *ProducePart, err error) ProduceResult {
 	r := failed(CodeOf(err))
 	switch r.Err.Code {
-	case errcode.InvalidRecord, errcode.InvalidTimestamp:
+	case errcode.InvalidRecord, errcode.InvalidTimestamp, errcode.UnsupportedCompressionType, errcode.NotEnoughReplicas:
 		if at := b.dir.find(part.Topic, part.Index); at != nil {
 			if start, _, err := at.shard.store.Bounds(uint32(at.number)); err == nil {
 				r.LogStart = start

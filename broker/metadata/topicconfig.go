@@ -249,11 +249,7 @@ func (d *ConfigDef) parseDecimal(value string) (canonical, reason string) {
 	case x > float64(d.Max):
 		return "", fmt.Sprintf("Value must be no more than %d", d.Max)
 	default:
-		canonical = strconv.FormatFloat(x, 'f', -1, 64)
-		if !strings.Contains(canonical, ".") {
-			canonical += ".0"
-		}
-		return canonical, ""
+		return value, "" // as it was given, as in Kafka: 1 is not 1.0 to who compares texts
 	}
 }
 

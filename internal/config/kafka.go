@@ -9,26 +9,30 @@ import (
 type KafkaSetting struct {
 	Name  string
 	Kind  Kind   // Int, Bool or Text, as Kafka writes it
+	Long  bool   // an Int of 64 bits to Kafka, not of 32
 	Value string // as Kafka writes it: durations in ms, sizes in bytes
 	Set   bool   // by file, environment or flag
 	Doc   string
 }
 
 // kafkaNames are the settings that Kafka has too, by Kafka's names, ascending.
-var kafkaNames = []struct{ name, key string }{
-	{"auto.create.topics.enable", "auto.create.topics.enable"},
-	{"broker.id", "node.id"},
-	{"connections.max.idle.ms", "connections.idle.timeout"},
-	{"default.replication.factor", "default.replication.factor"},
-	{"log.dirs", "data.dir"},
-	{"log.retention.check.interval.ms", "retention.check.interval"},
-	{"max.connections", "connections.max"},
-	{"max.connections.per.ip", "connections.max.per.ip"},
-	{"max.incremental.fetch.session.cache.slots", "fetch.sessions.max"},
-	{"node.id", "node.id"},
-	{"num.partitions", "num.partitions"},
-	{"producer.id.expiration.ms", "producer.id.expiration"},
-	{"socket.request.max.bytes", "request.bytes.max"},
+var kafkaNames = []struct {
+	name, key string
+	long      bool // 64 bits, to Kafka
+}{
+	{"auto.create.topics.enable", "auto.create.topics.enable", false},
+	{"broker.id", "node.id", false},
+	{"connections.max.idle.ms", "connections.idle.timeout", true},
+	{"default.replication.factor", "default.replication.factor", false},
+	{"log.dirs", "data.dir", false},
+	{"log.retention.check.interval.ms", "retention.check.interval", true},
+	{"max.connections", "connections.max", false},
+	{"max.connections.per.ip", "connections.max.per.ip", false},
+	{"max.incremental.fetch.session.cache.slots", "fetch.sessions.max", false},
+	{"node.id", "node.id", false},
+	{"num.partitions", "num.partitions", false},
+	{"producer.id.expiration.ms", "producer.id.expiration", false},
+	{"socket.request.max.bytes", "request.bytes.max", false},
 }
 
 // Kafka returns the settings that Kafka has too, by Kafka's names, ascending.
@@ -36,7 +40,7 @@ func (v *Values) Kafka() []KafkaSetting {
 	all := make([]KafkaSetting, len(kafkaNames))
 	for i, n := range kafkaNames {
 		val := v.Of(n.key)
-		s := KafkaSetting{Name: n.name, Value: val.Text, Kind: Int, Set: val.Origin.Kind != FromDefault, Doc: val.Setting.Doc}
+		s := KafkaSetting{Name: n.name, Value: val.Text, Kind: Int, Long: n.long, Set: val.Origin.Kind != FromDefault, Doc: val.Setting.Doc}
 		switch val.Setting.Kind {
 		case Duration:
 			s.Value = strconv.FormatInt(time.Duration(val.Number).Milliseconds(), 10)

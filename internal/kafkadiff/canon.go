@@ -13,6 +13,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/log/batch"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // names are what a session has learned about the server, so that what differs
@@ -28,6 +29,8 @@ type names struct {
 	producers map[int64]int       // ids, numbered in order of appearance
 	base      time.Time           // that the records' timestamps count from
 	now       time.Time           // of the session's start
+
+	unordered []string // slices of the answer that is being written
 }
 
 // ahead is how far in the future some records are dated, to be refused.
@@ -46,10 +49,22 @@ func newNames(now time.Time) *names {
 }
 
 // canonical returns resp as a tree of maps, slices, strings and numbers. Fields
-// that hold their default are left out; a slice of structures is sorted by what
-// identifies its elements, since no order of them is promised.
-func (n *names) canonical(resp any) any {
+// that hold their default are left out; what is in no order is sorted by what
+// identifies its elements.
+func (n *names) canonical(resp kmsg.Response) any {
+	n.unordered = unordered[kmsg.Key(resp.Key())]
 	return n.value("", reflect.ValueOf(resp).Elem())
+}
+
+// unordered are the slices whose order is that of a hash table of Kafka's, or
+// drawn at random. All others are compared in their order.
+var unordered = map[kmsg.Key][]string{
+	kmsg.ApiVersions:     {"SupportedFeatures", "FinalizedFeatures"},
+	kmsg.Metadata:        {"Topics"},
+	kmsg.DeleteTopics:    {"Topics"},
+	kmsg.Produce:         {"Topics", "Partitions"},
+	kmsg.DescribeConfigs: {"Configs"},
+	kmsg.DescribeLogDirs: {"Topics", "Partitions"},
 }
 
 func (n *names) value(field string, v reflect.Value) any {
@@ -131,7 +146,7 @@ func (n *names) named(field string, v reflect.Value) (any, bool) {
 		switch {
 		case field == "Host" && x == n.host:
 			return "<host>", true
-		case field == "ClusterID" && x == n.clusterID:
+		case field == "ClusterID" && x == n.clusterID && clusterIDs.MatchString(x):
 			return "<cluster>", true
 		case field == "Dir" && x != "":
 			return "<dir>", true
@@ -150,6 +165,9 @@ func (n *names) named(field string, v reflect.Value) (any, bool) {
 	}
 	return nil, false
 }
+
+// clusterIDs are what the ids of clusters look like: 16 bytes in base64 for URLs.
+var clusterIDs = regexp.MustCompile(`^[A-Za-z0-9_-]{22}$`)
 
 // times are times in ms, and bounds of them, in texts.
 var times = regexp.MustCompile(`-?\b[0-9]{13,}\b`)
@@ -203,11 +221,10 @@ func (n *names) structure(v reflect.Value) any {
 
 func (n *names) slice(field string, v reflect.Value) any {
 	out := make([]any, 0, v.Len())
-	structures := v.Type().Elem().Kind() == reflect.Struct
 	for i := range v.Len() {
 		out = append(out, n.value(field, v.Index(i)))
 	}
-	if structures {
+	if slices.Contains(n.unordered, field) {
 		slices.SortStableFunc(out, func(a, b any) int {
 			return cmp.Compare(identity(a), identity(b))
 		})

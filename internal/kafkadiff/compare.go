@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -15,8 +16,8 @@ type field struct {
 	ours     string
 }
 
-// absent stands for a value on a side that has none.
-const absent = "(default)"
+// notBoth is the path of a step that only one side came to.
+const notBoth = "(step)"
 
 func (f field) String() string {
 	return fmt.Sprintf("%s: %s: %s: Kafka %s, Flotilla %s", f.scenario, f.step, f.path, f.kafka, f.ours)
@@ -34,7 +35,7 @@ func compare(scenario string, kafka, ours []step) []field {
 		answer, ok := theirs[s.Step]
 		delete(theirs, s.Step)
 		if !ok {
-			out = append(out, field{scenario, s.Step, "step", "answered", "not asked"})
+			out = append(out, field{scenario, s.Step, notBoth, "answered", "not asked"})
 			continue
 		}
 		for _, f := range compareAnswers(s.Answer, answer) {
@@ -44,27 +45,22 @@ func compare(scenario string, kafka, ours []step) []field {
 	}
 	for _, s := range ours {
 		if _, left := theirs[s.Step]; left {
-			out = append(out, field{scenario, s.Step, "step", "not asked", "answered"})
+			out = append(out, field{scenario, s.Step, notBoth, "not asked", "answered"})
 		}
 	}
 	return out
 }
 
 // compareAnswers returns the fields in which two answers differ, by path. Of an
-// element that only one side has, and of a value that is a structure on one side
-// only, its own path is returned and none below it.
+// element that only Kafka's has its own path is returned, and none below it: that
+// it is not there is all that there is to say. Of one that only ours has, each of
+// its fields is returned, too. Two texts that are meant for people count as equal, whatever
+// they say.
 func compareAnswers(kafka, ours any) []field {
-	a, b := make(map[string]string), make(map[string]string)
-	flatten(a, "", kafka)
-	flatten(b, "", ours)
-	var paths []string
-	for p, v := range a {
-		if b[p] != v {
-			paths = append(paths, p)
-		}
-	}
+	a, b := leaves(kafka), leaves(ours)
+	paths := slices.AppendSeq(make([]string, 0, len(a)+len(b)), maps.Keys(a))
 	for p := range b {
-		if _, ok := a[p]; !ok {
+		if _, both := a[p]; !both {
 			paths = append(paths, p)
 		}
 	}
@@ -72,19 +68,28 @@ func compareAnswers(kafka, ours any) []field {
 	var out []field
 	missing := ""
 	for _, p := range paths {
-		if missing != "" && strings.HasPrefix(p, missing) {
-			continue
-		}
-		missing = ""
 		va, oka := a[p]
 		vb, okb := b[p]
-		if oka != okb && (va == element || vb == element) {
+		switch {
+		case missing != "" && strings.HasPrefix(p, missing), va == vb, forPeople(p) && isText(va) && isText(vb):
+			continue
+		case strings.HasSuffix(p, order) && !sameElements(va, vb):
+			continue // they are not the same elements, which shows elsewhere
+		case va == element && !okb:
 			missing = p + "."
 		}
 		out = append(out, field{path: p, kafka: or(va, oka), ours: or(vb, okb)})
 	}
 	return out
 }
+
+// forPeople reports whether the field at path is a text that says something to
+// people.
+func forPeople(path string) bool {
+	return strings.HasSuffix(path, "ErrorMessage") || strings.HasSuffix(path, ".Documentation")
+}
+
+func isText(v string) bool { return v != "" && v != "null" && v != `""` }
 
 func or(v string, ok bool) string {
 	if !ok {
@@ -95,6 +100,35 @@ func or(v string, ok bool) string {
 
 // element is the value of the path of a structure.
 const element = "(there)"
+
+// leaves returns the leaves of an answer by path.
+func leaves(answer any) map[string]string {
+	out := make(map[string]string)
+	if m, ok := answer.(map[string]any); ok {
+		flatten(out, "", m)
+	} else {
+		flatten(out, noFields, answer)
+	}
+	return out
+}
+
+// noFields is the path of what came instead of an answer with fields.
+const noFields = "(answer)"
+
+// order ends the path of the order of an array's structures, which are told apart
+// by their labels.
+const (
+	order    = " (order)"
+	orderSep = ", then "
+)
+
+// sameElements reports whether two orders are of the same elements.
+func sameElements(a, b string) bool {
+	x, y := strings.Split(a, orderSep), strings.Split(b, orderSep)
+	slices.Sort(x)
+	slices.Sort(y)
+	return slices.Equal(x, y)
+}
 
 // flatten writes the leaves of an answer into out, by path. The elements of an
 // array of structures are told apart by what identifies them, or else counted.
@@ -113,6 +147,7 @@ func flatten(out map[string]string, path string, v any) {
 			return
 		}
 		seen := make(map[string]int)
+		var labels []string
 		for i, e := range v {
 			id := fmt.Sprint(i)
 			if _, structure := e.(map[string]any); structure {
@@ -120,8 +155,12 @@ func flatten(out map[string]string, path string, v any) {
 				if seen[id]++; seen[id] > 1 {
 					id = fmt.Sprintf("%s#%d", id, seen[id])
 				}
+				labels = append(labels, id)
 			}
 			flatten(out, path+"["+id+"]", e)
+		}
+		if len(labels) > 1 {
+			out[path+order] = strings.Join(labels, orderSep)
 		}
 	case nil:
 		out[path] = "null"

@@ -86,13 +86,7 @@ func record(ctx context.Context, script, jars, out string) error {
 func compareLive(ctx context.Context, script, jars, binary string) error {
 	return withKafka(ctx, script, jars, func(kafka string) error {
 		return withFlotilla(ctx, binary, func(ours string) error {
-			return report(func(sc scenario) ([]step, error) {
-				steps, err := run(kafka, sc, time.Now())
-				if err != nil {
-					return nil, fmt.Errorf("kafka: %w", err)
-				}
-				return steps, nil
-			}, ours)
+			return report(func(sc scenario) ([]step, error) { return run(kafka, sc, time.Now()) }, ours)
 		})
 	})
 }
@@ -101,44 +95,64 @@ func compareLive(ctx context.Context, script, jars, binary string) error {
 // not as listed.
 func report(want func(scenario) ([]step, error), addr string) error {
 	var fields []field
+	var steps []played
 	for _, sc := range scenarios {
-		found, steps, err := differ(sc, want, addr)
+		c, err := differ(sc, want, addr)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%-26s %4d steps, %d fields differ\n", sc.name, steps, len(found))
-		fields = append(fields, found...)
+		fmt.Printf("%-26s %4d steps, %d fields differ\n", sc.name, len(c.kafka), len(c.fields))
+		fields, steps = append(fields, c.fields...), append(steps, c.steps()...)
 	}
-	unlisted, gone := judge(listed, fields)
-	for _, f := range unlisted {
-		fmt.Println("not listed:", f)
+	wrong := judge(listed, steps, fields)
+	for _, w := range wrong {
+		fmt.Println(w)
 	}
-	for _, d := range gone {
-		fmt.Printf("listed, but no longer so: %s: %s\n", d.step, d.path)
+	if len(wrong) > 0 {
+		return fmt.Errorf("kafkadiff: what differs is not as listed: see the %d lines above, and listed.go", len(wrong))
 	}
-	if len(unlisted)+len(gone) > 0 {
-		return fmt.Errorf("kafkadiff: %d fields differ and are not listed, %d listed differences no longer occur", len(unlisted), len(gone))
-	}
-	fmt.Printf("%d fields differ, all as listed\n", len(fields))
+	fmt.Printf("%d steps, %d fields differ, all as listed\n", len(steps), len(fields))
 	return nil
 }
 
-// differ plays one scenario against addr and returns the fields that are not as
-// want says, and the number of steps compared.
-func differ(sc scenario, want func(scenario) ([]step, error), addr string) ([]field, int, error) {
+// comparison is a scenario played against two servers.
+type comparison struct {
+	scenario    string
+	kafka, ours []step
+	fields      []field // that differ
+}
+
+// steps are the steps of both sides.
+func (c *comparison) steps() []played {
+	out := make([]played, 0, len(c.kafka))
+	known := make(map[string]bool)
+	for _, side := range [][]step{c.kafka, c.ours} {
+		for _, s := range side {
+			if !known[s.Step] {
+				known[s.Step] = true
+				out = append(out, parts(c.scenario, s.Step))
+			}
+		}
+	}
+	return out
+}
+
+// differ plays one scenario against addr and compares the answers with those that
+// want returns.
+func differ(sc scenario, want func(scenario) ([]step, error), addr string) (*comparison, error) {
 	theirs, err := want(sc)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	if theirs, err = reread(theirs); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	ours, err := run(addr, sc, time.Now())
 	if err != nil {
-		return nil, 0, fmt.Errorf("flotilla: %w", err)
+		return nil, err
 	}
 	if ours, err = reread(ours); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	return compare(sc.name, theirs, ours), len(theirs), nil
+	return &comparison{sc.name, theirs, ours, compare(sc.name, theirs, ours)}, nil
 }

@@ -20,6 +20,7 @@ type scenario struct {
 // before those that create many.
 var scenarios = []scenario{
 	{"metadata-all", metadataAll},
+	{"describelogdirs-all", describeAllLogDirs},
 	{"apiversions", apiVersions},
 	{"metadata", metadata},
 	{"metadata-names", metadataNames},
@@ -169,12 +170,13 @@ func closedOr(err error) string {
 // malformed sends bodies that are cut off, or too long.
 func malformed(s *session) {
 	for _, key := range slices.Sorted(maps.Keys(offered)) {
-		req := kmsg.RequestForKey(int16(key))
-		req.SetVersion(latest(key))
-		body := req.AppendTo(nil)
-		if len(body) > 0 {
-			s.askRaw("body without its last byte", req, body[:len(body)-1], nil)
-		}
+		each(key, func(v int16) {
+			req := kmsg.RequestForKey(int16(key))
+			req.SetVersion(v)
+			if body := req.AppendTo(nil); len(body) > 0 {
+				s.askRaw("body without its last byte", req, body[:len(body)-1], nil)
+			}
+		})
 	}
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = []kmsg.MetadataRequestTopic{}

@@ -67,6 +67,8 @@ func describeConfigs(s *session) {
 var nodeConfigs = []string{
 	"auto.create.topics.enable", "num.partitions", "default.replication.factor", "message.max.bytes", "log.retention.ms",
 	"log.retention.hours", "log.segment.bytes", "min.insync.replicas", "compression.type", "delete.topic.enable", "node.id", "broker.id",
+	"log.retention.check.interval.ms", "max.incremental.fetch.session.cache.slots", "producer.id.expiration.ms",
+	"connections.max.idle.ms", "socket.request.max.bytes",
 }
 
 func emptyNames(req *kmsg.DescribeConfigsRequest) *kmsg.DescribeConfigsRequest {
@@ -123,6 +125,9 @@ func alterConfigs(s *session) {
 		}
 		s.ask("a node that is no number", altering(brokerResource, "x", "log.retention.ms=1000"), v)
 		s.ask("an unknown node", altering(brokerResource, "4711", "log.retention.ms=1000"), v)
+		node := altering(brokerResource, fmt.Sprint(s.node), "log.retention.ms=1000")
+		node.ValidateOnly = true
+		s.ask("the node, validate only", node, v)
 		twice := altering(topicResource, name, "retention.ms=1000")
 		twice.Resources = append(twice.Resources, twice.Resources[0])
 		if v == latest(kmsg.AlterConfigs) {
@@ -213,6 +218,9 @@ func incrementalAlterConfigs(s *session) {
 		}
 		s.ask("a node that is no number", incrementally(brokerResource, "x", change{op: opSet, name: "log.retention.ms", value: "1"}), v)
 		s.ask("an unknown node", incrementally(brokerResource, "4711", change{op: opSet, name: "log.retention.ms", value: "1"}), v)
+		node := incrementally(brokerResource, fmt.Sprint(s.node), change{op: opSet, name: "log.retention.ms", value: "1000"})
+		node.ValidateOnly = true
+		s.ask("the node, validate only", node, v)
 		s.ask("the node, unknown config", incrementally(brokerResource, fmt.Sprint(s.node), change{op: opSet, name: "no.such.config", value: "1"}), v)
 		s.ask("the node, read-only config", incrementally(brokerResource, fmt.Sprint(s.node), change{op: opSet, name: "node.id", value: "1"}), v)
 		twice := incrementally(topicResource, name, change{op: opSet, name: "retention.ms", value: "1"})
@@ -244,6 +252,17 @@ func listConfigResources(s *session) {
 	ask("a type that is not known yet", 64)
 	ask("a type twice", brokerResource, brokerResource)
 	ask("two types", brokerResource, 16)
+}
+
+// describeAllLogDirs asks where all partitions of the server lie.
+func describeAllLogDirs(s *session) {
+	name, id := s.create("t", 2)
+	s.fill(name, id, 1, 3)
+	each(kmsg.DescribeLogDirs, func(v int16) {
+		req := kmsg.NewPtrDescribeLogDirsRequest()
+		req.Topics = nil
+		s.ask("all topics", req, v)
+	})
 }
 
 // describeLogDirs asks where partitions lie.

@@ -82,6 +82,13 @@ func fetchErrors(s *session) {
 		twice := fetching(name, id, 0, 2)
 		twice.Topics[0].Partitions = append(twice.Topics[0].Partitions, twice.Topics[0].Partitions[0])
 		s.ask("a partition twice", twice, v)
+		replica := fetching(name, id, 0, 2)
+		if v < 15 {
+			replica.ReplicaID = 7
+		} else {
+			replica.ReplicaState.ID = 7
+		}
+		s.ask("as replica 7", replica, v)
 		level := fetching(name, id, 0, 2)
 		level.IsolationLevel = 7
 		s.ask("unknown isolation level", level, v)

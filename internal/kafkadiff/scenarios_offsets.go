@@ -39,6 +39,13 @@ func deleteRecords(s *session) {
 		for _, bad := range badNames {
 			ask("topic named "+bad.what, bad.name, 0, 0)
 		}
+		twice := kmsg.NewPtrDeleteRecordsRequest()
+		twice.TimeoutMillis = 10_000
+		part := kmsg.NewDeleteRecordsRequestTopicPartition()
+		topic := kmsg.NewDeleteRecordsRequestTopic()
+		topic.Topic, topic.Partitions = name, append(topic.Partitions, part, part)
+		twice.Topics = append(twice.Topics, topic)
+		s.ask("a partition twice", twice, v)
 		none := kmsg.NewPtrDeleteRecordsRequest()
 		none.TimeoutMillis = 10_000
 		s.ask("nothing", none, v)
@@ -169,6 +176,8 @@ func initProducerID(s *session) {
 		ask("with a timeout of 2^31-1", nil, math.MaxInt32, -1, -1)
 		empty := ""
 		ask("empty transactional id", &empty, 60_000, -1, -1)
+		txn := "txn"
+		ask("a transactional id of which nobody is the coordinator", &txn, 60_000, -1, -1)
 		if v >= 3 && first != nil {
 			ask("known id and epoch", nil, 60_000, first.ProducerID, first.ProducerEpoch)
 			ask("known id, no epoch", nil, 60_000, first.ProducerID, -1)
@@ -203,6 +212,7 @@ func describeProducers(s *session) {
 	for _, bad := range badNames {
 		ask("topic named "+bad.what, bad.name, 0)
 	}
+	ask("a partition twice", name, 1, 1)
 	ask("no partitions", name)
 	s.ask("nothing", kmsg.NewPtrDescribeProducersRequest(), 0)
 }

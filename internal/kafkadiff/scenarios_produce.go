@@ -25,6 +25,9 @@ func produce(s *session) {
 		for c := batch.Gzip; c <= batch.Zstd; c++ {
 			s.ask(c.String(), producing(name, id, 2, s.records(5).compressed(c).bytes()), v)
 		}
+		late := producing(name, id, 0, s.records(1).bytes())
+		late.TimeoutMillis = -1
+		s.ask("a negative timeout", late, v)
 		s.ask("nothing", &kmsg.ProduceRequest{Acks: -1, TimeoutMillis: 1000}, v)
 	})
 	for p := range int32(3) {
@@ -229,6 +232,8 @@ func produceConfigs(s *session) {
 	each(kmsg.Produce, func(v int16) {
 		s.ask("log append time", producing(name, id, 0, s.records(2).bytes()), v)
 	})
+	s.ask("log append time, by a producer", producing(name, id, 0, s.records(2).by(3001, 0, 0).bytes()), latest(kmsg.Produce))
+	s.ask("log append time, by a producer, again", producing(name, id, 0, s.records(2).by(3001, 0, 0).bytes()), latest(kmsg.Produce))
 	s.ask("log append time, two hours ahead", producing(name, id, 0,
 		s.records(0).addAt(s.now.Add(ahead).UnixMilli(), []byte("k"), []byte("v")).bytes()), latest(kmsg.Produce))
 	all(name, id)

@@ -101,38 +101,43 @@ func createTopics(s *session) {
 // createTopicsConfigs creates topics with configs, good and bad.
 func createTopicsConfigs(s *session) {
 	at := latest(kmsg.CreateTopics)
-	ask := func(v int16, configs ...string) {
-		what := strings.Join(configs, " ")
+	// Good ones are those that Kafka takes.
+	ask := func(v int16, kind string, configs ...string) {
+		what := kind + " " + strings.Join(configs, " ")
 		req := creating(newTopic(s.topic(fmt.Sprintf("t%d", len(s.steps))), 1, 1, configs...))
 		req.ValidateOnly = true
 		s.askConfigs("validate only "+what, req, v)
 		req.ValidateOnly = false
 		s.askConfigs(what, req, v)
 	}
+	const good, bad = "good", "bad"
 	for _, c := range topicConfigs {
-		for _, v := range append(c.good, c.bad...) {
-			ask(at, c.name+"="+v)
+		for _, v := range c.good {
+			ask(at, good, c.name+"="+v)
+		}
+		for _, v := range c.bad {
+			ask(at, bad, c.name+"="+v)
 		}
 	}
 	each(kmsg.CreateTopics, func(v int16) {
-		ask(v, "no.such.config=1")
-		ask(v, "retention.ms=-3")
-		ask(v, "retention.ms=y")
-		ask(v, "retention.ms=1000", "segment.bytes=1048576")
+		ask(v, bad, "no.such.config=1")
+		ask(v, bad, "retention.ms=-3")
+		ask(v, bad, "retention.ms=y")
+		ask(v, good, "retention.ms=1000", "segment.bytes=1048576")
 	})
-	ask(at, "retention.ms=1", "retention.ms=2")
+	ask(at, good, "retention.ms=1", "retention.ms=2")
 	null := newTopic(s.topic("null"), 1, 1)
 	c := kmsg.NewCreateTopicsRequestTopicConfig()
 	c.Name = "retention.ms"
 	null.Configs = append(null.Configs, c)
 	s.askConfigs("retention.ms=null", creating(null), at)
-	ask(at, "=1")
-	ask(at, "Retention.Ms=1000")
-	ask(at, "retention.ms= 1000 ")
-	ask(at, "local.retention.ms=2000", "retention.ms=1000")
-	ask(at, "local.retention.bytes=2000", "retention.bytes=1000")
-	ask(at, "cleanup.policy=compact", "remote.storage.enable=true")
-	ask(at, "min.compaction.lag.ms=100", "max.compaction.lag.ms=50")
+	ask(at, bad, "=1")
+	ask(at, bad, "Retention.Ms=1000")
+	ask(at, good, "retention.ms= 1000 ")
+	ask(at, good, "local.retention.ms=2000", "retention.ms=1000")
+	ask(at, good, "local.retention.bytes=2000", "retention.bytes=1000")
+	ask(at, bad, "cleanup.policy=compact", "remote.storage.enable=true")
+	ask(at, bad, "min.compaction.lag.ms=100", "max.compaction.lag.ms=50")
 }
 
 // topicConfigs are values of each topic config that Kafka takes, and that it
@@ -141,7 +146,7 @@ var topicConfigs = []struct {
 	name      string
 	good, bad []string
 }{
-	{"cleanup.policy", []string{"delete", "compact", "compact,delete", "delete, compact", ""}, []string{"Delete", "none", "delete,", "delete,delete"}},
+	{"cleanup.policy", []string{"delete", "compact", "compact,delete", "delete, compact", "", "delete,delete"}, []string{"Delete", "none", "delete,"}},
 	{"compression.type", []string{"producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"}, []string{"none", "GZIP", "", "brotli"}},
 	{"compression.gzip.level", []string{"-1", "1", "9"}, []string{"0", "10", "x"}},
 	{"compression.lz4.level", []string{"1", "9", "17"}, []string{"0", "18"}},
@@ -150,7 +155,7 @@ var topicConfigs = []struct {
 	{"file.delete.delay.ms", []string{"0"}, []string{"-1"}},
 	{"flush.messages", []string{"1", "9223372036854775807"}, []string{"0", "-1"}},
 	{"flush.ms", []string{"0"}, []string{"-1"}},
-	{"follower.replication.throttled.replicas", []string{"*", "0:1,1:1", "none"}, []string{"x", "0:1:2"}},
+	{"follower.replication.throttled.replicas", []string{"*", "0:1,1:1"}, []string{"none", "x", "0:1:2"}},
 	{"leader.replication.throttled.replicas", []string{"*", "0:1"}, []string{"x"}},
 	{"index.interval.bytes", []string{"0", "4096"}, []string{"-1"}},
 	{"local.retention.bytes", []string{"-2", "-1"}, []string{"-3"}},
@@ -174,7 +179,7 @@ var topicConfigs = []struct {
 	{"segment.jitter.ms", []string{"0", "1000"}, []string{"-1"}},
 	{"segment.ms", []string{"1", "604800000"}, []string{"0"}},
 	{"unclean.leader.election.enable", []string{"true", "false"}, []string{"x"}},
-	{"errors.deadletterqueue.group.enable", []string{"true"}, []string{"x"}},
+	{"errors.deadletterqueue.group.enable", nil, []string{"true", "x"}},
 	{"message.format.version", nil, []string{"3.0-IV1"}},
 	{"message.downconversion.enable", nil, []string{"true"}},
 	{"message.timestamp.difference.max.ms", nil, []string{"1000"}},

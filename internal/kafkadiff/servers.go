@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,9 +10,10 @@ import (
 	"github.com/flotilla-log/flotilla/internal/peer"
 )
 
-// withKafka calls f with the address of a fresh Kafka, which is gone
-// afterwards, and its files too. An error of f's tells what Kafka said. When ctx
-// is done, Kafka is stopped, and f's connections to it end.
+// withKafka calls f with the address of a fresh Kafka, which is gone afterwards,
+// and its files too. If a scenario cannot be played against it, the error tells
+// what Kafka said. When ctx is done, Kafka is stopped, and f's connections to it
+// end.
 func withKafka(ctx context.Context, script, jars string, f func(addr string) error) error {
 	version, err := peer.KafkaVersion(jars)
 	if err != nil {
@@ -48,11 +50,10 @@ func withServer(ctx context.Context, ports int, server func(dir string, port int
 	}
 	defer s.Stop()
 	defer context.AfterFunc(ctx, func() { s.Stop() })()
-	if err := f(s.Addr); err != nil {
-		if said := s.Said(); said != "" {
-			return fmt.Errorf("%w\n%s said:\n%s", err, s.Name, said)
-		}
-		return err
+	err = f(s.Addr)
+	var u unplayable
+	if errors.As(err, &u) && u.addr == s.Addr {
+		return fmt.Errorf("%s: %w; it said:\n%s", s.Name, err, s.Said())
 	}
-	return nil
+	return err
 }

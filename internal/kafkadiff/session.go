@@ -16,6 +16,14 @@ type step struct {
 	Answer any    `json:"answer"`
 }
 
+// unplayable reports a server that does not do what a scenario needs.
+type unplayable struct {
+	addr string
+	error
+}
+
+func (u unplayable) Unwrap() error { return u.error }
+
 // fatal ends a scenario that cannot go on; run turns it into an error.
 type fatal struct{ error }
 
@@ -30,7 +38,7 @@ type session struct {
 	settled  int             // marker topics created
 }
 
-// run runs sc against the server at addr. It returns an error if the server
+// run runs sc against the server at addr. It returns an unplayable if the server
 // does not do what the scenario needs to be able to go on; wrong answers are no
 // errors, they are recorded.
 func run(addr string, sc scenario, now time.Time) (steps []step, err error) {
@@ -42,7 +50,7 @@ func run(addr string, sc scenario, now time.Time) (steps []step, err error) {
 		switch r := recover().(type) {
 		case nil:
 		case fatal:
-			steps, err = s.steps, fmt.Errorf("scenario %s after %d steps: %w", sc.name, len(s.steps), r.error)
+			steps, err = s.steps, unplayable{addr, fmt.Errorf("scenario %s after %d steps: %w", sc.name, len(s.steps), r.error)}
 		default:
 			panic(r)
 		}
