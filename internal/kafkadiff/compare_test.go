@@ -62,31 +62,33 @@ var digits = regexp.MustCompile(`[0-9]+`)
 
 // TestCompareSeesEveryField changes every value of the recorded answers, one at
 // a time, and sees that the comparison finds it. Of answers that differ in
-// numbers alone it takes one.
+// numbers alone, or in the name of their scenario, it takes one.
 func TestCompareSeesEveryField(t *testing.T) {
 	t.Parallel()
 	changed := 0
+	done := make(map[string]bool)
 	for scenario, steps := range recordings(t) {
-		done := make(map[string]bool)
 		for _, s := range steps {
 			b, err := encode(s.Answer)
 			if err != nil {
 				t.Fatal(err)
 			}
-			form := digits.ReplaceAllString(string(b), "")
+			form := strings.ReplaceAll(digits.ReplaceAllString(string(b), ""), scenario, "")
 			if done[form] {
 				continue
 			}
 			done[form] = true
+			kafka := leaves(s.Answer)
 			changes(s.Answer, func(v any) {
 				changed++
-				if len(compareAnswers(s.Answer, v)) == 0 && !onlyTexts(s.Answer, v) {
+				if len(compareLeaves(kafka, leaves(v))) == 0 && !onlyTexts(s.Answer, v) {
 					got, _ := encode(v)
 					t.Fatalf("%s: %s: no difference seen between\n%s\n%s", scenario, s.Step, b, got)
 				}
 			})
 		}
 	}
+	t.Logf("%d values changed", changed)
 	if changed < 10_000 {
 		t.Errorf("only %d values changed", changed)
 	}

@@ -128,29 +128,32 @@ func listedHidesNothing(t *testing.T, all []*comparison) {
 					about = append(about, exact[i])
 				}
 			}
-			passes := func(ours any) bool {
-				fields := compareAnswers(kafka[s.Step], ours)
+			theirs, was := leaves(kafka[s.Step]), leaves(s.Answer)
+			passes := func(ours map[string]string) bool {
+				fields := compareLeaves(theirs, ours)
 				for i := range fields {
 					fields[i].scenario, fields[i].step = c.scenario, s.Step
 				}
 				wrong, _ := explain(about, here, fields)
 				return len(wrong) == 0
 			}
-			if !passes(s.Answer) {
+			if !passes(was) {
 				t.Fatalf("%s: %s: not as listed by itself", c.scenario, s.Step)
 			}
 			changes(s.Answer, func(v any) {
-				if len(compareAnswers(s.Answer, v)) == 0 {
+				now := leaves(v)
+				if len(compareLeaves(was, now)) == 0 {
 					return // another text for people
 				}
 				changed++
-				if passes(v) {
+				if passes(now) {
 					got, _ := encode(v)
 					t.Errorf("%s: %s: the list would also explain\n%s\nin place of\n%s", c.scenario, s.Step, got, b)
 				}
 			})
 		}
 	}
+	t.Logf("%d values changed", changed)
 	if changed < 5_000 {
 		t.Errorf("only %d values changed", changed)
 	}
