@@ -44,7 +44,7 @@ func testMain(m *testing.M) int {
 
 // commandLimit is how long a command of a test may take. It is there for
 // commands that hang.
-const commandLimit = 30 * time.Second
+const commandLimit = 2 * time.Minute
 
 // environment is the tests' own without settings but one, and with extra.
 func environment(extra ...string) []string {
