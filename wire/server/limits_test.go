@@ -37,6 +37,7 @@ type island struct {
 func onIsland(t *testing.T, test func(t *testing.T, i *island)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(time.UnixMilli(1_800_000_000_000))) // records are not of the future
 		i := &island{t: t, disk: vfs.NewMem(1), net: netsim.New(1)}
 		l, err := i.net.Listen("node:9092")
 		if err != nil {
@@ -66,6 +67,16 @@ func (i *island) connect() *peer {
 		i.t.Fatal(err)
 	}
 	return meet(i.t, nc)
+}
+
+// produce wants a batch to be appended.
+func (i *island) produce(p *peer, topic, b []byte) {
+	i.t.Helper()
+	resp := new(pb.ProduceResponse)
+	p.ask(frame.KindProduce, produceRequest(topic, b), resp, b)
+	if e := resp.Results[0].Error; e != nil {
+		i.t.Fatal(e)
+	}
 }
 
 // fail makes the syncs of some files fail.
@@ -115,7 +126,7 @@ func TestExitAfterDiskFails(t *testing.T) {
 		p := i.connect()
 		topic := p.create("t", 1)
 		b := build(t, []byte("v"))
-		p.ask(frame.KindProduce, produceRequest(topic, b), new(pb.ProduceResponse), b)
+		i.produce(p, topic, b)
 		i.fail(func(op vfs.Op) bool { return op.Kind == vfs.OpSyncData && strings.Contains(op.Path, "journal") })
 		m := produceRequest(topic, b)
 		m.TimeoutMs = 500
@@ -161,7 +172,7 @@ func TestAnnouncedPayload(t *testing.T) {
 		_ = pr.Close()
 		synctest.Wait()
 		began := time.Now()
-		p.ask(frame.KindProduce, produceRequest(topic, b), new(pb.ProduceResponse), b)
+		i.produce(p, topic, b)
 		if took := time.Since(began); took > 0 {
 			t.Errorf("one silent connection holds up everybody's produce for %v", took)
 		}
@@ -196,11 +207,11 @@ func TestSlowRequests(t *testing.T) {
 			t.Fatalf("requests hold %d bytes, want nearly all of 16 MiB", n.RequestBytes())
 		}
 		began := time.Now()
-		p.ask(frame.KindProduce, produceRequest(topic, small), new(pb.ProduceResponse), small)
+		i.produce(p, topic, small)
 		if took := time.Since(began); took > 0 {
 			t.Errorf("the small request waited for %v", took)
 		}
-		p.ask(frame.KindProduce, produceRequest(topic, large), new(pb.ProduceResponse), large)
+		i.produce(p, topic, large)
 		if took := time.Since(began); took > 6*time.Second { // three times four are cut off
 			t.Errorf("the large request waited for %v", took)
 		}
@@ -217,7 +228,7 @@ func TestStalledConsumer(t *testing.T) {
 		p := i.connect()
 		topic := p.create("t", 1)
 		b := build(t, make([]byte, 900_000))
-		p.ask(frame.KindProduce, produceRequest(topic, b), new(pb.ProduceResponse), b)
+		i.produce(p, topic, b)
 		stall := func(fetches int) {
 			c := i.connect()
 			for range fetches {
@@ -228,7 +239,10 @@ func TestStalledConsumer(t *testing.T) {
 		served := func(by string) {
 			t.Helper()
 			began := time.Now()
-			p.ask(frame.KindFetch, fetchRequest(topic, 0, 1), new(pb.FetchResponse))
+			f := p.ask(frame.KindFetch, fetchRequest(topic, 0, 1), new(pb.FetchResponse))
+			if len(f.Payload) != len(b) {
+				t.Fatalf("%d bytes fetched, want %d", len(f.Payload), len(b))
+			}
 			if took := time.Since(began); took > time.Second {
 				t.Errorf("a fetch is held up by %s for %v", by, took)
 			}
