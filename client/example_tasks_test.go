@@ -44,7 +44,7 @@ func ExampleClient_NewConsumer() {
 	defer c.Close()
 	fill(ctx, c, "clicks", 10)
 
-	for _, from := range []int64{client.Beginning, 7, client.End} {
+	first := func(ctx context.Context, from int64) {
 		co, err := c.NewConsumer(client.ConsumerConfig{
 			Assignments: []client.Assignment{{Topic: "clicks", Partition: 0, Offset: from}},
 			// What is held for the program, at most: the credit that servers have.
@@ -53,18 +53,24 @@ func ExampleClient_NewConsumer() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		waitCtx, cancel := context.WithTimeout(ctx, time.Second)
-		for r, err := range co.Records(waitCtx) {
-			if err != nil { // nothing more within a second
+		defer co.Close()
+		for r, err := range co.Records(ctx) {
+			if errors.Is(err, context.DeadlineExceeded) {
 				fmt.Println("nothing after the end")
 				break
+			}
+			if err != nil {
+				log.Fatal(err)
 			}
 			fmt.Printf("from %d: offset %d holds %s\n", from, r.Offset, r.Value)
 			break
 		}
-		cancel()
-		co.Close()
 	}
+	first(ctx, client.Beginning)
+	first(ctx, 7)
+	soon, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	first(soon, client.End)
 	// Output:
 	// from -2: offset 0 holds 0
 	// from 7: offset 7 holds 7

@@ -119,10 +119,25 @@ func dialRaw(t testing.TB, addr string) *rawClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
+	return &rawClient{t: t, nc: patient{nc}}
+}
+
+// patient is a connection of which no read and no write takes longer than
+// patience. How long it is used in all is the machine's affair.
+type patient struct{ net.Conn }
+
+func (p patient) Read(b []byte) (int, error) {
+	if err := p.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
 	}
-	return &rawClient{t: t, nc: nc}
+	return p.Conn.Read(b)
+}
+
+func (p patient) Write(b []byte) (int, error) {
+	if err := p.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	return p.Conn.Write(b)
 }
 
 // start sends a request.
@@ -529,9 +544,6 @@ func TestDescribeTopicPartitions(t *testing.T) {
 func BenchmarkMetadata(b *testing.B) {
 	const topics = 1000
 	c := dialRaw(b, startCore(b, nil).addr)
-	if err := c.nc.SetDeadline(time.Time{}); err != nil {
-		b.Fatal(err)
-	}
 	names := make([]string, topics)
 	for i := range names {
 		names[i] = fmt.Sprintf("topic-%04d", i)

@@ -28,7 +28,7 @@ func (s *server) benchReport(t *testing.T, args ...string) (bench.Report, result
 func TestBench(t *testing.T) {
 	t.Parallel()
 	s := shared.server(t)
-	name := "bench.kept"
+	name := unique("bench.kept")
 	args := []string{"produce", "--topic", name, "--keep", "--partitions", "3", "--records", "300", "--record-bytes", "100", "--warmup", "0s", "--producers", "2"}
 	pids := fmt.Sprint(s.cmd.Process.Pid)
 	if runtime.GOOS == "linux" {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func testMain(m *testing.M) int {
 
 // commandLimit is how long a command of a test may take. It is there for
 // commands that hang.
-const commandLimit = 30 * time.Second
+const commandLimit = 2 * time.Minute
 
 // environment is the tests' own without settings but one, and with extra.
 func environment(extra ...string) []string {
@@ -190,10 +191,19 @@ func (s *server) ok(t *testing.T, stdin string, args ...string) result {
 	return r
 }
 
+// topics counts the names that unique has given.
+var topics atomic.Int64
+
+// unique returns a topic's name that nobody else has: the node is shared, also by
+// the runs of one test.
+func unique(name string) string {
+	return fmt.Sprintf("%s.%d", strings.NewReplacer("/", ".", "#", "-").Replace(name), topics.Add(1))
+}
+
 // topic creates a topic of the test's own and returns its name.
 func (s *server) topic(t *testing.T, args ...string) string {
 	t.Helper()
-	name := strings.NewReplacer("/", ".", "#", "-").Replace(t.Name())
+	name := unique(t.Name())
 	s.ok(t, "", append([]string{"topic", "create", name}, args...)...)
 	return name
 }

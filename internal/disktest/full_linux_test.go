@@ -40,8 +40,9 @@ func newUser(t *testing.T, s *server) *user {
 	return &user{t: t, c: c, acked: make(map[string][]string)}
 }
 
-func (u *user) create(topic string) error {
-	ctx, cancel := context.WithTimeout(u.t.Context(), 5*time.Second)
+// create creates a topic, or gives it up after a while.
+func (u *user) create(topic string, while time.Duration) error {
+	ctx, cancel := context.WithTimeout(u.t.Context(), while)
 	defer cancel()
 	_, err := u.c.Admin().CreateTopic(ctx, client.TopicSpec{Name: topic, Partitions: 1, Configs: map[string]string{"segment.bytes": "1048576"}})
 	return err
@@ -122,11 +123,16 @@ func (u *user) held(topic string) {
 	}
 }
 
-// fillUp produces until records are held.
+// fillUp produces until records are held. One that only took too long is another
+// matter.
 func (u *user) fillUp(topic string) {
 	u.t.Helper()
 	before := len(u.acked[topic])
-	for u.produce(topic, 1000, 4*time.Second) == nil {
+	for code := errcode.None; code != errcode.KafkaStorageError; {
+		err := u.produce(topic, 1000, 4*time.Second)
+		if code, _ = client.CodeOf(err); err != nil && !errors.Is(err, client.ErrDeliveryTimeout) {
+			u.t.Fatalf("a record while the disk fills up: %v", err)
+		}
 	}
 	u.t.Logf("%d records of %d bytes were taken", len(u.acked[topic])-before, recordBytes)
 	u.held(topic)
@@ -145,7 +151,7 @@ func (u *user) full(s *server, b ballast, topics ...string) {
 			u.read(topic)
 		}
 		u.held(topics[0])
-		if err := u.create("another"); err == nil || !strings.Contains(err.Error(), "disk.reserve.bytes") {
+		if err := u.create("another", 5*time.Second); err == nil || !strings.Contains(err.Error(), "disk.reserve.bytes") {
 			u.t.Errorf("a topic on a full disk: %v", err)
 		}
 		s.kill()
@@ -160,7 +166,7 @@ func TestFullAndFreed(t *testing.T) {
 	disk := mountDisk(t, diskBytes)
 	s := newServer(t, filepath.Join(disk, "data"))
 	u := newUser(t, s)
-	if err := u.create("kept"); err != nil {
+	if err := u.create("kept", limit); err != nil {
 		t.Fatal(err)
 	}
 	b := ballast{t, filepath.Join(disk, "ballast")}
@@ -189,7 +195,7 @@ func TestFullAndDeleted(t *testing.T) {
 	s := newServer(t, filepath.Join(disk, "data"))
 	u := newUser(t, s)
 	for _, topic := range []string{"kept", "doomed"} {
-		if err := u.create(topic); err != nil {
+		if err := u.create(topic, limit); err != nil {
 			t.Fatal(err)
 		}
 	}

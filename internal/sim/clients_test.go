@@ -187,7 +187,9 @@ func (p *person) crash(pr *client.Producer, l load) *client.Producer {
 
 // consume reads keys from their beginning, over and over from the start now and
 // then, until the clients are to stop. Records that were there stay there, so
-// no error is expected, unless the topics come and go.
+// no error is expected, unless the topics come and go. It rests before it starts
+// over: where the network takes no time to speak of, no time passes while it
+// reads what is there, and it would read that thousands of times a second.
 func (p *person) consume(keys []history.Key, transient bool) {
 	for p.w.stopping.Err() == nil {
 		co := p.assign(keys)
@@ -207,6 +209,7 @@ func (p *person) consume(keys []history.Key, transient bool) {
 			break
 		}
 		_ = co.Close()
+		p.rest(20 * time.Millisecond)
 	}
 }
 

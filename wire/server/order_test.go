@@ -88,7 +88,7 @@ func TestSubscribeAnsweredFirst(t *testing.T) {
 	}
 	// Once the second stream is open, all of the first Subscribe is done but for
 	// the writing.
-	for deadline := time.Now().Add(patience / 3); n.Streams().Streams < 2; {
+	for deadline := time.Now().Add(patience); n.Streams().Streams < 2; {
 		p.ask(frame.KindPing, &pb.Ping{}, &pb.Pong{})
 		if time.Now().After(deadline) {
 			t.Fatalf("%+v, want two streams", n.Streams())

@@ -27,6 +27,24 @@ import (
 // patience bounds what would otherwise hang a failing test.
 const patience = 30 * time.Second
 
+// patient is a connection of which no read and no write takes longer than
+// patience. How long it is used in all is the machine's affair.
+type patient struct{ net.Conn }
+
+func (p patient) Read(b []byte) (int, error) {
+	if err := p.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	return p.Conn.Read(b)
+}
+
+func (p patient) Write(b []byte) (int, error) {
+	if err := p.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	return p.Conn.Write(b)
+}
+
 // startNode starts a node that flushes at once, so that what is read lies in
 // files, soon after it was appended.
 func startNode(t *testing.T, memoryBytes int64) (*node.Node, string) {
@@ -72,15 +90,16 @@ func dial(t *testing.T, addr string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	return nc
+	return patient{nc}
 }
 
 func connect(t *testing.T, addr string) *peer {
 	t.Helper()
-	nc := dial(t, addr)
+	return meet(t, dial(t, addr))
+}
+
+func meet(t *testing.T, nc net.Conn) *peer {
+	t.Helper()
 	p := &peer{t: t, nc: nc, r: frame.NewReader(nc), w: frame.NewWriter(nc)}
 	if _, err := frame.Connect(p.r, p.w, &pb.ClientHello{ClientId: "test"}); err != nil {
 		t.Fatal(err)
@@ -190,7 +209,7 @@ func TestForeignProtocols(t *testing.T) {
 			t.Fatal(name, err)
 		}
 		if len(bytes) < frame.MagicBytes {
-			_ = nc.(*net.TCPConn).CloseWrite()
+			_ = nc.(patient).Conn.(*net.TCPConn).CloseWrite()
 		}
 		if _, err := io.Copy(io.Discard, nc); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: the connection was not closed", name)
