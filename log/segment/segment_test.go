@@ -517,6 +517,34 @@ func TestRemoveKeepsRangesReadable(t *testing.T) {
 	}
 }
 
+// TestRangePanics: of a read that panics no file stays open.
+func TestRangePanics(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, 0)
+	fx.append(100, 200)
+	fx.mem.SetInjector(func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpReadAt {
+			panic("planted in ReadAt")
+		}
+		return vfs.Fault{}
+	})
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		_, _ = fx.seg.Range(0, 1<<20)
+	}()
+	fx.mem.SetInjector(nil)
+	if err := fx.seg.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if len(fx.files.open) != 0 {
+		t.Errorf("%d files still open", len(fx.files.open))
+	}
+}
+
 // TestSyncHoldsFiles: a file with unsynced writes is never closed, however many
 // others are used, since a write error could go unseen.
 func TestSyncHoldsFiles(t *testing.T) {
