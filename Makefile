@@ -9,7 +9,7 @@ LDFLAGS := -X main.commit=$(VERSION)
 FILE ?= $(shell $(GO) env GOROOT)/src
 
 # Packages whose goroutines share memory.
-RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/netsim/... ./internal/vfs/... ./log/... ./partition/... ./replication/... ./wire/...
+RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/delivery/... ./internal/netsim/... ./internal/vfs/... ./log/... ./partition/... ./replication/... ./wire/...
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 

@@ -298,6 +298,7 @@ func (c *conn) readRest(q *request, head [fixedHeaderBytes]byte, n int) error {
 		if len(buf) == cap(buf) {
 			grown := make([]byte, len(buf), min(frame.Capacity(n), max(firstReadBytes, 4*len(buf))))
 			copy(grown, buf)
+			c.s.buffers.Give(buf)
 			buf = grown
 		}
 		m, err := io.ReadFull(c.r, buf[len(buf):min(n, cap(buf))])

@@ -46,6 +46,7 @@ func (c *conn) fetch(q *request) error {
 	if err != nil {
 		return fmt.Errorf("kafka: Fetch version %d: %w", q.version, err)
 	}
+	q.recycle() // m aliases nothing, and the fetch may wait for long
 	f := &fetching{request: q, m: m}
 	if code := f.choose(); code != errcode.None {
 		q.s.meter.Error(q.api.place, code)

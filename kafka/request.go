@@ -55,8 +55,8 @@ type request struct {
 	peer          peer
 
 	// body is what follows the header. It lies in raw, which is all of the request
-	// but its length. Both are the request's until send; whoever starts the request may keep them for longer, and may
-	// give raw to Server.buffers when nothing aliases it any more.
+	// but its length. Both are the request's until recycle, or send; who starts an
+	// immediate request may keep them for longer.
 	body, raw []byte
 
 	from  *broker.Budget // that held is of
@@ -146,6 +146,13 @@ func (q *request) error(e *errcode.Error) int16 {
 	}
 	q.s.meter.Error(q.api.place, e.Code)
 	return int16(e.Code)
+}
+
+// recycle lends the request's bytes to others: nothing points into them any more.
+func (q *request) recycle() {
+	raw := q.raw
+	q.body, q.raw = nil, nil
+	q.s.buffers.Give(raw)
 }
 
 // letGo gives back the memory that the request was counted with.

@@ -63,6 +63,12 @@ const decodingShare = 4
 // connection may hold, if nothing else is set.
 const connectionShare = 8
 
+// lender lends buffers, as frame.Buffers does.
+type lender interface {
+	Take(n int) []byte
+	Give(buf []byte)
+}
+
 // Server serves Kafka's connections.
 type Server struct {
 	opt     Options
@@ -71,7 +77,7 @@ type Server struct {
 	apis    *table
 	ctx     context.Context // ends when Drain is called
 	stop    context.CancelFunc
-	buffers frame.Buffers // of requests
+	buffers lender // of requests
 	// sessions are those of Fetch.
 	sessions *sessions
 
@@ -118,7 +124,10 @@ func newServer(opt Options, apis *table) *Server {
 			return err
 		}
 	}
-	s := &Server{opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, conns: make(map[*conn]struct{}), checked: make(map[string]struct{})}
+	s := &Server{
+		opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, buffers: new(frame.Buffers),
+		conns: make(map[*conn]struct{}), checked: make(map[string]struct{}),
+	}
 	s.sessions = newSessions(max(opt.MaxSessions, 0), opt.Rand, opt.Now)
 	s.decoding = broker.NewBudget(opt.Requests.Limit() / decodingShare)
 	s.ctx, s.stop = context.WithCancel(context.Background())

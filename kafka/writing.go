@@ -188,7 +188,9 @@ func (c *conn) handle(q *request) (a answer) {
 		return answer{err: fmt.Errorf("%w to %s version %d", errUnanswered, q.api.name, q.version)}
 	}
 	resp.SetVersion(q.version)
-	return answer{head: resp.AppendTo(nil)}
+	a.head = resp.AppendTo(nil)
+	q.recycle()
+	return a
 }
 
 // flush writes what is queued.
