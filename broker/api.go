@@ -141,6 +141,10 @@ type FetchRequest struct {
 	MinBytes int           // answer at once when there are as many
 	MaxBytes int           // of all parts together; the first batch may exceed it
 	Parts    []FetchPart
+
+	// Panicked takes a panic of the reading on a goroutine of the broker's, in
+	// place of an answer. If it is nil, nothing keeps the panic from the process.
+	Panicked func(p any)
 }
 
 // FetchPart asks for one partition's records.

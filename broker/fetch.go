@@ -28,7 +28,7 @@ type Fetch struct {
 // has passed. Records are readable once they are durable on a majority.
 //
 // The caller owns the results' chunks; they hold at most MaxBytes together, or
-// one batch.
+// one batch. A panic on the caller's goroutine is the caller's.
 func (b *Broker) Fetch(req FetchRequest, done func([]FetchResult)) *Fetch {
 	req.MinBytes = min(req.MinBytes, req.MaxBytes)
 	f := &Fetch{b: b, req: req, done: done, deadline: time.Now().Add(req.MaxWait), over: req.MaxWait <= 0}
@@ -59,6 +59,13 @@ func (f *Fetch) wake(uint32) {
 		return
 	}
 	go func() {
+		if f.req.Panicked != nil {
+			defer func() {
+				if p := recover(); p != nil {
+					f.req.Panicked(p)
+				}
+			}()
+		}
 		timer.Stop()
 		stopAll(watches)
 		f.try()
@@ -83,9 +90,7 @@ func (f *Fetch) try() {
 			f.done(results)
 			return
 		}
-		for i := range results {
-			results[i].Release()
-		}
+		releaseAll(results)
 		if f.park(results) {
 			return
 		}
@@ -126,37 +131,50 @@ func (f *Fetch) park(read []FetchResult) bool {
 // read reads all parts. refused says that a part has an error: no use to wait.
 func (f *Fetch) read() (results []FetchResult, bytes int64, refused bool) {
 	results = make([]FetchResult, len(f.req.Parts))
+	whole := false
+	defer func() {
+		if !whole { // a panic
+			releaseAll(results)
+		}
+	}()
 	left := int64(f.req.MaxBytes)
 	for i := range f.req.Parts {
 		part := &f.req.Parts[i]
-		results[i] = f.b.readPart(part, min(left, int64(part.MaxBytes)), bytes == 0)
+		f.b.readPart(&results[i], part, min(left, int64(part.MaxBytes)), bytes == 0)
 		n := results[i].Bytes()
 		bytes += n
 		left = max(left-n, 0)
 		refused = refused || results[i].Err != nil
 	}
+	whole = true
 	return results, bytes, refused
 }
 
-// readPart reads one part, extent by extent.
-func (b *Broker) readPart(part *FetchPart, maxBytes int64, atLeastOne bool) FetchResult {
-	r := FetchResult{HighWatermark: -1, LogStart: -1}
+func releaseAll(results []FetchResult) {
+	for i := range results {
+		results[i].Release()
+	}
+}
+
+// readPart reads one part into r, extent by extent.
+func (b *Broker) readPart(r *FetchResult, part *FetchPart, maxBytes int64, atLeastOne bool) {
+	*r = FetchResult{HighWatermark: -1, LogStart: -1}
 	p := b.dir.find(part.Topic, part.Index)
 	if p == nil {
 		r.Err = b.absent(part.Topic, part.Index)
-		return r
+		return
 	}
 	if p.quarantined() {
 		r.Err = b.quarantineError(p, p.quarantine)
-		return r
+		return
 	}
 	if r.Err = p.checkEpoch(part.Epoch); r.Err != nil {
-		return r
+		return
 	}
 	start, end, err := p.shard.store.Bounds(uint32(p.number))
 	if err != nil {
 		r.Err = CodeOf(err)
-		return r
+		return
 	}
 	r.HighWatermark, r.LogStart, r.traffic = end, start, p.traffic
 	for offset, left := part.Offset, maxBytes; ; {
@@ -165,17 +183,17 @@ func (b *Broker) readPart(part *FetchPart, maxBytes int64, atLeastOne bool) Fetc
 			if len(r.Chunks) == 0 { // else the next fetch meets it
 				r.Err = b.readError(p, part, err)
 			}
-			return r
+			return
 		}
 		if c.Bytes == 0 {
 			c.Release()
-			return r
+			return
 		}
 		r.Chunks = append(r.Chunks, c)
 		offset, left, atLeastOne = c.End, left-c.Bytes, false
 		r.HighWatermark = max(end, offset) // more may have been applied since
 		if offset >= end || left <= 0 {
-			return r
+			return
 		}
 	}
 }

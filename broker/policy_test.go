@@ -1,12 +1,15 @@
 package broker
 
 import (
+	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
 )
 
@@ -136,6 +139,42 @@ func TestRecompressionWaits(t *testing.T) {
 		res := r.produce(topic, 0, coded(t, batch.Zstd, value))
 		if res.Err == nil || res.Err.Code != errcode.RequestTimedOut || !strings.Contains(res.Err.Detail, "recompression") || time.Since(began) == 0 {
 			t.Errorf("without room: %+v after %v", res, time.Since(began))
+		}
+	})
+}
+
+// TestProducePanics: of a produce that panics when some of its batches are made
+// ready, nothing stays counted, and others go on.
+func TestProducePanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var left atomic.Int32 // batches to make ready until the clock panics
+		r := startRig(t, vfs.NewMem(1), func(opt *Options) {
+			opt.Now = func() time.Time {
+				if left.Load() > 0 && strings.Contains(string(debug.Stack()), "(*Broker).prepare") && left.Add(-1) == 0 {
+					panic("planted in Now")
+				}
+				return time.Now()
+			}
+		})
+		defer func() { r.stop() }()
+		topic := r.create("a", 1, map[string]string{"compression.type": "uncompressed"})
+		part := func() ProducePart {
+			return ProducePart{Topic: topic.ID, Batch: coded(t, batch.Zstd, strings.Repeat("x", 9_000))}
+		}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			left.Store(2)
+			r.Produce([]ProducePart{part(), part()}, time.Minute, func([]ProduceResult) { t.Error("answered") })
+		}()
+		if used := r.grown.Used(); used != 0 {
+			t.Errorf("%d bytes stay taken", used)
+		}
+		if res := r.produceParts(time.Minute, part())[0]; res.Err != nil || res.BaseOffset != 0 {
+			t.Errorf("after it: %+v", res)
 		}
 	})
 }

@@ -52,6 +52,9 @@ type pendingPart struct {
 // timeout fail with KAFKA_STORAGE_ERROR: they were not appended, and can be sent
 // again.
 //
+// If it panics, done is not called, and nothing stays counted of what it had not
+// proposed.
+//
 // Produce itself waits, at most for timeout, while the tails of the node's
 // partitions are above their memory budget: who calls it for a connection reads
 // no more from it meanwhile, and TCP tells the sender.
@@ -74,6 +77,11 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 		left:    len(parts) + 1,
 	}
 	byShard := make(map[*dataShard][]*produceProposal, 1)
+	defer func() {
+		for _, proposals := range byShard { // after a panic: they are counted no more
+			refuse(proposals, errAbandoned)
+		}
+	}()
 	for i := range parts {
 		shard, proposal, refused := b.prepare(p, i, &parts[i])
 		if refused != nil {
@@ -103,13 +111,20 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 func propose(byShard map[*dataShard][]*produceProposal) {
 	for shard, proposals := range byShard {
 		if err := shard.replica.Propose(proposals...); err != nil {
-			for _, proposal := range proposals {
-				proposal.Done(partition.Result{}, err)
-			}
+			refuse(proposals, err)
 		}
 	}
 	clear(byShard)
 }
+
+func refuse(proposals []*produceProposal, err error) {
+	for _, proposal := range proposals {
+		proposal.Done(partition.Result{}, err)
+	}
+}
+
+// errAbandoned answers a part whose produce panicked, which nobody sees.
+var errAbandoned = errors.New("broker: a produce was given up")
 
 // awaitRoom waits for room for what a batch has grown by.
 func (b *Broker) awaitRoom(bytes int64, timeout time.Duration) *errcode.Error {

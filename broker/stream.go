@@ -287,10 +287,10 @@ func (s *Stream) Next(maxBytes, maxPartitionBytes int) (results []StreamResult, 
 		if f == nil {
 			break
 		}
-		r := s.b.readPart(&part, int64(min(left, maxPartitionBytes)), left == maxBytes)
-		res := StreamResult{Topic: part.Topic, Index: part.Index, From: part.Offset, Next: part.Offset, FetchResult: r}
-		if n := len(r.Chunks); n > 0 {
-			res.Next = r.Chunks[n-1].End
+		res := StreamResult{Topic: part.Topic, Index: part.Index, From: part.Offset, Next: part.Offset}
+		s.b.readPart(&res.FetchResult, &part, int64(min(left, maxPartitionBytes)), left == maxBytes)
+		if n := len(res.Chunks); n > 0 {
+			res.Next = res.Chunks[n-1].End
 		}
 		if s.settle(f, &res, left < maxBytes) {
 			results = append(results, res)

@@ -41,6 +41,15 @@ const (
 	describedBytes = 1024
 )
 
+// asked counts topics, and the partitions that are asked for of them.
+func asked[T any](topics []T, partitions func(*T) int) int64 {
+	n := len(topics)
+	for i := range topics {
+		n += partitions(&topics[i])
+	}
+	return int64(n)
+}
+
 // notHosted is Kafka's text for a topic or partition that does not exist.
 const notHosted = "This server does not host this topic-partition."
 

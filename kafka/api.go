@@ -18,7 +18,8 @@ type api struct {
 	advertised int16
 
 	// handle answers a request that kmsg decodes; it may wait until ctx ends.
-	// One of the two is set.
+	// One of the two is set. Bytes of req, unlike its strings, alias a buffer that
+	// is lent to others once the answer is encoded: what is kept of them is copied.
 	handle func(s *Server, ctx context.Context, p *peer, req kmsg.Request) kmsg.Response
 
 	// start starts a request from its bytes, on the connection's reader: it may

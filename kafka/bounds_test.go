@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"io"
@@ -141,30 +140,5 @@ func TestImpossibleTable(t *testing.T) {
 			}()
 			newTable(apis)
 		}()
-	}
-}
-
-// TestBodyIsKept: what a handler has read of a request's bytes is still so when
-// others have come: buffers are not lent again while something aliases them.
-func TestBodyIsKept(t *testing.T) {
-	t.Parallel()
-	var kept [][]byte
-	s := newTestServer(t, Options{}, ordinary(kmsg.SASLAuthenticate, 0, 2,
-		func(_ *Server, _ context.Context, _ *peer, req *kmsg.SASLAuthenticateRequest) kmsg.Response {
-			kept = append(kept, req.SASLAuthBytes)
-			return req.ResponseKind()
-		}))
-	nc := dial(t, s)
-	const n = 100 << 10 // of a size that is lent
-	for i := range 8 {
-		req := kmsg.NewPtrSASLAuthenticateRequest()
-		req.Version, req.SASLAuthBytes = 2, bytes.Repeat([]byte{byte(i + 1)}, n)
-		go send(nc, frameOf(req, 1))
-		readAnswer(t, nc, req)
-	}
-	for i, b := range kept {
-		if !bytes.Equal(b, bytes.Repeat([]byte{byte(i + 1)}, n)) {
-			t.Errorf("request %d has become another's: %x...", i, b[:8])
-		}
 	}
 }

@@ -79,6 +79,48 @@ func TestDecodeProduce(t *testing.T) {
 	}
 }
 
+// TestKeepLast: of many parts as of few, with the same ones twice in one topic's
+// entry and in two, the last ones are kept.
+func TestKeepLast(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 2, fewParts, fewParts + 1, 3 * fewParts} {
+		for _, twice := range []int{-1, 0, n / 2, n - 1} { // which part stands once more, in an entry of its own; -1: none
+			m := &produceRequest{topics: []produceTopic{{topicRef{name: "a"}, n}}}
+			for i := range n {
+				m.parts = append(m.parts, producePart{index: int32(i)})
+			}
+			if twice >= 0 {
+				m.topics = append(m.topics, produceTopic{topicRef{name: "b"}, n + 1}, produceTopic{topicRef{name: "a"}, n + 2})
+				m.parts = append(m.parts, producePart{topic: 1, index: int32(twice)}, producePart{topic: 2, index: int32(twice), records: []byte("last")})
+			}
+			m.keepLast()
+			want := n
+			if twice >= 0 {
+				want++ // of b
+			}
+			if len(m.parts) != want || m.topics[len(m.topics)-1].end != want {
+				t.Errorf("%d parts, %d twice: %d are left, and topics %+v", n, twice, len(m.parts), m.topics)
+			}
+			for i, p := range m.parts {
+				if last := twice >= 0 && i == want-1; last != (string(p.records) == "last") || m.topics[p.topic].name == "" || !last && p.index == int32(twice) && m.topics[p.topic].name == "a" {
+					t.Errorf("%d parts, %d twice: part %d is %+v", n, twice, i, p)
+				}
+			}
+		}
+	}
+}
+
+// TestKeepLastIsFree: a usual Produce pays nothing for it.
+func TestKeepLastIsFree(t *testing.T) {
+	m := &produceRequest{topics: []produceTopic{{topicRef{name: "a"}, 16}, {topicRef{name: "b"}, fewParts}}}
+	for i := range fewParts {
+		m.parts = append(m.parts, producePart{topic: int32(i / 16), index: int32(i % 16)})
+	}
+	if n := testing.AllocsPerRun(100, m.keepLast); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestProduceResponse(t *testing.T) {
 	t.Parallel()
 	for v := int16(produceMin); v <= produceMax; v++ {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -103,7 +104,7 @@ func (c *conn) serve() broker.Ending {
 		c.write()
 	}()
 	err := c.read()
-	if err != nil && !intake.Quiet(err) {
+	if err != nil && !intake.Quiet(err) && !errors.Is(err, errPanic) {
 		c.log.Info("connection closed", "err", err)
 	}
 	ended := ending(err)
@@ -151,8 +152,24 @@ func (c *conn) abort() {
 	_ = c.nc.Close()
 }
 
+// panicked logs a panic, which is the connection's end and nobody else's. args
+// say where it was.
+func (c *conn) panicked(p any, args ...any) {
+	c.log.Error("a panic; its connection is closed, and no other", append(args, "panic", p, "stack", string(debug.Stack()))...)
+}
+
+// survive is deferred by the parts of a connection's goroutines: a panic is then
+// their error. args are those of panicked.
+func (c *conn) survive(err *error, args ...any) {
+	if p := recover(); p != nil {
+		c.panicked(p, args...)
+		*err = errPanic
+	}
+}
+
 // read starts requests until the stream ends.
-func (c *conn) read() error {
+func (c *conn) read() (err error) {
+	defer c.survive(&err, "at", "reading requests")
 	for {
 		select {
 		case c.inflight <- struct{}{}:
@@ -187,18 +204,9 @@ func (c *conn) readRequest() error {
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
 		return noEOF(err)
 	}
-	key := int16(binary.BigEndian.Uint16(head[:]))
-	q := &request{conn: c, version: int16(binary.BigEndian.Uint16(head[2:])), correlationID: int32(binary.BigEndian.Uint32(head[4:])), ready: make(chan struct{})}
-	q.peer.conn, q.peer.req = c, q
-	q.api = c.s.apis.find(key)
-	unknown := false // a version of ApiVersions that is not served, and answered all the same
-	switch {
-	case q.api == nil:
-		return fmt.Errorf("%w: key %d (%s), which is not served; see docs/kafka.md", errUnsupported, key, kmsg.NameForKey(key))
-	case q.version < q.api.min || q.version > q.api.max:
-		if unknown = key == int16(kmsg.ApiVersions); !unknown {
-			return fmt.Errorf("%w: %s version %d, want %d to %d", errUnsupported, q.api.name, q.version, q.api.min, q.api.max)
-		}
+	q, err := c.newRequest(head)
+	if err != nil {
+		return err
 	}
 	if q.api.start == nil && size > hurryBytes {
 		c.polls.hurry() // before it waits for memory, which a request before it may hold
@@ -209,27 +217,55 @@ func (c *conn) readRequest() error {
 	}
 	q.began = time.Now() // for one that is refused before it is whole
 	c.s.meter.Begin(lengthBytes + size)
-	err := c.readRest(q, head, size)
-	if err == nil && !unknown {
-		err = q.parseHeader()
-	}
-	if err == nil {
-		q.began = time.Now()
-		switch {
-		case unknown:
-			q.answered = true
-			q.send(answer{head: q.newerVersions()})
-		case q.api.start != nil:
-			err = c.start(q)
+	begun := false
+	defer func() { // after an error, and after a panic
+		if !begun {
+			c.s.meter.Done(q.api.place, time.Since(q.began))
+			q.letGo()
 		}
-	}
-	if err != nil {
-		c.s.meter.Done(q.api.place, time.Since(q.began))
-		q.letGo()
+	}()
+	if err := c.readRest(q, head, size); err != nil {
 		return err
 	}
+	if err := c.begin(q); err != nil {
+		return err
+	}
+	begun = true
 	c.order <- q // has room: see inflight
 	return nil
+}
+
+// newRequest returns the request that begins with head, if it is one that is
+// answered.
+func (c *conn) newRequest(head [fixedHeaderBytes]byte) (*request, error) {
+	key := int16(binary.BigEndian.Uint16(head[:]))
+	q := &request{conn: c, version: int16(binary.BigEndian.Uint16(head[2:])), correlationID: int32(binary.BigEndian.Uint32(head[4:])), ready: make(chan struct{})}
+	q.peer.conn, q.peer.req = c, q
+	q.api = c.s.apis.find(key)
+	switch {
+	case q.api == nil:
+		return nil, fmt.Errorf("%w: key %d (%s), which is not served; see docs/kafka.md", errUnsupported, key, kmsg.NameForKey(key))
+	case !q.served() && key != int16(kmsg.ApiVersions): // which answers in any version
+		return nil, fmt.Errorf("%w: %s version %d, want %d to %d", errUnsupported, q.api.name, q.version, q.api.min, q.api.max)
+	}
+	return q, nil
+}
+
+// begin begins a request that is all there.
+func (c *conn) begin(q *request) error {
+	if !q.served() {
+		q.began, q.answered = time.Now(), true
+		q.send(answer{head: q.newerVersions()})
+		return nil
+	}
+	if err := q.parseHeader(); err != nil {
+		return err
+	}
+	q.began = time.Now()
+	if q.api.start == nil {
+		return nil
+	}
+	return c.start(q)
 }
 
 // start starts an immediate request. If that panics, the request is answered
@@ -262,6 +298,7 @@ func (c *conn) readRest(q *request, head [fixedHeaderBytes]byte, n int) error {
 		if len(buf) == cap(buf) {
 			grown := make([]byte, len(buf), min(frame.Capacity(n), max(firstReadBytes, 4*len(buf))))
 			copy(grown, buf)
+			c.s.buffers.Give(buf)
 			buf = grown
 		}
 		m, err := io.ReadFull(c.r, buf[len(buf):min(n, cap(buf))])

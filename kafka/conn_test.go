@@ -216,7 +216,12 @@ func TestImmediatePanic(t *testing.T) {
 				held <- body
 				switch when {
 				case "at once":
-					defer func() { go q.send(answer{body: body}) }()
+					defer func() {
+						go func() {
+							<-q.ready // the panic is its answer by then
+							q.send(answer{body: body})
+						}()
+					}()
 					panic("thirteen")
 				case "later":
 					go func() {

@@ -13,11 +13,7 @@ import (
 func (s *Server) deleteRecords(ctx context.Context, p *peer, req *kmsg.DeleteRecordsRequest) kmsg.Response {
 	resp := kmsg.NewPtrDeleteRecordsResponse()
 	resp.Version = req.Version
-	n := len(req.Topics)
-	for i := range req.Topics {
-		n += len(req.Topics[i].Partitions)
-	}
-	if !p.hold(ctx, 2*resultBytes*int64(n)) {
+	if !p.hold(ctx, 2*resultBytes*asked(req.Topics, func(t *kmsg.DeleteRecordsRequestTopic) int { return len(t.Partitions) })) {
 		return nil
 	}
 	ctx, cancel := forMS(ctx, req.TimeoutMillis)

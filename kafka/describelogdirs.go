@@ -40,14 +40,11 @@ func (s *Server) describeLogDirs(ctx context.Context, p *peer, req *kmsg.Describ
 
 // logDirsBytes is about what the answer takes in memory.
 func (s *Server) logDirsBytes(req *kmsg.DescribeLogDirsRequest) int64 {
-	topics, partitions := len(req.Topics), 0
 	if req.Topics == nil {
-		topics, partitions = s.broker.Counts()
+		topics, partitions := s.broker.Counts()
+		return resultBytes * int64(topics+partitions)
 	}
-	for i := range req.Topics {
-		partitions += len(req.Topics[i].Partitions)
-	}
-	return resultBytes * int64(topics+partitions)
+	return resultBytes * asked(req.Topics, func(t *kmsg.DescribeLogDirsRequestTopic) int { return len(t.Partitions) })
 }
 
 // appendLogDirTopic appends those of a topic's partitions that are on this node

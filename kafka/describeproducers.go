@@ -41,9 +41,8 @@ func (s *Server) describeProducers(ctx context.Context, p *peer, req *kmsg.Descr
 
 // producersBytes is about what the answer takes in memory.
 func (s *Server) producersBytes(req *kmsg.DescribeProducersRequest) int64 {
-	var n int64
+	n := resultBytes * asked(req.Topics, func(t *kmsg.DescribeProducersRequestTopic) int { return len(t.Partitions) })
 	for i := range req.Topics {
-		n += resultBytes * int64(1+len(req.Topics[i].Partitions))
 		if topic, err := s.broker.TopicByName(req.Topics[i].Topic); err == nil {
 			for _, index := range req.Topics[i].Partitions {
 				n += resultBytes * int64(s.broker.ProducerCount(topic.ID, index))

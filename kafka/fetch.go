@@ -46,10 +46,11 @@ func (c *conn) fetch(q *request) error {
 	if err != nil {
 		return fmt.Errorf("kafka: Fetch version %d: %w", q.version, err)
 	}
+	q.recycle() // m aliases nothing, and the fetch may wait for long
 	f := &fetching{request: q, m: m}
 	if code := f.choose(); code != errcode.None {
 		q.s.meter.Error(q.api.place, code)
-		f.answer(&fetchResponse{code: code}, nil)
+		f.send(f.delivery(&fetchResponse{code: code}, nil))
 		return nil
 	}
 	f.ask()
@@ -200,6 +201,10 @@ func (f *fetching) ask() {
 	if req.MinBytes <= 0 || f.diverged {
 		req.MaxWait = 0
 	}
+	req.Panicked = func(p any) {
+		f.polls.remove(f.request)
+		f.fail(p)
+	}
 	f.polls.add(f.request, f.s.broker.Fetch(req, func(results []broker.FetchResult) {
 		defer f.survive() // it is the broker's goroutine
 		f.polls.remove(f.request)
@@ -207,8 +212,14 @@ func (f *fetching) ask() {
 	}))
 }
 
-// respond answers with what was read.
+// respond answers with what was read, whose chunks it owns.
 func (f *fetching) respond(results []broker.FetchResult) {
+	owned := results // until a delivery owns them
+	defer func() {   // after a panic too
+		for i := range owned {
+			owned[i].Release()
+		}
+	}()
 	leaders := f.leaders()
 	for i := range results {
 		w, r := &f.want[f.asked[i]], &results[i]
@@ -238,7 +249,11 @@ func (f *fetching) respond(results []broker.FetchResult) {
 	case f.session != nil:
 		read = f.onlyNews(resp, read)
 	}
-	f.answer(resp, read)
+	a := f.delivery(resp, read)
+	if read != nil {
+		owned = nil
+	}
+	f.send(a)
 }
 
 // streamResult is what was read of a partition, as a delivery may read it again.
@@ -252,15 +267,12 @@ func streamResult(w *wanted, r *broker.FetchResult) broker.StreamResult {
 
 // onlyNews leaves in the answer what the session's client was not told yet. If
 // another request of the session has begun meanwhile, which no client does that
-// waits for its answers, the answer is an error.
+// waits for its answers, the answer is an error, and nothing of what was read.
 func (f *fetching) onlyNews(resp *fetchResponse, read []broker.StreamResult) []broker.StreamResult {
 	s := f.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.epoch != f.epoch {
-		for i := range read {
-			read[i].Release()
-		}
 		f.s.meter.Error(f.api.place, errcode.InvalidFetchSessionEpoch)
 		*resp = fetchResponse{code: errcode.InvalidFetchSessionEpoch}
 		return nil
@@ -300,10 +312,11 @@ func fetchCode(c errcode.Code) errcode.Code {
 	return errcode.UnknownServer
 }
 
-// answer sends a response, and the batches that were read for its parts.
-func (f *fetching) answer(resp *fetchResponse, read []broker.StreamResult) {
+// delivery is a response, and the batches that were read for its parts, which it
+// owns.
+func (f *fetching) delivery(resp *fetchResponse, read []broker.StreamResult) answer {
 	heads := resp.heads(f.version)
-	f.send(answer{body: fetchBody{delivery.New(&f.deliveries, read, heads, nil)}})
+	return answer{body: fetchBody{delivery.New(&f.deliveries, read, heads, nil)}}
 }
 
 // fetchBody is the answer to a Fetch: all of it is one delivery.

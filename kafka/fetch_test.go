@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -364,6 +365,37 @@ func TestFetchSession(t *testing.T) {
 		step("ended", next(id, 1), "", errcode.FetchSessionIDNotFound, 0)
 		step("closed, and read for the last time", next(id2, -1, from{"a", 0, 0, nil}), "a+", 0, 0)
 		step("closed", next(id2, 1), "", errcode.FetchSessionIDNotFound, 0)
+	}
+}
+
+// chosen is chance of which the test has chosen the next four bytes, if it is
+// asked for four.
+type chosen struct{ next atomic.Uint32 }
+
+func (c *chosen) Read(b []byte) (int, error) {
+	if len(b) == 4 {
+		if next := c.next.Swap(0); next != 0 {
+			return copy(b, binary.BigEndian.AppendUint32(nil, next)), nil
+		}
+	}
+	return rand.Read(b)
+}
+
+// TestFetchSessionIDs: the ids of sessions are of the node's chance, so that a
+// node of a given one repeats.
+func TestFetchSessionIDs(t *testing.T) {
+	t.Parallel()
+	var chance chosen
+	c := dialRaw(t, startCore(t, func(opt *node.Options) { opt.Rand = &chance }).addr)
+	ids := c.makeTopics("a")
+	req := fetchReq(13, ids, from{"a", 0, 0, nil})
+	req.SessionEpoch = 0
+	chance.next.Store(0x8123_4567)
+	if r := c.fetch(req); r.SessionID != 0x0123_4567 { // ids are not negative
+		t.Errorf("session %#x", r.SessionID)
+	}
+	if r := c.fetch(req); r.SessionID == 0 || r.SessionID == 0x0123_4567 {
+		t.Errorf("the second session is %#x", r.SessionID)
 	}
 }
 

@@ -166,20 +166,24 @@ func (ss *sessions) use(m *fetchRequest, byID bool) (*session, errcode.Code) {
 		return nil, errcode.FetchSessionIDNotFound
 	}
 	s.mu.Lock()
+	used := false
+	defer func() { // after a panic too
+		if !used {
+			s.mu.Unlock()
+		}
+	}()
 	switch {
 	case s.epoch != m.sessionEpoch:
-		s.mu.Unlock()
 		return nil, errcode.InvalidFetchSessionEpoch
 	case s.byID != byID:
-		s.mu.Unlock()
 		return nil, errcode.FetchSessionTopicIDError
 	}
 	s.change(m)
 	if !ss.touch(s, len(s.parts)) {
-		s.mu.Unlock()
 		return nil, errcode.FetchSessionIDNotFound
 	}
 	s.epoch = nextEpoch(s.epoch)
+	used = true
 	return s, errcode.None
 }
 

@@ -43,11 +43,7 @@ func timesKnown(version int16) int64 {
 func (s *Server) listOffsets(ctx context.Context, p *peer, req *kmsg.ListOffsetsRequest) kmsg.Response {
 	resp := kmsg.NewPtrListOffsetsResponse()
 	resp.Version = req.Version
-	n := len(req.Topics)
-	for i := range req.Topics {
-		n += len(req.Topics[i].Partitions)
-	}
-	if !p.hold(ctx, 2*resultBytes*int64(n)) {
+	if !p.hold(ctx, 2*resultBytes*asked(req.Topics, func(t *kmsg.ListOffsetsRequestTopic) int { return len(t.Partitions) })) {
 		return nil
 	}
 	timeout := readTimeout

@@ -13,11 +13,7 @@ import (
 func (s *Server) offsetForLeaderEpoch(ctx context.Context, p *peer, req *kmsg.OffsetForLeaderEpochRequest) kmsg.Response {
 	resp := kmsg.NewPtrOffsetForLeaderEpochResponse()
 	resp.Version = req.Version
-	n := len(req.Topics)
-	for i := range req.Topics {
-		n += len(req.Topics[i].Partitions)
-	}
-	if !p.hold(ctx, 2*resultBytes*int64(n)) {
+	if !p.hold(ctx, 2*resultBytes*asked(req.Topics, func(t *kmsg.OffsetForLeaderEpochRequestTopic) int { return len(t.Partitions) })) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)

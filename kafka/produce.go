@@ -174,23 +174,27 @@ func (p *producing) done(results []broker.ProduceResult) {
 	if !slices.ContainsFunc(results, func(r broker.ProduceResult) bool { return r.Err != nil }) {
 		p.s.buffers.Give(p.raw) // the log holds its own copy of every batch
 	}
-	p.answerWith(leaders.nodes)
+	p.send(p.encode(leaders.nodes))
 }
 
-func (p *producing) answer() { p.answerWith(nil) }
+// answer answers a request of which the broker was handed nothing.
+func (p *producing) answer() {
+	a := p.encode(nil)
+	p.s.buffers.Give(p.raw)
+	p.send(a)
+}
 
-func (p *producing) answerWith(nodes []endpoint) {
+// encode makes the answer of the results.
+func (p *producing) encode(nodes []endpoint) answer {
 	if p.m.acks == 0 {
 		i := slices.IndexFunc(p.results, func(r produced) bool { return r.code != errcode.None })
 		if i < 0 {
-			p.send(answer{none: true})
-			return
+			return answer{none: true}
 		}
 		part := &p.m.parts[i]
-		p.send(answer{err: fmt.Errorf("%w: %s, partition %d: %s: %s", errUnacknowledged,
-			p.m.topics[part.topic].topicRef, part.index, p.results[i].code, p.results[i].message)})
-		return
+		return answer{err: fmt.Errorf("%w: %s, partition %d: %s: %s", errUnacknowledged,
+			p.m.topics[part.topic].topicRef, part.index, p.results[i].code, p.results[i].message)}
 	}
 	size := 64 + 64*len(p.results)
-	p.send(answer{head: appendProduceResponse(make([]byte, 0, size), p.version, p.m, p.results, nodes)})
+	return answer{head: appendProduceResponse(make([]byte, 0, size), p.version, p.m, p.results, nodes)}
 }

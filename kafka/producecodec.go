@@ -95,11 +95,29 @@ func decodeProduce(version int16, body []byte) (*produceRequest, error) {
 	return m, nil
 }
 
+// fewParts is up to how many parts of a Produce are compared with each other:
+// that takes no memory, and for so few no more time than a map.
+const fewParts = 32
+
+// repeats reports whether a partition stands there more than once.
+func (m *produceRequest) repeats() bool {
+	for i := range m.parts {
+		p := &m.parts[i]
+		for j := range m.parts[:i] {
+			q := &m.parts[j]
+			if p.index == q.index && (p.topic == q.topic || m.topics[p.topic].topicRef == m.topics[q.topic].topicRef) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // keepLast leaves of a partition that stands more than once what it has last, as
 // Kafka does: the others are neither appended nor answered, nor are topics of
 // which nothing is left.
 func (m *produceRequest) keepLast() {
-	if len(m.parts) < 2 {
+	if len(m.parts) <= fewParts && !m.repeats() {
 		return
 	}
 	number := make([]int32, len(m.topics)) // of a topic, however often it stands there

@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"net"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -56,8 +55,8 @@ type request struct {
 	peer          peer
 
 	// body is what follows the header. It lies in raw, which is all of the request
-	// but its length. Both are the request's until send; whoever starts the request may keep them for longer, and may
-	// give raw to Server.buffers when nothing aliases it any more.
+	// but its length. Both are the request's until recycle, or send; who starts an
+	// immediate request may keep them for longer.
 	body, raw []byte
 
 	from  *broker.Budget // that held is of
@@ -104,28 +103,39 @@ func (q *request) send(a answer) {
 		a.release(q.s)
 		return
 	}
+	defer func() { // the writer waits for it, whatever becomes of the rest
+		if p := recover(); p != nil {
+			q.panicked(p)
+			a.release(q.s)
+			a = answer{err: errPanic}
+		}
+		q.answer = a
+		close(q.ready)
+	}()
 	q.letGo()
 	q.s.meter.Done(q.api.place, time.Since(q.began))
 	if a.body != nil && q.turn.Load() != q {
 		a.body.LetGo()
 	}
-	q.answer = a
-	close(q.ready)
 }
 
 // survive is deferred where an immediate request is worked on: a panic there is
 // the connection's end when it is the request's turn, and nobody else's.
 func (q *request) survive() {
 	if p := recover(); p != nil {
-		q.panicked(p)
-		q.send(answer{err: errPanic})
+		q.fail(p)
 	}
 }
 
-// panicked logs a panic.
+// fail ends the connection for a panic where the request is worked on.
+func (q *request) fail(p any) {
+	q.panicked(p)
+	q.send(answer{err: errPanic})
+}
+
+// panicked logs a panic where the request was worked on.
 func (q *request) panicked(p any) {
-	q.log.Error("the handler of a request panicked; its connection is closed", "request", q.api.name, "version", q.version,
-		"client", q.peer.clientID, "panic", p, "stack", string(debug.Stack()))
+	q.conn.panicked(p, "request", q.api.name, "version", q.version, "client", q.peer.clientID)
 }
 
 // error counts an error of the request, or of a part of it, and returns its
@@ -138,6 +148,13 @@ func (q *request) error(e *errcode.Error) int16 {
 	return int16(e.Code)
 }
 
+// recycle lends the request's bytes to others: nothing points into them any more.
+func (q *request) recycle() {
+	raw := q.raw
+	q.body, q.raw = nil, nil
+	q.s.buffers.Give(raw)
+}
+
 // letGo gives back the memory that the request was counted with.
 func (q *request) letGo() {
 	q.body, q.raw = nil, nil
@@ -147,6 +164,9 @@ func (q *request) letGo() {
 		q.held = 0
 	}
 }
+
+// served reports whether the request is of a version that is served.
+func (q *request) served() bool { return q.version >= q.api.min && q.version <= q.api.max }
 
 // flexible reports whether header and body are of the flexible kind.
 func (q *request) flexible() bool { return q.version >= q.api.flexible }

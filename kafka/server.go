@@ -14,6 +14,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"io"
@@ -59,9 +60,11 @@ type Options struct {
 // decodingShare is which part of it, beside it, decoded requests may take.
 const decodingShare = 4
 
-// connectionShare is which part of the node's budget for requests one
-// connection may hold, if nothing else is set.
-const connectionShare = 8
+// lender lends buffers, as frame.Buffers does.
+type lender interface {
+	Take(n int) []byte
+	Give(buf []byte)
+}
 
 // Server serves Kafka's connections.
 type Server struct {
@@ -71,7 +74,7 @@ type Server struct {
 	apis    *table
 	ctx     context.Context // ends when Drain is called
 	stop    context.CancelFunc
-	buffers frame.Buffers // of requests
+	buffers lender // of requests
 	// sessions are those of Fetch.
 	sessions *sessions
 
@@ -90,7 +93,7 @@ type Server struct {
 
 // New returns a Server.
 func New(opt Options) *Server {
-	setDefault(&opt.MaxRequestBytes, frame.DefaultMaxFrameBytes)
+	opt.MaxRequestBytes = cmp.Or(opt.MaxRequestBytes, frame.DefaultMaxFrameBytes)
 	// A request is counted as memory before it has come, so one may claim a
 	// quarter of the node's budget, or a largest batch.
 	opt.MaxRequestBytes = min(opt.MaxRequestBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+intake.SmallBytes))
@@ -99,38 +102,34 @@ func New(opt Options) *Server {
 
 // newServer returns a Server of some requests.
 func newServer(opt Options, apis *table) *Server {
-	setDefault(&opt.MaxRequestBytes, frame.DefaultMaxFrameBytes)
-	setDefault(&opt.MaxInFlight, 64)
-	setDefault(&opt.MaxInFlightBytes, opt.Requests.Limit()/connectionShare)
-	setDefault(&opt.ArrivalTimeout, 10*time.Second)
-	setDefault(&opt.IdleTimeout, 10*time.Minute)
-	setDefault(&opt.WriteTimeout, time.Minute)
-	setDefault(&opt.PushHold, 20*time.Millisecond)
-	setDefault(&opt.MaxSessions, 1000)
-	setDefault(&opt.Rand, rand.Reader)
+	opt.MaxRequestBytes = cmp.Or(opt.MaxRequestBytes, frame.DefaultMaxFrameBytes)
+	opt.MaxInFlight = cmp.Or(opt.MaxInFlight, 64)
+	opt.MaxInFlightBytes = cmp.Or(opt.MaxInFlightBytes, opt.Requests.Limit()/intake.ConnectionShare)
+	opt.ArrivalTimeout = cmp.Or(opt.ArrivalTimeout, 10*time.Second)
+	opt.IdleTimeout = cmp.Or(opt.IdleTimeout, 10*time.Minute)
+	opt.WriteTimeout = cmp.Or(opt.WriteTimeout, time.Minute)
+	opt.PushHold = cmp.Or(opt.PushHold, 20*time.Millisecond)
+	opt.MaxSessions = cmp.Or(opt.MaxSessions, 1000)
+	opt.Rand = cmp.Or(opt.Rand, rand.Reader)
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	setDefault(&opt.AutoCreateTimeout, 10*time.Second)
+	opt.AutoCreateTimeout = cmp.Or(opt.AutoCreateTimeout, 10*time.Second)
 	if opt.Resolve == nil {
 		opt.Resolve = func(ctx context.Context, host string) error {
 			_, err := net.DefaultResolver.LookupHost(ctx, host)
 			return err
 		}
 	}
-	s := &Server{opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, conns: make(map[*conn]struct{}), checked: make(map[string]struct{})}
+	s := &Server{
+		opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, buffers: new(frame.Buffers),
+		conns: make(map[*conn]struct{}), checked: make(map[string]struct{}),
+	}
 	s.sessions = newSessions(max(opt.MaxSessions, 0), opt.Rand, opt.Now)
 	s.decoding = broker.NewBudget(opt.Requests.Limit() / decodingShare)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.meter = broker.NewMeter("kafka", s.apis.names())
 	return s
-}
-
-func setDefault[T comparable](v *T, to T) {
-	var zero T
-	if *v == zero {
-		*v = to
-	}
 }
 
 // Stats returns what the server has counted.

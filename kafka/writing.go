@@ -22,8 +22,9 @@ const freeDecodeBytes = 64 << 10
 const flushBytes = 64 << 10
 
 var (
-	// errPanic reports a handler that panicked.
-	errPanic = errors.New("kafka: the handler of a request panicked")
+	// errPanic reports a panic in what serves a connection, which is logged where it
+	// was.
+	errPanic = errors.New("kafka: a panic")
 	// errUnanswered reports a request that a handler had no answer for.
 	errUnanswered = errors.New("kafka: no answer")
 )
@@ -44,7 +45,7 @@ func (c *conn) write() {
 			note(c.flush())
 		}
 		for i, q := range queued {
-			q.answer.release(c.s)
+			note(q.settle())
 			queued[i] = nil
 			<-c.inflight
 		}
@@ -79,15 +80,23 @@ func (c *conn) breakOff(err error) {
 	_ = c.nc.Close()
 }
 
+// settle gives back what the answer holds, once it is written or never will be.
+func (q *request) settle() (err error) {
+	defer q.conn.survive(&err, "at", "giving back an answer", "request", q.api.name)
+	q.answer.release(q.s)
+	return nil
+}
+
 // release gives back what the answer holds.
 func (a *answer) release(s *Server) {
-	if a.body != nil {
-		a.body.Release()
-	}
-	if a.held > 0 {
-		s.opt.Answers.Release(a.held)
-	}
+	body, held := a.body, a.held
 	*a = answer{}
+	if held > 0 {
+		s.opt.Answers.Release(held)
+	}
+	if body != nil {
+		body.Release()
+	}
 }
 
 // mayWait reports whether the answer is not there yet.
@@ -102,7 +111,8 @@ func (q *request) mayWait() bool {
 
 // respond queues the answer of q, which it waits for or makes. If broken, it
 // only waits for what is under way, which then holds nothing any more.
-func (c *conn) respond(q *request, broken bool) error {
+func (c *conn) respond(q *request, broken bool) (err error) {
+	defer c.survive(&err, "at", "answering", "request", q.api.name, "version", q.version)
 	switch {
 	case q.api.start != nil || q.answered:
 		<-q.ready
@@ -124,7 +134,6 @@ func (c *conn) respond(q *request, broken bool) error {
 	}
 	header := make([]byte, 0, lengthBytes+5)
 	var parts []frame.Part
-	var err error
 	n := int64(len(a.head))
 	if a.body != nil {
 		n += a.body.Len()
@@ -179,11 +188,14 @@ func (c *conn) handle(q *request) (a answer) {
 		return answer{err: fmt.Errorf("%w to %s version %d", errUnanswered, q.api.name, q.version)}
 	}
 	resp.SetVersion(q.version)
-	return answer{head: resp.AppendTo(nil)}
+	a.head = resp.AppendTo(nil)
+	q.recycle()
+	return a
 }
 
 // flush writes what is queued.
-func (c *conn) flush() error {
+func (c *conn) flush() (err error) {
+	defer c.survive(&err, "at", "writing answers")
 	n := c.w.Queued()
 	if n == 0 {
 		return nil
@@ -191,8 +203,7 @@ func (c *conn) flush() error {
 	if err := c.nc.SetWriteDeadline(delivery.Deadline(c.s.opt.WriteTimeout, n)); err != nil {
 		return err
 	}
-	err := c.w.Flush()
-	if err == nil {
+	if err = c.w.Flush(); err == nil {
 		c.s.meter.Wrote(n)
 	}
 	return err

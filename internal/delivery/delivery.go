@@ -180,10 +180,10 @@ func (d *Delivery) hold(n int64) {
 
 // Release gives everything back. It may be called again.
 func (d *Delivery) Release() {
+	defer d.keep(0)
 	for i := range d.parts {
 		d.parts[i].Release()
 	}
-	d.LetGo()
 }
 
 // Len returns how many bytes are written in all.

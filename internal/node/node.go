@@ -93,6 +93,9 @@ type Options struct {
 	// disk.
 	DiskReserveBytes int64
 
+	// Now and Rand are the node's only clock of its own and its only chance. Rand is
+	// safe for concurrent use, and for clients not to be guessed: the ids of fetch
+	// sessions are of it.
 	Now  func() time.Time
 	Rand io.Reader
 	Log  *slog.Logger
@@ -197,7 +200,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
 		MaxRequestBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
-		MaxSessions: opt.Clients.FetchSessions, Now: opt.Now,
+		MaxSessions: opt.Clients.FetchSessions, Now: opt.Now, Rand: opt.Rand,
 		AutoCreateTopics: !opt.NoAutoCreateTopics, Resolve: opt.Resolve,
 	})
 	n.server = server.New(server.Options{

@@ -157,6 +157,7 @@ func (h *handle) release() {
 	f := h.files
 	f.mu.Lock()
 	if h.refs--; h.refs < 0 {
+		f.mu.Unlock() // a connection of a client's may survive it
 		panic("segment: file released twice")
 	}
 	var victims []*handle

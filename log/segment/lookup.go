@@ -58,14 +58,20 @@ func (s *Segment) Range(offset, maxBytes int64) (Range, error) {
 	if err != nil {
 		return Range{}, s.openError(offset, err)
 	}
+	held := false
+	defer func() { // after an error, and after a panic
+		if !held {
+			h.release()
+		}
+	}()
 	r, err := s.find(h, st, hint, offset, maxBytes)
 	if err == nil {
 		err = s.verified(h.File, &r)
 	}
 	if err != nil {
-		h.release()
 		return Range{}, err
 	}
+	held = true
 	r.File, r.h = h.File, h
 	s.mu.Lock()
 	s.hint.offset, s.hint.pos = r.End, r.Pos+r.Bytes

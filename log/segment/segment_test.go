@@ -517,6 +517,37 @@ func TestRemoveKeepsRangesReadable(t *testing.T) {
 	}
 }
 
+// TestRangePanics: a read that panics holds no file.
+func TestRangePanics(t *testing.T) {
+	t.Parallel()
+	fx := newFixture(t, 0)
+	fx.append(100, 200)
+	refs := func() (n int) {
+		for _, h := range fx.files.open {
+			n += h.refs
+		}
+		return n
+	}
+	before := refs()
+	fx.mem.SetInjector(func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpReadAt {
+			panic("planted in ReadAt")
+		}
+		return vfs.Fault{}
+	})
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		_, _ = fx.seg.Range(0, 1<<20)
+	}()
+	if after := refs(); after != before {
+		t.Errorf("files are held %d times, and %d times before", after, before)
+	}
+}
+
 // TestSyncHoldsFiles: a file with unsynced writes is never closed, however many
 // others are used, since a write error could go unseen.
 func TestSyncHoldsFiles(t *testing.T) {

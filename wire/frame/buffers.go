@@ -58,9 +58,11 @@ func (b *Buffers) Take(n int) []byte {
 }
 
 // Give lends buf to others: the caller must not use it any more, nor anything
-// that aliases it. A buffer that no Reader made may be given, and is ignored if
-// it is of a size that none has.
+// that aliases it. With the race detector its bytes are overwritten, so that who
+// does so all the same reads garbage, or is reported. A buffer that no Reader
+// made may be given, and is ignored if it is of a size that none has.
 func (b *Buffers) Give(buf []byte) {
+	poison(buf)
 	if !pooled(cap(buf)) || Capacity(cap(buf)) != cap(buf) {
 		return
 	}

@@ -19,6 +19,10 @@ const (
 	// wait for large ones, which come slowly and may not come at all.
 	SmallBytes = 64 << 10
 
+	// ConnectionShare is which part of a node's budget for requests one connection
+	// may hold, if nothing else is set.
+	ConnectionShare = 8
+
 	// minBytesPerSecond is the slowest that a request may come in.
 	minBytesPerSecond = 256 << 10
 

@@ -13,6 +13,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math"
@@ -25,6 +26,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
 
@@ -78,10 +80,6 @@ const (
 	// taken; others are only closed.
 	maxRefusing = 64
 
-	// connectionShare is which part of the node's budget for requests one
-	// connection may hold, if nothing else is set.
-	connectionShare = 8
-
 	// refuseTimeout is how long that may take.
 	refuseTimeout = time.Second
 )
@@ -112,16 +110,16 @@ type Server struct {
 
 // New returns a Server that has to Serve a listener.
 func New(opt Options) *Server {
-	setDefault(&opt.MaxFrameBytes, frame.DefaultMaxFrameBytes)
-	setDefault(&opt.MaxInFlight, 64)
-	setDefault(&opt.MaxConnections, 10000)
-	setDefault(&opt.MaxConnectionsIP, opt.MaxConnections)
-	setDefault(&opt.MaxInFlightBytes, opt.Requests.Limit()/connectionShare)
-	setDefault(&opt.HandshakeTimeout, 10*time.Second)
-	setDefault(&opt.IdleTimeout, 10*time.Minute)
-	setDefault(&opt.WriteTimeout, time.Minute)
-	setDefault(&opt.PushHold, 20*time.Millisecond)
-	setDefault(&opt.MaxFollowed, 500_000)
+	opt.MaxFrameBytes = cmp.Or(opt.MaxFrameBytes, frame.DefaultMaxFrameBytes)
+	opt.MaxInFlight = cmp.Or(opt.MaxInFlight, 64)
+	opt.MaxConnections = cmp.Or(opt.MaxConnections, 10000)
+	opt.MaxConnectionsIP = cmp.Or(opt.MaxConnectionsIP, opt.MaxConnections)
+	opt.MaxInFlightBytes = cmp.Or(opt.MaxInFlightBytes, opt.Requests.Limit()/intake.ConnectionShare)
+	opt.HandshakeTimeout = cmp.Or(opt.HandshakeTimeout, 10*time.Second)
+	opt.IdleTimeout = cmp.Or(opt.IdleTimeout, 10*time.Minute)
+	opt.WriteTimeout = cmp.Or(opt.WriteTimeout, time.Minute)
+	opt.PushHold = cmp.Or(opt.PushHold, 20*time.Millisecond)
+	opt.MaxFollowed = cmp.Or(opt.MaxFollowed, 500_000)
 	// A request is counted as memory before it has come, so one may claim a
 	// quarter of the node's budget, or a largest batch.
 	opt.MaxFrameBytes = min(opt.MaxFrameBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+frame.HandshakeMaxBytes))
@@ -148,13 +146,6 @@ func New(opt Options) *Server {
 		perIP:    make(map[netip.Prefix]int),
 		meter:    newMeter(),
 		untold:   broker.NewMeter("unknown", nil),
-	}
-}
-
-func setDefault[T comparable](v *T, to T) {
-	var zero T
-	if *v == zero {
-		*v = to
 	}
 }
 

@@ -1,0 +1,218 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/flotilla-log/flotilla/replication/transport"
+)
+
+// kafkaTimeout bounds what a Kafka client waits for.
+const kafkaTimeout = 10 * time.Second
+
+// kafkaClient returns a Kafka client of some nodes, which tries nothing twice,
+// and sends records where they say.
+func (fl *fleet) kafkaClient(of ...*member) *kgo.Client {
+	var addrs []string
+	for _, m := range of {
+		addrs = append(addrs, m.addr())
+	}
+	c, err := kgo.NewClient(
+		kgo.SeedBrokers(addrs...), kgo.DisableIdempotentWrite(), kgo.RecordRetries(0), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.Dialer(func(ctx context.Context, _, addr string) (net.Conn, error) { return fl.net.Dial(ctx, "kafka", addr) }),
+	)
+	if err != nil {
+		panic(err) // of options that do not depend on anything
+	}
+	return c
+}
+
+// ask asks one node, and takes it for a problem if it does not answer.
+func ask[R kmsg.Response](fl *fleet, m *member, req kmsg.Request) (resp R, ok bool) {
+	c := fl.kafkaClient(m)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), kafkaTimeout)
+	defer cancel()
+	got, err := c.SeedBrokers()[0].Request(ctx, req)
+	if err != nil {
+		fl.problem("%s of node %d: %v", kmsg.NameForKey(req.Key()), m.id, err)
+		return resp, false
+	}
+	return got.(R), true
+}
+
+// kafkaTopic asks one node for a topic.
+func (fl *fleet) kafkaTopic(m *member, name string, create bool) (t kmsg.MetadataResponseTopic, ok bool) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.AllowAutoTopicCreation = create
+	req.Topics = []kmsg.MetadataRequestTopic{{Topic: &name}}
+	resp, ok := ask[*kmsg.MetadataResponse](fl, m, req)
+	if !ok || len(resp.Topics) != 1 {
+		return t, false
+	}
+	return resp.Topics[0], true
+}
+
+// createKafka has one node create a topic of a partition, and returns the code
+// that it answers.
+func (fl *fleet) createKafka(m *member, name string, configs map[string]string) error {
+	req := kmsg.NewPtrCreateTopicsRequest()
+	rt := kmsg.NewCreateTopicsRequestTopic()
+	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, 1, -1
+	for k, v := range configs {
+		rt.Configs = append(rt.Configs, kmsg.CreateTopicsRequestTopicConfig{Name: k, Value: &v})
+	}
+	req.Topics, req.TimeoutMillis = append(req.Topics, rt), int32(kafkaTimeout.Milliseconds())
+	resp, ok := ask[*kmsg.CreateTopicsResponse](fl, m, req)
+	if !ok || len(resp.Topics) != 1 {
+		return errors.New("no answer")
+	}
+	return kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+}
+
+// muster starts all nodes, and returns the one that leads the metadata, first,
+// and the others.
+func (fl *fleet) muster() (all []*member, ok bool) {
+	for _, m := range fl.members {
+		if !fl.start(m) {
+			return nil, false
+		}
+	}
+	time.Sleep(settle)
+	for _, m := range fl.members {
+		if slices.Contains(m.node.Leads(), transport.ShardID(0)) {
+			all = slices.Insert(all, 0, m)
+		} else {
+			all = append(all, m)
+		}
+	}
+	if !slices.Contains(all[0].node.Leads(), transport.ShardID(0)) {
+		fl.problem("nobody leads the metadata")
+		return nil, false
+	}
+	return all, true
+}
+
+// TestKafkaNotController: what a node that does not lead the metadata is asked to
+// create is not created, and the client is told to ask another; once the one that
+// does has created it, all nodes know it.
+func TestKafkaNotController(t *testing.T) {
+	t.Parallel()
+	problems, tr, _ := runFleet(t, 1, func(fl *fleet) {
+		all, ok := fl.muster()
+		if !ok {
+			return
+		}
+		controller, others := all[0], all[1:]
+		for _, m := range others {
+			if err := fl.createKafka(m, "made", nil); !errors.Is(err, kerr.NotController) {
+				fl.problem("node %d, CreateTopics: %v, want NOT_CONTROLLER", m.id, err)
+			}
+			if topic, ok := fl.kafkaTopic(m, "asked", true); ok && kerr.ErrorForCode(topic.ErrorCode) != error(kerr.LeaderNotAvailable) {
+				fl.problem("node %d, auto-creation: code %d, want LEADER_NOT_AVAILABLE", m.id, topic.ErrorCode)
+			}
+		}
+		time.Sleep(settle)
+		for _, name := range []string{"made", "asked"} {
+			if topic, ok := fl.kafkaTopic(controller, name, false); ok && kerr.ErrorForCode(topic.ErrorCode) != error(kerr.UnknownTopicOrPartition) {
+				fl.problem("topic %s: code %d, want it not to be there", name, topic.ErrorCode)
+			}
+		}
+		if err := fl.createKafka(controller, "made", nil); err != nil {
+			fl.problem("the controller, CreateTopics: %v", err)
+		}
+		asked, ok := fl.kafkaTopic(controller, "asked", true)
+		if !ok || asked.ErrorCode != 0 {
+			fl.problem("the controller, auto-creation: code %d", asked.ErrorCode)
+		}
+		time.Sleep(settle)
+		for _, m := range others {
+			if topic, ok := fl.kafkaTopic(m, "asked", true); ok && (topic.ErrorCode != 0 || topic.TopicID != asked.TopicID || len(topic.Partitions) != 1) {
+				fl.problem("node %d: code %d, topic %x, want %x", m.id, topic.ErrorCode, topic.TopicID, asked.TopicID)
+			}
+		}
+		fl.healthy()
+	})
+	report(t, 1, problems, tr)
+}
+
+// mostBeforeRefused is above how many entries of a shard a voter may lack and
+// count as caught up (docs/kafka.md).
+const mostBeforeRefused = 150
+
+// TestKafkaMinInsync: a topic that wants all three replicas caught up takes no
+// records when one of them lags, says so by Kafka's code, and appends nothing of
+// what it refuses; when the replica has caught up, it takes records again.
+func TestKafkaMinInsync(t *testing.T) {
+	t.Parallel()
+	problems, tr, _ := runFleet(t, 1, func(fl *fleet) {
+		all, ok := fl.muster()
+		if !ok {
+			return
+		}
+		const topic = "wants3"
+		if err := fl.createKafka(all[0], topic, map[string]string{"min.insync.replicas": "3"}); err != nil {
+			fl.problem("CreateTopics: %v", err)
+			return
+		}
+		time.Sleep(settle)
+		known, ok := fl.kafkaTopic(all[0], topic, false)
+		if !ok || len(known.Partitions) != 1 || known.Partitions[0].Leader < 1 {
+			fl.problem("nobody leads: %+v", known)
+			return
+		}
+		leader := fl.members[known.Partitions[0].Leader-1]
+		late := fl.members[leader.id%fleetNodes] // not the leader
+		c := fl.kafkaClient(fl.members[:]...)
+		defer c.Close()
+		var taken int64
+		produce := func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), kafkaTimeout)
+			defer cancel()
+			r, err := c.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: fmt.Append(nil, taken)}).First()
+			if err == nil && r.Offset != taken {
+				fl.problem("record %d is at offset %d: something that was refused was appended", taken, r.Offset)
+			}
+			if err == nil {
+				taken++
+			}
+			return err
+		}
+		if err := produce(); err != nil {
+			fl.problem("with all replicas: %v", err)
+		}
+		fl.isolate(late, true, true)
+		refused := 0
+		for range mostBeforeRefused {
+			switch err := produce(); {
+			case errors.Is(err, kerr.NotEnoughReplicas):
+				refused++
+			case err != nil || refused > 0:
+				fl.problem("with a replica cut off, after %d records: %v", taken, err)
+				return
+			}
+		}
+		if refused == 0 {
+			fl.problem("%d records were taken with a replica cut off", taken)
+		}
+		if taken < 2 {
+			fl.problem("a replica that has just been cut off counts no more, though it lacks nothing")
+		}
+		fl.isolate(late, false, false)
+		time.Sleep(settle)
+		if err := produce(); err != nil {
+			fl.problem("with all replicas again: %v", err)
+		}
+		fl.healthy()
+	})
+	report(t, 1, problems, tr)
+}
