@@ -34,7 +34,7 @@ var bubbleBegins = time.UnixMilli(1_700_000_001_000)
 func inBubble(t *testing.T, edit func(*node.Options), test func(t *testing.T, b *bubble)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(bubbleBegins.Sub(time.Now()))
+		time.Sleep(time.Until(bubbleBegins))
 		b := &bubble{t: t, net: netsim.New(1), disk: vfs.NewMem(1)}
 		t.Cleanup(func() { _ = b.net.Close() })
 		var ls [2]net.Listener

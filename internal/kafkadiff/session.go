@@ -345,17 +345,3 @@ func unknownID(what string) (id [16]byte) {
 	copy(id[:], sum[:])
 	return id
 }
-
-// ready asks the server at addr which versions it serves.
-func ready(addr string) (*kmsg.ApiVersionsResponse, error) {
-	w, err := dial(addr)
-	if err != nil {
-		return nil, err
-	}
-	defer w.conn.Close()
-	resp, _, err := w.roundTrip(kmsg.NewPtrApiVersionsRequest())
-	if err != nil {
-		return nil, err
-	}
-	return resp.(*kmsg.ApiVersionsResponse), nil
-}

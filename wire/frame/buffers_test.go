@@ -77,7 +77,7 @@ func TestBuffersFit(t *testing.T) {
 	const kib = 1 << 10
 	b := Buffers{watched: true} // the collector has no say
 	for _, n := range []int{1024, 128, 512, 256} {
-		b.Give(make([]byte, n*kib, n*kib))
+		b.Give(make([]byte, n*kib))
 	}
 	b.Give(make([]byte, 100*kib+1)) // of no size that one has
 	b.Give(make([]byte, kib))
