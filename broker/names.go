@@ -5,6 +5,9 @@ import (
 	"github.com/flotilla-log/flotilla/internal/errcode"
 )
 
+// MaxTopicNameBytes is the length of the longest topic name.
+const MaxTopicNameBytes = metadata.MaxTopicNameBytes
+
 // TopicIDOf returns the id of the topic of a name, or why there is none. It is
 // TopicByName for who needs nothing else of it.
 func (b *Broker) TopicIDOf(name string) (TopicID, *errcode.Error) {

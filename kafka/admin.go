@@ -64,6 +64,16 @@ func (s *Server) existing(name string) (broker.Topic, *errcode.Error) {
 	return t, err
 }
 
+// existingID is existing for who needs no more than its id: it takes no longer for
+// a topic of many partitions.
+func (s *Server) existingID(name string) (broker.TopicID, *errcode.Error) {
+	id, err := s.broker.TopicIDOf(name)
+	if err != nil && (err.Code == errcode.InvalidTopic || err.Code == errcode.UnknownTopicOrPartition) {
+		err = errcode.Errorf(errcode.UnknownTopicOrPartition, notHosted)
+	}
+	return id, err
+}
+
 // byName is err as an answer about a topic's name has it: who asked by name does
 // not know ids.
 func byName(err *errcode.Error) *errcode.Error {
@@ -112,4 +122,18 @@ func repeated[T any, K comparable](list []T, key func(*T) K) map[K]bool {
 		}
 	}
 	return seen
+}
+
+// distinct leaves out of list what stands in it before, by key.
+func distinct[T any, K comparable](list []T, key func(*T) K) []T {
+	seen := make(map[K]struct{}, len(list))
+	kept := list[:0]
+	for i := range list {
+		k := key(&list[i])
+		if _, again := seen[k]; !again {
+			seen[k] = struct{}{}
+			kept = append(kept, list[i])
+		}
+	}
+	return kept
 }

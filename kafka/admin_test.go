@@ -132,7 +132,7 @@ func TestCreateTopicsRefused(t *testing.T) {
 		{newTopic("", 1), "INVALID_TOPIC_EXCEPTION: Topic name is invalid: the empty string is not allowed"},
 		{newTopic(".", 1), "INVALID_TOPIC_EXCEPTION: Topic name is invalid: '.' is not allowed"},
 		{newTopic("a b", 1), "INVALID_TOPIC_EXCEPTION: Topic name is invalid: 'a b' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"},
-		{newTopic(strings.Repeat("a", 250), 1), "INVALID_TOPIC_EXCEPTION: Topic name is invalid: the length of '" + strings.Repeat("a", 250) + "' is longer than the max allowed length 249"},
+		{newTopic(strings.Repeat("a", 250), 1), "INVALID_TOPIC_EXCEPTION: Topic name is invalid: the length of '" + strings.Repeat("a", 64) + "...' is longer than the max allowed length 249"},
 		{newTopic("__cluster_metadata", 1), "INVALID_REQUEST: Creation of internal topic __cluster_metadata is prohibited."},
 		{newTopic("__consumer_offsets", 1), "INVALID_REQUEST: Creation of internal topic __consumer_offsets is prohibited."},
 		{newTopic("x", 0), "INVALID_PARTITIONS: Number of partitions was set to an invalid non-positive value."},

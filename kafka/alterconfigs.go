@@ -53,6 +53,7 @@ func (s *Server) alterConfigs(ctx context.Context, p *peer, req *kmsg.AlterConfi
 
 // nullConfig returns before with one more name that has no value.
 func nullConfig(before *errcode.Error, name string) *errcode.Error {
+	name = errcode.Short(name)
 	if before != nil {
 		return errcode.Errorf(errcode.InvalidRequest, "%s,%s", before.Detail, name)
 	}

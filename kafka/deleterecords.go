@@ -23,7 +23,7 @@ func (s *Server) deleteRecords(ctx context.Context, p *peer, req *kmsg.DeleteRec
 	var outs []*kmsg.DeleteRecordsResponseTopicPartition // of parts
 	resp.Topics = make([]kmsg.DeleteRecordsResponseTopic, len(req.Topics))
 	for i := range req.Topics {
-		topic, err := s.existing(req.Topics[i].Topic)
+		topic, err := s.existingID(req.Topics[i].Topic)
 		asked := lastOf(req.Topics[i].Partitions)
 		to := &resp.Topics[i]
 		to.Topic, to.Partitions = req.Topics[i].Topic, make([]kmsg.DeleteRecordsResponseTopicPartition, len(asked))
@@ -36,7 +36,7 @@ func (s *Server) deleteRecords(ctx context.Context, p *peer, req *kmsg.DeleteRec
 				continue
 			}
 			before := asked[j].Offset
-			parts = append(parts, broker.DeletePart{Topic: topic.ID, Index: out.Partition, Before: before})
+			parts = append(parts, broker.DeletePart{Topic: topic, Index: out.Partition, Before: before})
 			outs = append(outs, out)
 		}
 	}

@@ -18,6 +18,9 @@ import (
 func (s *Server) describeConfigs(ctx context.Context, p *peer, req *kmsg.DescribeConfigsRequest) kmsg.Response {
 	resp := kmsg.NewPtrDescribeConfigsResponse()
 	resp.Version = req.Version
+	req.Resources = distinct(req.Resources, func(r *kmsg.DescribeConfigsRequestResource) resource {
+		return resource{r.ResourceType, r.ResourceName}
+	})
 	if !p.hold(ctx, s.configsBytes(req)) {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 )
 
@@ -74,6 +75,9 @@ func (p *sessionPart) set(from *fetchPart) {
 
 // put adds a partition at the end, or changes it where it is.
 func (s *session) put(key sessionKey, from *fetchPart) {
+	if len(key.topic.name) > broker.MaxTopicNameBytes {
+		return // no topic has such a name, and a session would keep it
+	}
 	e := s.parts[key]
 	if e == nil {
 		e = s.order.PushBack(&sessionPart{key: key, highWatermark: -1, logStart: -1})

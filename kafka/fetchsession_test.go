@@ -3,6 +3,7 @@ package kafka
 import (
 	"container/list"
 	"crypto/rand"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,21 @@ func (ss *sessions) goOn(id, epoch int32) errcode.Code {
 		s.mu.Unlock()
 	}
 	return code
+}
+
+// TestSessionKeepsNoLongNames: no topic has such a name, and there are sessions
+// for ever.
+func TestSessionKeepsNoLongNames(t *testing.T) {
+	t.Parallel()
+	ss, _ := newTestSessions(2)
+	id := ss.begin(fetchOf(strings.Repeat("n", 250), 5), false, nil)
+	if s := ss.byID[id]; s == nil || len(s.parts) != 0 || s.order.Len() != 0 || ss.partitions != 0 {
+		t.Errorf("session %d keeps a name of 250 bytes", id)
+	}
+	id = ss.begin(fetchOf(strings.Repeat("n", 249), 5), false, nil)
+	if s := ss.byID[id]; s == nil || len(s.parts) != 5 || ss.partitions != 5 {
+		t.Errorf("session %d does not keep a name of 249 bytes", id)
+	}
 }
 
 // TestSessionEviction: a full cache keeps the sessions that are young or in use,

@@ -60,7 +60,7 @@ func (s *Server) listOffsets(ctx context.Context, p *peer, req *kmsg.ListOffsets
 		asked := req.Topics[i].Partitions
 		to := &resp.Topics[i]
 		to.Topic = req.Topics[i].Topic
-		topic, missing := s.existing(to.Topic)
+		topic, missing := s.existingID(to.Topic)
 		twice := repeated(asked, func(a *kmsg.ListOffsetsRequestTopicPartition) int32 { return a.Partition })
 		to.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, 0, len(asked)) // never grows: outs refers to it
 		for j := range asked {
@@ -72,7 +72,7 @@ func (s *Server) listOffsets(ctx context.Context, p *peer, req *kmsg.ListOffsets
 			to.Partitions = append(to.Partitions, kmsg.NewListOffsetsResponseTopicPartition())
 			out := &to.Partitions[len(to.Partitions)-1]
 			out.Partition = a.Partition
-			part, none, err := offsetPart(req, topic.ID, a)
+			part, none, err := offsetPart(req, topic, a)
 			switch {
 			case named:
 				twice[a.Partition] = false
@@ -80,7 +80,7 @@ func (s *Server) listOffsets(ctx context.Context, p *peer, req *kmsg.ListOffsets
 			case missing != nil:
 				err = missing
 			}
-			if err != nil || none && a.Partition >= 0 && int(a.Partition) < len(topic.Partitions) {
+			if err != nil || none && s.broker.HasPartition(topic, a.Partition) == nil {
 				out.ErrorCode = p.error(err)
 				continue
 			}

@@ -59,7 +59,7 @@ func (s *Server) metadata(ctx context.Context, p *peer, req *kmsg.MetadataReques
 	if req.IncludeTopicAuthorizedOperations {
 		operations = topicOperations
 	}
-	asked := distinct(req.Topics)
+	asked := distinct(req.Topics, askedTopicOf)
 	if !p.hold(ctx, s.metadataBytes(req, asked)) {
 		return nil
 	}
@@ -135,25 +135,12 @@ func refuseMetadata(p *peer, req *kmsg.MetadataRequest, err *errcode.Error) kmsg
 	return resp
 }
 
-// distinct returns topics without repetitions, in their order.
-func distinct(topics []kmsg.MetadataRequestTopic) []kmsg.MetadataRequestTopic {
-	type key struct {
-		name string
-		id   [16]byte
+// askedTopicOf is the topic that an entry of a Metadata request asks for.
+func askedTopicOf(t *kmsg.MetadataRequestTopic) topicRef {
+	if t.TopicID != [16]byte{} {
+		return topicRef{id: t.TopicID}
 	}
-	seen := make(map[key]struct{}, len(topics))
-	out := topics[:0]
-	for _, t := range topics {
-		k := key{id: t.TopicID}
-		if k.id == [16]byte{} {
-			k.name = *t.Topic
-		}
-		if _, twice := seen[k]; !twice {
-			seen[k] = struct{}{}
-			out = append(out, t)
-		}
-	}
-	return out
+	return topicRef{name: *t.Topic}
 }
 
 // metadataTopic is one topic, or why there is none, in a Metadata answer.

@@ -26,7 +26,7 @@ func (s *Server) offsetForLeaderEpoch(ctx context.Context, p *peer, req *kmsg.Of
 		asked := req.Topics[i].Partitions
 		to := &resp.Topics[i]
 		to.Topic, to.Partitions = req.Topics[i].Topic, make([]kmsg.OffsetForLeaderEpochResponseTopicPartition, len(asked))
-		topic, missing := s.existing(to.Topic)
+		topic, missing := s.existingID(to.Topic)
 		for j := range asked {
 			out := &to.Partitions[j]
 			out.Default()
@@ -36,7 +36,7 @@ func (s *Server) offsetForLeaderEpoch(ctx context.Context, p *peer, req *kmsg.Of
 				continue
 			}
 			parts = append(parts, broker.EpochPart{
-				Topic: topic.ID, Index: out.Partition, Epoch: asked[j].LeaderEpoch, Current: asked[j].CurrentLeaderEpoch,
+				Topic: topic, Index: out.Partition, Epoch: asked[j].LeaderEpoch, Current: asked[j].CurrentLeaderEpoch,
 			})
 			outs = append(outs, out)
 		}

@@ -25,13 +25,22 @@ func (p *peer) error(e *errcode.Error) int16 { return p.req.error(e) }
 // freeAnswerBytes is the size of an answer that is not counted as memory held.
 const freeAnswerBytes = 64 << 10
 
+// mostAnswerBytes is what an answer may take at the most, if the node's memory for
+// answers is not more.
+const mostAnswerBytes = 64 << 20
+
 // hold takes n bytes of the node's memory for the answer, until it is written,
 // or waits for them. It reports whether there are any: not when the connection
-// ends. It is called once: who holds some and waits for more may wait for
-// somebody who does the same.
+// ends, and not for an answer that is larger than all of that memory. It is called
+// once: who holds some and waits for more may wait for somebody who does the same.
 func (p *peer) hold(ctx context.Context, n int64) bool {
 	if n <= freeAnswerBytes {
 		return true
+	}
+	if most := max(p.conn.s.opt.Answers.Limit(), mostAnswerBytes); n > most {
+		p.conn.log.Warn("a request is not answered, as its answer would take more memory than there is for all; ask for less at a time, or raise memory.bytes",
+			"request", p.req.api.name, "client", p.clientID, "bytes", n, "limit", most)
+		return false
 	}
 	if p.conn.s.opt.Answers.Acquire(ctx, n) != nil {
 		return false

@@ -11,7 +11,7 @@ func CheckTopicName(name string) *errcode.Error {
 	case name == "." || name == "..":
 		return errcode.Errorf(errcode.InvalidTopic, "Topic name is invalid: '%s' is not allowed", name)
 	case len(name) > MaxTopicNameBytes:
-		return errcode.Errorf(errcode.InvalidTopic, "Topic name is invalid: the length of '%s' is longer than the max allowed length %d", name, MaxTopicNameBytes)
+		return errcode.Errorf(errcode.InvalidTopic, "Topic name is invalid: the length of '%s' is longer than the max allowed length %d", errcode.Short(name), MaxTopicNameBytes)
 	}
 	for i := range len(name) {
 		if !isTopicNameByte(name[i]) {

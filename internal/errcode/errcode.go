@@ -10,6 +10,7 @@ package errcode
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Code is an error code as it stands on the wire. The zero Code is None.
@@ -57,7 +58,21 @@ type Error struct {
 
 // Errorf returns an error of the code, with a formatted detail.
 func Errorf(c Code, format string, args ...any) *Error {
-	return &Error{Code: c, Detail: fmt.Sprintf(format, args...)}
+	return &Error{Code: c, Detail: cut(fmt.Sprintf(format, args...), maxDetailBytes)}
+}
+
+// maxDetailBytes bounds what is told of an error. What a client asked for can
+// stand in it, and in the answer for each of thousands of partitions.
+const maxDetailBytes = 1000
+
+// Short is a client's name for something, cut to what tells it from others.
+func Short(name string) string { return cut(name, 64) }
+
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
 // Error returns the name of the code and the detail, or the code's sentence if

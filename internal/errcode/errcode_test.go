@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // TestAgainstKafka compares the table with what Kafka's own Java client says of
@@ -96,5 +97,22 @@ func TestError(t *testing.T) {
 		if got := Of(tt.err); got != tt.want {
 			t.Errorf("Of(%v) = %v, want %v", tt.err, got, tt.want)
 		}
+	}
+}
+
+// TestErrorf: what is told of an error is bounded, and stays text.
+func TestErrorf(t *testing.T) {
+	if got := Errorf(InvalidRequest, "%s and %d", "this", 1).Detail; got != "this and 1" {
+		t.Errorf("%q", got)
+	}
+	long := Errorf(InvalidRequest, "x%s", strings.Repeat("\u20ac", 5000)).Detail
+	if len(long) > maxDetailBytes+3 || len(long) < maxDetailBytes-3 || !utf8.ValidString(long) || !strings.HasSuffix(long, "\u20ac...") {
+		t.Errorf("%d bytes, ending in %q", len(long), long[len(long)-10:])
+	}
+	if got := Short("orders"); got != "orders" {
+		t.Errorf("%q", got)
+	}
+	if got := Short(strings.Repeat("o", 300)); got != strings.Repeat("o", 64)+"..." {
+		t.Errorf("%q", got)
 	}
 }

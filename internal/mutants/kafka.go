@@ -64,7 +64,7 @@ var kafkaTable = []mutant{
 		name: "a retry has its first offset",
 		file: "partition/produce.go",
 		old:  "a.res.LogAppendTimeMS = was.base,",
-		new:  "a.res.LogAppendTimeMS = p.end,",
+		new:  "a.res.LogAppendTimeMS = was.base + 1,",
 		pkg:  "./kafka", test: "TestProduceIdempotent", want: "version 3, again: NONE at 1, want NONE at 0",
 	},
 	{
