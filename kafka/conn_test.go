@@ -486,3 +486,45 @@ func TestHeldUp(t *testing.T) {
 		}
 	})
 }
+
+// keptBody is a body that tells when it is let go of.
+type keptBody struct {
+	testBody
+	letGo chan<- bool
+}
+
+func (b *keptBody) LetGo()   { b.letGo <- true }
+func (b *keptBody) Release() { b.letGo <- false }
+
+// TestAnswerOfALoneRequestIsKept: what was read for the only request of a
+// connection is written as it is. Behind others it is let go of, to be read again
+// when its turn comes.
+func TestAnswerOfALoneRequestIsKept(t *testing.T) {
+	t.Parallel()
+	letGo := make(chan bool, 2)
+	hellos := immediate(kmsg.SASLHandshake, 0, 1, func(_ *conn, q *request) error {
+		q.send(answer{body: &keptBody{letGo: letGo}})
+		return nil
+	})
+	wait := make(chan struct{})
+	s := newTestServer(t, Options{}, hellos, pinger(func(ctx context.Context, p *peer, req *kmsg.DescribeClusterRequest) kmsg.Response {
+		<-wait
+		return echo(ctx, p, req)
+	}))
+	hello := kmsg.NewPtrSASLHandshakeRequest()
+	hello.Version = 1
+	alone, behind := dial(t, s), dial(t, s)
+	go send(alone, frameOf(hello, 1))
+	readAnswer(t, alone, hello)
+	if <-letGo {
+		t.Error("the only answer was let go of")
+	}
+	go send(behind, append(frameOf(ping(1), 1), frameOf(hello, 2)...))
+	if !<-letGo {
+		t.Error("the second answer was written before the first")
+	}
+	close(wait)
+	readAnswer(t, behind, ping(1))
+	readAnswer(t, behind, hello)
+	<-letGo // given back
+}

@@ -98,7 +98,7 @@ func TestPanicOfAnswer(t *testing.T) {
 			go func() { ended <- s.Serve(theirs, nil, broker.Listener{}) }()
 			readAnswer(t, bad, ping(1))
 			rest, _ := io.ReadAll(bad)
-			if want := map[string]int{"WriteTo": 8 + 3, "Release": 8 + 6}[in]; len(rest) < want || want == 0 && len(rest) > 0 {
+			if want := map[string]int{"WriteTo": 8 + 3, "Release": 8 + 6}[in]; len(rest) < want || want == 0 && len(rest) > 0 && in != "LetGo" {
 				t.Errorf("%d bytes of the answer, want %d", len(rest), want)
 			}
 			if end := <-ended; end != broker.EndedByPanic {

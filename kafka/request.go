@@ -123,8 +123,8 @@ func (q *request) send(a answer) {
 	}()
 	q.letGo()
 	q.s.meter.Done(q.api.place, time.Since(q.began))
-	if a.body != nil && q.turn.Load() != q {
-		a.body.LetGo()
+	if a.body != nil && q.turn.Load() != q && len(q.inflight) > 1 {
+		a.body.LetGo() // its turn may be long in coming: others are before it
 	}
 }
 
