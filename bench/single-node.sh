@@ -64,7 +64,7 @@ for shape in '1 100000' '1000 100'; do
 	for i in $(seq 1 "$topics"); do echo "idle-$i"; done |
 		xargs -n 1 -P 4 "$bin" topic create "${to[@]}" --partitions "$partitions" >/dev/null
 	echo "created in $(since "$t") s"
-	sleep 15 # until the load of creating them is flushed
+	sleep 45 # until creating them is flushed, and retention has looked at each once, half a minute after the start
 	a=$(cpu)
 	sleep $idle
 	echo "idle: $(awk -v a="$a" -v b="$(cpu)" -v s=$idle 'BEGIN { printf "%.2f", (b - a) / s * 100 }') % of a core over $idle s, RSS $(rss) MB"
