@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,9 +85,12 @@ func TestRepairCut(t *testing.T) {
 				w.stopNode()
 				return strings.Join(lines, "")
 			}
+			var mu sync.Mutex
 			var cuts []*vfs.Mem
 			work := hurtDisk.KillClone()
 			work.OnOp(func(op vfs.Op, ph vfs.Phase) {
+				mu.Lock()
+				defer mu.Unlock()
 				if changes(op) && ph == vfs.Before && op.Seq%step == 0 {
 					cuts = append(cuts, work.CrashClone(vfs.CrashOptions{Unsynced: vfs.Coin, Seed: op.Seq}))
 				}
@@ -186,8 +190,11 @@ func repairPlanFirst(t *testing.T, hurtDisk *vfs.Mem) {
 		disk *vfs.Mem
 	}
 	for at, again := range killed {
+		var mu sync.Mutex
 		var cuts []cut
 		again.OnOp(func(op vfs.Op, ph vfs.Phase) {
+			mu.Lock()
+			defer mu.Unlock()
 			if changes(op) && ph == vfs.Before {
 				cuts = append(cuts, cut{op, again.CrashClone(vfs.CrashOptions{Unsynced: vfs.Lose})})
 			}

@@ -155,7 +155,7 @@ func (p *person) diminish(topic string, partitions int32) {
 	case 3:
 		p.alter(topic)
 	default:
-		if p.w.starts > 0 { // a fleet's leader may not know yet that it is none
+		if p.w.starts.Load() > 0 { // a fleet's leader may not know yet that it is none
 			_ = p.logStarts(p.w.stopping, topic)
 		}
 	}
@@ -231,7 +231,7 @@ func (p *person) deleteRecords(key history.Key, before int64) {
 // promises counts.
 func (w *world) deleted(op history.Op, start int64) {
 	key, before := op.Mops[0].Key, op.Mops[0].From
-	if w.starts > 0 {
+	if w.starts.Load() > 0 {
 		op.Mops = []history.Mop{{Key: key, From: start}}
 		w.rec.Complete(op, history.OK)
 		return

@@ -81,7 +81,7 @@ type world struct {
 
 	disk   *vfs.Mem
 	node   *node.Node // nil while it is down
-	starts int
+	starts atomic.Int64
 
 	stopping context.Context // ends when the clients are to stop
 	stop     context.CancelFunc
@@ -148,8 +148,7 @@ var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // start starts the node on the disk as it is.
 func (w *world) start() error {
-	w.starts++
-	w.trace.add(fmt.Sprintf("START %d", w.starts))
+	w.trace.add(fmt.Sprintf("START %d", w.starts.Add(1)))
 	l, err := w.net.Listen(serverAddr)
 	if err != nil {
 		return err
@@ -175,7 +174,7 @@ func (w *world) start() error {
 		Shards: 2, JournalFileBytes: 32 << 10, JournalBytes: 4 * 32 << 10,
 		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond, DiskReserveBytes: max(1, w.reserve),
 		RetentionInterval: retentionInterval,
-		Now:               time.Now, Rand: newChance(w.seed, uint64(w.starts)), Log: slog.New(logHandler{tr: w.trace}),
+		Now:               time.Now, Rand: newChance(w.seed, uint64(w.starts.Load())), Log: slog.New(logHandler{tr: w.trace}),
 	})
 	if err != nil {
 		w.node = nil
@@ -208,7 +207,7 @@ func asOS(inject vfs.Injector) vfs.Injector {
 // mustStart starts the node, and takes it for a problem if it refuses.
 func (w *world) mustStart() bool {
 	if err := w.start(); err != nil {
-		w.problem("start %d: %v", w.starts, err)
+		w.problem("start %d: %v", w.starts.Load(), err)
 		return false
 	}
 	return true
