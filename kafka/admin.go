@@ -57,21 +57,22 @@ const notHosted = "This server does not host this topic-partition."
 // requests that ask for an existing one: an invalid name is an unknown one.
 func (s *Server) existing(name string) (broker.Topic, *errcode.Error) {
 	t, err := s.broker.TopicByName(name)
-	if err != nil && (err.Code == errcode.InvalidTopic || err.Code == errcode.UnknownTopicOrPartition) {
-		err = errcode.Errorf(errcode.UnknownTopicOrPartition, notHosted)
-	}
 	t.Name = name
-	return t, err
+	return t, unhosted(err)
 }
 
 // existingID is existing for who needs no more than its id: it takes no longer for
 // a topic of many partitions.
 func (s *Server) existingID(name string) (broker.TopicID, *errcode.Error) {
 	id, err := s.broker.TopicIDOf(name)
+	return id, unhosted(err)
+}
+
+func unhosted(err *errcode.Error) *errcode.Error {
 	if err != nil && (err.Code == errcode.InvalidTopic || err.Code == errcode.UnknownTopicOrPartition) {
-		err = errcode.Errorf(errcode.UnknownTopicOrPartition, notHosted)
+		return errcode.Errorf(errcode.UnknownTopicOrPartition, notHosted)
 	}
-	return id, err
+	return err
 }
 
 // byName is err as an answer about a topic's name has it: who asked by name does

@@ -179,6 +179,25 @@ type topicRef struct {
 	id   broker.TopicID
 }
 
+// numbered returns for each of topics the place of the first that is the same, so
+// that a partition is told from others by two numbers: a name, which may be long,
+// is hashed once, and not for each of its partitions.
+func numbered[T any](topics []T, ref func(*T) topicRef) []int32 {
+	number := make([]int32, len(topics))
+	if len(topics) < 2 {
+		return number
+	}
+	first := make(map[topicRef]int32, len(topics))
+	for i := range topics {
+		t := ref(&topics[i])
+		if _, again := first[t]; !again {
+			first[t] = int32(i)
+		}
+		number[i] = first[t]
+	}
+	return number
+}
+
 // topic reads what a topic is named by in a version of Produce or Fetch: an id
 // from version 13 on, in both.
 func (d *decoder) topic(version int16) (t topicRef) {

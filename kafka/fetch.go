@@ -99,24 +99,15 @@ func (f *fetching) choose() errcode.Code {
 // one holds. refused, if it is not nil, is their answer.
 func (f *fetching) wantAll(refused *errcode.Error) {
 	parts := f.m.parts
-	type numbered struct{ topic, index int32 } // a name is hashed once, not for each partition
-	numbers, topics := make([]int32, len(f.m.topics)), make(map[topicRef]int32, len(f.m.topics))
-	for i, t := range f.m.topics {
-		n, ok := topics[t]
-		if !ok {
-			n = int32(i)
-			topics[t] = n
-		}
-		numbers[i] = n
-	}
-	latest := make(map[numbered]int, len(parts))
+	number := numbered(f.m.topics, func(t *topicRef) topicRef { return *t })
+	latest := make(map[partRef]int, len(parts))
 	for i := range parts {
-		latest[numbered{numbers[parts[i].topic], parts[i].index}] = i
+		latest[partRef{number[parts[i].topic], parts[i].index}] = i
 	}
 	resolve := resolver{request: f.request}
 	f.grow(len(latest))
 	for i := range parts {
-		p := numbered{numbers[parts[i].topic], parts[i].index}
+		p := partRef{number[parts[i].topic], parts[i].index}
 		if at, ok := latest[p]; ok {
 			delete(latest, p)
 			f.add(&resolve, sessionKey{f.m.topics[p.topic], p.index}, parts[at], refused)

@@ -120,16 +120,7 @@ func (m *produceRequest) keepLast() {
 	if len(m.parts) <= fewParts && !m.repeats() {
 		return
 	}
-	number := make([]int32, len(m.topics)) // of a topic, however often it stands there
-	if len(m.topics) > 1 {
-		first := make(map[topicRef]int32, len(m.topics))
-		for i := range m.topics {
-			if _, again := first[m.topics[i].topicRef]; !again {
-				first[m.topics[i].topicRef] = int32(i)
-			}
-			number[i] = first[m.topics[i].topicRef]
-		}
-	}
+	number := numbered(m.topics, func(t *produceTopic) topicRef { return t.topicRef })
 	last := make(map[partRef]int, len(m.parts))
 	for i := range m.parts {
 		last[partRef{number[m.parts[i].topic], m.parts[i].index}] = i
