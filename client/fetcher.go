@@ -122,7 +122,7 @@ func (co *Consumer) send(w work) {
 func (co *Consumer) askLocked(cur *cursor, img *image) (q question, node int32, ok bool) {
 	t := img.topics[cur.topic]
 	switch {
-	case t == nil, t.err != nil && retriable(t.err) && t.misses < unknownTopicAnswers:
+	case t == nil, t.err != nil && !t.missing():
 		poke(co.c.meta.refresh)
 		return q, 0, false
 	case t.err != nil:

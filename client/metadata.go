@@ -37,6 +37,20 @@ type topic struct {
 	misses  int      // how many times in a row there was no such topic
 }
 
+// missing reports that servers have said for good, or often enough, that there is
+// no such topic, or that it is not for us. Until then they are asked again.
+func (t *topic) missing() bool {
+	return t.err != nil && (t.misses >= unknownTopicAnswers || !retriable(t.err))
+}
+
+// failure is what was heard last of a topic of which nothing is known.
+func (t *topic) failure() error {
+	if t == nil {
+		return nil
+	}
+	return &PartitionError{Topic: t.name, Partition: -1, Offset: -1, Err: t.err}
+}
+
 // leader is who leads a partition; node -1: nobody that we know of.
 type leader struct {
 	node  int32
@@ -120,8 +134,8 @@ func (c *Client) topic(ctx context.Context, name string) (*topic, error) {
 		case t == nil:
 		case t.err == nil:
 			return t, nil
-		case img.answers > first && (t.misses >= unknownTopicAnswers || !retriable(t.err)):
-			return nil, &PartitionError{Topic: name, Partition: -1, Offset: -1, Err: t.err}
+		case img.answers > first && t.missing():
+			return nil, t.failure()
 		}
 		if img.hopeless(img.err) {
 			return nil, fmt.Errorf("client: metadata: %w", img.err)
@@ -130,10 +144,7 @@ func (c *Client) topic(ctx context.Context, name string) (*topic, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			if t != nil {
-				return nil, errors.Join(ctx.Err(), img.err, &PartitionError{Topic: name, Partition: -1, Offset: -1, Err: t.err})
-			}
-			return nil, errors.Join(ctx.Err(), img.err)
+			return nil, errors.Join(ctx.Err(), img.err, t.failure())
 		case <-c.ctx.Done():
 			return nil, ErrClosed
 		}
@@ -153,7 +164,7 @@ func (c *Client) awaitPartitions(ctx context.Context, name string, total int) er
 		case t == nil:
 		case t.err == nil && len(t.leaders) >= total:
 			return nil
-		case t.err != nil && img.answers > first && (t.misses >= unknownTopicAnswers || !retriable(t.err)):
+		case img.answers > first && t.missing():
 			return nil
 		}
 		if img.answers > first {
@@ -279,7 +290,7 @@ func newTopic(pt *pb.Topic, old *topic) *topic {
 		if code, _ := CodeOf(t.err); code != errcode.LeaderNotAvailable {
 			t.misses++
 		}
-		if old != nil && old.err == nil && retriable(t.err) && t.misses < unknownTopicAnswers {
+		if old != nil && old.err == nil && !t.missing() {
 			kept := *old // one node that does not know it yet proves nothing
 			kept.misses = t.misses
 			return &kept
