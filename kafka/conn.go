@@ -296,8 +296,7 @@ func (c *conn) readRest(q *request, head [fixedHeaderBytes]byte, n int) error {
 	buf := append(c.s.buffers.Take(n), head[:]...)
 	for len(buf) < n {
 		if len(buf) == cap(buf) {
-			grown := make([]byte, len(buf), min(frame.Capacity(n), max(firstReadBytes, 4*len(buf))))
-			copy(grown, buf)
+			grown := frame.Grow(buf, n, firstReadBytes)
 			c.s.buffers.Give(buf)
 			buf = grown
 		}

@@ -63,7 +63,7 @@ func (b *Buffers) Take(n int) []byte {
 // made may be given, and is ignored if it is of a size that none has.
 func (b *Buffers) Give(buf []byte) {
 	poison(buf)
-	if !pooled(cap(buf)) || Capacity(cap(buf)) != cap(buf) {
+	if !pooled(cap(buf)) || capacity(cap(buf)) != cap(buf) {
 		return
 	}
 	b.mu.Lock()
@@ -107,9 +107,17 @@ func (b *Buffers) cycle() {
 // pooled reports whether buffers of n bytes are kept.
 func pooled(n int) bool { return n > 1<<minPooledBits && n <= 1<<maxPooledBits }
 
-// Capacity is the capacity of a new buffer for n bytes: at most an eighth more,
-// so that it can be lent again for others.
-func Capacity(n int) int {
+// Grow returns a larger buffer for n bytes with what buf holds: four times as
+// large, and of first bytes at the least, until it holds them all. So a sender
+// pays with bytes for every byte allocated, and what holds all of them can be
+// given to a Buffers.
+func Grow(buf []byte, n, first int) []byte {
+	return append(make([]byte, 0, min(capacity(n), max(first, 4*len(buf)))), buf...)
+}
+
+// capacity is that of a new buffer for n bytes: at most an eighth more, so that it
+// can be lent again for others.
+func capacity(n int) int {
 	if !pooled(n) {
 		return n
 	}

@@ -12,15 +12,15 @@ func TestCapacity(t *testing.T) {
 	t.Parallel()
 	const least, most = 1 << minPooledBits, 1 << maxPooledBits
 	for _, n := range []int{0, 1, least, most + 1} {
-		if got := Capacity(n); got != n {
+		if got := capacity(n); got != n {
 			t.Errorf("a buffer of %d bytes for %d", got, n)
 		}
 	}
 	last := 0
 	for n := least + 1; n <= most; n += 1 + n/1000 {
-		size := Capacity(n)
-		if size < n || size-n > n/sizeSteps || size < last || size > most || Capacity(size) != size {
-			t.Fatalf("%d bytes take a buffer of %d, whose own is %d, and less takes %d", n, size, Capacity(size), last)
+		size := capacity(n)
+		if size < n || size-n > n/sizeSteps || size < last || size > most || capacity(size) != size {
+			t.Fatalf("%d bytes take a buffer of %d, whose own is %d, and less takes %d", n, size, capacity(size), last)
 		}
 		last = size
 	}

@@ -10,7 +10,7 @@ func TestGivePoisons(t *testing.T) {
 	t.Parallel()
 	var b Buffers
 	for _, n := range []int{1, 100, 700_000} {
-		buf := make([]byte, n, Capacity(n))
+		buf := make([]byte, n, capacity(n))
 		b.Give(buf[:n/2])
 		for i, v := range buf {
 			if v != poisoned {

@@ -157,9 +157,7 @@ func (r *Reader) fill(buf []byte, n int) ([]byte, error) {
 	buf = buf[:0]
 	for len(buf) < n {
 		if len(buf) == cap(buf) || (len(buf) == 0 && cap(buf) < n) {
-			grown := make([]byte, len(buf), min(Capacity(n), max(firstReadBytes, 4*len(buf))))
-			copy(grown, buf)
-			buf = grown
+			buf = Grow(buf, n, firstReadBytes)
 		}
 		m, err := io.ReadFull(r.r, buf[len(buf):min(n, cap(buf))])
 		buf = buf[:len(buf)+m]
