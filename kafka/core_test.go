@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/internal/netsim"
 	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
@@ -119,25 +120,7 @@ func dialRaw(t testing.TB, addr string) *rawClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	return &rawClient{t: t, nc: patient{nc}}
-}
-
-// patient is a connection of which no read and no write takes longer than
-// patience. How long it is used in all is the machine's affair.
-type patient struct{ net.Conn }
-
-func (p patient) Read(b []byte) (int, error) {
-	if err := p.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return 0, err
-	}
-	return p.Conn.Read(b)
-}
-
-func (p patient) Write(b []byte) (int, error) {
-	if err := p.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-		return 0, err
-	}
-	return p.Conn.Write(b)
+	return &rawClient{t: t, nc: netsim.Patient{Conn: nc, Patience: patience}}
 }
 
 // start sends a request.

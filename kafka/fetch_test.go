@@ -4,10 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -403,15 +399,12 @@ func TestFetchSessionIDs(t *testing.T) {
 // that finds no room goes on without one, and the metrics show all of it.
 func TestFetchSessionsMax(t *testing.T) {
 	t.Parallel()
-	metrics, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var later atomic.Int64
-	c := dialRaw(t, startCore(t, func(o *node.Options) {
-		o.Admin, o.Clients.FetchSessions = metrics, 2
+	metrics, edit := listenMetrics(t, func(o *node.Options) {
+		o.Clients.FetchSessions = 2
 		o.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
-	}).addr)
+	})
+	c := dialRaw(t, startCore(t, edit).addr)
 	ids := c.makeTopics("a", "b")
 	begin := func() int32 {
 		t.Helper()
@@ -425,20 +418,12 @@ func TestFetchSessionsMax(t *testing.T) {
 	}
 	want := func(sessions, partitions, evicted int) {
 		t.Helper()
-		resp, err := http.Get("http://" + metrics.Addr().String() + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := metrics.series("^flotilla_fetch_")
 		for name, n := range map[string]int{
 			"sessions": sessions, "sessions_limit": 2, "session_partitions": partitions, "sessions_evicted_total": evicted,
 		} {
-			if line := fmt.Sprintf("\nflotilla_fetch_%s %d\n", name, n); !bytes.Contains(text, []byte(line)) {
-				t.Errorf("the metrics have not %q", line)
+			if v, there := got["flotilla_fetch_"+name]; !there || v != float64(n) {
+				t.Errorf("flotilla_fetch_%s is %v (there: %t), want %d", name, v, there, n)
 			}
 		}
 	}

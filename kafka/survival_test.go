@@ -2,9 +2,8 @@ package kafka_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -47,10 +46,6 @@ func (m *mine) inject(op vfs.Op) vfs.Fault {
 // stays taken, and it goes on serving others the same records.
 func TestSurvival(t *testing.T) {
 	t.Parallel()
-	metrics, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	fs := vfs.NewMem(1)
 	first := startCore(t, func(opt *node.Options) { opt.FS = fs })
 	c := dialRaw(t, first.addr)
@@ -61,30 +56,23 @@ func TestSurvival(t *testing.T) {
 	if err := first.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n := startCore(t, func(opt *node.Options) { opt.FS, opt.Admin = fs, metrics }) // all records are in files now
+	metrics, edit := listenMetrics(t, func(opt *node.Options) { opt.FS = fs })
+	n := startCore(t, edit) // all records are in files now
 	var m mine
 	fs.SetInjector(m.inject)
 	memory := func() (held []string) {
 		t.Helper()
-		resp, err := http.Get("http://" + metrics.Addr().String() + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
 		lines := 0
-		for line := range strings.Lines(string(text)) {
-			if strings.HasPrefix(line, "flotilla_memory_used_bytes{") && !strings.Contains(line, `"tails"`) {
-				if lines++; !strings.HasSuffix(line, " 0\n") {
-					held = append(held, strings.TrimSpace(line))
-				}
+		for name, bytes := range metrics.series(`^flotilla_memory_used_bytes\{`) {
+			if strings.Contains(name, `"tails"`) {
+				continue
+			}
+			if lines++; bytes != 0 {
+				held = append(held, fmt.Sprint(name, " ", bytes))
 			}
 		}
 		if lines == 0 {
-			t.Fatalf("no metrics of memory: %s", text)
+			t.Fatal("no metrics of memory")
 		}
 		return held
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/internal/netsim"
 	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
@@ -26,24 +27,6 @@ import (
 
 // patience bounds what would otherwise hang a failing test.
 const patience = 30 * time.Second
-
-// patient is a connection of which no read and no write takes longer than
-// patience. How long it is used in all is the machine's affair.
-type patient struct{ net.Conn }
-
-func (p patient) Read(b []byte) (int, error) {
-	if err := p.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return 0, err
-	}
-	return p.Conn.Read(b)
-}
-
-func (p patient) Write(b []byte) (int, error) {
-	if err := p.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-		return 0, err
-	}
-	return p.Conn.Write(b)
-}
 
 // startNode starts a node that flushes at once, so that what is read lies in
 // files, soon after it was appended.
@@ -90,7 +73,7 @@ func dial(t *testing.T, addr string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	return patient{nc}
+	return netsim.Patient{Conn: nc, Patience: patience}
 }
 
 func connect(t *testing.T, addr string) *peer {
@@ -209,7 +192,7 @@ func TestForeignProtocols(t *testing.T) {
 			t.Fatal(name, err)
 		}
 		if len(bytes) < frame.MagicBytes {
-			_ = nc.(patient).Conn.(*net.TCPConn).CloseWrite()
+			_ = nc.(netsim.Patient).Conn.(*net.TCPConn).CloseWrite()
 		}
 		if _, err := io.Copy(io.Discard, nc); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: the connection was not closed", name)
