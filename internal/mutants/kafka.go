@@ -254,7 +254,7 @@ var kafkaTable = []mutant{
 		file: "wire/intake/intake.go",
 		old:  "case now.After(r.fair) && r.from.Waiting() > 0:",
 		new:  "case now.After(r.fair) && r.from.Waiting() > 1:",
-		pkg:  "./wire/intake", test: "TestSlowIsCutOff", want: "a small one",
+		pkg:  "./wire/intake", test: "TestSlowIsCutOff", want: "others wait for the memory that was kept for it after 1.25s",
 	},
 	{
 		name: "the time of a request",
