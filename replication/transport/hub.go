@@ -49,6 +49,7 @@ type Hub struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
 	members map[place]*Member
+	nodes   map[int32]*HubNode
 	faults  map[way]Faults
 	queues  map[way]*queue
 }
@@ -85,6 +86,7 @@ func NewHub(opt HubOptions) *Hub {
 		opt:     opt,
 		rng:     rand.New(rand.NewPCG(opt.Seed, 0)),
 		members: make(map[place]*Member),
+		nodes:   make(map[int32]*HubNode),
 		faults:  make(map[way]Faults),
 		queues:  make(map[way]*queue),
 	}
