@@ -26,6 +26,10 @@ type Cluster struct {
 	// Connect makes the transport of one of this node's replicas, which owns it.
 	Connect func(shard replication.ShardID, id replication.ReplicaID) transport.Transport
 
+	// Peers asks the other nodes, and is asked by them; nil: nobody is. Who made
+	// it closes it, after the node.
+	Peers transport.Peers
+
 	// Bootstrap says that the cluster is being made: a replica without a record
 	// takes this node's place among Voters. Never say so of a node that has
 	// lost its directory: what it has voted and acknowledged is forgotten, so it

@@ -25,6 +25,7 @@ import (
 	"github.com/flotilla-log/flotilla/log/journal"
 	"github.com/flotilla-log/flotilla/partition/store"
 	"github.com/flotilla-log/flotilla/replication"
+	"github.com/flotilla-log/flotilla/replication/transport"
 	"github.com/flotilla-log/flotilla/wire/server"
 )
 
@@ -147,9 +148,11 @@ type Node struct {
 	admin  *admin.Server
 
 	requests, small, answers *broker.Budget
-	started                  atomic.Bool // what admin may look at is set
-	stopping                 atomic.Bool
-	cause                    atomic.Pointer[error] // of broken
+
+	serves   atomic.Pointer[broker.Broker] // who answers calls of other nodes
+	started  atomic.Bool                   // what admin may look at is set
+	stopping atomic.Bool
+	cause    atomic.Pointer[error] // of broken
 
 	serving   sync.WaitGroup
 	failed    chan error // 1-buffered: the first error that the node must stop for
@@ -188,6 +191,9 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	n.startAdmin()
 	start := opt.Now()
 	n.phase("recovery", true)
+	if opt.Cluster != nil && opt.Cluster.Peers != nil {
+		opt.Cluster.Peers.Serve(n.answer)
+	}
 	if err := n.open(ctx); err != nil {
 		_ = n.stop(context.Background())
 		return nil, err
@@ -293,6 +299,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.serves.Store(n.broker)
 	n.idTurn <- struct{}{}
 	defer func() { <-n.idTurn }()
 	err = n.id.turn(opt.FS, opt.Dir)
@@ -303,6 +310,15 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return nil
 	}
 	return err
+}
+
+// answer answers a call of another node.
+func (n *Node) answer(ctx context.Context, from int32, m transport.Method, payload []byte) ([]byte, error) {
+	b := n.serves.Load()
+	if b == nil || n.stopping.Load() {
+		return nil, fmt.Errorf("node %d is starting or stopping", n.opt.NodeID)
+	}
+	return b.Answer(ctx, from, m, payload)
 }
 
 // recordLevel makes the directory say which feature level it may need.

@@ -46,7 +46,8 @@ type member struct {
 	id     int32
 	disk   *vfs.Mem
 	node   *node.Node // nil while it is down
-	wiped  bool       // it has lost its directory, so it does not bootstrap
+	peers  *transport.HubNode
+	wiped  bool // it has lost its directory, so it does not bootstrap
 	starts int
 	inject vfs.Injector
 	wrap   func(vfs.FS) vfs.FS
@@ -115,6 +116,7 @@ func (fl *fleet) cluster(m *member) *broker.Cluster {
 			}
 			return tr
 		},
+		Peers:     m.peers,
 		Bootstrap: !m.wiped,
 	}
 	for _, o := range fl.members {
@@ -139,6 +141,7 @@ func (fl *fleet) start(m *member) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
+	m.peers = fl.hub.Node(m.id)
 	m.node, err = node.Start(ctx, node.Options{
 		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Cluster: fl.cluster(m),
 		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: 32 * 32 << 10,
@@ -149,6 +152,7 @@ func (fl *fleet) start(m *member) bool {
 	})
 	if err != nil {
 		m.node = nil
+		_ = m.peers.Close()
 		_ = l.Close()
 		fl.problem("node %d, start %d: %v", m.id, m.starts, err)
 		return false
@@ -164,6 +168,7 @@ func (fl *fleet) kill(m *member) {
 	cancel()
 	if m.node != nil {
 		fl.within(func() { _ = m.node.Close(ended) })
+		_ = m.peers.Close()
 	}
 	m.node = nil
 }
@@ -197,6 +202,7 @@ func (fl *fleet) stopNode(m *member) {
 			fl.problem("node %d: clean stop: %v", m.id, err)
 		}
 	})
+	_ = m.peers.Close()
 	m.node = nil
 }
 
