@@ -81,6 +81,11 @@ type Options struct {
 	// there is something to keep.
 	QuarantineDir string
 
+	// FeatureLevel is the newest that this node says it knows; default, and at
+	// most, metadata.MaxFeatureLevel. Less makes it an older version, as far as
+	// the others can tell.
+	FeatureLevel uint16
+
 	// RecordLevel is told the cluster's feature level before anything that only
 	// this level allows is written, and records it durably, so that a version
 	// that does not know the level refuses the directory. Default: nothing.
@@ -119,6 +124,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.HashInterval == 0 {
 		o.HashInterval = defaultHashInterval
+	}
+	if o.FeatureLevel == 0 {
+		o.FeatureLevel = metadata.MaxFeatureLevel
 	}
 	if o.RecordLevel == nil {
 		o.RecordLevel = func(uint16) error { return nil }

@@ -43,6 +43,10 @@ type ClusterNode struct {
 	ID          int32
 	Incarnation uint64     // of its data directory
 	Listeners   []Listener // of its clients, ClientListener among them
+
+	// FeatureLevel is the newest that the node knows; 0: this one cannot tell.
+	// Of this node itself it says nothing.
+	FeatureLevel uint16
 }
 
 // Incarnation returns what the directory of a node is to be called, if it is

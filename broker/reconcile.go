@@ -24,7 +24,7 @@ func (b *Broker) bootstrap(ctx context.Context) error {
 	if b.image().ClusterID() == "" {
 		// A fresh cluster; one that is there stays at its level until somebody
 		// raises it.
-		commands = append(commands, metadata.SetFeatureLevel{Level: metadata.MaxFeatureLevel})
+		commands = append(commands, metadata.SetFeatureLevel{Level: b.opt.FeatureLevel})
 	}
 	commands = append(commands, metadata.SetClusterID{ClusterID: b.opt.ClusterID})
 	var ids []metadata.NodeID
@@ -33,7 +33,9 @@ func (b *Broker) bootstrap(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("broker: node %d: %w", n.ID, err)
 		}
-		commands = append(commands, metadata.RegisterNode{ID: metadata.NodeID(n.ID), Incarnation: n.Incarnation, Addresses: addrs})
+		commands = append(commands, metadata.RegisterNode{
+			ID: metadata.NodeID(n.ID), Incarnation: n.Incarnation, Addresses: addrs, FeatureLevel: b.knownTo(&n),
+		})
 		ids = append(ids, metadata.NodeID(n.ID))
 	}
 	slices.Sort(ids)
@@ -64,7 +66,8 @@ func (b *Broker) known(c metadata.Command) bool {
 		return im.Shard(c.ID) != nil
 	case metadata.RegisterNode:
 		n := im.Node(c.ID)
-		return n != nil && n.Incarnation == c.Incarnation && slices.Equal(n.Addresses, c.Addresses)
+		return n != nil && n.Incarnation == c.Incarnation && slices.Equal(n.Addresses, c.Addresses) &&
+			(c.FeatureLevel == 0 || n.FeatureLevel == c.FeatureLevel)
 	}
 	return false
 }

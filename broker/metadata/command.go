@@ -18,7 +18,8 @@ import (
 // The fields are those of the command's struct, in their order: numbers in
 // their width, a string as its length (2 bytes) and bytes, a list as its count
 // (4 bytes) and elements. reserved is zero. Configs and replicas are encoded in
-// ascending order, without doubles, so that a command has one form.
+// ascending order, without doubles, so that a command has one form: RegisterNode
+// is of the one kind or the other as it has a feature level or not.
 const (
 	commandFormat      = 1
 	commandHeaderBytes = 12
@@ -40,6 +41,7 @@ const (
 	KindPurgeTombstone      Kind = 10
 	KindAllocateProducerIDs Kind = 11
 	KindSetFeatureLevel     Kind = 12
+	KindRegisterNodeLevel   Kind = 13 // RegisterNode with a feature level
 )
 
 // Command is one of the command structs of this package.
@@ -56,7 +58,11 @@ type TermStart struct{}
 // nothing; with another it answers errcode.InconsistentClusterID.
 type SetClusterID struct{ ClusterID string }
 
-// RegisterNode adds a node, or changes its addresses and rack.
+// RegisterNode adds a node, or changes its addresses, rack and feature level.
+//
+// A FeatureLevel of 0 says nothing: the one that the same incarnation gave before
+// stays. One below the cluster's answers errcode.UnsupportedVersion: the node
+// could not read what the others write.
 //
 // For a known id with another incarnation it answers
 // errcode.DuplicateBrokerRegistration, unless Replaces is the known one.
@@ -66,6 +72,8 @@ type RegisterNode struct {
 	Replaces    uint64
 	Rack        string
 	Addresses   []Address // at least one
+
+	FeatureLevel uint16 // the newest that the node knows; 0: not said
 }
 
 // CreateShard adds a data shard. Its replicas are registered nodes.
@@ -113,15 +121,15 @@ type PurgeTombstone struct{ ID TopicID }
 // AllocateProducerIDs takes a block of producer ids that nobody had before.
 type AllocateProducerIDs struct{ Count int32 }
 
-// SetFeatureLevel raises the cluster's feature level: see MaxFeatureLevel. It is
-// proposed only once every node of the cluster knows the level: those that do
-// not will stop. Repeated, it does nothing; a lower one answers
-// errcode.InvalidUpdateVersion.
+// SetFeatureLevel raises the cluster's feature level: see MaxFeatureLevel and
+// Image.CheckFeatureLevel. Never propose one above MaxFeatureLevel: the replica
+// that applies it stops. Repeated, it does nothing; a lower one answers
+// errcode.InvalidUpdateVersion, and so does one that a registered node does not
+// know.
 type SetFeatureLevel struct{ Level uint16 }
 
 func (TermStart) kind() Kind           { return KindTermStart }
 func (SetClusterID) kind() Kind        { return KindSetClusterID }
-func (RegisterNode) kind() Kind        { return KindRegisterNode }
 func (CreateShard) kind() Kind         { return KindCreateShard }
 func (SetShardReplicas) kind() Kind    { return KindSetShardReplicas }
 func (CreateTopic) kind() Kind         { return KindCreateTopic }
@@ -131,6 +139,13 @@ func (DeleteTopic) kind() Kind         { return KindDeleteTopic }
 func (PurgeTombstone) kind() Kind      { return KindPurgeTombstone }
 func (AllocateProducerIDs) kind() Kind { return KindAllocateProducerIDs }
 func (SetFeatureLevel) kind() Kind     { return KindSetFeatureLevel }
+
+func (c RegisterNode) kind() Kind {
+	if c.FeatureLevel > 0 {
+		return KindRegisterNodeLevel
+	}
+	return KindRegisterNode
+}
 
 // Append appends to dst the entry of a command that was decided in a term, and
 // returns the longer slice. It panics for a string of 64 KiB or more; Apply
@@ -176,8 +191,14 @@ func (r *reader) command(k Kind) Command {
 		return TermStart{}
 	case KindSetClusterID:
 		return SetClusterID{r.string()}
-	case KindRegisterNode:
-		return RegisterNode{NodeID(r.uint32()), r.uint64(), r.uint64(), r.string(), list(r, 6, r.address)}
+	case KindRegisterNode, KindRegisterNodeLevel:
+		c := RegisterNode{ID: NodeID(r.uint32()), Incarnation: r.uint64(), Replaces: r.uint64(), Rack: r.string(), Addresses: list(r, 6, r.address)}
+		if k == KindRegisterNodeLevel {
+			if c.FeatureLevel = r.uint16(); c.FeatureLevel == 0 {
+				r.damaged("a node of feature level 0")
+			}
+		}
+		return c
 	case KindCreateShard:
 		return CreateShard{ShardID(r.uint32()), r.nodes()}
 	case KindSetShardReplicas:
@@ -208,7 +229,11 @@ func (c RegisterNode) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, c.Incarnation)
 	b = binary.LittleEndian.AppendUint64(b, c.Replaces)
 	b = appendString(b, c.Rack)
-	return appendAddresses(b, c.Addresses)
+	b = appendAddresses(b, c.Addresses)
+	if c.FeatureLevel > 0 {
+		b = binary.LittleEndian.AppendUint16(b, c.FeatureLevel)
+	}
+	return b
 }
 
 func (c CreateShard) append(b []byte) []byte {

@@ -32,9 +32,9 @@ const (
 )
 
 // Feature levels: what the whole cluster has agreed to write to disk and to send
-// between nodes. A level is finalised by SetFeatureLevel, once every node knows
-// it, and never lowered. 0 stands for a cluster that never finalised one, and is
-// as good as 1.
+// between nodes. A level is finalised by SetFeatureLevel, once every node has said,
+// when it was registered, that it knows it, and never lowered. 0 stands for a
+// cluster that never finalised one, and is as good as 1.
 //
 // Level 2 allows apply version 2 of data shards.
 const MaxFeatureLevel = 2
@@ -75,6 +75,8 @@ type Node struct {
 	Rack        string
 	Addresses   []Address
 	UpdatedAt   uint64 // metadata index
+
+	FeatureLevel uint16 // the newest that the node knows; 0: it has not said
 }
 
 // Address is where a node listens, for one purpose.

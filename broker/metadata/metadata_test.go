@@ -27,8 +27,8 @@ var update = flag.Bool("update", false, "write the golden files, and the list of
 var everyCommand = []Command{
 	TermStart{},
 	SetClusterID{"cluster"},
-	RegisterNode{1, 11, 0, "rack", []Address{{"client", "host", 9092}, {"node", "host", 9192}}},
-	RegisterNode{2, 21, 0, "", []Address{{"client", "other", 9092}}},
+	RegisterNode{1, 11, 0, "rack", []Address{{"client", "host", 9092}, {"node", "host", 9192}}, 0},
+	RegisterNode{2, 21, 0, "", []Address{{"client", "other", 9092}}, 0},
 	CreateShard{7, []NodeID{1}},
 	SetShardReplicas{7, []NodeID{1, 2}},
 	CreateTopic{topicID("A"), "orders", []ShardID{7, 7}, []Config{{ConfigMaxMessageBytes, "4096"}, {ConfigSegmentBytes, "1048576"}}},
@@ -40,6 +40,8 @@ var everyCommand = []Command{
 	DeleteTopic{topicID("C")},
 	PurgeTombstone{topicID("C")},
 	AllocateProducerIDs{1000},
+	RegisterNode{1, 11, 0, "rack", []Address{{"client", "host", 9092}, {"node", "host", 9192}}, 2},
+	RegisterNode{2, 21, 0, "", []Address{{"client", "other", 9092}}, 3},
 	SetFeatureLevel{2},
 }
 
@@ -183,7 +185,7 @@ func TestImageIsImmutable(t *testing.T) {
 		if i%2 == 0 {
 			m.apply(DeleteTopic{id})
 		}
-		m.apply(RegisterNode{NodeID(i), 1, 11, "", []Address{{"client", "h", 1}}})
+		m.apply(RegisterNode{NodeID(i), 1, 11, "", []Address{{"client", "h", 1}}, 2})
 	}
 	wg.Wait()
 	if got := m.s.Image().TopicCount(); got != 151 {
@@ -328,10 +330,20 @@ func TestRestoreUnknownSections(t *testing.T) {
 	}
 }
 
+// goldenBefore is what testdata/golden/snapshot-v1.bin holds, of when nodes
+// did not say which feature levels they know.
+const goldenBefore = `index=16 term=1 cluster="cluster" next producer=1000 feature level=2
+node 1: incarnation=11 [{client host 9092} {node host 9192}] at 3
+node 2: incarnation=21 [{client other 9092}] at 4
+shard 7: replicas=[1 2] partitions=3 at 6
+topic orders: on=[7 7 7] configs=[{max.message.bytes 2048}] created=7 updated=9 grown=[{2 8}]
+tombstone gone: partitions=1 deleted=11
+`
+
 // TestGolden reads what the first version wrote, and writes it again.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	files := map[string][]byte{"snapshot-v1.bin": snapshot(t, sample(t).s.Image())}
+	files := map[string][]byte{"snapshot-v1-levels.bin": snapshot(t, sample(t).s.Image())}
 	for _, c := range everyCommand {
 		files["commands-v1.txt"] = fmt.Appendf(files["commands-v1.txt"], "%x\n", Append(nil, 9, c))
 	}
@@ -350,12 +362,14 @@ func TestGolden(t *testing.T) {
 			t.Errorf("%s: now %x, was %x", name, got, want)
 		}
 	}
-	old, err := os.ReadFile(filepath.Join("testdata", "golden", "snapshot-v1.bin"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := describe(restore(t, old).Image()), describe(sample(t).s.Image()); got != want {
-		t.Errorf("the golden snapshot restores to:\n%s", cmp.Diff(want, got))
+	for name, want := range map[string]string{"snapshot-v1.bin": goldenBefore, "snapshot-v1-levels.bin": describe(sample(t).s.Image())} {
+		old, err := os.ReadFile(filepath.Join("testdata", "golden", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := describe(restore(t, old).Image()); got != want {
+			t.Errorf("%s restores to:\n%s", name, cmp.Diff(want, got))
+		}
 	}
 }
 
@@ -395,18 +409,18 @@ func FuzzDecode(f *testing.F) {
 func FuzzRestore(f *testing.F) {
 	r := section.NewReader(bytes.NewReader(snapshot(f, sample(f).s.Image())))
 	var payloads [][]byte
-	for range 5 {
+	for range 6 {
 		s, err := r.Next()
 		if err != nil {
 			f.Fatal(err)
 		}
 		payloads = append(payloads, bytes.Clone(s.Payload))
 	}
-	f.Add(payloads[0], payloads[1], payloads[2], payloads[3], payloads[4])
-	f.Fuzz(func(t *testing.T, a, b, c, d, e []byte) {
+	f.Add(payloads[0], payloads[1], payloads[2], payloads[3], payloads[4], payloads[5])
+	f.Fuzz(func(t *testing.T, a, b, c, d, e, g []byte) {
 		var buf bytes.Buffer
 		w := section.NewWriter(&buf)
-		for i, payload := range [][]byte{a, b, c, d, e} {
+		for i, payload := range [][]byte{a, b, c, d, e, g} {
 			s := section.Section{Kind: section.Kind(i + 1), Version: snapshotVersion, Mandatory: true, Payload: payload}
 			if err := w.Write(s); err != nil {
 				t.Fatal(err)
@@ -433,7 +447,7 @@ func BenchmarkCreateTopic(b *testing.B) {
 	for _, topics := range []int{100, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("topics=%d", topics), func(b *testing.B) {
 			m := newMachine(b)
-			m.apply(RegisterNode{1, 1, 0, "", []Address{{"client", "h", 1}}})
+			m.apply(RegisterNode{1, 1, 0, "", []Address{{"client", "h", 1}}, 2})
 			m.apply(CreateShard{1, []NodeID{1}})
 			for i := range topics {
 				m.apply(CreateTopic{topicID(fmt.Sprintf("%016d", i)), fmt.Sprintf("topic-%d", i), []ShardID{1}, nil})

@@ -128,7 +128,7 @@ func (m *machine) command(name string, args map[string]string) Command {
 	case "cluster":
 		return SetClusterID{args["id"]}
 	case "node":
-		c := RegisterNode{ID: NodeID(num("id")), Incarnation: uint64(num("incarnation")), Replaces: uint64(num("replaces"))}
+		c := RegisterNode{ID: NodeID(num("id")), Incarnation: uint64(num("incarnation")), Replaces: uint64(num("replaces")), FeatureLevel: uint16(num("knows"))}
 		if host := args["host"]; host != "" {
 			c.Addresses = []Address{{"client", host, 9092}}
 		}
@@ -182,7 +182,11 @@ func describe(im *Image) string {
 	fmt.Fprintf(&sb, "index=%d term=%d cluster=%q next producer=%d feature level=%d\n",
 		im.Index(), im.Term(), im.ClusterID(), im.NextProducerID(), im.FeatureLevel())
 	for n := range im.Nodes() {
-		fmt.Fprintf(&sb, "node %d: incarnation=%d %v at %d\n", n.ID, n.Incarnation, n.Addresses, n.UpdatedAt)
+		fmt.Fprintf(&sb, "node %d: incarnation=%d %v at %d", n.ID, n.Incarnation, n.Addresses, n.UpdatedAt)
+		if n.FeatureLevel > 0 {
+			fmt.Fprintf(&sb, " knows=%d", n.FeatureLevel)
+		}
+		sb.WriteByte('\n')
 	}
 	for s := range im.Shards() {
 		fmt.Fprintf(&sb, "shard %d: replicas=%v partitions=%d at %d\n", s.ID, s.Replicas, s.Partitions, s.UpdatedAt)

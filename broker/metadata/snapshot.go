@@ -22,12 +22,14 @@ import (
 //	4 topics       id 16, name, assignment, configs, created at 8,
 //	               updated at 8, count 4 of growths: first 4, at 8
 //	5 tombstones   id 16, name, partitions 4, deleted at 8
+//	6 node levels  id 4, feature level 2, not 0; of nodes that have said one
 const (
 	sectionCluster section.Kind = iota + 1
 	sectionNodes
 	sectionShards
 	sectionTopics
 	sectionTombstones
+	sectionNodeLevels
 )
 
 const (
@@ -74,6 +76,11 @@ func (im *Image) WriteSnapshot(w io.Writer) error {
 	}
 	for t := range im.Tombstones() {
 		sw.item(sectionTombstones, t.append)
+	}
+	for n := range im.Nodes() {
+		if n.FeatureLevel > 0 {
+			sw.item(sectionNodeLevels, n.appendLevel)
+		}
 	}
 	return sw.close()
 }
@@ -147,7 +154,7 @@ type restorer struct {
 }
 
 func (rs *restorer) section(sec section.Section) error {
-	if known := sec.Kind <= sectionTombstones && sec.Version == snapshotVersion; !known {
+	if known := sec.Kind <= sectionNodeLevels && sec.Version == snapshotVersion; !known {
 		if sec.Mandatory {
 			return fmt.Errorf("%w: version %d", ErrUnsupported, sec.Version)
 		}
@@ -196,6 +203,14 @@ func (rs *restorer) item(k section.Kind, in *reader) {
 			return
 		}
 		im.tombstones = im.tombstones.put(t.ID, t)
+	case sectionNodeLevels:
+		id, level := NodeID(in.uint32()), in.uint16()
+		n := im.Node(id)
+		if n == nil || n.FeatureLevel > 0 || level == 0 {
+			in.damaged("feature level %d of node %d", level, id)
+			return
+		}
+		n.FeatureLevel = level // nobody has seen the node yet
 	}
 }
 
@@ -233,6 +248,11 @@ func (r *reader) node() *Node {
 		ID: NodeID(r.uint32()), Incarnation: r.uint64(), Rack: r.string(),
 		Addresses: list(r, 6, r.address), UpdatedAt: r.uint64(),
 	}
+}
+
+func (n *Node) appendLevel(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(n.ID))
+	return binary.LittleEndian.AppendUint16(b, n.FeatureLevel)
 }
 
 func (s *Shard) append(b []byte) []byte {

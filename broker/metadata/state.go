@@ -125,8 +125,13 @@ func (c RegisterNode) apply(a *application) {
 		a.fail(errcode.PolicyViolation, "the cluster has %d nodes, at most %d", a.im.nodes.rows, MaxNodes)
 	case old != nil && old.Incarnation != c.Incarnation && old.Incarnation != c.Replaces:
 		a.fail(errcode.DuplicateBrokerRegistration, "node %d is registered by another data directory", c.ID)
+	case c.FeatureLevel > 0 && c.FeatureLevel < a.im.featureLevel:
+		a.fail(errcode.UnsupportedVersion, "node %d knows feature levels up to %d, and the cluster is at %d; start a newer version on it", c.ID, c.FeatureLevel, a.im.featureLevel)
 	default:
-		n := &Node{ID: c.ID, Incarnation: c.Incarnation, Rack: c.Rack, Addresses: c.Addresses, UpdatedAt: a.res.Index}
+		n := &Node{ID: c.ID, Incarnation: c.Incarnation, Rack: c.Rack, Addresses: c.Addresses, UpdatedAt: a.res.Index, FeatureLevel: c.FeatureLevel}
+		if n.FeatureLevel == 0 && old != nil && old.Incarnation == c.Incarnation {
+			n.FeatureLevel = old.FeatureLevel
+		}
 		a.im.nodes = a.im.nodes.put(c.ID, n)
 	}
 }
@@ -170,14 +175,33 @@ func (c AllocateProducerIDs) apply(a *application) {
 }
 
 func (c SetFeatureLevel) apply(a *application) {
-	switch have := a.im.featureLevel; {
-	case c.Level < 1:
-		a.fail(errcode.InvalidRequest, "feature level %d, want 1 to %d", c.Level, MaxFeatureLevel)
-	case c.Level < have:
-		a.fail(errcode.InvalidUpdateVersion, "the feature level is %d already, and is never lowered to %d", have, c.Level)
-	default:
+	if !a.refuse(a.im.CheckFeatureLevel(c.Level)) {
 		a.im.featureLevel = c.Level
 	}
+}
+
+// CheckFeatureLevel returns nil if SetFeatureLevel would be accepted, or have
+// nothing to do, and otherwise why not: errcode.InvalidRequest for level 0, and
+// errcode.InvalidUpdateVersion for one that is lower than the cluster's, or that a
+// node does not know, or may not.
+func (im *Image) CheckFeatureLevel(level uint16) *errcode.Error {
+	switch have := im.featureLevel; {
+	case level < 1:
+		return errcode.Errorf(errcode.InvalidRequest, "feature level %d, want 1 to %d", level, MaxFeatureLevel)
+	case level < have:
+		return errcode.Errorf(errcode.InvalidUpdateVersion, "the feature level is %d already, and is never lowered to %d", have, level)
+	case level == have:
+		return nil
+	}
+	for n := range im.Nodes() {
+		if n.FeatureLevel == 0 {
+			return errcode.Errorf(errcode.InvalidUpdateVersion, "node %d has not said which feature levels it knows; start this version on it, and try again", n.ID)
+		}
+		if n.FeatureLevel < level {
+			return errcode.Errorf(errcode.InvalidUpdateVersion, "node %d knows feature levels up to %d, not %d; start a newer version on it, and try again", n.ID, n.FeatureLevel, level)
+		}
+	}
+	return nil
 }
 
 // checkReplicas wants 1 to MaxReplicas registered nodes, none twice. ids is

@@ -272,26 +272,12 @@ func TestGoldenDirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 			files["MANIFEST.json"] = append(text, '\n')
-			for name, b := range files {
-				name = filepath.Join(goldenDir, filepath.FromSlash(name))
-				if !strings.HasSuffix(name, ".json") {
-					name, b = name+".gz", compress(t, b)
-				}
-				if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, b, 0o644)); err != nil {
-					t.Fatal(err)
-				}
-			}
+			writeGolden(t, goldenDir, files)
 		}
-		files := make(map[string][]byte)
-		err := fs.WalkDir(os.DirFS(goldenDir), "data", func(name string, d fs.DirEntry, err error) error {
-			if err == nil && !d.IsDir() {
-				files[strings.TrimSuffix(name, ".gz")], err = decompress(filepath.Join(goldenDir, name))
-			}
-			return err
-		})
-		text, err2 := os.ReadFile(manifestFile)
+		files := readGolden(t, goldenDir)
+		text, err := os.ReadFile(manifestFile)
 		var want manifest
-		if err := errors.Join(err, err2, json.Unmarshal(text, &want)); err != nil {
+		if err := errors.Join(err, json.Unmarshal(text, &want)); err != nil {
 			t.Fatal(err)
 		}
 		checkGolden(t, files)
@@ -299,6 +285,37 @@ func TestGoldenDirectory(t *testing.T) {
 			t.Errorf("the golden directory (-manifest +read):\n%s", d)
 		}
 	})
+}
+
+// writeGolden writes a golden directory, with all files but its .json ones
+// compressed.
+func writeGolden(t *testing.T, dir string, files map[string][]byte) {
+	t.Helper()
+	for name, b := range files {
+		name = filepath.Join(dir, filepath.FromSlash(name))
+		if !strings.HasSuffix(name, ".json") {
+			name, b = name+".gz", compress(t, b)
+		}
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, b, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// readGolden reads the data of a golden directory.
+func readGolden(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	files := make(map[string][]byte)
+	err := fs.WalkDir(os.DirFS(dir), "data", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files[strings.TrimSuffix(name, ".gz")], err = decompress(filepath.Join(dir, name))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }
 
 // compress makes the smallest gzip file of b.

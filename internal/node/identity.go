@@ -136,9 +136,8 @@ func decodeIdentity(b []byte) (identity, error) {
 	if head.Format > directoryFormat {
 		return identity{}, fmt.Errorf("%w: format %d, this version reads up to %d; start the newer version that wrote it", ErrNewer, head.Format, directoryFormat)
 	}
-	if head.FeatureLevel > metadata.MaxFeatureLevel {
-		return identity{}, fmt.Errorf("%w: feature level %d, this version knows up to %d; start the newer version that raised it",
-			ErrNewer, head.FeatureLevel, metadata.MaxFeatureLevel)
+	if err := checkLevel(head.FeatureLevel, metadata.MaxFeatureLevel); err != nil {
+		return identity{}, err
 	}
 	var id identity
 	if err := json.Unmarshal(body, &id); err != nil {
@@ -150,9 +149,19 @@ func decodeIdentity(b []byte) (identity, error) {
 	return id, nil
 }
 
+// checkLevel refuses a feature level that a version does not know which knows
+// them up to newest.
+func checkLevel(level, newest int) error {
+	if level > newest {
+		return fmt.Errorf("%w: feature level %d, this version knows up to %d; start the newer version that raised it", ErrNewer, level, newest)
+	}
+	return nil
+}
+
 // openDir creates the directory if needed, locks it, and returns its identity.
 // fresh says that the directory had none: it was empty, and want was written,
-// with a new cluster id if want has none.
+// with a new cluster id if want has none. A feature level in want is the newest
+// that there is, for the directory of a newer one to be refused.
 func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identity, fresh bool, lock io.Closer, err error) {
 	if _, err := fsys.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := vfs.MkdirAllSync(fsys, dir); err != nil {
@@ -242,7 +251,7 @@ func readIdentity(fsys vfs.FS, dir string) (id identity, fresh bool, err error) 
 // leaves open drawn.
 func makeIdentity(fsys vfs.FS, dir string, want identity, rand io.Reader) (identity, error) {
 	id := want
-	id.Format = directoryFormat
+	id.Format, id.FeatureLevel = directoryFormat, 0
 	var raw [8 + clusterIDBytes]byte
 	if _, err := io.ReadFull(rand, raw[:]); err != nil {
 		return identity{}, fmt.Errorf("node: identity: %w", err)
@@ -292,5 +301,8 @@ func (id identity) check(want identity, dir string) error {
 	if want.NodeID != id.NodeID {
 		return fmt.Errorf("%w: %s belongs to node %d, not %d", ErrWrongIdentity, dir, id.NodeID, want.NodeID)
 	}
-	return nil
+	if want.FeatureLevel == 0 {
+		return nil
+	}
+	return checkLevel(int(id.FeatureLevel), int(want.FeatureLevel))
 }

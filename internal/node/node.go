@@ -101,8 +101,10 @@ type Options struct {
 	Rand io.Reader
 	Log  *slog.Logger
 
-	// For tests; see broker.Options.
+	// For tests; see broker.Options. featureLevel makes the node one of an older
+	// version, to which a newer level is unknown.
 	replicaVersions func(replication.ShardID) []uint16
+	featureLevel    uint16
 }
 
 // Listener is a further listener for clients.
@@ -247,7 +249,7 @@ func (n *Node) Streams() server.StreamStats { return n.server.Streams() }
 // open opens the directory, and everything in it from the bottom up.
 func (n *Node) open(ctx context.Context) (err error) {
 	opt := &n.opt
-	want := identity{ClusterID: opt.ClusterID, NodeID: opt.NodeID, Shards: opt.Shards}
+	want := identity{ClusterID: opt.ClusterID, NodeID: opt.NodeID, Shards: opt.Shards, FeatureLevel: opt.featureLevel}
 	if incarnation, ok := opt.Cluster.Incarnation(opt.NodeID); ok {
 		want.Incarnation = hexNumber(incarnation)
 	}
@@ -290,7 +292,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store, Limits: opt.Limits,
 		ReplicaVersions: opt.replicaVersions,
 		ProducerExpiry:  opt.ProducerExpiry, HashInterval: opt.HashInterval,
-		QuarantineDir: dir(quarantineDir), RecordLevel: n.recordLevel,
+		QuarantineDir: dir(quarantineDir), FeatureLevel: opt.featureLevel, RecordLevel: n.recordLevel,
 		DiskDir: opt.Dir, DiskReserveBytes: opt.DiskReserveBytes, KeepFreeBytes: keepFree(opt.DiskReserveBytes), OnDisk: n.spare.look,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
 		RetentionInterval: opt.RetentionInterval,

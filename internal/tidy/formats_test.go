@@ -85,7 +85,7 @@ func TestFormatsOfGoldenFiles(t *testing.T) {
 		},
 		"partition/testdata/golden/checkpoint-*.bin":      func(_ string, b []byte) error { return o.sections(b, o.partitionItem) },
 		"partition/testdata/golden/entry-*.bin":           func(_ string, b []byte) error { return o.entry(b) },
-		"broker/metadata/testdata/golden/snapshot-v1.bin": func(_ string, b []byte) error { return o.sections(b, nil) },
+		"broker/metadata/testdata/golden/snapshot-*.bin":  func(_ string, b []byte) error { return o.sections(b, nil) },
 		"broker/metadata/testdata/golden/commands-v1.txt": func(_ string, b []byte) error { return o.commands(b) },
 		"log/batch/testdata/golden/*.bin":                 func(_ string, b []byte) error { return o.batches(b) },
 	}
