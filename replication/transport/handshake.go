@@ -30,6 +30,9 @@ var magic = [4]byte{0xF1, 'N', 'O', 'D'}
 // ErrHandshake matches the error of a connection that one of its ends refused.
 var ErrHandshake = errors.New("transport: no agreement between two nodes")
 
+// errSpeaksTLS is what an end without TLS sees of one with it.
+var errSpeaksTLS = fmt.Errorf("%w: the other end speaks TLS, and this one does not: set up TLS between nodes on both, or on neither", ErrHandshake)
+
 // lane numbers the connections of a session.
 type laneNumber uint8
 
@@ -128,7 +131,7 @@ func readFixed(r io.Reader, b []byte) error {
 	}
 	switch {
 	case b[0] == 0x15 && b[1] == 3 || b[0] == 0x16 && b[1] == 3:
-		return fmt.Errorf("%w: the other end speaks TLS, and this one does not: set up TLS between nodes on both, or on neither", ErrHandshake)
+		return errSpeaksTLS
 	case [4]byte(b) != magic:
 		return fmt.Errorf("%w: the other end speaks another protocol: it began with %q. This port is for Flotilla's nodes only", ErrHandshake, b[:len(magic)])
 	}

@@ -35,12 +35,12 @@ type lane struct {
 	plain  bool     // not TLS: data has checksums
 	wake   chan struct{}
 
-	heard   atomic.Int64 // when something came in last, Unix nanoseconds
+	heard   atomic.Int64 // when something came in last, nanoseconds since Mesh.began
 	traffic *traffic
 
 	// Guarded by session.mu.
 	pingDue, pongDue, reportDue bool
-	pong, report                uint64
+	ping, pong, report          uint64
 	streams                     map[uint64]*stream
 	ring                        []*stream
 	turn                        int         // in ring
@@ -66,10 +66,13 @@ func (s *session) newLane(n laneNumber, raw, conn net.Conn) {
 		streams:    make(map[uint64]*stream),
 		assemblies: make(map[uint64]*assembly),
 	}
-	l.heard.Store(s.mesh.opt.Clock.Now().UnixNano())
+	l.hear(s.mesh.opt.Clock.Now())
 	l.buffered = bufio.NewReaderSize(hearing{l}, readBytes)
 	s.lanes[n] = l
 }
+
+// hear notes a sign of life.
+func (l *lane) hear(now time.Time) { l.heard.Store(int64(now.Sub(l.s.mesh.began))) }
 
 func (l *lane) poke() {
 	select {

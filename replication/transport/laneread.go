@@ -19,14 +19,24 @@ const (
 	firstBytes = 8 << 20
 )
 
-// hearing notes that the other end is alive.
+// hearing notes that the other end is alive, and tells it how much has come.
 type hearing struct{ l *lane }
 
 func (r hearing) Read(b []byte) (int, error) {
-	n, err := r.l.conn.Read(b)
-	if n > 0 {
-		r.l.traffic.in.Add(int64(n))
-		r.l.heard.Store(r.l.s.mesh.opt.Clock.Now().UnixNano())
+	l := r.l
+	n, err := l.conn.Read(b)
+	if n == 0 {
+		return n, err
+	}
+	l.traffic.in.Add(int64(n))
+	l.hear(l.s.mesh.opt.Clock.Now())
+	l.received += uint64(n)
+	if l.number == bulk && !l.s.dialled && l.received-l.told >= reportBytes {
+		l.told = l.received
+		l.s.mu.Lock()
+		l.report, l.reportDue = l.received, true
+		l.s.mu.Unlock()
+		l.poke()
 	}
 	return n, err
 }
@@ -56,14 +66,6 @@ func (l *lane) read() error {
 		}
 		if err != nil {
 			return err
-		}
-		l.received += frameHeaderBytes + uint64(h.length)
-		if l.number == bulk && !l.s.dialled && l.received-l.told >= reportBytes {
-			l.told = l.received
-			l.s.mu.Lock()
-			l.report, l.reportDue = l.received, true
-			l.s.mu.Unlock()
-			l.poke()
 		}
 	}
 }
@@ -121,7 +123,7 @@ func (l *lane) control(h frameHeader) error {
 		l.poke()
 		return nil
 	case h.kind == framePong && s.dialled:
-		if l.number == small {
+		if l.number == small && h.number == s.pings {
 			s.trip = now.Sub(s.pinged)
 		}
 		return nil

@@ -26,7 +26,7 @@ func (l *lane) nextLocked(dst []outFrame) []outFrame {
 		due    *bool
 		kind   frameKind
 		number uint64
-	}{{&l.pingDue, framePing, 0}, {&l.pongDue, framePong, l.pong}, {&l.reportDue, frameReceived, l.report}} {
+	}{{&l.pingDue, framePing, l.ping}, {&l.pongDue, framePong, l.pong}, {&l.reportDue, frameReceived, l.report}} {
 		if *c.due {
 			*c.due = false
 			dst = append(dst, outFrame{h: frameHeader{kind: c.kind, number: c.number}})

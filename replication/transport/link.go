@@ -22,8 +22,13 @@ const (
 	lastBackoff  = time.Second
 )
 
-// errNoAddress is why a node whose address nobody knows is not dialled.
-var errNoAddress = errors.New("its address is not known")
+var (
+	// errNoAddress is why a node whose address nobody knows is not dialled.
+	errNoAddress = fmt.Errorf("%w: its address is not known", errDial)
+
+	// errDial matches why there is no session, if there never was.
+	errDial = errors.New("cannot be dialled")
+)
 
 // link is the way to another node: a session, or the attempts to have one.
 type link struct {
@@ -121,35 +126,51 @@ func (l *link) dialNowLocked() {
 	}
 }
 
-// run dials, again and again, until the mesh is closed.
+// run dials, again and again, until the mesh is closed. After a connection that
+// lasted it dials at once.
 func (l *link) run() {
 	backoff, told := firstBackoff, ""
 	for l.mesh.ctx.Err() == nil {
-		s, err := l.dial()
-		if err != nil {
-			l.fail(err)
-			if text := err.Error(); text != told && err != errNoAddress && l.mesh.ctx.Err() == nil {
-				told = text
-				l.mesh.log.Warn("no way to another node", "node", l.node, "cause", err)
-			}
-			if l.pause(backoff) {
-				backoff = firstBackoff
-			} else {
-				backoff = min(2*backoff, lastBackoff)
-			}
+		began := l.mesh.opt.Clock.Now()
+		err := l.connection()
+		if l.mesh.ctx.Err() != nil {
+			return
+		}
+		if l.mesh.opt.Clock.Now().Sub(began) >= lastBackoff && !errors.Is(err, errDial) {
+			backoff, told = firstBackoff, ""
 			continue
 		}
-		backoff, told = firstBackoff, ""
-		if l.up(s) {
-			l.mesh.log.Info("connected to another node", "node", l.node, "address", s.addr)
-			l.mesh.opt.OnState(l.node, true)
-			<-s.done
-			l.mesh.opt.OnState(l.node, false)
-			if l.down(s) {
-				l.mesh.log.Warn("the way to another node broke", "node", l.node, "address", s.addr, "cause", s.err)
-			}
+		l.fail(err)
+		if text := err.Error(); text != told && err != errNoAddress {
+			told = text
+			l.mesh.log.Warn("no way to another node", "node", l.node, "cause", err)
+		}
+		if l.pause(backoff) {
+			backoff = firstBackoff
+		} else {
+			backoff = min(2*backoff, lastBackoff)
 		}
 	}
+}
+
+// connection is one attempt to have a session, and the session. It returns why
+// there is none any more.
+func (l *link) connection() error {
+	s, err := l.dial()
+	if err != nil {
+		return err
+	}
+	if !l.up(s) {
+		return ErrClosed
+	}
+	l.mesh.log.Info("connected to another node", "node", l.node, "address", s.addr)
+	l.mesh.opt.OnState(l.node, true)
+	<-s.done
+	l.mesh.opt.OnState(l.node, false)
+	if l.down() {
+		l.mesh.log.Warn("the way to another node broke", "node", l.node, "address", s.addr, "cause", s.err)
+	}
+	return fmt.Errorf("the connection broke: %w", s.err)
 }
 
 // pause waits until the next dial, and reports whether it was asked for.
@@ -199,8 +220,9 @@ func (l *link) up(s *session) bool {
 	return true
 }
 
-// down takes a session that has ended away. False says that the link is closed.
-func (l *link) down(s *session) bool {
+// down takes the session away, which has ended. False says that the link is
+// closed.
+func (l *link) down() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.session = nil
@@ -261,7 +283,7 @@ func (l *link) dial() (*session, error) {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
-			return nil, fmt.Errorf("dial %s: %w", addr, err)
+			return nil, fmt.Errorf("%w at %s: %w", errDial, addr, err)
 		}
 		s.newLane(h.lane, raw, conn)
 	}

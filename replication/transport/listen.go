@@ -140,7 +140,10 @@ func (m *Mesh) meet(s *stranger) error {
 	if m.opt.TLS != nil {
 		t := tls.Server(s.raw, m.opt.TLS)
 		if err := t.HandshakeContext(m.ctx); err != nil {
-			return explainTLS(err)
+			if err = explainTLS(err); errors.Is(err, errPlain) {
+				_, _ = s.raw.Write(tlsAlert) // so that the other end knows, too
+			}
+			return err
 		}
 		s.conn = t
 	}
@@ -151,7 +154,7 @@ func (m *Mesh) meet(s *stranger) error {
 	}
 	if err == nil {
 		err = m.judge(h)
-	} else if h.max == 0 {
+	} else if h.max == 0 && err != errSpeaksTLS {
 		return err // it is no node
 	}
 	if err != nil {

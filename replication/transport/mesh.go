@@ -72,6 +72,7 @@ type MeshOptions struct {
 type Mesh struct {
 	opt    MeshOptions
 	log    *slog.Logger
+	began  time.Time
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	group  sync.WaitGroup
@@ -125,7 +126,7 @@ func NewMesh(opt MeshOptions) (*Mesh, error) {
 		return nil, err
 	}
 	m := &Mesh{
-		opt: opt, log: opt.Log,
+		opt: opt, log: opt.Log, began: opt.Clock.Now(),
 		members: make(map[place]*Member),
 		links:   make(map[int32]*link),
 		inbound: make(map[int32]*session),

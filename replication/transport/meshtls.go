@@ -29,11 +29,17 @@ func mutual(c *tls.Config) (*tls.Config, error) {
 	return c, nil
 }
 
+// errPlain is what an end with TLS sees of one without.
+var errPlain = fmt.Errorf("%w: this end speaks TLS, and the other does not: set up TLS between nodes on both, or on neither", ErrHandshake)
+
+// tlsAlert says "unexpected message" in TLS.
+var tlsAlert = []byte{0x15, 3, 1, 0, 2, 2, 10}
+
 // explainTLS says what an error of a TLS handshake most likely means.
 func explainTLS(err error) error {
 	var record tls.RecordHeaderError
 	if errors.As(err, &record) {
-		return fmt.Errorf("%w: this end speaks TLS, and the other does not: set up TLS between nodes on both, or on neither: %w", ErrHandshake, err)
+		return fmt.Errorf("%w: %w", errPlain, err)
 	}
 	return fmt.Errorf("%w: TLS: %w", ErrHandshake, err)
 }

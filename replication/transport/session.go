@@ -100,8 +100,10 @@ type session struct {
 	windows  [classes]window
 	waiting  int64    // bytes of answers to calls that are not written
 	held     []func() // calls that begin when there are less
+	pings    uint64
 	pinged   time.Time
 	trip     time.Duration
+	looked   time.Time
 	stopTick func() bool
 }
 
@@ -330,26 +332,40 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// tick looks for signs of life, once in each time-out.
+// tick looks for signs of life, once in each time-out, and asks for one.
 func (s *session) tick() {
-	now := s.mesh.opt.Clock.Now()
-	for _, l := range s.lanes {
-		if silent := now.Sub(time.Unix(0, l.heard.Load())); silent >= silences*s.mesh.opt.Timeout {
-			s.fail(fmt.Errorf("%w: nothing came from node %d at %s for %v", ErrTimeout, s.node, s.addr, silent))
-			return
-		}
+	if err := s.look(); err != nil {
+		s.fail(err)
 	}
+}
+
+// look says why the session ends, if it has been silent. If it comes late, this
+// process did not run, and knows nothing of who was silent meanwhile.
+func (s *session) look() error {
+	now := s.mesh.opt.Clock.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
-		return
+		return nil
+	}
+	late := now.Sub(s.looked) >= 2*s.mesh.opt.Timeout
+	s.looked = now
+	for _, l := range s.lanes {
+		if late {
+			l.hear(now)
+		}
+		if silent := now.Sub(s.mesh.began) - time.Duration(l.heard.Load()); silent >= silences*s.mesh.opt.Timeout {
+			return fmt.Errorf("%w: nothing came from node %d at %s for %v", ErrTimeout, s.node, s.addr, silent)
+		}
 	}
 	if s.dialled {
+		s.pings++
 		s.pinged = now
 		for _, l := range s.lanes {
-			l.pingDue = true
+			l.pingDue, l.ping = true, s.pings
 			l.poke()
 		}
 	}
 	s.stopTick = s.mesh.opt.Clock.AfterFunc(s.mesh.opt.Timeout, s.tick)
+	return nil
 }
