@@ -50,6 +50,8 @@ var reached = map[string]string{
 	"replication.decodeConfiguration": "FuzzDecodeCheckpoint",
 	"internal/node.openSealed":        "FuzzSealed",
 	"internal/history.splitLine":      "FuzzRead",
+
+	"replication/transport.readFixed": "FuzzHandshake", // every entry point begins with it
 }
 
 // noDecoder lists funcs that are called like a decoder and take bytes, and
@@ -62,6 +64,7 @@ var noDecoder = map[string]string{
 
 	"replication/transport.Member.DecodePeer": "the bytes are the address",
 	"replication/transport.Solo.DecodePeer":   "the bytes are the address",
+	"replication/transport.hearing.Read":      "reads bytes as they are",
 }
 
 // decoders returns the decoders of a file, as package.func or

@@ -18,8 +18,9 @@ import (
 // joins, and how the way between two nodes is cut. Calls take 500 ms at most,
 // and 64 KiB may be under way.
 type network struct {
-	join func(shard ShardID, id ReplicaID) Transport
-	cut  func(from, to int32, cut bool)
+	join  func(shard ShardID, id ReplicaID) Transport
+	cut   func(from, to int32, cut bool)
+	close func() // once the replicas are
 }
 
 const (
@@ -75,6 +76,7 @@ func conformance(t *testing.T, open func() network) {
 						t.Error(err)
 					}
 				}
+				p.close()
 				time.Sleep(time.Minute) // nothing is left under way
 			})
 		})

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -10,11 +11,14 @@ import (
 type flight struct {
 	bytes int64
 	freed chan struct{} // closed and replaced when bytes has become less
+
+	answered   uint64 // number of the call that was answered last, through a Mesh
+	answeredAt time.Time
 }
 
-// takeOff counts c among the calls under way, once there is room for its bytes.
+// takeOff counts c among the calls under way, once there is room for its bytes. It
+// waits for no time of its own: what takes the room is answered, or times out.
 func (m *Member) takeOff(c *call) error {
-	var late chan struct{} // closed when the wait has taken too long
 	for {
 		m.mu.Lock()
 		if m.ended {
@@ -26,34 +30,69 @@ func (m *Member) takeOff(c *call) error {
 			f = &flight{freed: make(chan struct{})}
 			m.flights[c.to] = f
 		}
-		if f.bytes == 0 || c.bytes == 0 || f.bytes+c.bytes <= m.hub.opt.MaxInFlightBytes {
+		if f.bytes == 0 || c.bytes == 0 || f.bytes+c.bytes <= m.maxInFlight {
 			f.bytes += c.bytes
 			c.flight = f
 			m.calls[c] = struct{}{}
-			c.stop = m.hub.opt.Clock.AfterFunc(m.hub.opt.Timeout, func() {
-				m.land(c, nil, fmt.Errorf("%w: to %s, after %v", ErrTimeout, c.to, m.hub.opt.Timeout))
-			})
+			c.since = m.clock.Now()
+			c.stop = m.clock.AfterFunc(m.timeout, func() { m.expire(c) })
 			m.mu.Unlock()
 			return nil
 		}
 		freed := f.freed
 		m.mu.Unlock()
-		if late == nil {
-			late = make(chan struct{})
-			stop := m.hub.opt.Clock.AfterFunc(m.hub.opt.Timeout, func() { close(late) })
-			defer stop()
-		}
 		select {
 		case <-freed:
-		case <-late:
-			return fmt.Errorf("%w: to %s, with %d bytes under way for %v", ErrTimeout, c.to, m.hub.opt.MaxInFlightBytes, m.hub.opt.Timeout)
 		case <-m.closed:
 		}
 	}
 }
 
-// land ends a call. The first end counts.
-func (m *Member) land(c *call, answer any, err error) {
+// expire ends a call of which nothing has moved for the time-out.
+func (m *Member) expire(c *call) {
+	last, longer := m.net.moved(c)
+	if last.Before(c.since) {
+		last = c.since
+	}
+	m.mu.Lock()
+	_, open := m.calls[c]
+	if rest := last.Add(m.timeout + longer).Sub(m.clock.Now()); open && rest > 0 {
+		c.stop = m.clock.AfterFunc(rest, func() { m.expire(c) })
+		m.mu.Unlock()
+		return
+	}
+	m.mu.Unlock()
+	m.abandon(c, fmt.Errorf("%w: to %s, after %v", ErrTimeout, c.to, m.timeout+longer))
+}
+
+// progressed notes that the replica has answered a call.
+func (m *Member) progressed(c *call, number uint64, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c.flight.answered, c.flight.answeredAt = number, now
+}
+
+// progress returns when the replica last answered a call that was made before
+// number: it takes them in order, so that this one came nearer to its turn. There
+// are so many of those at most, so no call waits for ever.
+func (m *Member) progress(c *call, number uint64) (last time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.flight.answered < number {
+		last = c.flight.answeredAt
+	}
+	return last
+}
+
+// abandon ends a call before its answer has come.
+func (m *Member) abandon(c *call, err error) {
+	if m.land(c, nil, err) {
+		m.net.drop(c)
+	}
+}
+
+// land ends a call, and reports whether it did: the first end counts.
+func (m *Member) land(c *call, answer any, err error) bool {
 	m.mu.Lock()
 	_, open := m.calls[c]
 	if open {
@@ -72,6 +111,7 @@ func (m *Member) land(c *call, answer any, err error) {
 	if open {
 		close(c.done)
 	}
+	return open
 }
 
 // logOverheadBytes stands for a log entry beside its data.

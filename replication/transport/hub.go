@@ -112,7 +112,7 @@ func (h *Hub) Cut(from, to int32, cut bool) {
 // Join makes the transport of a replica. It takes the place of an earlier one of
 // the same shard and node, which then reaches nobody and is reached by nobody.
 func (h *Hub) Join(shard ShardID, id ReplicaID) *Member {
-	m := newMember(h, shard, id)
+	m := newMember(h, h.opt.Clock, h.opt.Timeout, h.opt.MaxInFlightBytes, shard, id)
 	h.mu.Lock()
 	h.members[m.place()] = m
 	h.mu.Unlock()
@@ -120,6 +120,32 @@ func (h *Hub) Join(shard ShardID, id ReplicaID) *Member {
 	return m
 }
 
+// carry implements carrier.
+func (h *Hub) carry(c *call, command any, snapshot []byte) {
+	command = copyCommand(command)
+	there, back := way{c.m.id.Node, c.to.Node}, way{c.to.Node, c.m.id.Node}
+	reply := func(answer any, err error) {
+		if err != errGone { // nobody says that it was lost
+			h.send(back, false, func() { c.m.land(c, answer, err) })
+		}
+	}
+	h.send(there, true, func() {
+		peer, err := h.find(c.m.shard, c.to)
+		if err != nil {
+			reply(nil, err)
+			return
+		}
+		peer.take(copyCommand(command), snapshot, reply) // each arrival has its own: a duplicate is one more
+	})
+}
+
+// moved implements carrier: a call has the time-out, and no more.
+func (h *Hub) moved(*call) (time.Time, time.Duration) { return time.Time{}, 0 }
+
+// drop implements carrier. What is under way arrives all the same.
+func (h *Hub) drop(*call) {}
+
+// leave implements carrier.
 func (h *Hub) leave(m *Member) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -132,7 +158,12 @@ func (h *Hub) leave(m *Member) {
 func (h *Hub) find(shard ShardID, want ReplicaID) (*Member, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	m := h.members[place{shard, want.Node}]
+	return findMember(h.members, shard, want)
+}
+
+// findMember returns the replica that is wanted, or why it is not there.
+func findMember(members map[place]*Member, shard ShardID, want ReplicaID) (*Member, error) {
+	m := members[place{shard, want.Node}]
 	if m == nil {
 		return nil, fmt.Errorf("%w: %s of shard %d", ErrUnreachable, want, shard)
 	}

@@ -23,7 +23,7 @@ func TestHubConformance(t *testing.T) {
 				for _, from := range []int32{1, 2} {
 					h.SetFaults(from, 3-from, tt.faults)
 				}
-				return network{join: func(s ShardID, id ReplicaID) Transport { return h.Join(s, id) }, cut: h.Cut}
+				return network{join: func(s ShardID, id ReplicaID) Transport { return h.Join(s, id) }, cut: h.Cut, close: func() {}}
 			})
 		})
 	}

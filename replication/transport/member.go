@@ -5,18 +5,24 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
 
-// Member is a replica's Transport through a Hub. All methods are safe for
+// Member is a replica's Transport through a Hub or a Mesh. All methods are safe for
 // concurrent use.
 type Member struct {
-	hub   *Hub
+	net   carrier
 	shard ShardID
 	id    ReplicaID
+
+	clock       Clock
+	timeout     time.Duration // of a call
+	maxInFlight int64         // bytes of unanswered calls to another replica
 
 	handler atomic.Pointer[Handler]
 	rpc     chan raft.RPC // to Raft
@@ -25,7 +31,7 @@ type Member struct {
 
 	mu      sync.Mutex
 	ended   bool
-	inbox   []raft.RPC // arrived, not yet taken by Raft
+	inbox   []*arrival // not yet taken by Raft
 	arrived chan struct{}
 	calls   map[*call]struct{}    // unanswered
 	flights map[ReplicaID]*flight // by receiver
@@ -33,9 +39,37 @@ type Member struct {
 
 var _ Transport = (*Member)(nil)
 
-func newMember(h *Hub, shard ShardID, id ReplicaID) *Member {
+// carrier brings a member's calls to other replicas.
+type carrier interface {
+	// carry sends a command; what comes of it is for the call's land.
+	carry(c *call, command any, snapshot []byte)
+
+	// moved returns when something of a call moved last, as far as is known, and
+	// how much longer than the time-out it may rest. It is asked when the call has
+	// rested for the time-out.
+	moved(c *call) (last time.Time, longer time.Duration)
+
+	// drop is told of a call that ended before its answer came.
+	drop(c *call)
+
+	// leave is told that a member is reached no more.
+	leave(m *Member)
+}
+
+// errGone is what comes of a request whose replica was closed meanwhile, or that
+// was withdrawn before Raft took it.
+var errGone = fmt.Errorf("%w: it was closed, or the call withdrawn", ErrUnreachable)
+
+// arrival is a request on its way to Raft.
+type arrival struct {
+	rpc       raft.RPC
+	withdrawn chan struct{} // closed when nobody waits for the answer any more
+}
+
+func newMember(net carrier, clock Clock, timeout time.Duration, maxInFlight int64, shard ShardID, id ReplicaID) *Member {
 	return &Member{
-		hub: h, shard: shard, id: id,
+		net: net, shard: shard, id: id,
+		clock: clock, timeout: timeout, maxInFlight: maxInFlight,
 		rpc:     make(chan raft.RPC),
 		closed:  make(chan struct{}),
 		arrived: make(chan struct{}, 1),
@@ -54,9 +88,12 @@ type call struct {
 	m      *Member
 	to     ReplicaID
 	bytes  int64
-	flight *flight       // that counts bytes
-	done   chan struct{} // closed when answer and err are set
-	stop   func() bool   // ends the time-out
+	flight *flight                  // that counts bytes
+	done   chan struct{}            // closed when answer and err are set
+	stop   func() bool              // ends the time-out
+	since  time.Time                // of the time-out's begin
+	piped  bool                     // keeps its order among those of a pipeline
+	out    atomic.Pointer[outbound] // a Mesh's
 	answer any
 	err    error
 }
@@ -65,45 +102,40 @@ type call struct {
 // answer in time ends with ErrTimeout. It waits while more bytes are under way
 // to the same replica than may be.
 func (m *Member) start(to raft.ServerID, command any, snapshot []byte) (*call, error) {
+	return m.begin(new(call), to, command, snapshot)
+}
+
+// begin is start for a call that is made already.
+func (m *Member) begin(c *call, to raft.ServerID, command any, snapshot []byte) (*call, error) {
 	id, err := ParseReplicaID(string(to))
 	if err != nil {
 		return nil, err
 	}
-	c := &call{m: m, to: id, bytes: commandBytes(command) + int64(len(snapshot)), done: make(chan struct{})}
+	c.m, c.to, c.done = m, id, make(chan struct{})
+	c.bytes = commandBytes(command) + int64(len(snapshot))
 	if err := m.takeOff(c); err != nil {
 		return nil, err
 	}
-	command = copyCommand(command)
-	m.hub.send(way{m.id.Node, id.Node}, true, func() { c.arrive(command, snapshot) })
+	m.net.carry(c, command, snapshot)
 	return c, nil
 }
 
-// arrive brings the command to whoever is at the other end.
-func (c *call) arrive(command any, snapshot []byte) {
-	peer, err := c.m.hub.find(c.m.shard, c.to)
-	if err != nil {
-		c.reply(nil, err)
-		return
-	}
+// take answers a probe, or gives a request to Raft; reply is called once. What it
+// returns withdraws a request that Raft has not taken yet.
+func (m *Member) take(command any, snapshot []byte, reply func(any, error)) (withdraw func()) {
 	if _, ok := command.(probe); ok {
-		if h := peer.handler.Load(); h != nil && h.Probed != nil {
-			c.reply(h.Probed(), nil)
+		if h := m.handler.Load(); h != nil && h.Probed != nil {
+			reply(h.Probed(), nil)
 		} else {
-			c.reply(nil, fmt.Errorf("%w: %s answers no probes", ErrUnreachable, c.to))
+			reply(nil, fmt.Errorf("%w: %s answers no probes", ErrUnreachable, m.id))
 		}
-		return
+		return func() {}
 	}
-	// Each arrival has its own copy: a duplicate is one more.
-	rpc := raft.RPC{Command: copyCommand(command)}
+	rpc := raft.RPC{Command: command}
 	if snapshot != nil {
 		rpc.Reader = bytes.NewReader(snapshot)
 	}
-	peer.accept(rpc, c.reply)
-}
-
-// reply sends an answer back.
-func (c *call) reply(answer any, err error) {
-	c.m.hub.send(way{c.to.Node, c.m.id.Node}, false, func() { c.m.land(c, answer, err) })
+	return m.accept(rpc, reply)
 }
 
 // wait waits for the answer.
@@ -112,16 +144,20 @@ func (c *call) wait() (any, error) {
 	return c.answer, c.err
 }
 
-// accept gives rpc to Raft, when its turn comes, and Raft's answer to reply.
-func (m *Member) accept(rpc raft.RPC, reply func(any, error)) {
+// accept gives rpc to Raft, when its turn comes, and Raft's answer to reply. What
+// it returns withdraws what Raft has not taken yet; the answer is then errGone, as
+// it is when the member is closed.
+func (m *Member) accept(rpc raft.RPC, reply func(any, error)) (withdraw func()) {
 	answers := make(chan raft.RPCResponse, 1)
 	rpc.RespChan = answers
+	a := &arrival{rpc: rpc, withdrawn: make(chan struct{})}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.ended {
-		return
+		m.mu.Unlock()
+		reply(nil, errGone)
+		return func() {}
 	}
-	m.inbox = append(m.inbox, rpc)
+	m.inbox = append(m.inbox, a)
 	select {
 	case m.arrived <- struct{}{}:
 	default:
@@ -130,42 +166,71 @@ func (m *Member) accept(rpc raft.RPC, reply func(any, error)) {
 		select {
 		case a := <-answers:
 			reply(a.Response, a.Error)
+		case <-a.withdrawn:
+			reply(nil, errGone)
 		case <-m.closed:
+			reply(nil, errGone)
 		}
 	})
+	m.mu.Unlock()
+	return func() { m.withdraw(a) }
 }
 
-// deliver hands to Raft what has arrived, in order.
+// withdraw takes back what waits for Raft. It is called once at most.
+func (m *Member) withdraw(a *arrival) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i := slices.Index(m.inbox, a); i >= 0 {
+		m.inbox = slices.Delete(m.inbox, i, i+1)
+		close(a.withdrawn)
+	}
+}
+
+// deliver hands to Raft what has arrived, in order. What it waits with stays in
+// the inbox, so that it can be withdrawn.
 func (m *Member) deliver() {
 	for {
-		select {
-		case <-m.arrived:
-		case <-m.closed:
-			return
+		m.mu.Lock()
+		var first *arrival
+		if len(m.inbox) > 0 {
+			first = m.inbox[0]
 		}
-		for {
-			m.mu.Lock()
-			var rpc raft.RPC
-			some := len(m.inbox) > 0
-			if some {
-				rpc, m.inbox = m.inbox[0], m.inbox[1:]
-			}
-			m.mu.Unlock()
-			if !some {
-				break
-			}
+		m.mu.Unlock()
+		if first == nil {
 			select {
-			case m.rpc <- rpc:
+			case <-m.arrived:
 			case <-m.closed:
 				return
 			}
+			continue
 		}
+		select {
+		case m.rpc <- first.rpc:
+			m.taken(first)
+		case <-first.withdrawn:
+		case <-m.closed:
+			return
+		}
+	}
+}
+
+// taken takes what Raft has out of the inbox.
+func (m *Member) taken(a *arrival) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.inbox) > 0 && m.inbox[0] == a {
+		m.inbox[0] = nil
+		m.inbox = m.inbox[1:]
 	}
 }
 
 // Inject implements Transport.
 func (m *Member) Inject(rpc raft.RPC) {
-	m.accept(rpc, func(answer any, err error) { rpc.RespChan <- raft.RPCResponse{Response: answer, Error: err} })
+	m.accept(rpc, func(answer any, err error) {
+		if err != errGone {
+			rpc.RespChan <- raft.RPCResponse{Response: answer, Error: err}
+		}
+	})
 }
 
 // Handle implements Transport.
@@ -180,7 +245,7 @@ func (m *Member) Probe(ctx context.Context, to ReplicaID) (uint64, error) {
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		m.land(c, nil, ctx.Err())
+		m.abandon(c, ctx.Err())
 	}
 	answer, err := c.wait()
 	if err != nil {
@@ -265,7 +330,7 @@ func (m *Member) SetHeartbeatHandler(func(raft.RPC)) {}
 
 // Close implements raft.WithClose.
 func (m *Member) Close() error {
-	m.hub.leave(m)
+	m.net.leave(m)
 	m.mu.Lock()
 	first := !m.ended
 	m.ended = true
@@ -278,7 +343,7 @@ func (m *Member) Close() error {
 		close(m.closed)
 	}
 	for _, c := range calls {
-		m.land(c, nil, ErrClosed)
+		m.abandon(c, ErrClosed)
 	}
 	m.group.Wait()
 	return nil

@@ -48,9 +48,9 @@ func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appe
 		return nil, raft.ErrPipelineShutdown
 	default:
 	}
-	f := &appendFuture{start: p.m.hub.opt.Clock.Now(), req: req, resp: resp, done: make(chan struct{})}
+	f := &appendFuture{start: p.m.clock.Now(), req: req, resp: resp, done: make(chan struct{})}
 	var err error
-	if f.call, err = p.m.start(p.to, req, nil); err != nil {
+	if f.call, err = p.m.begin(&call{piped: true}, p.to, req, nil); err != nil {
 		return nil, err
 	}
 	select {
@@ -111,7 +111,7 @@ func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.ready }
 func (p *pipeline) Close() error {
 	close(p.stop)
 	last := &appendFuture{
-		start: p.m.hub.opt.Clock.Now(), req: new(raft.AppendEntriesRequest), resp: new(raft.AppendEntriesResponse),
+		start: p.m.clock.Now(), req: new(raft.AppendEntriesRequest), resp: new(raft.AppendEntriesResponse),
 		done: make(chan struct{}),
 	}
 	last.end(raft.ErrPipelineShutdown)

@@ -16,7 +16,48 @@
 //	      Appended
 //
 // Solo is the transport of a shard with one replica, Hub that of replicas in one
-// process. What every implementation has to do is held by one suite of tests.
+// process, Mesh that of replicas on nodes with a network between them. What every
+// implementation has to do is held by one suite of tests.
+//
+// # Between nodes
+//
+// A node keeps two connections to each node that it calls, one for what is small
+// (up to 16 KiB) and one for the rest; answers come back on them. Both together are
+// a session. docs/internode.md specifies what follows here in short; numbers are
+// little-endian, offsets in bytes.
+//
+// Who has dialled begins each connection with
+//
+//	0       4         6         8      9              10         12     16   20        28         36       40
+//	+-------+---------+---------+------+--------------+----------+------+----+---------+----------+--------+------------+
+//	| magic | minimum | maximum | lane | cluster size | reserved | from | to | session | reserved | crc32c | cluster id |
+//	+-------+---------+---------+------+--------------+----------+------+----+---------+----------+--------+------------+
+//
+// and is answered
+//
+//	0       4         6         8              9         10        12            14         16
+//	+-------+---------+---------+--------------+---------+---------+-------------+----------+ - -
+//	| magic | minimum | maximum | cluster size | refused | version | reason size | reserved |
+//	+-------+---------+---------+--------------+---------+---------+-------------+----------+ - -
+//	    16     20       28      36         44       48
+//	- - +------+--------+-------+----------+--------+------------+--------+
+//	    | node | window | calls | reserved | crc32c | cluster id | reason |
+//	- - +------+--------+-------+----------+--------+------------+--------+
+//
+// magic is 0xF1 'N' 'O' 'D', minimum and maximum the versions of the protocol that
+// the end speaks. Then frames go in both directions:
+//
+//	0        4      5       6           7      8        16      20      24            28       32
+//	+--------+------+-------+-----------+------+--------+-------+-------+-------------+--------+------+
+//	| length | kind | flags | operation | code | number | shard | total | data crc32c | crc32c | data |
+//	+--------+------+-------+-----------+------+--------+-------+-------+-------------+--------+------+
+//
+// A request or an answer is one frame or more, each of 256 KiB of data at most, so
+// that those of other shards come in between. Checksums are CRC32C (Castagnoli), as
+// TCP's is weak: of the 28 bytes before, and of the data. Over TLS, which checks
+// more than that, the latter is zero. (An entry of a batch has a checksum of its
+// own, but its header has none, nor has a checkpoint or a call; and to compute one
+// costs less than a tenth of what sending the data does.)
 package transport
 
 import (
