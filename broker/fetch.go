@@ -193,7 +193,7 @@ func (f *Fetch) look(i int) (refused bool) {
 	var r FetchResult
 	defer r.Release()
 	most := min(int64(f.req.MaxBytes), int64(part.MaxBytes))
-	f.b.readPart(&r, &part, max(most-p.bytes, 0), p.bytes == 0)
+	f.b.readPart(&r, &part, new(Confirmed), max(most-p.bytes, 0), p.bytes == 0)
 	if n := len(r.Chunks); n > 0 {
 		p.next = r.Chunks[n-1].End
 	}
@@ -226,9 +226,10 @@ func (f *Fetch) read() (results []FetchResult, bytes int64, refused bool) {
 		}
 	}()
 	left := int64(f.req.MaxBytes)
+	var confirmed Confirmed
 	for i := range f.req.Parts {
 		part := &f.req.Parts[i]
-		f.b.readPart(&results[i], part, min(left, int64(part.MaxBytes)), bytes == 0)
+		f.b.readPart(&results[i], part, &confirmed, min(left, int64(part.MaxBytes)), bytes == 0)
 		n := results[i].Bytes()
 		bytes += n
 		left = max(left-n, 0)
@@ -245,7 +246,7 @@ func releaseAll(results []FetchResult) {
 }
 
 // readPart reads one part into r, extent by extent.
-func (b *Broker) readPart(r *FetchResult, part *FetchPart, maxBytes int64, atLeastOne bool) {
+func (b *Broker) readPart(r *FetchResult, part *FetchPart, confirmed *Confirmed, maxBytes int64, atLeastOne bool) {
 	*r = FetchResult{HighWatermark: -1, LogStart: -1}
 	b.opt.reads(part)
 	p := b.dir.find(part.Topic, part.Index)
@@ -270,7 +271,7 @@ func (b *Broker) readPart(r *FetchResult, part *FetchPart, maxBytes int64, atLea
 		c, err := p.shard.store.Read(uint32(p.number), offset, int(left), atLeastOne)
 		if err != nil {
 			if len(r.Chunks) == 0 { // else the next fetch meets it
-				r.Err = b.readError(p, part, err)
+				r.Err = b.readError(p, part, confirmed, err)
 			}
 			return
 		}
@@ -290,7 +291,7 @@ func (b *Broker) readPart(r *FetchResult, part *FetchPart, maxBytes int64, atLea
 // readError is CodeOf for a read: what the table does not know is the disk's. An
 // offset above the end is out of range only if the end is known to be current; a
 // leader that was deposed meanwhile has an older one (R19).
-func (b *Broker) readError(p *placed, part *FetchPart, err error) *errcode.Error {
+func (b *Broker) readError(p *placed, part *FetchPart, confirmed *Confirmed, err error) *errcode.Error {
 	e := CodeOf(err)
 	switch e.Code {
 	case errcode.UnknownServer:
@@ -300,7 +301,7 @@ func (b *Broker) readError(p *placed, part *FetchPart, err error) *errcode.Error
 		if boundsErr != nil || part.Offset < start {
 			return e
 		}
-		if !b.current(p) {
+		if !confirmed.current(b, p) {
 			return errcode.Errorf(errcode.OffsetNotAvailable, "offset %d is above the end that this node knows, and it may not lead any more", part.Offset)
 		}
 		if _, end, boundsErr := p.shard.store.Bounds(uint32(p.number)); boundsErr == nil && part.Offset <= end {

@@ -175,8 +175,8 @@ var kafkaTable = []mutant{
 	{
 		name: "max_bytes of a Fetch",
 		file: "broker/fetch.go",
-		old:  "b.readPart(&results[i], part, min(left, int64(part.MaxBytes)), bytes == 0)",
-		new:  "b.readPart(&results[i], part, int64(part.MaxBytes), bytes == 0)",
+		old:  "b.readPart(&results[i], part, &confirmed, min(left, int64(part.MaxBytes)), bytes == 0)",
+		new:  "b.readPart(&results[i], part, &confirmed, int64(part.MaxBytes), bytes == 0)",
 		pkg:  "./kafka", test: "TestFetchLimits", want: "three batches together",
 	},
 	{
@@ -304,5 +304,40 @@ var kafkaTable = []mutant{
 		old:  "\t\t\t\t\tf.stop()\n",
 		new:  "",
 		pkg:  "./broker", test: "TestFetchPanicsWhileItWaits", want: "1 watches after the panic",
+	},
+	{
+		name: "one question to the voters for a fetch",
+		file: "broker/cluster.go",
+		old:  "\t\tc.of[p.shard] = err\n",
+		new:  "",
+		pkg:  "./broker", test: "TestConfirmationIsShared", want: "a fetch, cut off: false: asked the others",
+	},
+	{
+		name: "one question to the voters for a deletion",
+		file: "broker/alter.go",
+		old:  "\t\tb.deleteRecords(&parts[i], confirm, answers[i])",
+		new:  "\t\tb.deleteRecords(&parts[i], b.confirmations(ctx), answers[i])\n\t\t_ = confirm",
+		pkg:  "./broker", test: "TestConfirmationIsShared", want: "a deletion, cut off: false: asked the others",
+	},
+	{
+		name: "invented producer ids",
+		file: "broker/producers.go",
+		old:  "\tif id < b.image().NextProducerID() { // batch",
+		new:  "\tif id < 1<<62 { // batch",
+		pkg:  "./broker", test: "TestInventedProducer", want: "before any id was given, 0: ",
+	},
+	{
+		name: "invented producer ids, for certain",
+		file: "broker/producers.go",
+		old:  "\tcase p.unsure != nil:",
+		new:  "\tcase p.unsure != nil && id < 0:",
+		pkg:  "./broker", test: "TestInventedProducerElsewhere", want: "an invented id, of the controller: false",
+	},
+	{
+		name: "a full table of producers, for Kafka's clients",
+		file: "kafka/produce.go",
+		old:  "p.failed(produceError(p.named(r.Err)))",
+		new:  "p.failed(p.named(r.Err))",
+		pkg:  "./kafka", test: "TestProducersFull", want: "the third: THROTTLING_QUOTA_EXCEEDED",
 	},
 }
