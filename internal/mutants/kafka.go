@@ -340,4 +340,25 @@ var kafkaTable = []mutant{
 		new:  "p.failed(p.named(r.Err))",
 		pkg:  "./kafka", test: "TestProducersFull", want: "the third: THROTTLING_QUOTA_EXCEEDED",
 	},
+	{
+		name: "what came before a bad request is answered",
+		file: "kafka/conn.go",
+		old:  "\tcase gone(err):\n",
+		new:  "\tcase true:\n",
+		pkg:  "./kafka", test: "TestLastAnswers", want: "lastanswers_test.go",
+	},
+	{
+		name: "the end of waiting for the last answers",
+		file: "kafka/conn.go",
+		old:  "time.AfterFunc(lastAnswersTimeout, c.abort)",
+		new:  "time.AfterFunc(2*lastAnswersTimeout, c.abort)",
+		pkg:  "./kafka", test: "TestLastAnswersEnd", want: "want 30 s",
+	},
+	{
+		name: "the last answers arrive",
+		file: "kafka/conn.go",
+		old:  "\t\tc.linger()\n",
+		new:  "",
+		pkg:  "./kafka", test: "TestLastAnswersArrive", want: "want 10 answers of more than 30000",
+	},
 }
