@@ -215,9 +215,10 @@ func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, tot
 func (b *Broker) DeleteRecords(ctx context.Context, parts []DeletePart) []DeleteResult {
 	results := make([]DeleteResult, len(parts))
 	answers := make([]chan DeleteResult, len(parts))
+	confirm := b.confirmations(ctx)
 	for i := range parts {
 		answers[i] = make(chan DeleteResult, 1)
-		b.deleteRecords(ctx, &parts[i], answers[i])
+		b.deleteRecords(&parts[i], confirm, answers[i])
 	}
 	for i := range answers {
 		select {
@@ -235,7 +236,7 @@ func (b *Broker) DeleteRecords(ctx context.Context, parts []DeletePart) []Delete
 }
 
 // deleteRecords proposes one part, and has its answer sent.
-func (b *Broker) deleteRecords(ctx context.Context, part *DeletePart, answer chan<- DeleteResult) {
+func (b *Broker) deleteRecords(part *DeletePart, confirm func(*placed) *errcode.Error, answer chan<- DeleteResult) {
 	refuse := func(err *errcode.Error) { answer <- DeleteResult{Err: err, LogStart: -1} }
 	p := b.dir.find(part.Topic, part.Index)
 	if p == nil {
@@ -257,8 +258,8 @@ func (b *Broker) deleteRecords(ctx context.Context, part *DeletePart, answer cha
 	}
 	before, step := deletion(part.Before, start, end)
 	if step.needsCurrent() {
-		if _, err := p.shard.replica.Confirm(ctx); err != nil {
-			refuse(errcode.Errorf(errcode.NotLeaderOrFollower, "node %d cannot tell whether it still leads partition %d: %v", b.opt.NodeID, part.Index, err))
+		if err := confirm(p); err != nil {
+			refuse(err)
 			return
 		}
 		if start, end, err = p.shard.store.Bounds(uint32(p.number)); err != nil {

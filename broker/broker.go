@@ -112,8 +112,10 @@ type Options struct {
 	ReplicaVersions func(shard replication.ShardID) []uint16
 
 	// For tests. poison is called before an effect is followed, and may panic;
-	// wrap puts another version's machine in the place of a data shard's.
+	// wrap puts another version's machine in the place of a data shard's; reads is
+	// told of each partition that is looked at for a consumer.
 	poison func(*partition.Effect)
+	reads  func(*FetchPart)
 	wrap   func(replication.FSM[partition.Result]) replication.FSM[partition.Result]
 }
 
@@ -136,6 +138,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.wrap == nil {
 		o.wrap = func(m replication.FSM[partition.Result]) replication.FSM[partition.Result] { return m }
+	}
+	if o.reads == nil {
+		o.reads = func(*FetchPart) {}
 	}
 	if o.ReplicaVersions == nil {
 		o.ReplicaVersions = ownVersion

@@ -202,16 +202,32 @@ func (b *Broker) HandOver(ctx context.Context) {
 	group.Wait()
 }
 
-// confirmTimeout bounds how long a fetch waits to learn whether its offset is
-// out of range.
+// confirmTimeout bounds how long a request waits to learn whether this node still
+// leads what it asks for.
 const confirmTimeout = time.Second
 
+// Confirmed is what the parts of one request know of whether this node still leads
+// their shards (R19): the voters of each shard are asked once, when the first part
+// needs to know, and all questions together take confirmTimeout. The zero value is
+// what a request begins with. It is for one goroutine.
+type Confirmed struct {
+	until time.Time // the zero time before the first question
+	of    map[*dataShard]error
+}
+
 // current reports whether what p's shard has applied here was all that there
-// was, at a moment after the call.
-func (b *Broker) current(p *placed) bool {
-	ctx, cancel := context.WithTimeout(b.stopping, confirmTimeout)
-	defer cancel()
-	_, err := p.shard.replica.Confirm(ctx)
+// was, at a moment after the request came.
+func (c *Confirmed) current(b *Broker, p *placed) bool {
+	err, asked := c.of[p.shard]
+	if !asked {
+		if c.of == nil {
+			c.until, c.of = time.Now().Add(confirmTimeout), make(map[*dataShard]error)
+		}
+		ctx, cancel := context.WithDeadline(b.stopping, c.until)
+		_, err = p.shard.replica.Confirm(ctx)
+		cancel()
+		c.of[p.shard] = err
+	}
 	return err == nil
 }
 

@@ -26,7 +26,8 @@ type Divergence struct {
 // Diverges says where a reader's records are not the log's any more, if so
 // (KIP-320). An epoch above the partition's is OFFSET_OUT_OF_RANGE, as in Kafka.
 // An offset below the log start does not diverge: reading says what it is.
-func (b *Broker) Diverges(part FetchedPart) (Divergence, bool, *errcode.Error) {
+// confirmed is that of the request, whose parts share it.
+func (b *Broker) Diverges(part FetchedPart, confirmed *Confirmed) (Divergence, bool, *errcode.Error) {
 	p, err := b.led(part.Topic, part.Index, part.Current)
 	if err != nil {
 		return Divergence{}, false, err
@@ -46,7 +47,7 @@ func (b *Broker) Diverges(part FetchedPart) (Divergence, bool, *errcode.Error) {
 		return Divergence{}, false, CodeOf(boundsErr)
 	case part.Offset < start, end.Epoch == part.Epoch && part.Offset <= end.End:
 		return Divergence{}, false, nil
-	case !b.current(p): // a deposed leader has an older end (R19)
+	case !confirmed.current(b, p): // a deposed leader has an older end (R19)
 		return Divergence{}, false, errcode.Errorf(errcode.OffsetNotAvailable,
 			"offset %d is not of leader epoch %d here, and this node may not lead any more", part.Offset, part.Epoch)
 	}

@@ -15,117 +15,205 @@ type Fetch struct {
 	done     func([]FetchResult)
 	deadline time.Time
 
+	// found is what each part had when it was last looked at, and bytes that of all
+	// together. They are of who goes on with the fetch.
+	found []readable
+	bytes int64
+
 	mu      sync.Mutex
 	parked  bool           // it waits; who clears it goes on with the fetch
-	woken   bool           // something moved since it last read
+	moved   []int          // parts that are to be looked at again, each once
 	over    bool           // no more waiting: the time is up, or it was cancelled
-	watches []*store.Watch // of the present wait, like timer
+	watches []*store.Watch // from the first wait to the answer, like timer
 	timer   *time.Timer
+}
+
+// readable is what a waiting fetch knows of a part: its batches from the offset on
+// that is asked for.
+type readable struct {
+	bytes int64 // at most what the part may answer, or one batch
+	next  int64 // the offset behind them
+	end   int64 // of the partition
+	moved bool  // in Fetch.moved, and guarded like it
 }
 
 // Fetch reads each part's batches and answers by calling done, from any
 // goroutine: as soon as MinBytes are there, or a part has an error, or MaxWait
 // has passed. Records are readable once they are durable on a majority.
 //
+// While it waits, only those parts are looked at that have moved, from where they
+// were looked at before: an append costs as much as it brings, however many
+// partitions are waited for.
+//
 // The caller owns the results' chunks; they hold at most MaxBytes together, or
 // one batch. A panic on the caller's goroutine is the caller's.
 func (b *Broker) Fetch(req FetchRequest, done func([]FetchResult)) *Fetch {
 	req.MinBytes = min(req.MinBytes, req.MaxBytes)
 	f := &Fetch{b: b, req: req, done: done, deadline: time.Now().Add(req.MaxWait), over: req.MaxWait <= 0}
-	f.try()
+	results, bytes, refused := f.read()
+	if f.isOver() || refused || f.enough(bytes) {
+		f.done(results)
+		return f
+	}
+	f.note(results)
+	releaseAll(results)
+	whole := false
+	defer func() {
+		if !whole { // a panic
+			f.stop()
+		}
+	}()
+	f.watch()
+	f.goOn()
+	whole = true
 	return f
+}
+
+func (f *Fetch) enough(bytes int64) bool { return bytes > 0 && bytes >= int64(f.req.MinBytes) }
+
+func (f *Fetch) isOver() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.over
 }
 
 // Cancel answers the fetch with what there is by now, if it still waits.
 func (f *Fetch) Cancel() {
 	f.mu.Lock()
 	f.over = true
+	f.wakeLocked()
 	f.mu.Unlock()
-	f.wake(0)
 }
 
-// wake goes on with a fetch that waits. It runs where a partition's end moves,
-// so the reading is left to a goroutine.
-func (f *Fetch) wake(uint32) {
+// wake tells the fetch that a part has moved. It runs where that happens.
+func (f *Fetch) wake(part int) {
 	f.mu.Lock()
-	waits := f.parked
-	f.parked, f.woken = false, true
-	watches, timer := f.watches, f.timer
-	if waits {
-		f.watches, f.timer = nil, nil
+	if p := &f.found[part]; !p.moved {
+		p.moved = true
+		f.moved = append(f.moved, part)
 	}
+	f.wakeLocked()
 	f.mu.Unlock()
-	if !waits {
+}
+
+// wakeLocked goes on with a fetch that waits. Where a partition moves nothing may
+// be read, so that is left to a goroutine.
+func (f *Fetch) wakeLocked() {
+	if !f.parked {
 		return
 	}
+	f.parked = false
 	go func() {
 		if f.req.Panicked != nil {
 			defer func() {
 				if p := recover(); p != nil {
+					f.stop()
 					f.req.Panicked(p)
 				}
 			}()
 		}
-		timer.Stop()
-		stopAll(watches)
-		f.try()
+		f.goOn()
 	}()
 }
 
-func stopAll(watches []*store.Watch) {
-	for _, w := range watches {
-		w.Stop()
+// note keeps what the first reading of all parts has found.
+func (f *Fetch) note(read []FetchResult) {
+	f.found = make([]readable, len(read))
+	for i := range read {
+		r := &read[i]
+		f.found[i] = readable{bytes: r.Bytes(), next: f.req.Parts[i].Offset, end: r.HighWatermark}
+		if n := len(r.Chunks); n > 0 {
+			f.found[i].next = r.Chunks[n-1].End
+		}
+		f.bytes += f.found[i].bytes
 	}
 }
 
-// try reads, and answers or waits.
-func (f *Fetch) try() {
-	for {
-		f.mu.Lock()
-		over := f.over
-		f.woken = false
-		f.mu.Unlock()
-		results, bytes, refused := f.read()
-		if over || refused || bytes > 0 && bytes >= int64(f.req.MinBytes) {
-			f.done(results)
-			return
-		}
-		releaseAll(results)
-		if f.park(results) {
-			return
-		}
-	}
-}
-
-// park waits for an end to move from where it was read. It returns false if one
-// has moved meanwhile.
-func (f *Fetch) park(read []FetchResult) bool {
-	var watches []*store.Watch
-	moved := false
+// watch asks to be told when a part moves from where it was read. One that has
+// moved meanwhile, or gone, is looked at again.
+func (f *Fetch) watch() {
+	watches := make([]*store.Watch, 0, len(f.req.Parts))
 	for i := range f.req.Parts {
 		p := f.b.dir.find(f.req.Parts[i].Topic, f.req.Parts[i].Index)
 		if p == nil {
-			moved = true
-			break
+			f.wake(i)
+			continue
 		}
-		w, end, err := p.shard.store.Watch(uint32(p.number), f.wake)
+		w, end, err := p.shard.store.Watch(uint32(p.number), func(uint32) { f.wake(i) })
 		if err != nil {
-			moved = true
-			break
+			f.wake(i)
+			continue
 		}
 		watches = append(watches, w)
-		moved = moved || end != read[i].HighWatermark
+		if end != f.found[i].end {
+			f.wake(i)
+		}
 	}
 	f.mu.Lock()
-	if moved = moved || f.woken || f.over; !moved {
-		f.parked, f.watches = true, watches
-		f.timer = time.AfterFunc(time.Until(f.deadline), f.Cancel)
-	}
+	f.watches = watches
 	f.mu.Unlock()
-	if moved {
-		stopAll(watches)
+}
+
+// goOn looks at what has moved, and answers or waits.
+func (f *Fetch) goOn() {
+	for {
+		f.mu.Lock()
+		if !f.over && len(f.moved) == 0 {
+			f.parked = true
+			if f.timer == nil {
+				f.timer = time.AfterFunc(time.Until(f.deadline), f.Cancel)
+			}
+			f.mu.Unlock()
+			return
+		}
+		moved := f.moved
+		f.moved = nil
+		for _, i := range moved {
+			f.found[i].moved = false // before it is looked at: what comes from here on is another time's
+		}
+		answer := f.over
+		f.mu.Unlock()
+		for _, i := range moved {
+			answer = answer || f.look(i)
+		}
+		if answer || f.enough(f.bytes) {
+			f.stop()
+			results, _, _ := f.read()
+			f.done(results)
+			return
+		}
 	}
-	return !moved
+}
+
+// look counts what has come in a part. It reports whether the part has an error:
+// no use to wait.
+func (f *Fetch) look(i int) (refused bool) {
+	p, part := &f.found[i], f.req.Parts[i]
+	part.Offset = p.next
+	var r FetchResult
+	defer r.Release()
+	most := min(int64(f.req.MaxBytes), int64(part.MaxBytes))
+	f.b.readPart(&r, &part, new(Confirmed), max(most-p.bytes, 0), p.bytes == 0)
+	if n := len(r.Chunks); n > 0 {
+		p.next = r.Chunks[n-1].End
+	}
+	p.bytes += r.Bytes()
+	f.bytes += r.Bytes()
+	return r.Err != nil
+}
+
+// stop ends what would wake the fetch.
+func (f *Fetch) stop() {
+	f.mu.Lock()
+	watches, timer := f.watches, f.timer
+	f.watches, f.timer = nil, nil
+	f.mu.Unlock()
+	if timer != nil {
+		timer.Stop()
+	}
+	for _, w := range watches {
+		w.Stop()
+	}
 }
 
 // read reads all parts. refused says that a part has an error: no use to wait.
@@ -138,9 +226,10 @@ func (f *Fetch) read() (results []FetchResult, bytes int64, refused bool) {
 		}
 	}()
 	left := int64(f.req.MaxBytes)
+	var confirmed Confirmed
 	for i := range f.req.Parts {
 		part := &f.req.Parts[i]
-		f.b.readPart(&results[i], part, min(left, int64(part.MaxBytes)), bytes == 0)
+		f.b.readPart(&results[i], part, &confirmed, min(left, int64(part.MaxBytes)), bytes == 0)
 		n := results[i].Bytes()
 		bytes += n
 		left = max(left-n, 0)
@@ -157,8 +246,9 @@ func releaseAll(results []FetchResult) {
 }
 
 // readPart reads one part into r, extent by extent.
-func (b *Broker) readPart(r *FetchResult, part *FetchPart, maxBytes int64, atLeastOne bool) {
+func (b *Broker) readPart(r *FetchResult, part *FetchPart, confirmed *Confirmed, maxBytes int64, atLeastOne bool) {
 	*r = FetchResult{HighWatermark: -1, LogStart: -1}
+	b.opt.reads(part)
 	p := b.dir.find(part.Topic, part.Index)
 	if p == nil {
 		r.Err = b.absent(part.Topic, part.Index)
@@ -181,7 +271,7 @@ func (b *Broker) readPart(r *FetchResult, part *FetchPart, maxBytes int64, atLea
 		c, err := p.shard.store.Read(uint32(p.number), offset, int(left), atLeastOne)
 		if err != nil {
 			if len(r.Chunks) == 0 { // else the next fetch meets it
-				r.Err = b.readError(p, part, err)
+				r.Err = b.readError(p, part, confirmed, err)
 			}
 			return
 		}
@@ -201,7 +291,7 @@ func (b *Broker) readPart(r *FetchResult, part *FetchPart, maxBytes int64, atLea
 // readError is CodeOf for a read: what the table does not know is the disk's. An
 // offset above the end is out of range only if the end is known to be current; a
 // leader that was deposed meanwhile has an older one (R19).
-func (b *Broker) readError(p *placed, part *FetchPart, err error) *errcode.Error {
+func (b *Broker) readError(p *placed, part *FetchPart, confirmed *Confirmed, err error) *errcode.Error {
 	e := CodeOf(err)
 	switch e.Code {
 	case errcode.UnknownServer:
@@ -211,7 +301,7 @@ func (b *Broker) readError(p *placed, part *FetchPart, err error) *errcode.Error
 		if boundsErr != nil || part.Offset < start {
 			return e
 		}
-		if !b.current(p) {
+		if !confirmed.current(b, p) {
 			return errcode.Errorf(errcode.OffsetNotAvailable, "offset %d is above the end that this node knows, and it may not lead any more", part.Offset)
 		}
 		if _, end, boundsErr := p.shard.store.Bounds(uint32(p.number)); boundsErr == nil && part.Offset <= end {

@@ -20,6 +20,11 @@ type produce struct {
 	grown *Budget
 	done  func([]ProduceResult)
 
+	// The metadata's voters were asked whether this node leads, and what came of
+	// it; see checkProducer.
+	asked  bool
+	unsure error
+
 	mu      sync.Mutex
 	timer   *time.Timer
 	results []ProduceResult
@@ -195,6 +200,9 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	}
 	sum, err := batch.Validate(part.Batch, lim)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := b.checkProducer(p, sum.Producer.ID); err != nil {
 		return nil, nil, err
 	}
 	payload, err := rules.recode(part.Batch, &sum, most)

@@ -63,6 +63,31 @@ func (b *Broker) InitProducer(ctx context.Context, current Producer) (Producer, 
 	}
 }
 
+// checkProducer refuses a batch of a producer with an id that was never given out:
+// what such ids leave behind in a shard would keep producers from it that have
+// theirs from InitProducer. Whether an id was given, for certain, only the leader
+// of the metadata can tell; another node, which may be behind, answers so that the
+// producer tries again. p asks the voters once, whatever its parts are.
+func (b *Broker) checkProducer(p *produce, id int64) error {
+	if id < b.image().NextProducerID() { // batch.NoProducer too
+		return nil
+	}
+	if !p.asked {
+		ctx, cancel := context.WithTimeout(b.stopping, confirmTimeout)
+		p.asked, p.unsure = true, b.ConfirmController(ctx)
+		cancel()
+	}
+	switch {
+	case id < b.image().NextProducerID(): // as of now
+		return nil
+	case p.unsure != nil:
+		return errcode.Errorf(errcode.LeaderNotAvailable,
+			"producer id %d is not known to this node, which may be behind; nothing was appended, try again", id)
+	}
+	return errcode.Errorf(errcode.InvalidProducerIDMapping,
+		"producer id %d was never given; ask for one (InitProducerId), and begin with it at sequence 0", id)
+}
+
 // moreProducerIDs takes the next block from the metadata shard, unless somebody
 // else just did.
 func (b *Broker) moreProducerIDs(ctx context.Context) error {

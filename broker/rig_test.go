@@ -97,8 +97,13 @@ func inBubble(t *testing.T, test func(t *testing.T, r *rig)) {
 	})
 }
 
+// create creates a topic. The ids below producerIDBlock are given out by then, so that
+// a test's producers may choose theirs.
 func (r *rig) create(name string, partitions int32, configs map[string]string) Topic {
 	r.t.Helper()
+	if r.image().NextProducerID() == 0 {
+		r.giveProducer()
+	}
 	topic, err := r.CreateTopic(r.t.Context(), TopicSpec{Name: name, Partitions: partitions, Configs: configs})
 	if err != nil {
 		r.t.Fatal(err)

@@ -279,6 +279,7 @@ func (s *Stream) Partitions() int {
 // ready is not called for them.
 func (s *Stream) Next(maxBytes, maxPartitionBytes int) (results []StreamResult, more bool) {
 	left := maxBytes
+	var confirmed Confirmed
 	for range maxStreamLooks {
 		if left <= 0 || len(results) >= maxStreamResults {
 			break
@@ -288,7 +289,7 @@ func (s *Stream) Next(maxBytes, maxPartitionBytes int) (results []StreamResult, 
 			break
 		}
 		res := StreamResult{Topic: part.Topic, Index: part.Index, From: part.Offset, Next: part.Offset}
-		s.b.readPart(&res.FetchResult, &part, int64(min(left, maxPartitionBytes)), left == maxBytes)
+		s.b.readPart(&res.FetchResult, &part, &confirmed, int64(min(left, maxPartitionBytes)), left == maxBytes)
 		if n := len(res.Chunks); n > 0 {
 			res.Next = res.Chunks[n-1].End
 		}

@@ -46,6 +46,21 @@ func TestFetchCode(t *testing.T) {
 	}
 }
 
+// TestProduceError: a producer is told to try again with a code that all clients
+// know from a Produce.
+func TestProduceError(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[errcode.Code]errcode.Code{
+		errcode.ThrottlingQuotaExceeded:  errcode.KafkaStorageError,
+		errcode.InvalidProducerIDMapping: errcode.InvalidProducerIDMapping,
+		errcode.NotEnoughReplicas:        errcode.NotEnoughReplicas,
+	} {
+		if e := produceError(&errcode.Error{Code: code, Detail: "why"}); e.Code != want || e.Detail != "why" {
+			t.Errorf("%v is told as %v, %q, want %v", code, e.Code, e.Detail, want)
+		}
+	}
+}
+
 // TestNamed: who names topics by name is not told of ids, nor that no topic can
 // have a name.
 func TestNamed(t *testing.T) {

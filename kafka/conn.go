@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -43,6 +44,15 @@ const (
 	// hurryBytes is from where on a request that waits for its turn makes the
 	// fetches before it answer with what there is: it holds memory meanwhile.
 	hurryBytes = 1 << 10
+
+	// lastAnswersTimeout is how long the requests before one that ends the
+	// connection may take to be answered: as long as Kafka's clients wait.
+	lastAnswersTimeout = 30 * time.Second
+
+	// lingerTimeout and lingerBytes bound what is read, and dropped, of a connection
+	// whose last answers are on their way.
+	lingerTimeout = time.Second
+	lingerBytes   = 1 << 20
 )
 
 var (
@@ -104,23 +114,59 @@ func (c *conn) serve() broker.Ending {
 		c.write()
 	}()
 	err := c.read()
+	waited := len(c.inflight) > 1 // for an answer, beside what was read last
 	if err != nil && !intake.Quiet(err) && !errors.Is(err, errPanic) {
 		c.log.Info("connection closed", "err", err)
 	}
 	ended := ending(err)
-	if c.s.ctx.Err() == nil {
-		c.cancel() // the peer is gone: nobody waits for answers
-	} else {
+	switch {
+	case c.s.ctx.Err() != nil:
 		ended = broker.EndedByListener
+	case gone(err):
+		c.cancel() // nobody waits for answers
+	default:
+		// What came before may have taken effect. It is answered, in its order.
+		defer time.AfterFunc(lastAnswersTimeout, c.abort).Stop()
 	}
 	c.polls.end()
 	close(c.order)
 	<-written
+	if waited && c.ctx.Err() == nil && ended != broker.EndedByListener {
+		c.linger()
+	}
 	c.cancel()
 	if why := c.broken; why != nil && ended != broker.EndedByListener {
 		return ending(why)
 	}
 	return ended
+}
+
+// gone reports whether reading ended because of the peer, or of this end's closing:
+// not because of what was sent, or was not sent in time.
+func gone(err error) bool {
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op):
+		return !op.Timeout()
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, intake.ErrSlow):
+		return false
+	}
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, context.Canceled, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// linger lets the last answers arrive: a connection that is closed while there is
+// something to read of it is reset, and what the peer has not read yet is lost.
+func (c *conn) linger() {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || c.nc.SetReadDeadline(time.Now().Add(lingerTimeout)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, c.nc, lingerBytes) // the peer closes, or it had its time
 }
 
 // ending says why a connection ended whose reading ended with err.

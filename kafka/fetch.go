@@ -135,7 +135,7 @@ func (f *fetching) add(resolve *resolver, key sessionKey, p fetchPart, refused *
 		f.want = append(f.want, w)
 		return
 	}
-	if p.fetchedEpoch >= 0 && f.diverges(&w, p) {
+	if p.fetchedEpoch >= 0 && f.diverges(&w, p, &resolve.confirmed) {
 		f.want = append(f.want, w)
 		return
 	}
@@ -148,10 +148,10 @@ func (f *fetching) add(resolve *resolver, key sessionKey, p fetchPart, refused *
 
 // diverges reports that the client's last record is not in the log, and makes
 // where they part the answer (KIP-595).
-func (f *fetching) diverges(w *wanted, p fetchPart) bool {
+func (f *fetching) diverges(w *wanted, p fetchPart, confirmed *broker.Confirmed) bool {
 	d, parted, e := f.s.broker.Diverges(broker.FetchedPart{
 		Topic: w.id, Index: w.index, Offset: p.offset, Epoch: p.fetchedEpoch, Current: p.leaderEpoch,
-	})
+	}, confirmed)
 	switch {
 	case e != nil && (e.Code == errcode.OffsetOutOfRange || e.Code == errcode.OffsetNotAvailable):
 		f.failed(&w.fetched, e)
@@ -173,6 +173,8 @@ type resolver struct {
 	id   broker.TopicID
 	err  *errcode.Error
 	some bool
+
+	confirmed broker.Confirmed
 }
 
 func (r *resolver) topic(t topicRef) (broker.TopicID, *errcode.Error) {

@@ -151,6 +151,16 @@ func (p *producing) checkRecords(records []byte) *errcode.Error {
 	return nil
 }
 
+// produceError is an error as producers know it. A shard that can remember no
+// further producer answers with a code that some of Kafka's clients take for final
+// here, as its brokers never give it to a Produce; this one they all try again on.
+func produceError(e *errcode.Error) *errcode.Error {
+	if e.Code == errcode.ThrottlingQuotaExceeded {
+		return &errcode.Error{Code: errcode.KafkaStorageError, Detail: e.Detail}
+	}
+	return e
+}
+
 // done takes the broker's results, and answers.
 func (p *producing) done(results []broker.ProduceResult) {
 	defer p.survive() // it is the broker's goroutine
@@ -159,7 +169,7 @@ func (p *producing) done(results []broker.ProduceResult) {
 		r, at := &results[i], p.sent[i]
 		if r.Err != nil {
 			part := &p.m.parts[at]
-			p.results[at] = p.failed(p.named(r.Err))
+			p.results[at] = p.failed(produceError(p.named(r.Err)))
 			p.results[at].logStart = r.LogStart
 			for _, re := range r.Records {
 				p.results[at].records = append(p.results[at].records, recordError{re.Index, re.Text})

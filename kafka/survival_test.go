@@ -91,7 +91,7 @@ func TestSurvival(t *testing.T) {
 		{"kafka.(*conn).fetch", read(0, 1)},
 		{"delivery.(*Delivery).Prepare", read(0, 1)},
 		{"delivery.fileRange.WriteTo", read(1, 1)},
-		{"broker.(*Fetch).wake.", read(0, 1<<20)}, // it waits for more
+		{"broker.(*Fetch).wakeLocked.", read(0, 1<<20)}, // it waits for more
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -49,6 +49,22 @@ func (m *made) by(id int64, epoch int16, sequence int32) *made {
 	return m
 }
 
+// of is by for a producer of the scenario's, which has n for a name: its id is one
+// that the server gave out when it was first used.
+func (m *made) of(n int64, epoch int16, sequence int32) *made {
+	id, given := m.s.given[n]
+	if !given {
+		req := kmsg.NewPtrInitProducerIDRequest()
+		resp := m.s.quiet(req, latest(kmsg.InitProducerID)).(*kmsg.InitProducerIDResponse)
+		if resp.ErrorCode != 0 {
+			m.s.fail("no producer id: error %d", resp.ErrorCode)
+		}
+		id = resp.ProducerID
+		m.s.given[n] = id
+	}
+	return m.by(id, epoch, sequence)
+}
+
 func (m *made) bytes() []byte {
 	b, err := m.builder.Build(nil, m.codec, batch.DefaultLevel)
 	if err != nil {

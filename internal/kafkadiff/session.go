@@ -36,13 +36,14 @@ type session struct {
 	steps    []step
 	seen     map[string]bool // names of the steps
 	settled  int             // marker topics created
+	given    map[int64]int64 // producer ids, see made.of
 }
 
 // run runs sc against the server at addr. It returns an unplayable if the server
 // does not do what the scenario needs to be able to go on; wrong answers are no
 // errors, they are recorded.
 func run(addr string, sc scenario, now time.Time) (steps []step, err error) {
-	s := &session{names: newNames(now), addr: addr, scenario: sc.name, seen: make(map[string]bool)}
+	s := &session{names: newNames(now), addr: addr, scenario: sc.name, seen: make(map[string]bool), given: make(map[int64]int64)}
 	defer func() {
 		if s.w != nil {
 			s.w.conn.Close()

@@ -96,6 +96,7 @@ func makeGolden(t *testing.T) *vfs.Mem {
 			t.Fatal(err)
 		}
 	}
+	takeProducerIDs(t, n) // those below 1000
 	orders := create("orders", 4, nil)
 	sealed := create("sealed", 1, map[string]string{"segment.bytes": "1048576"}) // the least
 	passing := create("passing", 2, nil)
@@ -134,6 +135,14 @@ func makeGolden(t *testing.T) *vfs.Mem {
 	}
 	time.Sleep(time.Minute)
 	return clone
+}
+
+// takeProducerIDs has a block of producer ids given out.
+func takeProducerIDs(t *testing.T, n *Node) {
+	t.Helper()
+	if _, err := n.broker.InitProducer(t.Context(), broker.Producer{ID: -1}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // describe reads everything that a node serves.
@@ -223,6 +232,7 @@ func openGolden(t *testing.T, files map[string][]byte) (m manifest) {
 	}
 	synctest.Wait()
 	m = describe(t, n)
+	takeProducerIDs(t, n) // nobody did when the directory was made
 	for topic := range n.broker.Topics("") {
 		produceOne(t, n, topic, 0, batch.Producer{ID: 300, Sequence: 3}, "of today")
 	}

@@ -124,3 +124,23 @@ func BenchmarkFlush(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkWatchStop gives the cost of one registration and its end, of a partition
+// that has others: it must not depend on how many.
+func BenchmarkWatchStop(b *testing.B) {
+	for _, others := range []int{0, 100_000} {
+		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) {
+			_, sh := benchStore(b, 1, Options{})
+			for range others {
+				if _, _, err := sh.Watch(0, func(uint32) {}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				w, _, _ := sh.Watch(0, func(uint32) {})
+				w.Stop()
+			}
+		})
+	}
+}

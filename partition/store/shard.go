@@ -242,6 +242,7 @@ func (sh *Shard) LogBytes(key uint32) (all int64) {
 type Watch struct {
 	p  *part
 	fn func(key uint32)
+	at int // in p.watches, guarded as they are; -1: stopped
 }
 
 // Watch registers fn to be called by AppliedBatch whenever the partition's end
@@ -256,22 +257,27 @@ func (sh *Shard) Watch(key uint32, fn func(key uint32)) (w *Watch, end int64, er
 	if p == nil {
 		return nil, 0, ErrUnknownPartition
 	}
-	w = &Watch{p: p, fn: fn}
+	w = &Watch{p: p, fn: fn, at: len(p.watches)}
 	p.watches = append(p.watches, w)
+	sh.st.stats.watches.Add(1)
 	return w, p.end, nil
 }
 
-// Stop ends the registration. Safe to call more than once.
+// Stop ends the registration, in constant time: a partition may have a watcher
+// for each of very many consumers. Safe to call more than once.
 func (w *Watch) Stop() {
 	w.p.sh.mu.Lock()
 	defer w.p.sh.mu.Unlock()
-	ws := w.p.watches
-	if i := slices.Index(ws, w); i >= 0 {
-		last := len(ws) - 1
-		ws[i], ws[last] = ws[last], nil
-		w.p.watches = ws[:last]
+	if w.at < 0 {
+		return
 	}
-	if len(w.p.watches) == 0 {
+	w.p.sh.st.stats.watches.Add(-1)
+	ws := w.p.watches
+	last := len(ws) - 1
+	ws[w.at] = ws[last] // it takes the free place; their order means nothing
+	ws[w.at].at = w.at
+	ws[last], w.at = nil, -1
+	if w.p.watches = ws[:last]; last == 0 {
 		w.p.watches = nil
 	}
 }

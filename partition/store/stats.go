@@ -12,6 +12,7 @@ import (
 type counters struct {
 	segments, segmentBytes, rolls, flushes, flushedBytes atomic.Int64
 	unlinks, unlinkedBytes, fullDisk                     atomic.Int64
+	watches                                              atomic.Int64
 	flushTimes                                           *histogram.Histogram
 }
 
@@ -41,6 +42,7 @@ func (c *counters) note(kind EventKind, offset, n int64) {
 type Stats struct {
 	MemoryBytes, MemoryLimitBytes int64 // of tails, see MemoryUsed
 	Waiting                       int   // Admits that wait for memory
+	Watches                       int   // registrations of Shard.Watch that were not stopped
 
 	// OldestUnflushed is how long ago the oldest batch came that is in no
 	// segment file, or before that; 0 if there is none.
@@ -70,6 +72,7 @@ func (st *Store) Stats() Stats {
 		SegmentBytes: c.segmentBytes.Load(), UnlinkedBytes: c.unlinkedBytes.Load(),
 		Flushes: c.flushes.Load(), FlushedBytes: c.flushedBytes.Load(), FullDisk: c.fullDisk.Load(),
 		FlushTimes: c.flushTimes.Snapshot(), IdleFilesLimit: st.opt.IdleFiles,
+		Watches: int(c.watches.Load()),
 	}
 	s.OpenFiles, s.OpenFilesUnused = st.files.Open()
 	now := st.opt.Now()

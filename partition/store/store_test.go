@@ -268,6 +268,57 @@ func TestWatch(t *testing.T) {
 	expect()
 }
 
+// TestWatchStop ends registrations of one partition in all kinds of orders, where
+// ^i makes the one of i anew: the others stay, and are told.
+func TestWatchStop(t *testing.T) {
+	t.Parallel()
+	st := mustOpen(t, vfs.NewMem(1), manual())
+	sh := st.Shard(1)
+	sh.Create(0, topic, 0, Config{})
+	const n = 9
+	orders := [][]int{{0, ^0, 8, 0, 4}, {0, 1, 2, 3, 4, 5, 6, 7, 8}, {8, 7, 6, 5, 4, 3, 2, 1, 0}, {0, 8, 0, 4, 8, 3, 7, 1, 4, 6, 2, 5}}
+	var l log
+	for _, order := range orders {
+		var watches [n]*Watch
+		var told [n]int
+		register := func(i int) { watches[i], _, _ = sh.Watch(0, func(uint32) { told[i]++ }) }
+		for i := range watches {
+			register(i)
+		}
+		var stopped [n]bool
+		for _, i := range order {
+			if i >= 0 {
+				watches[i].Stop()
+				stopped[i] = true
+			} else {
+				register(^i)
+				stopped[^i] = false
+			}
+			left := 0
+			for _, s := range stopped {
+				if !s {
+					left++
+				}
+			}
+			if got := st.Stats().Watches; got != left {
+				t.Fatalf("order %v, after %d: %d watches, want %d", order, i, got, left)
+			}
+			before := told
+			l = l.grow(t, 1, 10)
+			appendRec(sh, 0, l[len(l)-1], nil)
+			sh.AppliedBatch()
+			for j := range told {
+				if more := told[j] - before[j]; stopped[j] && more != 0 || !stopped[j] && more != 1 {
+					t.Fatalf("order %v, after %d: watch %d was told %d times; it is stopped: %t", order, i, j, more, stopped[j])
+				}
+			}
+		}
+		for _, w := range watches {
+			w.Stop()
+		}
+	}
+}
+
 func TestOrphans(t *testing.T) {
 	t.Parallel()
 	mem := vfs.NewMem(1)

@@ -1,0 +1,133 @@
+package broker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/log/batch"
+)
+
+// giveProducer returns a producer's id.
+func (r *rig) giveProducer() int64 {
+	r.t.Helper()
+	p, err := r.InitProducer(r.t.Context(), Producer{ID: -1})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return p.ID
+}
+
+// producedBy produces a first record of a producer.
+func (r *rig) producedBy(topic Topic, index int32, id int64) errcode.Code {
+	r.t.Helper()
+	return errcode.Of(asError(r.produce(topic, index, records(r.t, batch.Producer{ID: id}, "v")).Err))
+}
+
+// TestInventedProducer: ids that were never given are refused before anything is
+// remembered of them, so they keep nobody else out.
+func TestInventedProducer(t *testing.T) {
+	limited(t, Limits{Producers: 3}, func(t *testing.T, r *rig) {
+		topic, err := r.CreateTopic(t.Context(), TopicSpec{Name: "t", Partitions: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.producedBy(topic, 0, 0); got != errcode.InvalidProducerIDMapping {
+			t.Errorf("before any id was given, 0: %v, want %v", got, errcode.InvalidProducerIDMapping)
+		}
+		id := r.giveProducer()
+		invented := []int64{id + producerIDBlock, 1 << 40, 1<<63 - 1, id + producerIDBlock + 1, id + producerIDBlock + 2}
+		for _, id := range invented {
+			if got := r.producedBy(topic, 0, id); got != errcode.InvalidProducerIDMapping {
+				t.Errorf("id %d: %v, want %v", id, got, errcode.InvalidProducerIDMapping)
+			}
+		}
+		if got := r.producedBy(topic, 0, id); got != errcode.None {
+			t.Errorf("the given id %d: %v", id, got)
+		}
+		for _, part := range []batch.Producer{batch.NoProducer, {ID: id, Sequence: 1}} { // in one request with an invented one
+			res := r.produceParts(time.Minute,
+				ProducePart{Topic: topic.ID, Batch: records(t, batch.Producer{ID: 1 << 40}, "invented")},
+				ProducePart{Topic: topic.ID, Batch: records(t, part, "good")})
+			if res[0].Err == nil || res[1].Err != nil {
+				t.Errorf("beside an invented producer: %v, want none; it: %v", res[1].Err, res[0].Err)
+			}
+		}
+		if n := r.ProducerCount(topic.ID, 0); n != 1 {
+			t.Errorf("%d producers are remembered, want 1", n)
+		}
+		if got := len(r.read(topic, 0, 0)); got != 3 {
+			t.Errorf("%d records, want 3", got)
+		}
+		r.restart(Limits{Producers: 3})
+		if got := r.producedBy(topic, 0, 1<<40); got != errcode.InvalidProducerIDMapping {
+			t.Errorf("after a restart: %v, want %v", got, errcode.InvalidProducerIDMapping)
+		}
+	})
+}
+
+// TestInventedProducerElsewhere: only who leads the metadata, for certain, says that
+// an id was never given. Others may be behind, and have the producer try again.
+func TestInventedProducerElsewhere(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		topic := tr.controller().create("t", 2, nil)
+		time.Sleep(time.Second)
+		id := tr.controller().giveProducer()
+		time.Sleep(time.Second)
+		seen := make(map[errcode.Code]bool)
+		own := int32(-1)        // a partition that the controller leads
+		for turn := range 100 { // until there is one, and one that it does not lead was seen
+			own = -1
+			for i := range int32(2) {
+				r := tr.leader(topic, i)
+				want := errcode.LeaderNotAvailable
+				if r == tr.controller() {
+					want, own = errcode.InvalidProducerIDMapping, i
+				}
+				seen[want] = true
+				if got := r.producedBy(topic, i, 1<<40); got != want {
+					t.Errorf("an invented id, of the controller: %t: %v, want %v", r == tr.controller(), got, want)
+				}
+				if got := r.producedBy(topic, i, id); got != errcode.None {
+					t.Errorf("the given id: %v", got)
+				}
+			}
+			if len(seen) == 2 && own >= 0 {
+				break
+			}
+			err := error(nil)
+			if p := tr.leader(topic, 0).dir.find(topic.ID, 0); own >= 0 || turn%2 == 1 {
+				err = p.shard.replica.Transfer(t.Context())
+			} else {
+				err = tr.controller().Broker.meta.Transfer(t.Context())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			id = tr.controller().giveProducer()
+			time.Sleep(time.Second)
+		}
+		if len(seen) != 2 || own < 0 {
+			t.Fatalf("the leaderships did not come to lie as they were to: %v", seen)
+		}
+
+		// A controller that was deposed, perhaps, and does not know it.
+		r := tr.controller()
+		tr.cutOff(r, true)
+		var parts []ProducePart
+		for range 5 {
+			parts = append(parts, ProducePart{Topic: topic.ID, Index: own, Batch: records(t, batch.Producer{ID: 1 << 40}, "v")})
+		}
+		start := time.Now()
+		for i, res := range r.produceParts(time.Minute, parts...) {
+			if got := errcode.Of(asError(res.Err)); got != errcode.LeaderNotAvailable {
+				t.Errorf("part %d, cut off: %v, want %v", i, res.Err, errcode.LeaderNotAvailable)
+			}
+		}
+		if took := time.Since(start); took > confirmTimeout {
+			t.Errorf("five parts waited %v, want at most %v", took, confirmTimeout)
+		}
+		tr.cutOff(r, false)
+	})
+}

@@ -1,0 +1,102 @@
+package broker
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/replication"
+	"github.com/flotilla-log/flotilla/replication/transport"
+)
+
+// trio is three brokers that are voters of every shard.
+type trio struct {
+	t      *testing.T
+	hub    *transport.Hub
+	rigs   [3]*rig
+	probes [4]atomic.Int64 // that the leaders of data shards have sent, by node
+}
+
+// counted counts a replica's probes.
+type counted struct {
+	transport.Transport
+	probes *atomic.Int64
+}
+
+func (c counted) Probe(ctx context.Context, to transport.ReplicaID) (uint64, error) {
+	c.probes.Add(1)
+	return c.Transport.Probe(ctx, to)
+}
+
+// inTrio gives a test three brokers, in a bubble.
+func inTrio(t *testing.T, test func(t *testing.T, tr *trio)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		tr := &trio{t: t, hub: transport.NewHub(transport.HubOptions{Seed: 1})}
+		voters := func(shard replication.ShardID) []replication.ReplicaID {
+			var ids []replication.ReplicaID
+			for n := range int32(3) {
+				ids = append(ids, replication.ReplicaID{Node: n + 1, Incarnation: uint64(shard)<<8 | uint64(n+1)})
+			}
+			return ids
+		}
+		cluster := &Cluster{
+			Voters: voters, Bootstrap: true,
+			Connect: func(shard replication.ShardID, id replication.ReplicaID) transport.Transport {
+				of := &tr.probes[id.Node]
+				if shard == replication.MetadataShard {
+					of = new(atomic.Int64)
+				}
+				return counted{tr.hub.Join(shard, id), of}
+			},
+		}
+		for n := range int32(3) {
+			cluster.Nodes = append(cluster.Nodes, ClusterNode{ID: n + 1, Incarnation: uint64(n + 1), Listeners: []Listener{{Name: ClientListener, Advertise: "localhost:9092"}}})
+		}
+		for i := range tr.rigs {
+			tr.rigs[i] = startRig(t, vfs.NewMem(uint64(i+1)), func(o *Options) {
+				o.NodeID, o.Incarnation, o.Cluster = int32(i+1), uint64(i+1), cluster
+			})
+		}
+		defer func() {
+			for _, r := range tr.rigs {
+				r.stop()
+			}
+		}()
+		time.Sleep(30 * time.Second) // elections, and the cluster's first records
+		test(t, tr)
+	})
+}
+
+// controller returns the broker that leads the metadata.
+func (tr *trio) controller() *rig {
+	for _, r := range tr.rigs {
+		if r.Broker.meta.Leading() != 0 {
+			return r
+		}
+	}
+	tr.t.Fatal("nobody leads the metadata")
+	return nil
+}
+
+// leader returns the broker that leads a partition.
+func (tr *trio) leader(topic Topic, index int32) *rig {
+	for _, r := range tr.rigs {
+		if p := r.dir.find(topic.ID, index); p != nil && p.epoch() >= 0 {
+			return r
+		}
+	}
+	tr.t.Fatalf("nobody leads partition %d of %s", index, topic.Name)
+	return nil
+}
+
+// cutOff keeps a broker from the others, or brings it back.
+func (tr *trio) cutOff(r *rig, cut bool) {
+	for n := range int32(3) {
+		tr.hub.Cut(r.NodeID(), n+1, cut)
+		tr.hub.Cut(n+1, r.NodeID(), cut)
+	}
+}
