@@ -68,6 +68,10 @@ func (s *fakeConn) handle(fr frame.Frame) bool {
 		req := decode(s.f.t, fr, new(pb.AddPartitionsRequest))
 		s.f.addPartitions(req.Name, int(req.Total))
 		return s.answer(fr, &pb.AddPartitionsResponse{Partitions: req.Total})
+	case frame.KindDescribeFeatures:
+		return s.answer(fr, s.f.features())
+	case frame.KindUpgradeFeatures:
+		return s.answer(fr, s.f.upgrade(s.id, decode(s.f.t, fr, new(pb.UpgradeFeaturesRequest))))
 	case frame.KindDeleteRecords:
 		return s.answer(fr, s.f.deleteRecords(s.id, decode(s.f.t, fr, new(pb.DeleteRecordsRequest))))
 	case frame.KindInitProducer:

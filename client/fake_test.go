@@ -42,6 +42,8 @@ type fakeCluster struct {
 	open          []*fakeStream
 	frame         uint32 // what a server takes at most; 0: the default
 
+	featureLevel uint32 // the nodes know up to 3 and 2
+
 	behind map[int32]int // how many partitions of a topic a node tells of at most; by node, others tell all
 
 	// The hooks are set before the first connection, or under mu (see hook).

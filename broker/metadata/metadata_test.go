@@ -95,6 +95,11 @@ func TestDecodeErrors(t *testing.T) {
 			t.Errorf("%x: the refused entry moved the index", b)
 		}
 	}
+	none := Append(nil, 1, RegisterNode{ID: 1, Incarnation: 1, FeatureLevel: 1})
+	none[len(none)-2] = 0
+	if _, _, err := Decode(none); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a node of feature level 0, which is another kind: error = %v, want ErrDamaged", err)
+	}
 	swapped := appendString(appendString([]byte{2, 0, 0, 0}, "b"), "1")
 	swapped = appendString(appendString(swapped, "a"), "1")
 	b := append(Append(nil, 1, DeleteTopic{topicID("A")}), swapped...)
@@ -302,6 +307,39 @@ func TestRestoreNewerFeatureLevel(t *testing.T) {
 	_, err := Restore(bytes.NewReader(snapshot(t, im)))
 	if want := fmt.Sprintf("feature level is %d, and this build knows up to %d; start the newer version", MaxFeatureLevel+1, MaxFeatureLevel); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), want) {
 		t.Errorf("error = %v, want ErrUnsupported and %q", err, want)
+	}
+}
+
+// Feature levels are those of nodes that are there, one each.
+func TestRestoreNodeLevels(t *testing.T) {
+	t.Parallel()
+	level := func(node NodeID, level uint16) []byte { return (&Node{ID: node, FeatureLevel: level}).appendLevel(nil) }
+	for _, tt := range []struct {
+		name   string
+		levels []byte
+		want   error
+	}{
+		{"of both", append(level(1, 2), level(2, 3)...), nil},
+		{"of one", level(2, 3), nil},
+		{"of none that is there", level(3, 2), ErrDamaged},
+		{"twice", append(level(1, 2), level(1, 2)...), ErrDamaged},
+		{"not said", level(1, 0), ErrDamaged},
+		{"cut off", level(1, 2)[:5], ErrDamaged},
+	} {
+		var buf bytes.Buffer
+		im := sample(t).s.Image()
+		sw := snapshotWriter{w: section.NewWriter(&buf)}
+		sw.item(sectionCluster, im.appendCluster)
+		for n := range im.Nodes() {
+			sw.item(sectionNodes, n.append)
+		}
+		sw.item(sectionNodeLevels, func(b []byte) []byte { return append(b, tt.levels...) })
+		if err := sw.close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Restore(&buf); !errors.Is(err, tt.want) {
+			t.Errorf("%s: error = %v, want %v", tt.name, err, tt.want)
+		}
 	}
 }
 

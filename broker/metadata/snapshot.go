@@ -56,15 +56,8 @@ func (e *SnapshotError) Unwrap() error { return e.Err }
 
 // WriteSnapshot writes the image. Equal images give equal bytes.
 func (im *Image) WriteSnapshot(w io.Writer) error {
-	le := binary.LittleEndian
 	sw := snapshotWriter{w: section.NewWriter(w)}
-	sw.item(sectionCluster, func(b []byte) []byte {
-		b = le.AppendUint64(b, im.index)
-		b = le.AppendUint64(b, im.term)
-		b = le.AppendUint64(b, uint64(im.nextProducerID))
-		b = le.AppendUint16(b, im.featureLevel)
-		return appendString(b, im.clusterID)
-	})
+	sw.item(sectionCluster, im.appendCluster)
 	for n := range im.Nodes() {
 		sw.item(sectionNodes, n.append)
 	}
@@ -234,6 +227,13 @@ func (rs *restorer) topic(in *reader) {
 	im.byName = im.byName.put(t.Name, t)
 	im.folded = im.folded.put(t.Name, t.Name)
 	im.shards = placed(im.shards, t.Assignment, 1)
+}
+
+func (im *Image) appendCluster(b []byte) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint64(le.AppendUint64(b, im.index), im.term)
+	b = le.AppendUint64(b, uint64(im.nextProducerID))
+	return appendString(le.AppendUint16(b, im.featureLevel), im.clusterID)
 }
 
 func (n *Node) append(b []byte) []byte {

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,7 +74,7 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	// Every command is in it.
-	for _, c := range append(rootCommand().Commands(), topicCommand(new(connection)).Commands()...) {
+	for _, c := range slices.Concat(rootCommand().Commands(), topicCommand(new(connection)).Commands(), featuresCommand(new(connection)).Commands()) {
 		if !regexp.MustCompile(`(?m)^## .*\b` + c.Name() + `\b`).MatchString(read(t, cliDoc)) {
 			t.Errorf("docs/cli.md has no section about %s", c.Name())
 		}

@@ -42,25 +42,27 @@ type Kind uint8
 // The kinds of protocol version 1. 64 to 79 are those of streams that the server
 // pushes, which it offers as FeatureStream.
 const (
-	KindHello         Kind = 1
-	KindPing          Kind = 2
-	KindError         Kind = 3 // from the server, about the connection; then it closes
-	KindMetadata      Kind = 16
-	KindCreateTopic   Kind = 17
-	KindDeleteTopic   Kind = 18
-	KindDescribeTopic Kind = 19
-	KindAlterTopic    Kind = 20
-	KindAddPartitions Kind = 21
-	KindInitProducer  Kind = 32
-	KindProduce       Kind = 33
-	KindFetch         Kind = 48
-	KindListOffsets   Kind = 49
-	KindDeleteRecords Kind = 50
-	KindSubscribe     Kind = 64
-	KindDeliver       Kind = 65 // from the server: flags 0, correlation id 0
-	KindCredit        Kind = 66 // has no response
-	KindUnsubscribe   Kind = 67
-	KindChangeStream  Kind = 68
+	KindHello            Kind = 1
+	KindPing             Kind = 2
+	KindError            Kind = 3 // from the server, about the connection; then it closes
+	KindMetadata         Kind = 16
+	KindCreateTopic      Kind = 17
+	KindDeleteTopic      Kind = 18
+	KindDescribeTopic    Kind = 19
+	KindAlterTopic       Kind = 20
+	KindAddPartitions    Kind = 21
+	KindDescribeFeatures Kind = 22
+	KindUpgradeFeatures  Kind = 23
+	KindInitProducer     Kind = 32
+	KindProduce          Kind = 33
+	KindFetch            Kind = 48
+	KindListOffsets      Kind = 49
+	KindDeleteRecords    Kind = 50
+	KindSubscribe        Kind = 64
+	KindDeliver          Kind = 65 // from the server: flags 0, correlation id 0
+	KindCredit           Kind = 66 // has no response
+	KindUnsubscribe      Kind = 67
+	KindChangeStream     Kind = 68
 )
 
 // FeatureStream is the name in ServerHello.features of a server that takes
@@ -88,6 +90,10 @@ func (k Kind) String() string {
 		return "AlterTopic"
 	case KindAddPartitions:
 		return "AddPartitions"
+	case KindDescribeFeatures:
+		return "DescribeFeatures"
+	case KindUpgradeFeatures:
+		return "UpgradeFeatures"
 	case KindInitProducer:
 		return "InitProducer"
 	case KindProduce:

@@ -1718,6 +1718,321 @@ func (x *AddPartitionsResponse) GetPartitions() int32 {
 	return 0
 }
 
+// DescribeFeaturesRequest asks what the cluster has agreed to write, and what its
+// nodes know (kind 22).
+type DescribeFeaturesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeFeaturesRequest) Reset() {
+	*x = DescribeFeaturesRequest{}
+	mi := &file_flotilla_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeFeaturesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeFeaturesRequest) ProtoMessage() {}
+
+func (x *DescribeFeaturesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeFeaturesRequest.ProtoReflect.Descriptor instead.
+func (*DescribeFeaturesRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{23}
+}
+
+type DescribeFeaturesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FeatureLevel  uint32                 `protobuf:"varint,1,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // that the cluster has finalised; 0: none, as good as 1
+	Nodes         []*NodeFeatures        `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`                                    // by id
+	Shards        []*ShardFeatures       `protobuf:"bytes,3,rep,name=shards,proto3" json:"shards,omitempty"`                                  // those of which the node that answers has a replica, by number
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeFeaturesResponse) Reset() {
+	*x = DescribeFeaturesResponse{}
+	mi := &file_flotilla_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeFeaturesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeFeaturesResponse) ProtoMessage() {}
+
+func (x *DescribeFeaturesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeFeaturesResponse.ProtoReflect.Descriptor instead.
+func (*DescribeFeaturesResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DescribeFeaturesResponse) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+func (x *DescribeFeaturesResponse) GetNodes() []*NodeFeatures {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *DescribeFeaturesResponse) GetShards() []*ShardFeatures {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+type NodeFeatures struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	NodeId          int32                  `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	MaxFeatureLevel uint32                 `protobuf:"varint,2,opt,name=max_feature_level,json=maxFeatureLevel,proto3" json:"max_feature_level,omitempty"` // the newest that the node knows; 0: it has not said
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *NodeFeatures) Reset() {
+	*x = NodeFeatures{}
+	mi := &file_flotilla_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeFeatures) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeFeatures) ProtoMessage() {}
+
+func (x *NodeFeatures) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeFeatures.ProtoReflect.Descriptor instead.
+func (*NodeFeatures) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *NodeFeatures) GetNodeId() int32 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *NodeFeatures) GetMaxFeatureLevel() uint32 {
+	if x != nil {
+		return x.MaxFeatureLevel
+	}
+	return 0
+}
+
+type ShardFeatures struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	ApplyVersion  uint32                 `protobuf:"varint,2,opt,name=apply_version,json=applyVersion,proto3" json:"apply_version,omitempty"` // from 1; follows the feature level
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardFeatures) Reset() {
+	*x = ShardFeatures{}
+	mi := &file_flotilla_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardFeatures) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardFeatures) ProtoMessage() {}
+
+func (x *ShardFeatures) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardFeatures.ProtoReflect.Descriptor instead.
+func (*ShardFeatures) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ShardFeatures) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ShardFeatures) GetApplyVersion() uint32 {
+	if x != nil {
+		return x.ApplyVersion
+	}
+	return 0
+}
+
+// UpgradeFeaturesRequest raises the cluster's feature level, for good (kind 23).
+type UpgradeFeaturesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FeatureLevel  uint32                 `protobuf:"varint,1,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // 0: the newest that every node knows
+	ValidateOnly  bool                   `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	TimeoutMs     uint32                 `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // 0: the server's default
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeFeaturesRequest) Reset() {
+	*x = UpgradeFeaturesRequest{}
+	mi := &file_flotilla_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeFeaturesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeFeaturesRequest) ProtoMessage() {}
+
+func (x *UpgradeFeaturesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeFeaturesRequest.ProtoReflect.Descriptor instead.
+func (*UpgradeFeaturesRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *UpgradeFeaturesRequest) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+func (x *UpgradeFeaturesRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *UpgradeFeaturesRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type UpgradeFeaturesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        uint32                 `protobuf:"varint,1,opt,name=before,proto3" json:"before,omitempty"`
+	FeatureLevel  uint32                 `protobuf:"varint,2,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"` // as it is now, or would be
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeFeaturesResponse) Reset() {
+	*x = UpgradeFeaturesResponse{}
+	mi := &file_flotilla_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeFeaturesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeFeaturesResponse) ProtoMessage() {}
+
+func (x *UpgradeFeaturesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeFeaturesResponse.ProtoReflect.Descriptor instead.
+func (*UpgradeFeaturesResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *UpgradeFeaturesResponse) GetBefore() uint32 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *UpgradeFeaturesResponse) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
 // Producer identifies an idempotent producer; batches carry the same pair.
 type Producer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1729,7 +2044,7 @@ type Producer struct {
 
 func (x *Producer) Reset() {
 	*x = Producer{}
-	mi := &file_flotilla_proto_msgTypes[23]
+	mi := &file_flotilla_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +2056,7 @@ func (x *Producer) String() string {
 func (*Producer) ProtoMessage() {}
 
 func (x *Producer) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[23]
+	mi := &file_flotilla_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +2069,7 @@ func (x *Producer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Producer.ProtoReflect.Descriptor instead.
 func (*Producer) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{23}
+	return file_flotilla_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Producer) GetId() int64 {
@@ -1782,7 +2097,7 @@ type InitProducerRequest struct {
 
 func (x *InitProducerRequest) Reset() {
 	*x = InitProducerRequest{}
-	mi := &file_flotilla_proto_msgTypes[24]
+	mi := &file_flotilla_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +2109,7 @@ func (x *InitProducerRequest) String() string {
 func (*InitProducerRequest) ProtoMessage() {}
 
 func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[24]
+	mi := &file_flotilla_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +2122,7 @@ func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerRequest.ProtoReflect.Descriptor instead.
 func (*InitProducerRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{24}
+	return file_flotilla_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *InitProducerRequest) GetCurrent() *Producer {
@@ -1826,7 +2141,7 @@ type InitProducerResponse struct {
 
 func (x *InitProducerResponse) Reset() {
 	*x = InitProducerResponse{}
-	mi := &file_flotilla_proto_msgTypes[25]
+	mi := &file_flotilla_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2153,7 @@ func (x *InitProducerResponse) String() string {
 func (*InitProducerResponse) ProtoMessage() {}
 
 func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[25]
+	mi := &file_flotilla_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2166,7 @@ func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerResponse.ProtoReflect.Descriptor instead.
 func (*InitProducerResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{25}
+	return file_flotilla_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *InitProducerResponse) GetProducer() *Producer {
@@ -1874,7 +2189,7 @@ type ProduceRequest struct {
 
 func (x *ProduceRequest) Reset() {
 	*x = ProduceRequest{}
-	mi := &file_flotilla_proto_msgTypes[26]
+	mi := &file_flotilla_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2201,7 @@ func (x *ProduceRequest) String() string {
 func (*ProduceRequest) ProtoMessage() {}
 
 func (x *ProduceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[26]
+	mi := &file_flotilla_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2214,7 @@ func (x *ProduceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProduceRequest.ProtoReflect.Descriptor instead.
 func (*ProduceRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{26}
+	return file_flotilla_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProduceRequest) GetAcks() Acks {
@@ -1934,7 +2249,7 @@ type ProducePart struct {
 
 func (x *ProducePart) Reset() {
 	*x = ProducePart{}
-	mi := &file_flotilla_proto_msgTypes[27]
+	mi := &file_flotilla_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2261,7 @@ func (x *ProducePart) String() string {
 func (*ProducePart) ProtoMessage() {}
 
 func (x *ProducePart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[27]
+	mi := &file_flotilla_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2274,7 @@ func (x *ProducePart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducePart.ProtoReflect.Descriptor instead.
 func (*ProducePart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{27}
+	return file_flotilla_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProducePart) GetTopicId() []byte {
@@ -1993,7 +2308,7 @@ type ProduceResponse struct {
 
 func (x *ProduceResponse) Reset() {
 	*x = ProduceResponse{}
-	mi := &file_flotilla_proto_msgTypes[28]
+	mi := &file_flotilla_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2320,7 @@ func (x *ProduceResponse) String() string {
 func (*ProduceResponse) ProtoMessage() {}
 
 func (x *ProduceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[28]
+	mi := &file_flotilla_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2333,7 @@ func (x *ProduceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProduceResponse.ProtoReflect.Descriptor instead.
 func (*ProduceResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{28}
+	return file_flotilla_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProduceResponse) GetResults() []*ProduceResult {
@@ -2042,7 +2357,7 @@ type ProduceResult struct {
 
 func (x *ProduceResult) Reset() {
 	*x = ProduceResult{}
-	mi := &file_flotilla_proto_msgTypes[29]
+	mi := &file_flotilla_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2369,7 @@ func (x *ProduceResult) String() string {
 func (*ProduceResult) ProtoMessage() {}
 
 func (x *ProduceResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[29]
+	mi := &file_flotilla_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2382,7 @@ func (x *ProduceResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProduceResult.ProtoReflect.Descriptor instead.
 func (*ProduceResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{29}
+	return file_flotilla_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProduceResult) GetTopicId() []byte {
@@ -2125,7 +2440,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_flotilla_proto_msgTypes[30]
+	mi := &file_flotilla_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2452,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[30]
+	mi := &file_flotilla_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +2465,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{30}
+	return file_flotilla_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FetchRequest) GetMaxWaitMs() uint32 {
@@ -2194,7 +2509,7 @@ type FetchPart struct {
 
 func (x *FetchPart) Reset() {
 	*x = FetchPart{}
-	mi := &file_flotilla_proto_msgTypes[31]
+	mi := &file_flotilla_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2521,7 @@ func (x *FetchPart) String() string {
 func (*FetchPart) ProtoMessage() {}
 
 func (x *FetchPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[31]
+	mi := &file_flotilla_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2534,7 @@ func (x *FetchPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchPart.ProtoReflect.Descriptor instead.
 func (*FetchPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{31}
+	return file_flotilla_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FetchPart) GetTopicId() []byte {
@@ -2268,7 +2583,7 @@ type FetchResponse struct {
 
 func (x *FetchResponse) Reset() {
 	*x = FetchResponse{}
-	mi := &file_flotilla_proto_msgTypes[32]
+	mi := &file_flotilla_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2595,7 @@ func (x *FetchResponse) String() string {
 func (*FetchResponse) ProtoMessage() {}
 
 func (x *FetchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[32]
+	mi := &file_flotilla_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2608,7 @@ func (x *FetchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchResponse.ProtoReflect.Descriptor instead.
 func (*FetchResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{32}
+	return file_flotilla_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FetchResponse) GetResults() []*FetchResult {
@@ -2317,7 +2632,7 @@ type FetchResult struct {
 
 func (x *FetchResult) Reset() {
 	*x = FetchResult{}
-	mi := &file_flotilla_proto_msgTypes[33]
+	mi := &file_flotilla_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2644,7 @@ func (x *FetchResult) String() string {
 func (*FetchResult) ProtoMessage() {}
 
 func (x *FetchResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[33]
+	mi := &file_flotilla_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2657,7 @@ func (x *FetchResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchResult.ProtoReflect.Descriptor instead.
 func (*FetchResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{33}
+	return file_flotilla_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FetchResult) GetTopicId() []byte {
@@ -2397,7 +2712,7 @@ type ListOffsetsRequest struct {
 
 func (x *ListOffsetsRequest) Reset() {
 	*x = ListOffsetsRequest{}
-	mi := &file_flotilla_proto_msgTypes[34]
+	mi := &file_flotilla_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2724,7 @@ func (x *ListOffsetsRequest) String() string {
 func (*ListOffsetsRequest) ProtoMessage() {}
 
 func (x *ListOffsetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[34]
+	mi := &file_flotilla_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2737,7 @@ func (x *ListOffsetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsRequest.ProtoReflect.Descriptor instead.
 func (*ListOffsetsRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{34}
+	return file_flotilla_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListOffsetsRequest) GetParts() []*ListOffsetsPart {
@@ -2445,7 +2760,7 @@ type ListOffsetsPart struct {
 
 func (x *ListOffsetsPart) Reset() {
 	*x = ListOffsetsPart{}
-	mi := &file_flotilla_proto_msgTypes[35]
+	mi := &file_flotilla_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2772,7 @@ func (x *ListOffsetsPart) String() string {
 func (*ListOffsetsPart) ProtoMessage() {}
 
 func (x *ListOffsetsPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[35]
+	mi := &file_flotilla_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2785,7 @@ func (x *ListOffsetsPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsPart.ProtoReflect.Descriptor instead.
 func (*ListOffsetsPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{35}
+	return file_flotilla_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListOffsetsPart) GetTopicId() []byte {
@@ -2519,7 +2834,7 @@ type ListOffsetsResponse struct {
 
 func (x *ListOffsetsResponse) Reset() {
 	*x = ListOffsetsResponse{}
-	mi := &file_flotilla_proto_msgTypes[36]
+	mi := &file_flotilla_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +2846,7 @@ func (x *ListOffsetsResponse) String() string {
 func (*ListOffsetsResponse) ProtoMessage() {}
 
 func (x *ListOffsetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[36]
+	mi := &file_flotilla_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +2859,7 @@ func (x *ListOffsetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsResponse.ProtoReflect.Descriptor instead.
 func (*ListOffsetsResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{36}
+	return file_flotilla_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListOffsetsResponse) GetResults() []*ListOffsetsResult {
@@ -2568,7 +2883,7 @@ type ListOffsetsResult struct {
 
 func (x *ListOffsetsResult) Reset() {
 	*x = ListOffsetsResult{}
-	mi := &file_flotilla_proto_msgTypes[37]
+	mi := &file_flotilla_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2580,7 +2895,7 @@ func (x *ListOffsetsResult) String() string {
 func (*ListOffsetsResult) ProtoMessage() {}
 
 func (x *ListOffsetsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[37]
+	mi := &file_flotilla_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2593,7 +2908,7 @@ func (x *ListOffsetsResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsResult.ProtoReflect.Descriptor instead.
 func (*ListOffsetsResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{37}
+	return file_flotilla_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListOffsetsResult) GetTopicId() []byte {
@@ -2650,7 +2965,7 @@ type DeleteRecordsRequest struct {
 
 func (x *DeleteRecordsRequest) Reset() {
 	*x = DeleteRecordsRequest{}
-	mi := &file_flotilla_proto_msgTypes[38]
+	mi := &file_flotilla_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2662,7 +2977,7 @@ func (x *DeleteRecordsRequest) String() string {
 func (*DeleteRecordsRequest) ProtoMessage() {}
 
 func (x *DeleteRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[38]
+	mi := &file_flotilla_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2675,7 +2990,7 @@ func (x *DeleteRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRecordsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{38}
+	return file_flotilla_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteRecordsRequest) GetTimeoutMs() uint32 {
@@ -2703,7 +3018,7 @@ type DeleteRecordsPart struct {
 
 func (x *DeleteRecordsPart) Reset() {
 	*x = DeleteRecordsPart{}
-	mi := &file_flotilla_proto_msgTypes[39]
+	mi := &file_flotilla_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +3030,7 @@ func (x *DeleteRecordsPart) String() string {
 func (*DeleteRecordsPart) ProtoMessage() {}
 
 func (x *DeleteRecordsPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[39]
+	mi := &file_flotilla_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2728,7 +3043,7 @@ func (x *DeleteRecordsPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRecordsPart.ProtoReflect.Descriptor instead.
 func (*DeleteRecordsPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{39}
+	return file_flotilla_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeleteRecordsPart) GetTopicId() []byte {
@@ -2763,7 +3078,7 @@ type DeleteRecordsResponse struct {
 
 func (x *DeleteRecordsResponse) Reset() {
 	*x = DeleteRecordsResponse{}
-	mi := &file_flotilla_proto_msgTypes[40]
+	mi := &file_flotilla_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2775,7 +3090,7 @@ func (x *DeleteRecordsResponse) String() string {
 func (*DeleteRecordsResponse) ProtoMessage() {}
 
 func (x *DeleteRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[40]
+	mi := &file_flotilla_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2788,7 +3103,7 @@ func (x *DeleteRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRecordsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{40}
+	return file_flotilla_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DeleteRecordsResponse) GetResults() []*DeleteRecordsResult {
@@ -2810,7 +3125,7 @@ type DeleteRecordsResult struct {
 
 func (x *DeleteRecordsResult) Reset() {
 	*x = DeleteRecordsResult{}
-	mi := &file_flotilla_proto_msgTypes[41]
+	mi := &file_flotilla_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +3137,7 @@ func (x *DeleteRecordsResult) String() string {
 func (*DeleteRecordsResult) ProtoMessage() {}
 
 func (x *DeleteRecordsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[41]
+	mi := &file_flotilla_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +3150,7 @@ func (x *DeleteRecordsResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRecordsResult.ProtoReflect.Descriptor instead.
 func (*DeleteRecordsResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{41}
+	return file_flotilla_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DeleteRecordsResult) GetTopicId() []byte {
@@ -2881,7 +3196,7 @@ type SubscribeRequest struct {
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_flotilla_proto_msgTypes[42]
+	mi := &file_flotilla_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +3208,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[42]
+	mi := &file_flotilla_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +3221,7 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{42}
+	return file_flotilla_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SubscribeRequest) GetStream() uint32 {
@@ -2959,7 +3274,7 @@ type StreamPart struct {
 
 func (x *StreamPart) Reset() {
 	*x = StreamPart{}
-	mi := &file_flotilla_proto_msgTypes[43]
+	mi := &file_flotilla_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2971,7 +3286,7 @@ func (x *StreamPart) String() string {
 func (*StreamPart) ProtoMessage() {}
 
 func (x *StreamPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[43]
+	mi := &file_flotilla_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2984,7 +3299,7 @@ func (x *StreamPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamPart.ProtoReflect.Descriptor instead.
 func (*StreamPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{43}
+	return file_flotilla_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *StreamPart) GetTopicId() []byte {
@@ -3037,7 +3352,7 @@ type SubscribeResponse struct {
 
 func (x *SubscribeResponse) Reset() {
 	*x = SubscribeResponse{}
-	mi := &file_flotilla_proto_msgTypes[44]
+	mi := &file_flotilla_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3364,7 @@ func (x *SubscribeResponse) String() string {
 func (*SubscribeResponse) ProtoMessage() {}
 
 func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[44]
+	mi := &file_flotilla_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3377,7 @@ func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{44}
+	return file_flotilla_proto_rawDescGZIP(), []int{50}
 }
 
 // Deliver is pushed by the server (kind 65, flags 0, correlation id 0). The
@@ -3078,7 +3393,7 @@ type Deliver struct {
 
 func (x *Deliver) Reset() {
 	*x = Deliver{}
-	mi := &file_flotilla_proto_msgTypes[45]
+	mi := &file_flotilla_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3405,7 @@ func (x *Deliver) String() string {
 func (*Deliver) ProtoMessage() {}
 
 func (x *Deliver) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[45]
+	mi := &file_flotilla_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3418,7 @@ func (x *Deliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
 func (*Deliver) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{45}
+	return file_flotilla_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Deliver) GetStream() uint32 {
@@ -3142,7 +3457,7 @@ type DeliverPart struct {
 
 func (x *DeliverPart) Reset() {
 	*x = DeliverPart{}
-	mi := &file_flotilla_proto_msgTypes[46]
+	mi := &file_flotilla_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3469,7 @@ func (x *DeliverPart) String() string {
 func (*DeliverPart) ProtoMessage() {}
 
 func (x *DeliverPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[46]
+	mi := &file_flotilla_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3482,7 @@ func (x *DeliverPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverPart.ProtoReflect.Descriptor instead.
 func (*DeliverPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{46}
+	return file_flotilla_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeliverPart) GetTopicId() []byte {
@@ -3230,7 +3545,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_flotilla_proto_msgTypes[47]
+	mi := &file_flotilla_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3557,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[47]
+	mi := &file_flotilla_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3570,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{47}
+	return file_flotilla_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Credit) GetStream() uint32 {
@@ -3283,7 +3598,7 @@ type UnsubscribeRequest struct {
 
 func (x *UnsubscribeRequest) Reset() {
 	*x = UnsubscribeRequest{}
-	mi := &file_flotilla_proto_msgTypes[48]
+	mi := &file_flotilla_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3295,7 +3610,7 @@ func (x *UnsubscribeRequest) String() string {
 func (*UnsubscribeRequest) ProtoMessage() {}
 
 func (x *UnsubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[48]
+	mi := &file_flotilla_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3308,7 +3623,7 @@ func (x *UnsubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeRequest.ProtoReflect.Descriptor instead.
 func (*UnsubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{48}
+	return file_flotilla_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *UnsubscribeRequest) GetStream() uint32 {
@@ -3326,7 +3641,7 @@ type UnsubscribeResponse struct {
 
 func (x *UnsubscribeResponse) Reset() {
 	*x = UnsubscribeResponse{}
-	mi := &file_flotilla_proto_msgTypes[49]
+	mi := &file_flotilla_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3338,7 +3653,7 @@ func (x *UnsubscribeResponse) String() string {
 func (*UnsubscribeResponse) ProtoMessage() {}
 
 func (x *UnsubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[49]
+	mi := &file_flotilla_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3351,7 +3666,7 @@ func (x *UnsubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeResponse.ProtoReflect.Descriptor instead.
 func (*UnsubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{49}
+	return file_flotilla_proto_rawDescGZIP(), []int{55}
 }
 
 // ChangeStreamRequest changes the partitions of a stream (kind 68): all of it,
@@ -3369,7 +3684,7 @@ type ChangeStreamRequest struct {
 
 func (x *ChangeStreamRequest) Reset() {
 	*x = ChangeStreamRequest{}
-	mi := &file_flotilla_proto_msgTypes[50]
+	mi := &file_flotilla_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3696,7 @@ func (x *ChangeStreamRequest) String() string {
 func (*ChangeStreamRequest) ProtoMessage() {}
 
 func (x *ChangeStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[50]
+	mi := &file_flotilla_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3709,7 @@ func (x *ChangeStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeStreamRequest.ProtoReflect.Descriptor instead.
 func (*ChangeStreamRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{50}
+	return file_flotilla_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ChangeStreamRequest) GetStream() uint32 {
@@ -3442,7 +3757,7 @@ type PartitionRef struct {
 
 func (x *PartitionRef) Reset() {
 	*x = PartitionRef{}
-	mi := &file_flotilla_proto_msgTypes[51]
+	mi := &file_flotilla_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3454,7 +3769,7 @@ func (x *PartitionRef) String() string {
 func (*PartitionRef) ProtoMessage() {}
 
 func (x *PartitionRef) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[51]
+	mi := &file_flotilla_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3467,7 +3782,7 @@ func (x *PartitionRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionRef.ProtoReflect.Descriptor instead.
 func (*PartitionRef) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{51}
+	return file_flotilla_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PartitionRef) GetTopicId() []byte {
@@ -3492,7 +3807,7 @@ type ChangeStreamResponse struct {
 
 func (x *ChangeStreamResponse) Reset() {
 	*x = ChangeStreamResponse{}
-	mi := &file_flotilla_proto_msgTypes[52]
+	mi := &file_flotilla_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +3819,7 @@ func (x *ChangeStreamResponse) String() string {
 func (*ChangeStreamResponse) ProtoMessage() {}
 
 func (x *ChangeStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[52]
+	mi := &file_flotilla_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +3832,7 @@ func (x *ChangeStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeStreamResponse.ProtoReflect.Descriptor instead.
 func (*ChangeStreamResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{52}
+	return file_flotilla_proto_rawDescGZIP(), []int{58}
 }
 
 var File_flotilla_proto protoreflect.FileDescriptor
@@ -3654,7 +3969,26 @@ const file_flotilla_proto_rawDesc = "" +
 	"\x15AddPartitionsResponse\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x01 \x01(\x05R\n" +
-	"partitions\"0\n" +
+	"partitions\"\x19\n" +
+	"\x17DescribeFeaturesRequest\"\xa4\x01\n" +
+	"\x18DescribeFeaturesResponse\x12#\n" +
+	"\rfeature_level\x18\x01 \x01(\rR\ffeatureLevel\x12/\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x19.flotilla.v1.NodeFeaturesR\x05nodes\x122\n" +
+	"\x06shards\x18\x03 \x03(\v2\x1a.flotilla.v1.ShardFeaturesR\x06shards\"S\n" +
+	"\fNodeFeatures\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x05R\x06nodeId\x12*\n" +
+	"\x11max_feature_level\x18\x02 \x01(\rR\x0fmaxFeatureLevel\"J\n" +
+	"\rShardFeatures\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12#\n" +
+	"\rapply_version\x18\x02 \x01(\rR\fapplyVersion\"\x81\x01\n" +
+	"\x16UpgradeFeaturesRequest\x12#\n" +
+	"\rfeature_level\x18\x01 \x01(\rR\ffeatureLevel\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x03 \x01(\rR\ttimeoutMs\"V\n" +
+	"\x17UpgradeFeaturesResponse\x12\x16\n" +
+	"\x06before\x18\x01 \x01(\rR\x06before\x12#\n" +
+	"\rfeature_level\x18\x02 \x01(\rR\ffeatureLevel\"0\n" +
 	"\bProducer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x05R\x05epoch\"F\n" +
@@ -3807,64 +4141,70 @@ func file_flotilla_proto_rawDescGZIP() []byte {
 }
 
 var file_flotilla_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_flotilla_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_flotilla_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_flotilla_proto_goTypes = []any{
-	(ConfigSource)(0),             // 0: flotilla.v1.ConfigSource
-	(Acks)(0),                     // 1: flotilla.v1.Acks
-	(OffsetAt)(0),                 // 2: flotilla.v1.OffsetAt
-	(*ClientHello)(nil),           // 3: flotilla.v1.ClientHello
-	(*ServerHello)(nil),           // 4: flotilla.v1.ServerHello
-	(*Error)(nil),                 // 5: flotilla.v1.Error
-	(*LeaderHint)(nil),            // 6: flotilla.v1.LeaderHint
-	(*VersionRange)(nil),          // 7: flotilla.v1.VersionRange
-	(*Ping)(nil),                  // 8: flotilla.v1.Ping
-	(*Pong)(nil),                  // 9: flotilla.v1.Pong
-	(*MetadataRequest)(nil),       // 10: flotilla.v1.MetadataRequest
-	(*MetadataResponse)(nil),      // 11: flotilla.v1.MetadataResponse
-	(*Node)(nil),                  // 12: flotilla.v1.Node
-	(*Topic)(nil),                 // 13: flotilla.v1.Topic
-	(*Config)(nil),                // 14: flotilla.v1.Config
-	(*CreateTopicRequest)(nil),    // 15: flotilla.v1.CreateTopicRequest
-	(*CreateTopicResponse)(nil),   // 16: flotilla.v1.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),    // 17: flotilla.v1.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),   // 18: flotilla.v1.DeleteTopicResponse
-	(*DescribeTopicRequest)(nil),  // 19: flotilla.v1.DescribeTopicRequest
-	(*DescribeTopicResponse)(nil), // 20: flotilla.v1.DescribeTopicResponse
-	(*PartitionDetail)(nil),       // 21: flotilla.v1.PartitionDetail
-	(*AlterTopicRequest)(nil),     // 22: flotilla.v1.AlterTopicRequest
-	(*AlterTopicResponse)(nil),    // 23: flotilla.v1.AlterTopicResponse
-	(*AddPartitionsRequest)(nil),  // 24: flotilla.v1.AddPartitionsRequest
-	(*AddPartitionsResponse)(nil), // 25: flotilla.v1.AddPartitionsResponse
-	(*Producer)(nil),              // 26: flotilla.v1.Producer
-	(*InitProducerRequest)(nil),   // 27: flotilla.v1.InitProducerRequest
-	(*InitProducerResponse)(nil),  // 28: flotilla.v1.InitProducerResponse
-	(*ProduceRequest)(nil),        // 29: flotilla.v1.ProduceRequest
-	(*ProducePart)(nil),           // 30: flotilla.v1.ProducePart
-	(*ProduceResponse)(nil),       // 31: flotilla.v1.ProduceResponse
-	(*ProduceResult)(nil),         // 32: flotilla.v1.ProduceResult
-	(*FetchRequest)(nil),          // 33: flotilla.v1.FetchRequest
-	(*FetchPart)(nil),             // 34: flotilla.v1.FetchPart
-	(*FetchResponse)(nil),         // 35: flotilla.v1.FetchResponse
-	(*FetchResult)(nil),           // 36: flotilla.v1.FetchResult
-	(*ListOffsetsRequest)(nil),    // 37: flotilla.v1.ListOffsetsRequest
-	(*ListOffsetsPart)(nil),       // 38: flotilla.v1.ListOffsetsPart
-	(*ListOffsetsResponse)(nil),   // 39: flotilla.v1.ListOffsetsResponse
-	(*ListOffsetsResult)(nil),     // 40: flotilla.v1.ListOffsetsResult
-	(*DeleteRecordsRequest)(nil),  // 41: flotilla.v1.DeleteRecordsRequest
-	(*DeleteRecordsPart)(nil),     // 42: flotilla.v1.DeleteRecordsPart
-	(*DeleteRecordsResponse)(nil), // 43: flotilla.v1.DeleteRecordsResponse
-	(*DeleteRecordsResult)(nil),   // 44: flotilla.v1.DeleteRecordsResult
-	(*SubscribeRequest)(nil),      // 45: flotilla.v1.SubscribeRequest
-	(*StreamPart)(nil),            // 46: flotilla.v1.StreamPart
-	(*SubscribeResponse)(nil),     // 47: flotilla.v1.SubscribeResponse
-	(*Deliver)(nil),               // 48: flotilla.v1.Deliver
-	(*DeliverPart)(nil),           // 49: flotilla.v1.DeliverPart
-	(*Credit)(nil),                // 50: flotilla.v1.Credit
-	(*UnsubscribeRequest)(nil),    // 51: flotilla.v1.UnsubscribeRequest
-	(*UnsubscribeResponse)(nil),   // 52: flotilla.v1.UnsubscribeResponse
-	(*ChangeStreamRequest)(nil),   // 53: flotilla.v1.ChangeStreamRequest
-	(*PartitionRef)(nil),          // 54: flotilla.v1.PartitionRef
-	(*ChangeStreamResponse)(nil),  // 55: flotilla.v1.ChangeStreamResponse
+	(ConfigSource)(0),                // 0: flotilla.v1.ConfigSource
+	(Acks)(0),                        // 1: flotilla.v1.Acks
+	(OffsetAt)(0),                    // 2: flotilla.v1.OffsetAt
+	(*ClientHello)(nil),              // 3: flotilla.v1.ClientHello
+	(*ServerHello)(nil),              // 4: flotilla.v1.ServerHello
+	(*Error)(nil),                    // 5: flotilla.v1.Error
+	(*LeaderHint)(nil),               // 6: flotilla.v1.LeaderHint
+	(*VersionRange)(nil),             // 7: flotilla.v1.VersionRange
+	(*Ping)(nil),                     // 8: flotilla.v1.Ping
+	(*Pong)(nil),                     // 9: flotilla.v1.Pong
+	(*MetadataRequest)(nil),          // 10: flotilla.v1.MetadataRequest
+	(*MetadataResponse)(nil),         // 11: flotilla.v1.MetadataResponse
+	(*Node)(nil),                     // 12: flotilla.v1.Node
+	(*Topic)(nil),                    // 13: flotilla.v1.Topic
+	(*Config)(nil),                   // 14: flotilla.v1.Config
+	(*CreateTopicRequest)(nil),       // 15: flotilla.v1.CreateTopicRequest
+	(*CreateTopicResponse)(nil),      // 16: flotilla.v1.CreateTopicResponse
+	(*DeleteTopicRequest)(nil),       // 17: flotilla.v1.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),      // 18: flotilla.v1.DeleteTopicResponse
+	(*DescribeTopicRequest)(nil),     // 19: flotilla.v1.DescribeTopicRequest
+	(*DescribeTopicResponse)(nil),    // 20: flotilla.v1.DescribeTopicResponse
+	(*PartitionDetail)(nil),          // 21: flotilla.v1.PartitionDetail
+	(*AlterTopicRequest)(nil),        // 22: flotilla.v1.AlterTopicRequest
+	(*AlterTopicResponse)(nil),       // 23: flotilla.v1.AlterTopicResponse
+	(*AddPartitionsRequest)(nil),     // 24: flotilla.v1.AddPartitionsRequest
+	(*AddPartitionsResponse)(nil),    // 25: flotilla.v1.AddPartitionsResponse
+	(*DescribeFeaturesRequest)(nil),  // 26: flotilla.v1.DescribeFeaturesRequest
+	(*DescribeFeaturesResponse)(nil), // 27: flotilla.v1.DescribeFeaturesResponse
+	(*NodeFeatures)(nil),             // 28: flotilla.v1.NodeFeatures
+	(*ShardFeatures)(nil),            // 29: flotilla.v1.ShardFeatures
+	(*UpgradeFeaturesRequest)(nil),   // 30: flotilla.v1.UpgradeFeaturesRequest
+	(*UpgradeFeaturesResponse)(nil),  // 31: flotilla.v1.UpgradeFeaturesResponse
+	(*Producer)(nil),                 // 32: flotilla.v1.Producer
+	(*InitProducerRequest)(nil),      // 33: flotilla.v1.InitProducerRequest
+	(*InitProducerResponse)(nil),     // 34: flotilla.v1.InitProducerResponse
+	(*ProduceRequest)(nil),           // 35: flotilla.v1.ProduceRequest
+	(*ProducePart)(nil),              // 36: flotilla.v1.ProducePart
+	(*ProduceResponse)(nil),          // 37: flotilla.v1.ProduceResponse
+	(*ProduceResult)(nil),            // 38: flotilla.v1.ProduceResult
+	(*FetchRequest)(nil),             // 39: flotilla.v1.FetchRequest
+	(*FetchPart)(nil),                // 40: flotilla.v1.FetchPart
+	(*FetchResponse)(nil),            // 41: flotilla.v1.FetchResponse
+	(*FetchResult)(nil),              // 42: flotilla.v1.FetchResult
+	(*ListOffsetsRequest)(nil),       // 43: flotilla.v1.ListOffsetsRequest
+	(*ListOffsetsPart)(nil),          // 44: flotilla.v1.ListOffsetsPart
+	(*ListOffsetsResponse)(nil),      // 45: flotilla.v1.ListOffsetsResponse
+	(*ListOffsetsResult)(nil),        // 46: flotilla.v1.ListOffsetsResult
+	(*DeleteRecordsRequest)(nil),     // 47: flotilla.v1.DeleteRecordsRequest
+	(*DeleteRecordsPart)(nil),        // 48: flotilla.v1.DeleteRecordsPart
+	(*DeleteRecordsResponse)(nil),    // 49: flotilla.v1.DeleteRecordsResponse
+	(*DeleteRecordsResult)(nil),      // 50: flotilla.v1.DeleteRecordsResult
+	(*SubscribeRequest)(nil),         // 51: flotilla.v1.SubscribeRequest
+	(*StreamPart)(nil),               // 52: flotilla.v1.StreamPart
+	(*SubscribeResponse)(nil),        // 53: flotilla.v1.SubscribeResponse
+	(*Deliver)(nil),                  // 54: flotilla.v1.Deliver
+	(*DeliverPart)(nil),              // 55: flotilla.v1.DeliverPart
+	(*Credit)(nil),                   // 56: flotilla.v1.Credit
+	(*UnsubscribeRequest)(nil),       // 57: flotilla.v1.UnsubscribeRequest
+	(*UnsubscribeResponse)(nil),      // 58: flotilla.v1.UnsubscribeResponse
+	(*ChangeStreamRequest)(nil),      // 59: flotilla.v1.ChangeStreamRequest
+	(*PartitionRef)(nil),             // 60: flotilla.v1.PartitionRef
+	(*ChangeStreamResponse)(nil),     // 61: flotilla.v1.ChangeStreamResponse
 }
 var file_flotilla_proto_depIdxs = []int32{
 	6,  // 0: flotilla.v1.Error.leader:type_name -> flotilla.v1.LeaderHint
@@ -3878,35 +4218,37 @@ var file_flotilla_proto_depIdxs = []int32{
 	21, // 8: flotilla.v1.DescribeTopicResponse.partitions:type_name -> flotilla.v1.PartitionDetail
 	14, // 9: flotilla.v1.AlterTopicRequest.set:type_name -> flotilla.v1.Config
 	14, // 10: flotilla.v1.AlterTopicResponse.configs:type_name -> flotilla.v1.Config
-	26, // 11: flotilla.v1.InitProducerRequest.current:type_name -> flotilla.v1.Producer
-	26, // 12: flotilla.v1.InitProducerResponse.producer:type_name -> flotilla.v1.Producer
-	1,  // 13: flotilla.v1.ProduceRequest.acks:type_name -> flotilla.v1.Acks
-	30, // 14: flotilla.v1.ProduceRequest.parts:type_name -> flotilla.v1.ProducePart
-	32, // 15: flotilla.v1.ProduceResponse.results:type_name -> flotilla.v1.ProduceResult
-	5,  // 16: flotilla.v1.ProduceResult.error:type_name -> flotilla.v1.Error
-	34, // 17: flotilla.v1.FetchRequest.parts:type_name -> flotilla.v1.FetchPart
-	36, // 18: flotilla.v1.FetchResponse.results:type_name -> flotilla.v1.FetchResult
-	5,  // 19: flotilla.v1.FetchResult.error:type_name -> flotilla.v1.Error
-	38, // 20: flotilla.v1.ListOffsetsRequest.parts:type_name -> flotilla.v1.ListOffsetsPart
-	2,  // 21: flotilla.v1.ListOffsetsPart.at:type_name -> flotilla.v1.OffsetAt
-	40, // 22: flotilla.v1.ListOffsetsResponse.results:type_name -> flotilla.v1.ListOffsetsResult
-	5,  // 23: flotilla.v1.ListOffsetsResult.error:type_name -> flotilla.v1.Error
-	42, // 24: flotilla.v1.DeleteRecordsRequest.parts:type_name -> flotilla.v1.DeleteRecordsPart
-	44, // 25: flotilla.v1.DeleteRecordsResponse.results:type_name -> flotilla.v1.DeleteRecordsResult
-	5,  // 26: flotilla.v1.DeleteRecordsResult.error:type_name -> flotilla.v1.Error
-	46, // 27: flotilla.v1.SubscribeRequest.parts:type_name -> flotilla.v1.StreamPart
-	49, // 28: flotilla.v1.Deliver.parts:type_name -> flotilla.v1.DeliverPart
-	5,  // 29: flotilla.v1.Deliver.error:type_name -> flotilla.v1.Error
-	5,  // 30: flotilla.v1.DeliverPart.error:type_name -> flotilla.v1.Error
-	46, // 31: flotilla.v1.ChangeStreamRequest.set:type_name -> flotilla.v1.StreamPart
-	54, // 32: flotilla.v1.ChangeStreamRequest.remove:type_name -> flotilla.v1.PartitionRef
-	54, // 33: flotilla.v1.ChangeStreamRequest.pause:type_name -> flotilla.v1.PartitionRef
-	54, // 34: flotilla.v1.ChangeStreamRequest.resume:type_name -> flotilla.v1.PartitionRef
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	28, // 11: flotilla.v1.DescribeFeaturesResponse.nodes:type_name -> flotilla.v1.NodeFeatures
+	29, // 12: flotilla.v1.DescribeFeaturesResponse.shards:type_name -> flotilla.v1.ShardFeatures
+	32, // 13: flotilla.v1.InitProducerRequest.current:type_name -> flotilla.v1.Producer
+	32, // 14: flotilla.v1.InitProducerResponse.producer:type_name -> flotilla.v1.Producer
+	1,  // 15: flotilla.v1.ProduceRequest.acks:type_name -> flotilla.v1.Acks
+	36, // 16: flotilla.v1.ProduceRequest.parts:type_name -> flotilla.v1.ProducePart
+	38, // 17: flotilla.v1.ProduceResponse.results:type_name -> flotilla.v1.ProduceResult
+	5,  // 18: flotilla.v1.ProduceResult.error:type_name -> flotilla.v1.Error
+	40, // 19: flotilla.v1.FetchRequest.parts:type_name -> flotilla.v1.FetchPart
+	42, // 20: flotilla.v1.FetchResponse.results:type_name -> flotilla.v1.FetchResult
+	5,  // 21: flotilla.v1.FetchResult.error:type_name -> flotilla.v1.Error
+	44, // 22: flotilla.v1.ListOffsetsRequest.parts:type_name -> flotilla.v1.ListOffsetsPart
+	2,  // 23: flotilla.v1.ListOffsetsPart.at:type_name -> flotilla.v1.OffsetAt
+	46, // 24: flotilla.v1.ListOffsetsResponse.results:type_name -> flotilla.v1.ListOffsetsResult
+	5,  // 25: flotilla.v1.ListOffsetsResult.error:type_name -> flotilla.v1.Error
+	48, // 26: flotilla.v1.DeleteRecordsRequest.parts:type_name -> flotilla.v1.DeleteRecordsPart
+	50, // 27: flotilla.v1.DeleteRecordsResponse.results:type_name -> flotilla.v1.DeleteRecordsResult
+	5,  // 28: flotilla.v1.DeleteRecordsResult.error:type_name -> flotilla.v1.Error
+	52, // 29: flotilla.v1.SubscribeRequest.parts:type_name -> flotilla.v1.StreamPart
+	55, // 30: flotilla.v1.Deliver.parts:type_name -> flotilla.v1.DeliverPart
+	5,  // 31: flotilla.v1.Deliver.error:type_name -> flotilla.v1.Error
+	5,  // 32: flotilla.v1.DeliverPart.error:type_name -> flotilla.v1.Error
+	52, // 33: flotilla.v1.ChangeStreamRequest.set:type_name -> flotilla.v1.StreamPart
+	60, // 34: flotilla.v1.ChangeStreamRequest.remove:type_name -> flotilla.v1.PartitionRef
+	60, // 35: flotilla.v1.ChangeStreamRequest.pause:type_name -> flotilla.v1.PartitionRef
+	60, // 36: flotilla.v1.ChangeStreamRequest.resume:type_name -> flotilla.v1.PartitionRef
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_flotilla_proto_init() }
@@ -3920,7 +4262,7 @@ func file_flotilla_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flotilla_proto_rawDesc), len(file_flotilla_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   53,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

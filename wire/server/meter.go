@@ -29,6 +29,8 @@ var meterKinds = []struct {
 	{frame.KindListOffsets, "list_offsets"},
 	{frame.KindAddPartitions, "add_partitions"},
 	{frame.KindAlterTopic, "alter_topic"},
+	{frame.KindDescribeFeatures, "describe_features"},
+	{frame.KindUpgradeFeatures, "upgrade_features"},
 	{frame.KindDeleteRecords, "delete_records"},
 	{frame.KindSubscribe, "subscribe"},
 	{frame.KindCredit, "credit"},

@@ -48,6 +48,10 @@ func (q *request) decode(header []byte) error {
 		q.msg = new(pb.AlterTopicRequest)
 	case frame.KindAddPartitions:
 		q.msg = new(pb.AddPartitionsRequest)
+	case frame.KindDescribeFeatures:
+		q.msg = new(pb.DescribeFeaturesRequest)
+	case frame.KindUpgradeFeatures:
+		q.msg = new(pb.UpgradeFeaturesRequest)
 	case frame.KindInitProducer:
 		q.msg = new(pb.InitProducerRequest)
 	case frame.KindProduce:
@@ -100,6 +104,10 @@ func (q *request) start() {
 		q.startListOffsets(m)
 	case *pb.DescribeTopicRequest:
 		q.answerWith(q.describeTopic(m))
+	case *pb.DescribeFeaturesRequest:
+		q.answerWith(q.describeFeatures())
+	case *pb.UpgradeFeaturesRequest:
+		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.upgradeFeatures(ctx, m) })
 	case *pb.CreateTopicRequest:
 		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.createTopic(ctx, m) })
 	case *pb.DeleteTopicRequest:

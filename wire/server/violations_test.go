@@ -140,6 +140,10 @@ func TestDocumentedViolations(t *testing.T) {
 		{"more than it has", frame.KindAddPartitions, &pb.AddPartitionsRequest{Name: "t", Total: 1 << 30}, errcode.InvalidPartitions},
 		{"3, 100, 37 INVALID_PARTITIONS, 7", frame.KindAddPartitions, &pb.AddPartitionsRequest{TopicId: make([]byte, 16), Total: 5}, errcode.UnknownTopicID},
 
+		{"INVALID_UPDATE_VERSION (the level is below the cluster's", frame.KindUpgradeFeatures, &pb.UpgradeFeaturesRequest{FeatureLevel: 1}, errcode.InvalidUpdateVersion},
+		{"or some node does not know it", frame.KindUpgradeFeatures, &pb.UpgradeFeaturesRequest{FeatureLevel: 99, ValidateOnly: true}, errcode.InvalidUpdateVersion},
+		{"or some node does not know it", frame.KindUpgradeFeatures, &pb.UpgradeFeaturesRequest{FeatureLevel: 1<<16 + 2}, errcode.InvalidUpdateVersion},
+
 		{"0, or that of an open stream: INVALID_REQUEST", frame.KindSubscribe, &pb.SubscribeRequest{}, errcode.InvalidRequest},
 		{"in Subscribe INVALID_REQUEST (42)", frame.KindSubscribe, &pb.SubscribeRequest{Stream: 9, CreditBytes: 1<<30 + 1}, errcode.InvalidRequest},
 		{"another length: INVALID_REQUEST", frame.KindSubscribe, subscribe(func(p *pb.StreamPart) { p.TopicId = short }), errcode.InvalidRequest},
