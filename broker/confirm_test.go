@@ -67,7 +67,7 @@ func TestConfirmationIsShared(t *testing.T) {
 		topic := tr.controller().create("t", partitions, nil)
 		for _, tt := range tests {
 			for _, cut := range []bool{false, true} {
-				time.Sleep(30 * time.Second) // there is a leader again
+				tr.rest(30 * time.Second) // there is a leader again
 				r := tr.leader(topic, 0)
 				led, shards := r.leads(topic)
 				want := tt.well

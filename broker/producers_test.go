@@ -71,9 +71,9 @@ func TestInventedProducer(t *testing.T) {
 func TestInventedProducerElsewhere(t *testing.T) {
 	inTrio(t, func(t *testing.T, tr *trio) {
 		topic := tr.controller().create("t", 2, nil)
-		time.Sleep(time.Second)
+		tr.rest(time.Second)
 		id := tr.controller().giveProducer()
-		time.Sleep(time.Second)
+		tr.rest(time.Second)
 		seen := make(map[errcode.Code]bool)
 		own := int32(-1)        // a partition that the controller leads
 		for turn := range 100 { // until there is one, and one that it does not lead was seen
@@ -104,9 +104,9 @@ func TestInventedProducerElsewhere(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(10 * time.Second)
+			tr.rest(10 * time.Second)
 			id = tr.controller().giveProducer()
-			time.Sleep(time.Second)
+			tr.rest(time.Second)
 		}
 		if len(seen) != 2 || own < 0 {
 			t.Fatalf("the leaderships did not come to lie as they were to: %v", seen)

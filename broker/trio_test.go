@@ -71,6 +71,9 @@ func inTrio(t *testing.T, test func(t *testing.T, tr *trio)) {
 	})
 }
 
+// rest lets virtual time pass.
+func (tr *trio) rest(d time.Duration) { time.Sleep(d) }
+
 // controller returns the broker that leads the metadata.
 func (tr *trio) controller() *rig {
 	for _, r := range tr.rigs {
