@@ -32,6 +32,11 @@ const (
 	// minBytesPerSecond is the slowest that a peer may take what is under way:
 	// what it holds is not held for long.
 	minBytesPerSecond = 256 << 10
+
+	// runVectors is how many pieces of memory are written at a time: as many as
+	// one system call takes. More would be gathered anew for each few bytes that a
+	// slow peer takes.
+	runVectors = 1024
 )
 
 // MostBytes is the most that one delivery may take of the node's budget for
@@ -73,6 +78,10 @@ type Delivery struct {
 	held  int64         // of Peer.Answers
 	all   *atomic.Int64 // held by all of its kind; nil: not counted
 	again bool          // some of it was given back, to be read again
+
+	// What is held of the store's memory is of parts in [first, loaded): what comes
+	// before is written, and what comes after was given back.
+	first, loaded int
 }
 
 // part is one partition's batches, after their frame.
@@ -103,6 +112,7 @@ func New(peer *Peer, results []broker.StreamResult, heads [][]byte, all *atomic.
 	for i := range d.parts {
 		d.bytes += d.parts[i].len()
 	}
+	d.loaded = len(d.parts)
 	return d
 }
 
@@ -135,8 +145,8 @@ func (d *Delivery) Prepare() (whole []byte, err error) {
 
 // memory is what is held of the store's, in bytes.
 func (d *Delivery) memory() (n int64) {
-	for i := range d.parts {
-		n += d.parts[i].memory()
+	for i := range d.parts[d.first:d.loaded] {
+		n += d.parts[d.first+i].memory()
 	}
 	return n
 }
@@ -153,12 +163,13 @@ func (p *part) memory() (n int64) {
 // LetGo gives back the parts that are in memory, to be read again: their turn to
 // be written may be long in coming.
 func (d *Delivery) LetGo() {
-	for i := range d.parts {
-		if d.parts[i].memory() > 0 {
-			d.parts[i].Release()
+	for i := range d.parts[d.first:d.loaded] {
+		if p := &d.parts[d.first+i]; p.memory() > 0 {
+			p.Release()
 			d.again = true
 		}
 	}
+	d.loaded = d.first
 	d.keep(0)
 }
 
@@ -197,10 +208,10 @@ func (d *Delivery) WriteTo(w io.Writer) (int64, error) {
 	}
 	end := Deadline(d.peer.WriteTimeout, d.bytes)
 	var sent int64
-	for i := d.wrote(0, 0); i < len(d.parts); {
-		n, err := d.writeSome(w, i, end)
+	for d.wrote(0); d.first < len(d.parts); {
+		n, err := d.writeSome(w, end)
 		sent += n
-		i = d.wrote(i, n)
+		d.wrote(n)
 		if err != nil {
 			return sent, err
 		}
@@ -208,33 +219,32 @@ func (d *Delivery) WriteTo(w io.Writer) (int64, error) {
 	return sent, d.peer.Conn.SetWriteDeadline(end)
 }
 
-// wrote takes note of n bytes more that are written, from part i on, and returns
-// the first part that is not. What is written is held no longer.
-func (d *Delivery) wrote(i int, n int64) int {
-	for ; i < len(d.parts); i++ {
-		p := &d.parts[i]
+// wrote takes note of n bytes more that are written. What is written is held no
+// longer.
+func (d *Delivery) wrote(n int64) {
+	for ; d.first < len(d.parts); d.first++ {
+		p := &d.parts[d.first]
 		m := min(n, p.len()-p.written)
 		p.written += m
 		n -= m
 		if p.written < p.len() {
-			return i
+			break
 		}
 		freed := p.memory()
 		p.Release()
 		d.keep(d.held - freed)
 	}
-	return i
+	d.loaded = max(d.loaded, d.first)
 }
 
-// writeSome writes what comes next, from part i on: all that lies in memory up
-// to the next range of a file, or that range, or if the peer takes no more the
-// first few bytes.
-func (d *Delivery) writeSome(w io.Writer, i int, end time.Time) (int64, error) {
-	vectors := d.run(i)
+// writeSome writes what comes next: what lies in memory up to the next range of a
+// file, or that range, or if the peer takes no more the first few bytes.
+func (d *Delivery) writeSome(w io.Writer, end time.Time) (int64, error) {
+	vectors := d.run()
 	if len(vectors) == 0 {
-		p := &d.parts[i]
+		p := &d.parts[d.first]
 		if len(p.Chunks) == 0 {
-			return 0, d.reload(p)
+			return 0, d.reload()
 		}
 		chunk, skip := p.at()
 		if err := d.peer.Conn.SetWriteDeadline(end); err != nil {
@@ -254,13 +264,13 @@ func (d *Delivery) writeSome(w io.Writer, i int, end time.Time) (int64, error) {
 	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(end) || d.peer.Ctx.Err() != nil {
 		return n, err
 	}
-	return d.stall(w, appendAfter(nil, d.run(i), n), n, end)
+	return d.stall(w, appendAfter(nil, d.run(), n), n, end)
 }
 
-// run gathers what lies in memory from the first unwritten byte of part i on, up
-// to a range of a file or a part that is to be read again.
-func (d *Delivery) run(i int) (vectors [][]byte) {
-	for ; i < len(d.parts); i++ {
+// run gathers what lies in memory from the first unwritten byte on, up to a range
+// of a file, a part that is to be read again, or a part's end after runVectors.
+func (d *Delivery) run() (vectors [][]byte) {
+	for i := d.first; i < len(d.parts) && len(vectors) < runVectors; i++ {
 		p := &d.parts[i]
 		skip := p.written
 		if n := int64(len(p.head)); skip < n {
@@ -303,13 +313,15 @@ func (d *Delivery) stall(w io.Writer, rest [][]byte, n int64, end time.Time) (in
 	return n + int64(m), err
 }
 
-// reload reads a part that was let go of again, when there is room.
-func (d *Delivery) reload(p *part) error {
+// reload reads the first part, which was let go of, again, when there is room.
+func (d *Delivery) reload() error {
+	p := &d.parts[d.first]
 	if err := d.peer.Answers.Acquire(d.peer.Ctx, p.bytes); err != nil {
 		return err
 	}
 	d.hold(p.bytes)
 	err := d.peer.Broker.Reload(p.StreamResult, p.bytes)
+	d.loaded = max(d.loaded, d.first+1)
 	d.keep(d.memory())
 	return err
 }

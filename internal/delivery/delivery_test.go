@@ -1,8 +1,12 @@
 package delivery
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
@@ -73,9 +77,9 @@ func TestResume(t *testing.T) {
 			t.Fatal("no room")
 		}
 		d.hold(d.memory())
-		i := d.wrote(0, int64(n))
+		d.wrote(int64(n))
 		var rest []byte
-		for _, v := range d.run(i) {
+		for _, v := range d.run() {
 			rest = append(rest, v...)
 		}
 		if got := whole[:n] + string(rest); got != whole {
@@ -107,5 +111,56 @@ func TestWriteTo(t *testing.T) {
 	_ = near.Close()
 	if got := <-read; err != nil || n != d.Len() || got != whole || answers.Used() != 0 {
 		t.Errorf("wrote %d, %v: %q, and %d bytes stay taken", n, err, got, answers.Used())
+	}
+}
+
+// slowPeer takes nothing in the time that memory is held for it, and then what
+// it is offered.
+type slowPeer struct {
+	net.Conn
+	deadlines int
+	took      bytes.Buffer
+}
+
+func (p *slowPeer) SetWriteDeadline(time.Time) error {
+	p.deadlines++
+	return nil
+}
+
+func (p *slowPeer) Write(b []byte) (int, error) {
+	if p.deadlines%2 == 1 {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return p.took.Write(b)
+}
+
+// TestCostIsLinear: to a peer that takes a few bytes at a time, twice as many
+// parts cost twice as much, and not four times. It runs alone, as it measures
+// what the process allocates.
+func TestCostIsLinear(t *testing.T) {
+	cost := func(parts int) uint64 {
+		peer := new(slowPeer)
+		heads, want := make([][]byte, parts+1), bytes.Buffer{}
+		for i := range heads {
+			heads[i] = fmt.Appendf(nil, "<the head of part %d>", i)
+			want.Write(heads[i])
+		}
+		d := New(&Peer{Conn: peer, Ctx: t.Context(), Answers: broker.NewBudget(100), WriteTimeout: time.Hour}, make([]broker.StreamResult, parts), heads, nil)
+		if whole, err := d.Prepare(); whole != nil || err != nil {
+			t.Fatal(len(whole), err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		n, err := d.WriteTo(peer)
+		runtime.ReadMemStats(&after)
+		if err != nil || n != int64(want.Len()) || !bytes.Equal(peer.took.Bytes(), want.Bytes()) {
+			t.Fatalf("%d bytes of %d, %v", n, want.Len(), err)
+		}
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	few, many := cost(10_000), cost(20_000)
+	t.Logf("%d KiB for 10,000 parts, %d KiB for 20,000", few>>10, many>>10)
+	if many > 3*few {
+		t.Errorf("%d bytes allocated for 10,000 parts, %d for 20,000", few, many)
 	}
 }
