@@ -168,7 +168,8 @@ type Broker struct {
 	lookups     chan struct{} // holds a token for each look-up by time
 	disk        *diskWatch
 	creating    atomic.Int64 // partitions of topics that are being proposed
-	grown       *Budget      // of what recompression makes larger
+	grown       *Budget      // of what recompression has made
+	unfolding   *Budget      // of memory to decompress in
 	checkpoints struct{ data, metadata checkpointCounters }
 	removed     struct{ byRetention, byRequest atomic.Uint64 } // records
 
@@ -185,7 +186,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b := &Broker{opt: opt, dir: newDirectory(opt.Limits.MetricTopics), shards: make(map[replication.ShardID]*dataShard)}
 	b.checkpoints.data.times, b.checkpoints.metadata.times = histogram.New(histogram.Long), histogram.New(histogram.Long)
 	b.producers.turn = make(chan struct{}, 1)
-	b.grown = NewBudget(maxGrownBytes)
+	b.grown, b.unfolding = NewBudget(maxGrownBytes), NewBudget(maxUnfoldingBytes)
 	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	b.freed = make(chan struct{}, 1)
@@ -328,10 +329,3 @@ func (b *Broker) MaxBatchBytes() int {
 
 // image returns the newest metadata that this node has applied.
 func (b *Broker) image() *metadata.Image { return b.metaState.image.Load() }
-
-// maxDecompressedBytes bounds what a batch may unfold to.
-const maxDecompressedBytes = 256 << 20
-
-// maxGrownBytes bounds what batches on their way to the log have grown by, all
-// of a node together, where their topics want another compression.
-const maxGrownBytes = 64 << 20

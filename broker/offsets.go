@@ -5,11 +5,12 @@ import (
 	"errors"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/partition/store"
 )
 
 // maxLookups is how many look-ups by time a node works on at once: each may
-// hold a batch and what it decompresses to.
+// hold a batch.
 const maxLookups = 4
 
 // NeedsDisk reports whether the answer may have to be read from disk, so that
@@ -54,16 +55,17 @@ func (b *Broker) offsetByTime(ctx context.Context, p *placed, part *OffsetPart) 
 	case <-ctx.Done():
 		return OffsetResult{}, errcode.Errorf(errcode.RequestTimedOut, "no turn at the disk in time")
 	}
+	lim := batch.Limits{MaxDecompressedBytes: maxDecompressedBytes, Room: &unfoldingRoom{b: b, ctx: ctx}}
 	var at store.TimedOffset
 	var found bool
 	var err error
 	if part.At == OffsetMaxTimestamp {
-		at, found, err = p.shard.store.MaxTimestamp(uint32(p.number), maxDecompressedBytes)
+		at, found, err = p.shard.store.MaxTimestamp(uint32(p.number), lim)
 	} else {
-		at, found, err = p.shard.store.OffsetForTime(uint32(p.number), part.TimestampMS, maxDecompressedBytes)
+		at, found, err = p.shard.store.OffsetForTime(uint32(p.number), part.TimestampMS, lim)
 	}
 	switch {
-	case errors.Is(err, store.ErrUnknownPartition), errors.Is(err, store.ErrClosed):
+	case errors.Is(err, store.ErrUnknownPartition), errors.Is(err, store.ErrClosed), errors.Is(err, batch.ErrNoRoom):
 		return OffsetResult{}, CodeOf(err)
 	case err != nil: // what a batch is found to be by now is the storage's fault
 		return OffsetResult{}, &errcode.Error{Code: errcode.KafkaStorageError, Detail: err.Error()}

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"errors"
+	"fmt"
 	"math"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
@@ -80,31 +82,44 @@ func (p *policy) limits(lim batch.Limits, nowMS int64) batch.Limits {
 	return lim
 }
 
-// recode returns a batch that passed Validate as the topic wants it, compressed
-// by its codec and at most mostBytes long: b itself if that is so already.
-func (p *policy) recode(b []byte, sum *batch.Summary, mostBytes int) ([]byte, error) {
+// recodes reports whether a batch that passed Validate has to be compressed
+// anew, as the topic wants it, and how large it may become: at most mostBytes.
+// What is certain to become larger is refused.
+func (p *policy) recodes(sum *batch.Summary, mostBytes int) (bytes int64, recodes bool, refused *errcode.Error) {
 	if !p.recompress || sum.Attributes.Codec() == p.codec {
-		return b, nil
+		return 0, false, nil
 	}
+	size := batch.HeaderBytes + sum.RecordBytes
+	switch {
+	case p.codec != batch.None: // what does not get smaller may grow by a little
+		size = min(size+size/64+1<<10, mostBytes)
+	case size > mostBytes:
+		return 0, false, p.tooLarge(fmt.Sprint(size), mostBytes)
+	}
+	return int64(size), true, nil
+}
+
+// recode returns a batch as the topic wants it, which it is not yet, at most
+// mostBytes long, and made in memory of room.
+func (p *policy) recode(b []byte, sum *batch.Summary, mostBytes int, room batch.Room) ([]byte, error) {
 	var out []byte
 	if p.codec == batch.None {
-		if size := batch.HeaderBytes + sum.RecordBytes; size > mostBytes {
-			return nil, p.tooLarge(size, mostBytes)
-		}
 		out = make([]byte, 0, batch.HeaderBytes+sum.RecordBytes)
 	}
-	out, err := batch.Recompress(out, b, p.codec, p.level, maxDecompressedBytes)
-	if err != nil {
+	out, err := batch.Recompress(out, b, p.codec, p.level, batch.Limits{
+		MaxBatchBytes: mostBytes, MaxDecompressedBytes: maxDecompressedBytes, Room: room,
+	})
+	switch {
+	case errors.Is(err, batch.ErrTooLarge):
+		return nil, p.tooLarge(fmt.Sprintf("more than %d", mostBytes), mostBytes)
+	case err != nil:
 		return nil, err
-	}
-	if len(out) > mostBytes {
-		return nil, p.tooLarge(len(out), mostBytes)
 	}
 	return out, nil
 }
 
-func (p *policy) tooLarge(bytes, mostBytes int) *errcode.Error {
-	return errcode.Errorf(errcode.MessageTooLarge, "a batch of %d bytes once it is %s, as the topic's compression.type says; the topic takes %d (max.message.bytes)",
+func (p *policy) tooLarge(bytes string, mostBytes int) *errcode.Error {
+	return errcode.Errorf(errcode.MessageTooLarge, "a batch of %s bytes once it is %s, as the topic's compression.type says; the topic takes %d (max.message.bytes)",
 		bytes, p.codec, mostBytes)
 }
 

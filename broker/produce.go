@@ -16,9 +16,11 @@ type produceProposal = replication.Proposal[partition.Result]
 
 // produce is one Produce under way.
 type produce struct {
-	disk  *diskWatch
-	grown *Budget
-	done  func([]ProduceResult)
+	disk    *diskWatch
+	grown   *Budget
+	room    unfoldingRoom
+	done    func([]ProduceResult)
+	byShard map[*dataShard][]*produceProposal // what is gathered, and not proposed yet
 
 	// The metadata's voters were asked whether this node leads, and what came of
 	// it; see checkProducer.
@@ -35,7 +37,7 @@ type produce struct {
 // pendingPart is what is known of a part that has no answer yet.
 type pendingPart struct {
 	answered bool
-	grown    int64 // bytes of produce.grown, until the answer
+	grown    int64 // bytes of produce.grown that what it was recompressed to has, until the answer
 	replica  *replication.Replica[partition.Result]
 	proposal *produceProposal
 }
@@ -76,15 +78,17 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 	p := &produce{
 		disk:    b.disk,
 		grown:   b.grown,
+		room:    unfoldingRoom{b: b, ctx: b.stopping, until: began.Add(timeout)},
 		done:    done,
+		byShard: make(map[*dataShard][]*produceProposal, 1),
 		results: make([]ProduceResult, len(parts)),
 		parts:   make([]pendingPart, len(parts)),
 		left:    len(parts) + 1,
 	}
-	byShard := make(map[*dataShard][]*produceProposal, 1)
+	proposed := false
 	defer func() {
-		for _, proposals := range byShard { // after a panic: they are counted no more
-			refuse(proposals, errAbandoned)
+		if !proposed { // a panic
+			p.abandon()
 		}
 	}()
 	for i := range parts {
@@ -93,33 +97,25 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 			p.answer(i, b.refusedBatch(&parts[i], refused))
 			continue
 		}
-		grown := int64(len(proposal.Payload) - len(parts[i].Batch))
-		if grown > 0 && !b.grown.TryAcquire(grown) {
-			propose(byShard) // they make room, and may be the only ones that do
-			if err := b.awaitRoom(grown, timeout-b.opt.Now().Sub(began)); err != nil {
-				p.answer(i, failed(err))
-				continue
-			}
-		}
-		p.grow(i, grown)
 		p.parts[i].replica, p.parts[i].proposal = shard.replica, proposal
-		byShard[shard] = append(byShard[shard], proposal)
+		p.byShard[shard] = append(p.byShard[shard], proposal)
 	}
 	p.mu.Lock()
-	p.timer = time.AfterFunc(timeout-b.opt.Now().Sub(began), p.expire)
+	p.timer = time.AfterFunc(p.room.until.Sub(b.opt.Now()), p.expire)
 	p.mu.Unlock()
-	propose(byShard)
+	p.propose()
+	proposed = true
 	p.release()
 }
 
 // propose proposes what is gathered, and forgets it.
-func propose(byShard map[*dataShard][]*produceProposal) {
-	for shard, proposals := range byShard {
+func (p *produce) propose() {
+	for shard, proposals := range p.byShard {
 		if err := shard.replica.Propose(proposals...); err != nil {
 			refuse(proposals, err)
 		}
 	}
-	clear(byShard)
+	clear(p.byShard)
 }
 
 func refuse(proposals []*produceProposal, err error) {
@@ -128,20 +124,73 @@ func refuse(proposals []*produceProposal, err error) {
 	}
 }
 
+// abandon counts no more what was not proposed.
+func (p *produce) abandon() {
+	for _, proposals := range p.byShard {
+		refuse(proposals, errAbandoned)
+	}
+	for i := range p.parts {
+		if p.parts[i].grown > 0 && p.parts[i].proposal == nil { // it was being made ready
+			p.answer(i, failed(CodeOf(errAbandoned)))
+		}
+	}
+}
+
 // errAbandoned answers a part whose produce panicked, which nobody sees.
 var errAbandoned = errors.New("broker: a produce was given up")
 
-// awaitRoom waits for room for what a batch has grown by.
-func (b *Broker) awaitRoom(bytes int64, timeout time.Duration) *errcode.Error {
+// recode returns part i's batch as its topic wants it, at most mostBytes long: if
+// it has to be made, in memory that was taken before.
+func (b *Broker) recode(p *produce, i int, sent []byte, rules *policy, sum *batch.Summary, mostBytes int) ([]byte, error) {
+	bytes, recodes, refused := rules.recodes(sum, mostBytes)
+	if !recodes && refused == nil {
+		return sent, nil
+	}
+	if refused == nil {
+		refused = b.takeGrown(p, i, bytes)
+	}
+	if refused != nil {
+		return nil, refused
+	}
+	payload, err := rules.recode(sent, sum, mostBytes, &p.room)
+	if err != nil {
+		return nil, err
+	}
+	p.keepGrown(i, int64(len(payload)))
+	return payload, nil
+}
+
+// takeGrown takes memory for what part i is recompressed to, or waits for it.
+func (b *Broker) takeGrown(p *produce, i int, bytes int64) *errcode.Error {
+	if !p.grown.TryAcquire(bytes) {
+		p.propose() // they make room, and may be the only ones that do
+		if err := b.awaitRoom(p.grown, bytes, p.room.until.Sub(b.opt.Now())); err != nil {
+			return err
+		}
+	}
+	p.parts[i].grown = bytes
+	return nil
+}
+
+// keepGrown gives back what part i took and did not need.
+func (p *produce) keepGrown(i int, bytes int64) {
+	if part := &p.parts[i]; bytes < part.grown {
+		p.grown.Release(part.grown - bytes)
+		part.grown = bytes
+	}
+}
+
+// awaitRoom waits for room for what a batch is recompressed to.
+func (b *Broker) awaitRoom(grown *Budget, bytes int64, timeout time.Duration) *errcode.Error {
 	ctx, cancel := context.WithTimeout(b.stopping, timeout)
 	defer cancel()
-	switch err := b.grown.Acquire(ctx, bytes); {
+	switch err := grown.Acquire(ctx, bytes); {
 	case err == nil:
 		return nil
 	case b.stopping.Err() != nil:
 		return errcode.Errorf(errcode.NotLeaderOrFollower, "the node is stopping; the batch was not appended")
 	}
-	return errcode.Errorf(errcode.RequestTimedOut, "no room in time for what recompression made of the batch; it was not appended")
+	return errcode.Errorf(errcode.RequestTimedOut, "no room in time for what recompression makes of the batch; it was not appended")
 }
 
 // admit waits until the tails have room for the batches.
@@ -194,7 +243,7 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 			"a batch of %d bytes; the topic takes %d (max.message.bytes)", len(part.Batch), most)
 	}
 	nowMS := b.opt.Now().UnixMilli()
-	lim := batch.Limits{MaxBatchBytes: most, MaxDecompressedBytes: maxDecompressedBytes}
+	lim := batch.Limits{MaxBatchBytes: most, MaxDecompressedBytes: maxDecompressedBytes, Room: &p.room}
 	if !at.config.LogAppendTime {
 		lim = rules.limits(lim, nowMS)
 	}
@@ -205,7 +254,7 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	if err := b.checkProducer(p, sum.Producer.ID); err != nil {
 		return nil, nil, err
 	}
-	payload, err := rules.recode(part.Batch, &sum, most)
+	payload, err := b.recode(p, i, part.Batch, rules, &sum, most)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -215,7 +264,7 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	case sum.LatestTimestamp != sum.MaxTimestamp:
 		batch.SetMaxTimestamp(payload, sum.LatestTimestamp)
 	}
-	records, bytes := uint64(sum.Records), uint64(len(payload))
+	records, size := uint64(sum.Records), uint64(len(payload))
 	return at.shard, &produceProposal{
 		Queue:   uint32(at.number),
 		Payload: payload,
@@ -226,7 +275,7 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 			if err == nil && r.Code == errcode.None && !r.Duplicate {
 				at.traffic.batchesIn.Add(1)
 				at.traffic.recordsIn.Add(records)
-				at.traffic.bytesIn.Add(bytes)
+				at.traffic.bytesIn.Add(size)
 			}
 			p.answer(i, produceResult(&r, err))
 		},
@@ -290,9 +339,6 @@ func (p *produce) answer(i int, r ProduceResult) {
 	}
 	p.release()
 }
-
-// grow notes what is held of produce.grown for part i.
-func (p *produce) grow(i int, bytes int64) { p.parts[i].grown = max(bytes, 0) }
 
 // release counts one answer, or the end of proposing, and after the last of
 // them answers the request.

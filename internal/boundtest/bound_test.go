@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
@@ -51,6 +52,7 @@ func TestBounds(t *testing.T) {
 		{name: "idle connections", connections: idle, records: 500, begin: idleConnections},
 		{name: "idle Kafka connections", connections: idle, resident: 300_000_000, records: 500, begin: idleKafkaConnections},
 		{name: "giant and tiny requests", connections: 100, records: 1000, begin: giantsAndDwarfs},
+		{name: "small batches that unfold to much", connections: 60, records: 20, begin: unfolding},
 	} {
 		t.Run(ab.name, func(t *testing.T) {
 			s := start(t, ab.disk)
@@ -306,6 +308,61 @@ func giantsAndDwarfs(t *testing.T, a *attack) {
 				})
 			}
 		})
+	}
+}
+
+// unfolding sends batches of some KiB that are valid, and unfold to 32 MiB each.
+func unfolding(t *testing.T, a *attack) {
+	create(t, a, "unfolding", 8)
+	var w batch.Builder
+	w.Reset()
+	if err := w.Append(1, nil, make([]byte, 32<<20), nil); err != nil {
+		t.Fatal(err)
+	}
+	bomb, err := w.Build(nil, batch.Zstd, batch.DefaultLevel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = batch.Builder{}
+	for i := range 60 {
+		// Produce (0), version 7, correlation id, null client id; null transactional
+		// id, acks all, time-out, one topic of one partition.
+		req := binary.BigEndian.AppendUint32([]byte{0, 0, 0, 7, 0, 0, 0, 1, 255, 255, 255, 255, 255, 255}, 60_000)
+		req = append(append(req, 0, 0, 0, 1, 0, 9), "unfolding"...)
+		req = append(req, 0, 0, 0, 1, 0, 0, 0, byte(i%8))
+		req = append(binary.BigEndian.AppendUint32(req, uint32(len(bomb))), bomb...)
+		req = append(binary.BigEndian.AppendUint32(nil, uint32(len(req))), req...)
+		a.run(func() { ask(t, a, req) })
+	}
+}
+
+// ask sends a Produce to one partition, again and again, and wants it answered
+// without an error.
+func ask(t *testing.T, a *attack, req []byte) {
+	nc, err := net.Dial("tcp", a.s.addr)
+	if err != nil {
+		return
+	}
+	defer nc.Close()
+	defer context.AfterFunc(a.ctx, func() { _ = nc.Close() })()
+	var length [4]byte
+	for {
+		if _, err := nc.Write(req); err != nil {
+			return
+		}
+		if _, err := io.ReadFull(nc, length[:]); err != nil {
+			return
+		}
+		answer := make([]byte, binary.BigEndian.Uint32(length[:]))
+		if _, err := io.ReadFull(nc, answer); err != nil {
+			return
+		}
+		// Behind the correlation id one topic, its name, one partition, its index.
+		if code := binary.BigEndian.Uint16(answer[4+4+2+9+4+4:]); code != 0 {
+			t.Errorf("answered with the error %d", code)
+			return
+		}
+		a.done.Add(1)
 	}
 }
 

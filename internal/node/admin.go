@@ -111,5 +111,6 @@ func (n *Node) memory() []admin.Memory {
 		budget("requests", n.requests),
 		budget("small requests", n.small),
 		budget("answers", n.answers),
+		budget("decompression", n.broker.Unfolding()),
 	}
 }

@@ -27,7 +27,11 @@ var reached = map[string]string{
 	"internal/history.Scan":           "FuzzRead",     // which is Scan to the end
 	"log/batch.ParseHeader":           "FuzzValidate", // every entry point begins with it
 	"log/batch.parseLZ4Header":        "FuzzDecompress",
-	"log/batch.decodeSnappyBlock":     "FuzzSnappy",
+	"log/batch.decodeZstd":            "FuzzDecompress",
+	"log/batch.openGzip":              "FuzzDecompress",
+	"log/batch.openZstd":              "FuzzDecompress",
+	"log/batch.readPiece":             "FuzzDecompress",
+	"log/batch.unfolder.open":         "FuzzDecompress",
 	"replication.fsm.Restore":         "FuzzDecodeCheckpoint", // hands the body on to the FSM
 	"broker/metadata.Restore":         "FuzzRestore",          // as restore, too
 	"internal/section.Reader.Next":    "FuzzReader",

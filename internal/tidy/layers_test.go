@@ -89,7 +89,7 @@ var layers = []layer{
 	{"internal/clienttest", nil},
 	{"examples/franz-go", nil},
 	{"internal/disktest", []string{"client", "internal/errcode"}},
-	{"internal/boundtest", []string{"client", "internal/node", "internal/vfs", "wire/frame", "wire/pb"}},
+	{"internal/boundtest", []string{"client", "internal/node", "internal/vfs", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/soak", []string{"client", "internal/errcode", "log/batch"}},
 	{"internal/kafkadiff", []string{"internal/errcode", "internal/node", "internal/peer", "internal/vfs", "log/batch"}},
 }

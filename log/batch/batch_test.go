@@ -247,7 +247,7 @@ func TestRecompress(t *testing.T) {
 		SetProducer(in, Producer{9, 1, 4})
 		want := records(t, in)
 		for to := range Codec(len(codecNames)) {
-			out, err := Recompress([]byte("x"), in, to, DefaultLevel, 0)
+			out, err := Recompress([]byte("x"), in, to, DefaultLevel, Limits{})
 			if err != nil {
 				t.Fatalf("%s to %s: %v", from, to, err)
 			}
@@ -262,7 +262,7 @@ func TestRecompress(t *testing.T) {
 				t.Errorf("%s to %s (-want +got):\n%s", from, to, diff)
 			}
 		}
-		if _, err := Recompress(nil, in, Zstd, DefaultLevel, 100); from != None && !errors.Is(err, ErrTooLarge) {
+		if _, err := Recompress(nil, in, Zstd, DefaultLevel, Limits{MaxDecompressedBytes: 100}); from != None && !errors.Is(err, ErrTooLarge) {
 			t.Errorf("Recompress from %s with a limit of 100 bytes = %v, want ErrTooLarge", from, err)
 		}
 	}

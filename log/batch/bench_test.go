@@ -61,6 +61,39 @@ func BenchmarkValidate(b *testing.B) {
 	})
 }
 
+// BenchmarkValidateLarge is what a broker pays for batches of 1 KiB records.
+func BenchmarkValidateLarge(b *testing.B) {
+	value := make([]byte, 1<<10)
+	for i := range value {
+		value[i] = "abcdefghijklmnopqrstuvwxyz 0123456789"[i*i%37]
+	}
+	for _, records := range []int{16, 1000} {
+		var w Builder
+		w.Reset()
+		for i := range records {
+			copy(value, fmt.Sprintf("%08d", i*7919))
+			if err := w.Append(int64(i), nil, value, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for codec := range Codec(len(codecNames)) {
+			built, err := w.Build(nil, codec, DefaultLevel)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Run(fmt.Sprintf("codec=%s/records=%d", codec, records), func(b *testing.B) {
+				b.SetBytes(int64(w.Size()))
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := Validate(built, Limits{MaxBatchBytes: 2 << 20}); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
 func BenchmarkIterate(b *testing.B) {
 	perCodec(b, func(b *testing.B, w *Builder, codec Codec, built []byte) {
 		var it Iterator

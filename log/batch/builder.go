@@ -136,31 +136,37 @@ func (w *Builder) Build(dst []byte, codec Codec, level int) ([]byte, error) {
 // CheckCRC, with its payload compressed by another codec. Nothing else changes.
 // It has to be done before the batch is proposed (R1).
 //
-// A payload above maxDecompressedBytes is ErrTooLarge; 0 means
-// DefaultMaxDecompressedBytes. Other errors are as in Iterator.Reset and Build.
-func Recompress(dst, b []byte, codec Codec, level, maxDecompressedBytes int) ([]byte, error) {
+// The payload goes from the one codec to the other piece by piece: beside dst,
+// which has no more than lim.MaxBatchBytes added to it, Recompress takes from
+// lim.Room what Validate does, and what the new codec needs: at most 40 MiB, for
+// the highest levels of Zstd, and 4 MiB for others.
+//
+// A payload above lim.MaxDecompressedBytes is ErrTooLarge, and so is a result
+// above lim.MaxBatchBytes. Other errors are ErrNoRoom, and as in
+// Iterator.Reset and Build. After an error dst is as it was.
+func Recompress(dst, b []byte, codec Codec, level int, lim Limits) ([]byte, error) {
+	lim.setDefaults()
 	h, err := parseOne(b)
 	if err != nil {
 		return dst, err
 	}
-	if maxDecompressedBytes == 0 {
-		maxDecompressedBytes = DefaultMaxDecompressedBytes
+	src, from := b[HeaderBytes:], h.Attributes.Codec()
+	if h.Records == 0 && len(src) == 0 {
+		from = None
 	}
-	scratch := scratchPool.Get().(*[]byte)
-	defer putScratch(scratch)
-	payload, err := h.payload(b, scratch, maxDecompressedBytes)
+	var u unfolder
+	if err := u.open(src, from, lim.MaxDecompressedBytes, lim.Room, packerBytes(codec, level)); err != nil {
+		return dst, err
+	}
+	defer u.close()
+	start := len(dst)
+	out, err := pack(append(dst, b[:HeaderBytes]...), &u, codec, level, start+lim.MaxBatchBytes)
 	if err != nil {
 		return dst, err
 	}
-	start := len(dst)
-	dst = append(dst, b[:HeaderBytes]...)
-	dst, err = compress(dst, payload, codec, level)
-	if err != nil {
-		return dst[:start], err
-	}
-	out := dst[start:]
-	binary.BigEndian.PutUint16(out[attrsAt:], uint16(h.Attributes&^codecMask|Attributes(codec)))
-	putLength(out)
-	putCRC(out)
-	return dst, nil
+	rebuilt := out[start:]
+	binary.BigEndian.PutUint16(rebuilt[attrsAt:], uint16(h.Attributes&^codecMask|Attributes(codec)))
+	putLength(rebuilt)
+	putCRC(rebuilt)
+	return out, nil
 }

@@ -75,13 +75,30 @@ func decompress(dst, src []byte, c Codec, maxBytes int) ([]byte, error) {
 	case Gzip:
 		return decompressGzip(dst, src, maxBytes)
 	case Snappy:
-		return decompressSnappy(dst, src, maxBytes)
+		r := newSnappyReader(src, maxBytes)
+		var err error
+		for err == nil {
+			dst, err = r.next(dst, maxBytes-len(dst), maxBytes)
+		}
+		return dst, atEnd(err)
 	case LZ4:
-		return decompressLZ4(dst, src, maxBytes)
+		r, err := newLZ4Reader(src, maxBytes)
+		for err == nil {
+			dst, err = r.next(dst, maxBytes-len(dst), maxBytes)
+		}
+		return dst, atEnd(err)
 	case Zstd:
 		return decompressZstd(dst, src, maxBytes)
 	}
 	return dst, fmt.Errorf("%w: %d", ErrCodec, uint8(c))
+}
+
+// atEnd is the error of what was read to err, the end included.
+func atEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 func errInflated(c Codec, maxBytes int) error {

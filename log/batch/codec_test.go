@@ -167,7 +167,7 @@ func TestLZ4Refused(t *testing.T) {
 	header := func(change func(b []byte)) []byte {
 		b := bytes.Clone(ok.Bytes())
 		change(b)
-		b[14] = byte(xxh32(b[4:14]) >> 8)
+		b[14] = byte(xxh32Of(b[4:14]) >> 8)
 		return b
 	}
 	tests := []struct {
@@ -188,19 +188,19 @@ func TestLZ4Refused(t *testing.T) {
 		{"a stored block of no bytes", []byte("\x04\x22\x4d\x18\x60\x40\x82\x00\x00\x00\x80\x00\x00\x00\x00")},
 	}
 	for _, tt := range tests {
-		if _, err := decompressLZ4(nil, tt.in, 1<<20); !errors.Is(err, ErrCorrupt) {
+		if _, err := decompress(nil, tt.in, LZ4, 1<<20); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v, want ErrCorrupt", tt.name, err)
 		}
 	}
 	huge := header(func(b []byte) { b[13] = 0x7f })
-	if _, err := decompressLZ4(nil, huge, 1<<20); !errors.Is(err, ErrTooLarge) {
+	if _, err := decompress(nil, huge, LZ4, 1<<20); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("content size beyond the limit: %v, want ErrTooLarge", err)
 	}
 	// Every byte of this frame is covered by some checksum or count.
 	for i := range ok.Bytes() {
 		b := bytes.Clone(ok.Bytes())
 		b[i] ^= 0x04
-		if out, err := decompressLZ4(nil, b, 1<<20); err == nil {
+		if out, err := decompress(nil, b, LZ4, 1<<20); err == nil {
 			t.Errorf("byte %d flipped: %d bytes, want an error", i, len(out))
 		}
 	}
@@ -234,7 +234,7 @@ func TestSnappyRefused(t *testing.T) {
 		{"raw block that claims 1 MiB", []byte("\x80\x80\x40\x00a"), ErrCorrupt},
 	}
 	for _, tt := range tests {
-		if _, err := decompressSnappy(nil, tt.in, 1<<20); !errors.Is(err, tt.want) {
+		if _, err := decompress(nil, tt.in, Snappy, 1<<20); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
@@ -348,7 +348,7 @@ func TestXXH32(t *testing.T) {
 		{"Nobody inspects the spammish repetition", 0xe2293b2f},
 	}
 	for _, tt := range tests {
-		if got := xxh32([]byte(tt.in)); got != tt.want {
+		if got := xxh32Of([]byte(tt.in)); got != tt.want {
 			t.Errorf("xxh32(%q) = %08x, want %08x", tt.in, got, tt.want)
 		}
 	}
@@ -357,7 +357,7 @@ func TestXXH32(t *testing.T) {
 		var buf bytes.Buffer
 		data := noise(n + 1)
 		mustWrite(t, lz4.NewWriter(&buf), data)
-		if got, want := xxh32(data), binary.LittleEndian.Uint32(buf.Bytes()[buf.Len()-4:]); got != want {
+		if got, want := xxh32Of(data), binary.LittleEndian.Uint32(buf.Bytes()[buf.Len()-4:]); got != want {
 			t.Fatalf("xxh32 of %d bytes = %08x, want %08x", n+1, got, want)
 		}
 	}

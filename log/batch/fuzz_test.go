@@ -177,6 +177,11 @@ func FuzzDecompress(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	long := []byte("\x28\xb5\x2f\xfd\x00\x38") // a window of 128 KiB, and more than is decoded in one piece
+	for range wholeBytes/zstdBlockBytes + 1 {
+		long = append(long, 0x02, 0x00, 0x10, 'x') // 128 KiB of one byte
+	}
+	f.Add(append(long, 0x01, 0, 0))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for codec := Gzip; codec <= Zstd; codec++ {
 			roundTrip(t, b, codec)
@@ -196,9 +201,28 @@ func FuzzSnappy(f *testing.F) {
 	})
 }
 
+// inPieces is decompress by an unfolder.
+func inPieces(b []byte, codec Codec) (out []byte, err error) {
+	var u unfolder
+	if err := u.open(b, codec, fuzzMaxBytes, nil, 0); err != nil {
+		return nil, err
+	}
+	defer u.close()
+	for {
+		piece, err := u.next()
+		if err != nil {
+			return out, atEnd(err)
+		}
+		out = append(out, piece...)
+	}
+}
+
 func roundTrip(t *testing.T, b []byte, codec Codec) {
 	t.Helper()
 	out, err := decompress(nil, b, codec, fuzzMaxBytes)
+	if pieces, pieceErr := inPieces(b, codec); (err == nil) != (pieceErr == nil) || err == nil && !bytes.Equal(pieces, out) {
+		t.Fatalf("%s: %d bytes and %v at once, %d and %v in pieces", codec, len(out), err, len(pieces), pieceErr)
+	}
 	if err != nil {
 		return
 	}

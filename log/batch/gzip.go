@@ -23,36 +23,38 @@ var (
 	gzipWriters [gzip.BestCompression + 1]sync.Pool // by level
 )
 
-func decompressGzip(dst, src []byte, maxBytes int) ([]byte, error) {
+func openGzip(src []byte) (*gzipReader, error) {
 	r := gzipReaders.Get().(*gzipReader)
-	defer gzipReaders.Put(r)
 	r.src.Reset(src)
-	defer r.src.Reset(nil)
 	if err := r.zr.Reset(&r.src); err != nil {
-		return dst, errInflate(Gzip, err)
+		r.close()
+		return nil, errInflate(Gzip, err)
 	}
+	return r, nil
+}
+
+func (r *gzipReader) close() {
+	r.src.Reset(nil)
+	gzipReaders.Put(r)
+}
+
+func decompressGzip(dst, src []byte, maxBytes int) ([]byte, error) {
+	r, err := openGzip(src)
+	if err != nil {
+		return dst, err
+	}
+	defer r.close()
 	return readAll(dst, &r.zr, Gzip, maxBytes)
 }
 
 func compressGzip(dst, src []byte, level int) ([]byte, error) {
-	if level < 0 || level > gzip.BestCompression {
-		return dst, fmt.Errorf("%w: %d, gzip has 1 to %d", ErrLevel, level, gzip.BestCompression)
-	}
-	w, _ := gzipWriters[level].Get().(*gzipWriter)
-	if w == nil {
-		w = new(gzipWriter)
-		at := level
-		if level == DefaultLevel {
-			at = gzip.DefaultCompression
-		}
-		var err error
-		if w.zw, err = gzip.NewWriterLevel(&w.dst, at); err != nil {
-			return dst, fmt.Errorf("%w: %w", ErrLevel, err)
-		}
+	w, err := takeGzipWriter(level)
+	if err != nil {
+		return dst, err
 	}
 	w.dst.b = dst
 	w.zw.Reset(&w.dst)
-	_, err := w.zw.Write(src)
+	_, err = w.zw.Write(src)
 	if err == nil {
 		err = w.zw.Close()
 	}
@@ -62,4 +64,24 @@ func compressGzip(dst, src []byte, level int) ([]byte, error) {
 	dst, w.dst.b = w.dst.b, nil
 	gzipWriters[level].Put(w)
 	return dst, nil
+}
+
+// takeGzipWriter returns a writer of a level, which goes back to gzipWriters.
+func takeGzipWriter(level int) (*gzipWriter, error) {
+	if level < 0 || level > gzip.BestCompression {
+		return nil, fmt.Errorf("%w: %d, gzip has 1 to %d", ErrLevel, level, gzip.BestCompression)
+	}
+	if w, ok := gzipWriters[level].Get().(*gzipWriter); ok {
+		return w, nil
+	}
+	w := new(gzipWriter)
+	at := level
+	if level == DefaultLevel {
+		at = gzip.DefaultCompression
+	}
+	var err error
+	if w.zw, err = gzip.NewWriterLevel(&w.dst, at); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLevel, err)
+	}
+	return w, nil
 }

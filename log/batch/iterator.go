@@ -43,7 +43,7 @@ func (it *Iterator) Reset(b []byte, maxDecompressedBytes int) error {
 	}
 	it.rest, it.err = it.header.payload(b, &it.buf, maxDecompressedBytes)
 	if it.err == nil {
-		it.err = it.header.checkCount(it.rest)
+		it.err = it.header.checkCount(len(it.rest))
 	}
 	if it.err != nil {
 		it.rest = nil
@@ -110,12 +110,12 @@ func (h Header) payload(b []byte, buf *[]byte, maxBytes int) ([]byte, error) {
 
 // checkCount compares the number of records with what can be in the payload,
 // so that a number that lies is found before anything relies on it.
-func (h Header) checkCount(payload []byte) error {
-	if h.Records < 0 || int64(h.Records)*minRecordBytes > int64(len(payload)) {
-		return fmt.Errorf("%w: %d records in %d bytes", ErrInvalid, h.Records, len(payload))
+func (h Header) checkCount(payloadBytes int) error {
+	if h.Records < 0 || int64(h.Records)*minRecordBytes > int64(payloadBytes) {
+		return fmt.Errorf("%w: %d records in %d bytes", ErrInvalid, h.Records, payloadBytes)
 	}
-	if h.Records == 0 && len(payload) > 0 {
-		return errTrailing(len(payload))
+	if h.Records == 0 && payloadBytes > 0 {
+		return errTrailing(payloadBytes)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"sync"
 )
 
 const (
@@ -35,6 +34,9 @@ type Limits struct {
 	MinTimestamp, MaxTimestamp int64
 
 	RequireKeys bool // the topic is compacted
+
+	// Room is what decompressing takes its memory from; nil: it is not counted.
+	Room Room
 }
 
 // Summary is what Validate found out about a batch.
@@ -106,9 +108,11 @@ var errOffset = errors.New("offset delta is not the record's index")
 // ErrTimestamp, ErrInvalid, or RecordErrors (find it with errors.As) if single
 // records are to blame; those match ErrInvalid, ErrTimestamp or ErrNoKey too.
 //
-// It allocates nothing for a batch that passes, and holds the decompressed
-// records, at most lim.MaxDecompressedBytes (with zstd 8 MiB, if that is more),
-// in pooled memory until it returns.
+// A compressed payload is decompressed piece by piece, and no piece is kept:
+// whatever it unfolds to, Validate takes no more memory than a window of the
+// codec, at most MaxWindowBytes and 640 KiB, which it takes from lim.Room, or
+// returns ErrNoRoom. What needs more is ErrTooLarge. The memory is pooled: it
+// allocates nothing for a batch that passes.
 func Validate(b []byte, lim Limits) (Summary, error) {
 	lim.setDefaults()
 	if len(b) > lim.MaxBatchBytes {
@@ -124,20 +128,16 @@ func Validate(b []byte, lim Limits) (Summary, error) {
 	if err := h.checkForeign(lim); err != nil {
 		return Summary{}, err
 	}
-	scratch := scratchPool.Get().(*[]byte)
-	defer putScratch(scratch)
-	payload, err := h.payload(b, scratch, lim.MaxDecompressedBytes)
+	var r recordReader
+	if err := r.open(b[HeaderBytes:], h.Attributes.Codec(), lim.MaxDecompressedBytes, lim.Room, 0); err != nil {
+		return Summary{}, err
+	}
+	defer r.close()
+	latest, err := h.checkRecords(&r, lim)
 	if err != nil {
 		return Summary{}, err
 	}
-	if err := h.checkCount(payload); err != nil {
-		return Summary{}, err
-	}
-	latest, err := h.checkRecords(payload, lim)
-	if err != nil {
-		return Summary{}, err
-	}
-	return Summary{Header: h, LatestTimestamp: latest, RecordBytes: len(payload)}, nil
+	return Summary{Header: h, LatestTimestamp: latest, RecordBytes: r.total}, nil
 }
 
 func (l *Limits) setDefaults() {
@@ -186,36 +186,52 @@ func (h Header) checkForeign(lim Limits) error {
 
 // checkRecords checks the records of a client's batch, and returns the latest
 // timestamp. A malformed record ends it; refused ones are collected.
-func (h Header) checkRecords(b []byte, lim Limits) (latest int64, err error) {
+func (h Header) checkRecords(r *recordReader, lim Limits) (latest int64, err error) {
 	var refused RecordErrors
 	latest = -1
 	for i := range h.Records {
-		var r Record
-		rest, err := readRecord(b, &r, lim.MaxHeaders)
-		ts, ok := addTimestamp(h.BaseTimestamp, r.Timestamp)
+		var rec Record
+		err := r.read(&rec, lim.MaxHeaders)
+		ts, ok := addTimestamp(h.BaseTimestamp, rec.Timestamp)
 		switch {
 		case err != nil:
-			return 0, RecordErrors{{i, fmt.Errorf("%w: %w", ErrInvalid, err)}}
-		case r.Offset != int64(i):
-			return 0, RecordErrors{{i, fmt.Errorf("%w: %w: %d", ErrInvalid, errOffset, r.Offset)}}
+			err = fmt.Errorf("%w: %w", ErrInvalid, err)
+		case rec.Offset != int64(i):
+			err = fmt.Errorf("%w: %w: %d", ErrInvalid, errOffset, rec.Offset)
 		case !ok:
-			return 0, RecordErrors{{i, fmt.Errorf("%w: %w", ErrInvalid, errOverflow)}}
+			err = fmt.Errorf("%w: %w", ErrInvalid, errOverflow)
 		}
-		b = rest
+		if err != nil {
+			return 0, h.malformed(r, RecordErrors{{i, err}})
+		}
 		latest = max(latest, ts)
 		if len(refused) < MaxRecordErrors {
-			if err := lim.refuse(&r, ts); err != nil {
+			if err := lim.refuse(&rec, ts); err != nil {
 				refused = append(refused, RecordError{i, err})
 			}
 		}
 	}
-	if len(b) > 0 {
-		return 0, errTrailing(len(b))
-	}
-	if refused != nil {
+	switch trailing, err := r.settle(); {
+	case err != nil:
+		return 0, err
+	case trailing > 0:
+		return 0, errTrailing(trailing)
+	case refused != nil:
 		return 0, refused
 	}
 	return latest, nil
+}
+
+// malformed is the error of a batch with a malformed record: what is wrong with
+// the payload as a whole comes first.
+func (h Header) malformed(r *recordReader, record error) error {
+	if _, err := r.settle(); err != nil {
+		return err
+	}
+	if err := h.checkCount(r.total); err != nil {
+		return err
+	}
+	return record
 }
 
 // refuse says why a well-formed record may not be appended, if so.
@@ -227,16 +243,4 @@ func (l *Limits) refuse(r *Record, timestampMS int64) error {
 		return ErrNoKey
 	}
 	return nil
-}
-
-// maxScratchBytes bounds a buffer that the pool keeps. A larger one, for the
-// rare payload that needs it, goes back to the garbage collector.
-const maxScratchBytes = 4 << 20
-
-var scratchPool = sync.Pool{New: func() any { return new([]byte) }}
-
-func putScratch(b *[]byte) {
-	if cap(*b) <= maxScratchBytes {
-		scratchPool.Put(b)
-	}
 }

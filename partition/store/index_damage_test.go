@@ -74,7 +74,7 @@ func (x *indexed) check(t *testing.T, sh *Shard, what string) {
 		c.Release()
 	}
 	for _, ts := range []int64{0, 20, 31, 49, 50} {
-		got, found, err := sh.OffsetForTime(1, ts, 0)
+		got, found, err := sh.OffsetForTime(1, ts, batch.Limits{})
 		if want := x.model.forTime(ts); err != nil || found != (want >= 0) || found && got.Offset != int64(want) {
 			t.Fatalf("%s: OffsetForTime(%d) = %+v, %t, %v; want %d", what, ts, got, found, err, want)
 		}

@@ -20,17 +20,18 @@ type TimedOffset struct {
 // OffsetForTime returns the first record, in the order of offsets, at or above
 // the log start whose timestamp is at least ts (ms), and false if there is
 // none. It looks in segments, by their time index, and in the tail, and
-// decompresses at most a few batches, each to at most maxDecompressedBytes.
+// decompresses at most a few batches, one after the other, within lim: see
+// batch.Stamps.
 //
-// Errors: ErrUnknownPartition; a *segment.CorruptError if a damaged range lies
+// Errors: ErrUnknownPartition; batch.ErrNoRoom; a *segment.CorruptError if a damaged range lies
 // before what was found, or what is read is damaged; or the file system's.
-func (sh *Shard) OffsetForTime(key uint32, ts int64, maxDecompressedBytes int) (TimedOffset, bool, error) {
+func (sh *Shard) OffsetForTime(key uint32, ts int64, lim batch.Limits) (TimedOffset, bool, error) {
 	for {
 		v, err := sh.timeView(key)
 		if err != nil {
 			return TimedOffset{}, false, err
 		}
-		at, found, err := v.find(ts, maxDecompressedBytes)
+		at, found, err := v.find(ts, lim)
 		// Unlinked since we looked: the log start has moved.
 		if !errors.Is(err, segment.ErrGone) {
 			return at, found, err
@@ -41,13 +42,13 @@ func (sh *Shard) OffsetForTime(key uint32, ts int64, maxDecompressedBytes int) (
 // MaxTimestamp returns the first record at or above the log start that has the
 // greatest timestamp, and false if there is none with a timestamp of at least
 // 0. Costs, limits and errors are those of OffsetForTime.
-func (sh *Shard) MaxTimestamp(key uint32, maxDecompressedBytes int) (TimedOffset, bool, error) {
+func (sh *Shard) MaxTimestamp(key uint32, lim batch.Limits) (TimedOffset, bool, error) {
 	for {
 		v, err := sh.timeView(key)
 		if err != nil {
 			return TimedOffset{}, false, err
 		}
-		at, found, err := v.findMax(maxDecompressedBytes)
+		at, found, err := v.findMax(lim)
 		if !errors.Is(err, segment.ErrGone) {
 			return at, found, err
 		}
@@ -60,7 +61,6 @@ type timeView struct {
 	segs          []*segment.Segment // that reach above logStart, ascending
 	tail          []segment.Batch
 	damage        []Damage
-	it            batch.Iterator
 	buf           []byte
 }
 
@@ -76,9 +76,9 @@ func (sh *Shard) timeView(key uint32) (*timeView, error) {
 }
 
 // find is OffsetForTime over one view.
-func (v *timeView) find(ts int64, maxBytes int) (TimedOffset, bool, error) {
+func (v *timeView) find(ts int64, lim batch.Limits) (TimedOffset, bool, error) {
 	for _, seg := range v.segs {
-		at, found, err := v.findInSegment(seg, ts, maxBytes)
+		at, found, err := v.findInSegment(seg, ts, lim)
 		if err != nil {
 			return at, false, err
 		}
@@ -92,7 +92,7 @@ func (v *timeView) find(ts int64, maxBytes int) (TimedOffset, bool, error) {
 			continue
 		}
 		v.buf = b.AppendTo(v.buf[:0])
-		at, found, err := v.findInBatch(ts, maxBytes)
+		at, found, err := v.findInBatch(ts, lim)
 		if err != nil {
 			return at, false, fmt.Errorf("store: batch at offset %d in memory: %w", b.Base, err)
 		}
@@ -113,7 +113,7 @@ func (v *timeView) damagedBelow(offset int64) error {
 	return nil
 }
 
-func (v *timeView) findInSegment(seg *segment.Segment, ts int64, maxBytes int) (TimedOffset, bool, error) {
+func (v *timeView) findInSegment(seg *segment.Segment, ts int64, lim batch.Limits) (TimedOffset, bool, error) {
 	for from := v.logStart; ; {
 		r, found, err := seg.FindTime(ts, from)
 		if err != nil || !found {
@@ -123,8 +123,11 @@ func (v *timeView) findInSegment(seg *segment.Segment, ts int64, maxBytes int) (
 		if err := v.readBatch(seg, &r); err != nil {
 			return TimedOffset{}, false, err
 		}
-		at, found, err := v.findInBatch(ts, maxBytes)
-		if err != nil {
+		at, found, err := v.findInBatch(ts, lim)
+		switch {
+		case errors.Is(err, batch.ErrNoRoom):
+			return at, false, err
+		case err != nil:
 			return at, false, &segment.CorruptError{File: seg.Name(), Offset: r.Start, Position: r.Pos, Err: err}
 		}
 		// A batch that the log start cuts may have had it below.
@@ -148,28 +151,31 @@ func (v *timeView) readBatch(seg *segment.Segment, r *segment.Range) error {
 }
 
 // findInBatch looks through the records of the batch in v.buf.
-func (v *timeView) findInBatch(ts int64, maxBytes int) (TimedOffset, bool, error) {
-	if err := v.it.Reset(v.buf, maxBytes); err != nil {
+func (v *timeView) findInBatch(ts int64, lim batch.Limits) (at TimedOffset, found bool, err error) {
+	err = batch.Stamps(v.buf, lim, func(offset, timestampMS int64) bool {
+		if found = offset >= v.logStart && timestampMS >= ts; found {
+			at = TimedOffset{Offset: offset, TimestampMS: timestampMS}
+		}
+		return !found
+	})
+	if err != nil || !found {
 		return TimedOffset{}, false, err
 	}
-	for r, ok := v.it.Next(); ok; r, ok = v.it.Next() {
-		if r.Offset >= v.logStart && r.Timestamp >= ts {
-			return TimedOffset{Offset: r.Offset, TimestampMS: r.Timestamp, LeaderEpoch: v.it.Header().LeaderEpoch}, true, nil
-		}
-	}
-	return TimedOffset{}, false, v.it.Err()
+	h, err := batch.ParseHeader(v.buf)
+	at.LeaderEpoch = h.LeaderEpoch
+	return at, true, err
 }
 
 // findMax is MaxTimestamp over one view.
-func (v *timeView) findMax(maxBytes int) (TimedOffset, bool, error) {
-	greatest, err := v.maxOfHeaders(v.logStart, maxBytes)
+func (v *timeView) findMax(lim batch.Limits) (TimedOffset, bool, error) {
+	greatest, err := v.maxOfHeaders(v.logStart, lim)
 	if err != nil {
 		return TimedOffset{}, false, err
 	}
 	if greatest < 0 {
 		return TimedOffset{}, false, v.damagedBelow(v.end)
 	}
-	at, found, err := v.find(greatest, maxBytes)
+	at, found, err := v.find(greatest, lim)
 	if err != nil {
 		return TimedOffset{}, false, err
 	}
@@ -178,7 +184,7 @@ func (v *timeView) findMax(maxBytes int) (TimedOffset, bool, error) {
 
 // maxOfHeaders returns the greatest timestamp of a record at or above from:
 // headers tell, but for the batch that from cuts.
-func (v *timeView) maxOfHeaders(from int64, maxBytes int) (int64, error) {
+func (v *timeView) maxOfHeaders(from int64, lim batch.Limits) (int64, error) {
 	greatest := int64(math.MinInt64)
 	for _, seg := range v.segs {
 		ts, err := seg.MaxTimestampFrom(from)
@@ -196,15 +202,16 @@ func (v *timeView) maxOfHeaders(from int64, maxBytes int) (int64, error) {
 	if err != nil || !cut {
 		return greatest, err
 	}
-	if err := v.it.Reset(v.buf, maxBytes); err != nil {
-		return greatest, fmt.Errorf("store: batch at the log start %d: %w", from, err)
-	}
-	for r, ok := v.it.Next(); ok; r, ok = v.it.Next() {
-		if r.Offset >= from {
-			greatest = max(greatest, r.Timestamp)
+	err = batch.Stamps(v.buf, lim, func(offset, timestampMS int64) bool {
+		if offset >= from {
+			greatest = max(greatest, timestampMS)
 		}
+		return true
+	})
+	if err != nil {
+		err = fmt.Errorf("store: batch at the log start %d: %w", from, err)
 	}
-	return greatest, v.it.Err()
+	return greatest, err
 }
 
 // cutBatch reads the batch that begins below the log start and ends above it

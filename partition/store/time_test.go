@@ -65,12 +65,12 @@ func (m *timeModel) check(t *testing.T, sh *Shard, seed uint64, what string) {
 		}
 	}
 	for ts := int64(-1); ts <= 52; ts++ {
-		got, found, err := sh.OffsetForTime(1, ts, 0)
+		got, found, err := sh.OffsetForTime(1, ts, batch.Limits{})
 		same("OffsetForTime", m.forTime(ts), got, found, err)
 	}
-	got, found, err := sh.OffsetForTime(1, math.MinInt64, 0)
+	got, found, err := sh.OffsetForTime(1, math.MinInt64, batch.Limits{})
 	same("OffsetForTime of the least", m.forTime(math.MinInt64), got, found, err)
-	got, found, err = sh.MaxTimestamp(1, 0)
+	got, found, err = sh.MaxTimestamp(1, batch.Limits{})
 	same("MaxTimestamp", m.max(), got, found, err)
 }
 
@@ -154,7 +154,7 @@ func TestOffsetForTimeLongSegment(t *testing.T) {
 		t.Fatalf("%d segments, the test wants a long one", n)
 	}
 	for i := range int64(40) {
-		if got, found, err := sh.OffsetForTime(1, 1000*i+1, 0); err != nil || !found || got.Offset != 300*i {
+		if got, found, err := sh.OffsetForTime(1, 1000*i+1, batch.Limits{}); err != nil || !found || got.Offset != 300*i {
 			t.Errorf("OffsetForTime(%d) = %+v, %t, %v; want offset %d", 1000*i+1, got, found, err, 300*i)
 		}
 	}
@@ -187,19 +187,19 @@ func TestOffsetForTimeDamaged(t *testing.T) {
 	if damage, err := sh.Restore([]Restored{{Key: 1, TopicID: [16]byte{1}, End: 9, Config: cfg}}); err != nil || len(damage) != 1 {
 		t.Fatal(err, damage)
 	}
-	if got, found, err := sh.OffsetForTime(1, from-1, 0); err != nil || !found || got.Offset != from-1 {
+	if got, found, err := sh.OffsetForTime(1, from-1, batch.Limits{}); err != nil || !found || got.Offset != from-1 {
 		t.Errorf("below the damage: %+v, %t, %v", got, found, err)
 	}
 	for _, ts := range []int64{from, to, 100} {
-		if _, _, err := sh.OffsetForTime(1, ts, 0); !errors.Is(err, ErrCorrupt) {
+		if _, _, err := sh.OffsetForTime(1, ts, batch.Limits{}); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("timestamp %d, which damage may hide: %v", ts, err)
 		}
 	}
-	if _, _, err := sh.MaxTimestamp(1, 0); !errors.Is(err, ErrCorrupt) {
+	if _, _, err := sh.MaxTimestamp(1, batch.Limits{}); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("MaxTimestamp with damage: %v", err)
 	}
 	sh.SetLogStart(1, to)
-	if got, found, err := sh.OffsetForTime(1, 0, 0); err != nil || !found || got.Offset != to {
+	if got, found, err := sh.OffsetForTime(1, 0, batch.Limits{}); err != nil || !found || got.Offset != to {
 		t.Errorf("above the damage: %+v, %t, %v", got, found, err)
 	}
 }
