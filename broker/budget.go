@@ -26,6 +26,12 @@ func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 // the limit when nobody else holds anything, so that no request is too large
 // ever to be served.
 func (b *Budget) Acquire(ctx context.Context, n int64) error {
+	return b.AcquireInLine(ctx, n, nil)
+}
+
+// AcquireInLine is Acquire. If it has to wait, it calls inLine, if that is not
+// nil, once it is counted by Waiting.
+func (b *Budget) AcquireInLine(ctx context.Context, n int64, inLine func()) error {
 	b.mu.Lock()
 	if len(b.waiters) == 0 && b.fitsLocked(n) {
 		b.used += n
@@ -35,6 +41,9 @@ func (b *Budget) Acquire(ctx context.Context, n int64) error {
 	w := budgetWaiter{n: n, ready: make(chan struct{})}
 	b.waiters = append(b.waiters, w)
 	b.mu.Unlock()
+	if inLine != nil {
+		inLine()
+	}
 	select {
 	case <-w.ready:
 		return nil

@@ -2,6 +2,8 @@ package kafka
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/kafka/guard"
 )
 
 // sampleProduce is a request of two topics; the records are not looked at by the
@@ -72,8 +75,8 @@ func TestDecodeProduce(t *testing.T) {
 					t.Fatalf("version %d: decodes though cut off after %d of %d bytes", v, n, len(body))
 				}
 			}
-			if _, err := decodeProduce(v, append(body, 0)); err == nil {
-				t.Errorf("version %d: decodes with a byte behind it", v)
+			if _, err := decodeProduce(v, append(body, 0)); err != nil {
+				t.Errorf("version %d: a byte behind it, which Kafka ignores: %v", v, err)
 			}
 		}
 	}
@@ -268,8 +271,8 @@ func TestDecodeFetch(t *testing.T) {
 					t.Fatalf("version %d: decodes though cut off after %d of %d bytes", v, n, len(body))
 				}
 			}
-			if _, err := decodeFetch(v, append(body, 0)); err == nil {
-				t.Errorf("version %d: decodes with a byte behind it", v)
+			if _, err := decodeFetch(v, append(body, 0)); err != nil {
+				t.Errorf("version %d: a byte behind it, which Kafka ignores: %v", v, err)
 			}
 		}
 	}
@@ -409,11 +412,97 @@ func TestDecodeIsBounded(t *testing.T) {
 	}
 }
 
+// strangeBodies are a flexible body and an old one of the same request, behind
+// their versions, each as it is but with bytes behind it, an unknown tag, more
+// tags than there may be, and a tag of more bytes.
+func strangeBodies(flexible, old []byte) (all [][]byte) {
+	tags := func(n, size int) []byte {
+		b := binary.AppendUvarint(append([]byte{}, flexible[:len(flexible)-1]...), uint64(n))
+		for i := range n {
+			b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(i+50)), uint64(size))
+			b = append(b, make([]byte, size)...)
+		}
+		return b
+	}
+	version := func(v byte, b []byte) []byte { return append([]byte{v}, b...) }
+	return [][]byte{
+		version(12, append(flexible[:len(flexible):len(flexible)], "behind"...)),
+		version(4, append(old[:len(old):len(old)], "behind"...)),
+		version(12, tags(1, 3)), version(12, tags(10_000, 0)), version(12, tags(10_001, 0)),
+		version(12, tags(1, 128<<10)), version(12, tags(1, 128<<10+1)),
+	}
+}
+
+// fetchTagged is a Fetch with a tagged field.
+func fetchTagged(version int16, tag byte, field []byte) []byte {
+	b := sampleFetch(version).AppendTo(nil)
+	return append(append(b[:len(b)-1], 1, tag, byte(len(field))), field...)
+}
+
+// sameAsGuard wants a body taken that package guard takes, but for the number of
+// partitions and topics, and no other.
+func sameAsGuard(t *testing.T, req kmsg.Request, body []byte, err error) {
+	t.Helper()
+	_, guards := guard.Check(req.Key(), req.GetVersion(), body, guard.LimitsFor(len(body)))
+	switch {
+	case guards != nil && (err == nil || err.Error() != guards.Error()):
+		t.Fatalf("decodes with %v; the guard says %v", err, guards)
+	case guards == nil && err != nil && !errors.Is(err, guard.ErrTooLarge):
+		t.Fatalf("decodes with %v; the guard takes it", err)
+	}
+}
+
+// TestDecodedAsGuarded: what is decoded by hand is looked over as any other
+// request is: the same bytes are taken, and refused, for the same reasons.
+func TestDecodedAsGuarded(t *testing.T) {
+	t.Parallel()
+	for _, b := range strangeBodies(sampleProduce(12, nil).AppendTo(nil), sampleProduce(4, nil).AppendTo(nil)) {
+		req := kmsg.NewPtrProduceRequest()
+		req.Version = int16(b[0])
+		_, err := decodeProduce(req.Version, b[1:])
+		sameAsGuard(t, req, b[1:], err)
+	}
+	fetches := strangeBodies(sampleFetch(12).AppendTo(nil), sampleFetch(4).AppendTo(nil))
+	for _, size := range []int{12, 13, 14} {
+		for _, v := range []int16{12, 14, 15, 18} {
+			fetches = append(fetches, append([]byte{byte(v)}, fetchTagged(v, 1, make([]byte, size))...))
+		}
+	}
+	for _, b := range fetches {
+		req := kmsg.NewPtrFetchRequest()
+		req.Version = int16(b[0])
+		_, err := decodeFetch(req.Version, b[1:])
+		sameAsGuard(t, req, b[1:], err)
+	}
+	for name, n := range map[string]int{"tags": 10_001, "bytes of a tag": 128<<10 + 1} {
+		tag := make([]byte, n)
+		if name == "tags" {
+			tag = nil
+		}
+		b := sampleFetch(12).AppendTo(nil)
+		b = b[:len(b)-1]
+		if tag == nil {
+			b = binary.AppendUvarint(b, uint64(n))
+			for range n {
+				b = append(b, 50, 0)
+			}
+		} else {
+			b = append(binary.AppendUvarint(append(b, 1, 50), uint64(n)), tag...)
+		}
+		if _, err := decodeFetch(12, b); !errors.Is(err, guard.ErrTooLarge) {
+			t.Errorf("too many %s: %v", name, err)
+		}
+	}
+}
+
 func FuzzDecodeProduce(f *testing.F) {
 	for v := int16(produceMin); v <= produceMax; v++ {
 		f.Add(v, sampleProduce(v, nil).AppendTo(nil))
 	}
 	f.Add(int16(9), []byte{0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f})
+	for _, b := range strangeBodies(sampleProduce(9, nil).AppendTo(nil), sampleProduce(3, nil).AppendTo(nil)) {
+		f.Add(int16(b[0]), b[1:])
+	}
 	f.Fuzz(func(t *testing.T, version int16, body []byte) {
 		version = produceMin + (version&0x7fff)%(produceMax-produceMin+1)
 		var m *produceRequest
@@ -423,7 +512,7 @@ func FuzzDecodeProduce(f *testing.F) {
 		}
 		want := kmsg.NewPtrProduceRequest()
 		want.Version = version
-		if err != nil {
+		if sameAsGuard(t, want, body, err); err != nil {
 			return
 		}
 		if wantErr := want.ReadFrom(body); wantErr != nil {
@@ -452,6 +541,13 @@ func FuzzDecodeFetch(f *testing.F) {
 	for v := int16(fetchMin); v <= fetchMax; v++ {
 		f.Add(v, sampleFetch(v).AppendTo(nil))
 	}
+	for _, b := range strangeBodies(sampleFetch(12).AppendTo(nil), sampleFetch(4).AppendTo(nil)) {
+		f.Add(int16(b[0]), b[1:])
+	}
+	f.Add(int16(12), fetchTagged(12, 1, make([]byte, 13))) // of version 15
+	f.Add(int16(15), fetchTagged(15, 1, make([]byte, 13)))
+	f.Add(int16(15), fetchTagged(15, 1, make([]byte, 14)))
+	f.Add(int16(18), fetchTagged(18, 0, []byte{3, 'i', 'd'}))
 	f.Fuzz(func(t *testing.T, version int16, body []byte) {
 		version = fetchMin + (version&0x7fff)%(fetchMax-fetchMin+1)
 		var m *fetchRequest
@@ -459,11 +555,11 @@ func FuzzDecodeFetch(f *testing.F) {
 		if n := allocated(func() { m, err = decodeFetch(version, body) }); n > decodedShare*uint64(len(body))+decodedSlack {
 			t.Fatalf("%d bytes allocated for %d", n, len(body))
 		}
-		if err != nil {
-			return
-		}
 		want := kmsg.NewPtrFetchRequest()
 		want.Version = version
+		if sameAsGuard(t, want, body, err); err != nil {
+			return
+		}
 		if wantErr := want.ReadFrom(body); wantErr != nil {
 			t.Fatalf("decodes, and kmsg says %v", wantErr)
 		}

@@ -79,6 +79,7 @@ type conn struct {
 	inflight chan struct{}  // a token per unanswered request
 	order    chan *request  // as many as may be in flight, in the order of arrival
 	taking   *broker.Budget // memory that requests hold until they are answered
+	fetches  *broker.Budget // memory that Fetches hold for their partitions
 	polls    polls
 
 	deliveries delivery.Peer
@@ -95,6 +96,7 @@ func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		order:    make(chan *request, s.opt.MaxInFlight),
 		taking:   broker.NewBudget(s.opt.MaxInFlightBytes),
+		fetches:  broker.NewBudget(s.fetches.small.Limit() / intake.ConnectionShare),
 	}
 	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), c.in), readBufferBytes)
 	c.ctx, c.cancel = context.WithCancel(context.Background())

@@ -4,10 +4,21 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/kafka/guard"
 )
 
-// decoder reads the body of a request that is decoded by hand, field by field.
+// checkBody looks over the body of a request that is decoded by hand, as over that
+// of any other: see package guard.
+func checkBody(key kmsg.Key, version int16, body []byte) error {
+	_, err := guard.Check(int16(key), version, body, guard.LimitsFor(len(body)))
+	return err
+}
+
+// decoder reads the body of a request that is decoded by hand, field by field,
+// after checkBody. Bytes behind the last field are ignored, as in Kafka.
 // After the first error it reads zeros, so that only the end has to ask. What it
 // returns aliases the body, unless it is a string.
 type decoder struct {
@@ -67,7 +78,10 @@ func (d *decoder) length(short bool) int {
 	if d.err != nil {
 		return -1
 	}
-	if n < -1 || n > int64(len(d.b)) {
+	if n < 0 && (!d.flexible || n == -1) {
+		return -1 // any negative length of the old encodings is null, as in Kafka
+	}
+	if n < 0 || n > int64(len(d.b)) {
 		d.fail("a length of %d with %d bytes left", n, len(d.b))
 		return -1
 	}
@@ -156,14 +170,6 @@ func (d *decoder) tags(known func(tag uint32, field *decoder) bool) {
 	}
 }
 
-// end returns the first error. Bytes that follow the last field are one.
-func (d *decoder) end() error {
-	if len(d.b) > 0 {
-		d.fail("%d bytes after the last field", len(d.b))
-	}
-	return d.err
-}
-
 // room returns s with room for n more elements. It doubles what it makes, so that
 // all that is made on the way to a slice is at most twice as large.
 func room[T any](s []T, n int) []T {
@@ -212,12 +218,11 @@ func (d *decoder) topic(version int16) (t topicRef) {
 // topicIDVersion is from where on Produce and Fetch name topics by id.
 const topicIDVersion = 13
 
-// topicCount reads the length of an array of topics, of which before were read
-// and most may be.
-func (d *decoder) topicCount(elementBytes, before, most int) int {
+// topicCount reads the length of a Fetch's array of topics, of which before were
+// read.
+func (d *decoder) topicCount(elementBytes, before int) int {
 	n := d.count(elementBytes)
-	if before+n > most {
-		d.fail("%d topics in so small a request, at most %d", before+n, most)
+	if d.crowd("topics", before+n); d.err != nil {
 		return 0
 	}
 	return n

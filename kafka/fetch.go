@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -42,13 +43,24 @@ type wanted struct {
 
 // fetch decodes a Fetch and asks the broker, which answers at once or parks it.
 func (c *conn) fetch(q *request) error {
-	m, err := decodeFetch(q.version, q.body)
-	if err != nil {
+	f := &fetching{request: q}
+	var err error
+	f.m, err = decodeFetch(q.version, q.body)
+	code := errcode.None
+	switch {
+	case errors.Is(err, errCrowded) && q.version >= fetchSessionVersion: // older ones have no error of the whole answer
+		c.log.Info("a Fetch is refused", "err", err, "client", q.peer.clientID)
+		code = errcode.InvalidRequest
+	case err != nil:
 		return fmt.Errorf("kafka: Fetch version %d: %w", q.version, err)
 	}
-	q.recycle() // m aliases nothing, and the fetch may wait for long
-	f := &fetching{request: q, m: m}
-	if code := f.choose(); code != errcode.None {
+	q.recycle() // f.m aliases nothing, and the fetch may wait for long
+	if code == errcode.None {
+		if code, err = f.choose(); err != nil {
+			return err
+		}
+	}
+	if code != errcode.None {
 		q.s.meter.Error(q.api.place, code)
 		f.send(f.delivery(&fetchResponse{code: code}, nil))
 		return nil
@@ -58,16 +70,22 @@ func (c *conn) fetch(q *request) error {
 }
 
 // choose finds out which partitions are wanted: those of the request, or of the
-// session that it goes on with (KIP-227).
-func (f *fetching) choose() errcode.Code {
+// session that it goes on with (KIP-227). It takes memory for them first, for
+// which it may wait; an error is the connection's end.
+func (f *fetching) choose() (errcode.Code, error) {
 	m, byID, sessions := f.m, f.version >= topicIDVersion, f.s.sessions
+	if m.replica >= 0 || m.isolation != readUncommitted && m.isolation != readCommitted || m.sessionEpoch == initialEpoch || m.sessionEpoch == finalEpoch {
+		if err := f.claimFetch(f.request, len(m.parts)); err != nil {
+			return errcode.None, err
+		}
+	}
 	if m.replica >= 0 {
 		f.wantAll(errcode.Errorf(errcode.TopicAuthorizationFailed, "replica %d: replicas do not fetch from the clients' port", m.replica))
-		return errcode.None
+		return errcode.None, nil
 	}
 	if m.isolation != readUncommitted && m.isolation != readCommitted {
 		f.wantAll(errcode.Errorf(errcode.InvalidRequest, "isolation level %d; give 0 or 1", m.isolation))
-		return errcode.None
+		return errcode.None, nil
 	}
 	if m.sessionEpoch == initialEpoch || m.sessionEpoch == finalEpoch {
 		if m.sessionID != noSession {
@@ -75,16 +93,25 @@ func (f *fetching) choose() errcode.Code {
 		}
 		f.begins = m.sessionEpoch == initialEpoch
 		f.wantAll(nil)
-		return errcode.None
+		return errcode.None, nil
 	}
 	s, code := sessions.use(m, byID)
 	if code != errcode.None {
-		return code
+		return code, nil
 	}
+	f.epoch = s.epoch
+	if len(s.parts) > 0 { // else it has ended
+		f.session = s
+	}
+	parts := len(s.parts)
+	s.mu.Unlock() // not held while it waits
+	if err := f.claimFetch(f.request, parts); err != nil {
+		return errcode.None, err
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
-	f.session, f.epoch = s, s.epoch
-	if len(s.parts) == 0 { // it has ended
-		f.session = nil
+	if f.overtaken(s) {
+		return errcode.InvalidFetchSessionEpoch, nil
 	}
 	resolve := resolver{request: f.request}
 	f.grow(len(s.parts))
@@ -92,8 +119,12 @@ func (f *fetching) choose() errcode.Code {
 		p := e.Value.(*sessionPart)
 		f.add(&resolve, p.key, fetchPart{leaderEpoch: p.leaderEpoch, fetchedEpoch: p.fetchedEpoch, offset: p.offset, maxBytes: p.maxBytes}, nil)
 	}
-	return errcode.None
+	return errcode.None, nil
 }
+
+// overtaken reports whether another request of the session has begun meanwhile.
+// The caller holds s.mu.
+func (f *fetching) overtaken(s *session) bool { return s.epoch != f.epoch }
 
 // wantAll wants the partitions of the request, each once: what is asked last of
 // one holds. refused, if it is not nil, is their answer.
@@ -213,6 +244,9 @@ func (f *fetching) ask() {
 		f.polls.remove(f.request)
 		f.respond(results)
 	}))
+	if f.fetchFrom.Waiting() > 0 { // they wait for what this one holds, and may have looked before it was there
+		f.polls.hurryHolders(f.fetchFrom)
+	}
 }
 
 // respond answers with what was read, whose chunks it owns.
@@ -275,7 +309,7 @@ func (f *fetching) onlyNews(resp *fetchResponse, read []broker.StreamResult) []b
 	s := f.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.epoch != f.epoch {
+	if f.overtaken(s) {
 		f.s.meter.Error(f.api.place, errcode.InvalidFetchSessionEpoch)
 		*resp = fetchResponse{code: errcode.InvalidFetchSessionEpoch}
 		return nil

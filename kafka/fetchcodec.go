@@ -1,7 +1,12 @@
 package kafka
 
 import (
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/kafka/guard"
 )
 
 // Versions of Fetch. What each adds:
@@ -43,10 +48,19 @@ type fetchRequest struct {
 	forgotten          []partRef // their topics are in forgottenTopics
 }
 
-// maxFetchTopics is how many topics a Fetch of n bytes may name: more than any
-// that names partitions of each, so that what is decoded stays below eight times
-// the request, whatever it holds.
-func maxFetchTopics(n int) int { return 1000 + n/12 }
+// maxFetchParts is how many partitions a Fetch may ask for, itself or as its
+// session's; and how many it may forget, and how many topics it may name.
+const maxFetchParts = 30_000
+
+// errCrowded reports a Fetch of too many partitions.
+var errCrowded = fmt.Errorf("%w: too many partitions in a Fetch", guard.ErrTooLarge)
+
+// crowd ends the reading if n of what a Fetch names are too many.
+func (d *decoder) crowd(what string, n int) {
+	if n > maxFetchParts && d.err == nil {
+		d.b, d.err = nil, fmt.Errorf("%w: %d %s, at most %d; fetch them in several sessions, by several clients", errCrowded, n, what, maxFetchParts)
+	}
+}
 
 // partRef names a partition: the topic by its place in a request's.
 type partRef struct{ topic, index int32 }
@@ -68,6 +82,9 @@ const (
 
 // decodeFetch decodes a Fetch's body.
 func decodeFetch(version int16, body []byte) (*fetchRequest, error) {
+	if err := checkBody(kmsg.Fetch, version, body); err != nil {
+		return nil, err
+	}
 	d := &decoder{b: body, flexible: version >= fetchFlexibleVersion}
 	m := &fetchRequest{replica: consumerReplica, sessionEpoch: finalEpoch}
 	if version < fetchReplicaStateVersion {
@@ -82,8 +99,7 @@ func decodeFetch(version int16, body []byte) (*fetchRequest, error) {
 	if d.flexible {
 		topicBytes = 1 + 1 + 1
 	}
-	most := maxFetchTopics(len(body))
-	n := d.topicCount(topicBytes, 0, most)
+	n := d.topicCount(topicBytes, 0)
 	m.topics = make([]topicRef, 0, n)
 	for range n {
 		if d.err != nil {
@@ -94,7 +110,7 @@ func decodeFetch(version int16, body []byte) (*fetchRequest, error) {
 		d.tags(nil)
 	}
 	if version >= fetchSessionVersion {
-		n = d.topicCount(topicBytes, len(m.topics), most)
+		n = d.topicCount(topicBytes, len(m.topics))
 		m.forgottenTopics = make([]topicRef, 0, n)
 		for range n {
 			if d.err != nil {
@@ -102,6 +118,9 @@ func decodeFetch(version int16, body []byte) (*fetchRequest, error) {
 			}
 			m.forgottenTopics = append(m.forgottenTopics, d.topic(version))
 			parts := d.count(4)
+			if d.crowd("forgotten partitions", len(m.forgotten)+parts); d.err != nil {
+				break
+			}
 			m.forgotten = room(m.forgotten, parts)
 			for range parts {
 				m.forgotten = append(m.forgotten, partRef{int32(len(m.forgottenTopics) - 1), d.int32()})
@@ -121,8 +140,8 @@ func decodeFetch(version int16, body []byte) (*fetchRequest, error) {
 		field.tags(nil)
 		return true
 	})
-	if err := d.end(); err != nil {
-		return nil, err
+	if d.err != nil {
+		return nil, d.err
 	}
 	return m, nil
 }
@@ -140,6 +159,9 @@ func (d *decoder) fetchParts(version int16, m *fetchRequest) {
 		bytes += 4 + 1
 	}
 	n := d.count(bytes)
+	if d.crowd("partitions", len(m.parts)+n); d.err != nil {
+		return
+	}
 	m.parts = room(m.parts, n)
 	for range n {
 		if d.err != nil {

@@ -28,6 +28,12 @@ const (
 	// sessionPartitions is how many partitions all sessions hold together, for
 	// each session that there may be. Kafka has no such bound.
 	sessionPartitions = 1000
+
+	// sessionPartBytes is what a partition of a session takes, with the longest
+	// name of a topic, and sessionShare which part of Options.Requests, beside it,
+	// all of them may.
+	sessionPartBytes = 512
+	sessionShare     = 4
 )
 
 // session is what one client fetches: it sends only what changes, and is
@@ -136,14 +142,16 @@ type sessions struct {
 	rand       io.Reader
 	now        func() time.Time
 	most       int // sessions
+	mostParts  int // partitions of all, together
 	byID       map[int32]*session
 	byUse      list.List // of *session, the one not used for the longest time first
 	partitions int       // of all, together
 	evicted    uint64
 }
 
-func newSessions(most int, rand io.Reader, now func() time.Time) *sessions {
-	return &sessions{most: most, rand: rand, now: now, byID: make(map[int32]*session)}
+func newSessions(most int, memoryBytes int64, rand io.Reader, now func() time.Time) *sessions {
+	mostParts := int(min(int64(most)*sessionPartitions, memoryBytes/sessionPartBytes))
+	return &sessions{most: most, mostParts: mostParts, rand: rand, now: now, byID: make(map[int32]*session)}
 }
 
 // SessionStats says what the fetch sessions of a node are.
@@ -183,6 +191,10 @@ func (ss *sessions) use(m *fetchRequest, byID bool) (*session, errcode.Code) {
 		return nil, errcode.FetchSessionTopicIDError
 	}
 	s.change(m)
+	if len(s.parts) > maxFetchParts {
+		ss.end(s.id)
+		return nil, errcode.InvalidRequest
+	}
 	if !ss.touch(s, len(s.parts)) {
 		return nil, errcode.FetchSessionIDNotFound
 	}
@@ -200,7 +212,7 @@ func (ss *sessions) touch(s *session, n int) bool {
 	if s.gone {
 		return false
 	}
-	fits := n <= s.counted || ss.partitions-s.counted+n <= ss.most*sessionPartitions
+	fits := n <= s.counted || ss.partitions-s.counted+n <= ss.mostParts
 	if !fits || n == 0 {
 		ss.removeLocked(s)
 		return fits
@@ -214,7 +226,7 @@ func (ss *sessions) touch(s *session, n int) bool {
 // begin begins a session of what a full request asks for, in whose answer parts
 // are told, and returns its id: none if there is no room.
 func (ss *sessions) begin(m *fetchRequest, byID bool, told []fetched) int32 {
-	if len(told) > ss.most*sessionPartitions {
+	if len(told) > ss.mostParts {
 		return noSession
 	}
 	s := &session{byID: byID, epoch: nextEpoch(initialEpoch), parts: make(map[sessionKey]*list.Element, len(told))}
@@ -226,7 +238,7 @@ func (ss *sessions) begin(m *fetchRequest, byID bool, told []fetched) int32 {
 	defer ss.mu.Unlock()
 	s.began, s.counted = ss.now(), len(s.parts)
 	s.used = s.began
-	for len(ss.byID) >= ss.most || ss.partitions+s.counted > ss.most*sessionPartitions {
+	for len(ss.byID) >= ss.most || ss.partitions+s.counted > ss.mostParts {
 		if !ss.evictLocked(s) {
 			return noSession
 		}

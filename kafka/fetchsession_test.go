@@ -22,7 +22,7 @@ func fetchOf(topic string, n int) *fetchRequest {
 // newTestSessions returns sessions whose clock the test moves.
 func newTestSessions(most int) (*sessions, *time.Time) {
 	now := time.Unix(1000, 0)
-	return newSessions(most, rand.Reader, func() time.Time { return now }), &now
+	return newSessions(most, 1<<30, rand.Reader, func() time.Time { return now }), &now
 }
 
 func (ss *sessions) goOn(id, epoch int32) errcode.Code {
@@ -147,5 +147,18 @@ func TestNextEpoch(t *testing.T) {
 		if got := nextEpoch(tt[0]); got != tt[1] {
 			t.Errorf("after %d: %d, want %d", tt[0], got, tt[1])
 		}
+	}
+}
+
+// TestSessionsMemory: the partitions of all sessions are no more than there is
+// memory for, whatever the number of sessions; what finds none goes on without.
+func TestSessionsMemory(t *testing.T) {
+	t.Parallel()
+	ss := newSessions(1000, 3*sessionPartBytes, rand.Reader, time.Now)
+	begin := func(parts int) int32 {
+		return ss.begin(fetchOf("a", parts), false, make([]fetched, parts))
+	}
+	if begin(4) != noSession || begin(2) == noSession || begin(2) != noSession || begin(1) == noSession {
+		t.Errorf("%+v, where three partitions have memory", ss.stats())
 	}
 }

@@ -1,7 +1,12 @@
 package kafka
 
 import (
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/kafka/guard"
 )
 
 // Versions of Produce. What each adds:
@@ -52,8 +57,18 @@ type producePart struct {
 // bytes may name: each that can succeed has a record batch of at least 61 bytes.
 func maxProduceParts(n int) int { return 1000 + n/64 }
 
+// few ends the reading if n of what a Produce of so many bytes names are too many.
+func (d *decoder) few(what string, n, bytes int) {
+	if most := maxProduceParts(bytes); n > most && d.err == nil {
+		d.b, d.err = nil, fmt.Errorf("%w: %d %s in a Produce of %d bytes, at most %d", guard.ErrTooLarge, n, what, bytes, most)
+	}
+}
+
 // decodeProduce decodes a Produce's body, whose records it aliases.
 func decodeProduce(version int16, body []byte) (*produceRequest, error) {
+	if err := checkBody(kmsg.Produce, version, body); err != nil {
+		return nil, err
+	}
 	d := &decoder{b: body, flexible: version >= produceFlexibleVersion}
 	m := &produceRequest{}
 	_, m.transactional = d.nullableString()
@@ -63,15 +78,16 @@ func decodeProduce(version int16, body []byte) (*produceRequest, error) {
 	if d.flexible {
 		topicBytes, partBytes = 1+1+1, 4+1+1
 	}
-	n := d.topicCount(topicBytes, 0, maxProduceParts(len(body)))
+	n := d.count(topicBytes)
+	d.few("topics", n, len(body))
+	if d.err != nil {
+		return nil, d.err
+	}
 	m.topics = make([]produceTopic, 0, n)
 	for range n {
 		t := produceTopic{topicRef: d.topic(version)}
 		parts := d.count(partBytes)
-		if most := maxProduceParts(len(body)); len(m.parts)+parts > most {
-			d.fail("%d partitions in so small a request, at most %d", len(m.parts)+parts, most)
-		}
-		if d.err == nil {
+		if d.few("partitions", len(m.parts)+parts, len(body)); d.err == nil {
 			m.parts = room(m.parts, parts)
 		}
 		for range parts {
@@ -89,8 +105,8 @@ func decodeProduce(version int16, body []byte) (*produceRequest, error) {
 		m.topics = append(m.topics, t)
 	}
 	d.tags(nil)
-	if err := d.end(); err != nil {
-		return nil, err
+	if d.err != nil {
+		return nil, d.err
 	}
 	return m, nil
 }

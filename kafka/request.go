@@ -72,6 +72,9 @@ type request struct {
 	held  int64          // bytes of it, and of the connection's own, until send
 	began time.Time      // when all of it was read
 
+	fetchFrom *broker.Budget // that fetchHeld is of; set before a Fetch is in conn.polls
+	fetchHeld int64          // bytes of it, and of the connection's own, until settle
+
 	sent     atomic.Bool   // by send, or by a panic in its place
 	ready    chan struct{} // closed by send
 	answer   answer        // read after ready
@@ -122,6 +125,7 @@ func (q *request) send(a answer) {
 		close(q.ready)
 	}()
 	q.letGo()
+	q.keepFetch(q.fetchHeld / fetchPartBytes * sentPartBytes)
 	q.s.meter.Done(q.api.place, time.Since(q.began))
 	if a.body != nil && q.turn.Load() != q && len(q.inflight) > 1 {
 		a.body.LetGo() // its turn may be long in coming: others are before it

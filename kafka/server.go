@@ -82,6 +82,7 @@ type Server struct {
 	// is taken after a request's own, and before its answer's, so nobody waits in
 	// a circle.
 	decoding *broker.Budget
+	fetches  fetchMemory
 	meter    *broker.Meter
 
 	background sync.WaitGroup // look-ups
@@ -125,8 +126,9 @@ func newServer(opt Options, apis *table) *Server {
 		opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, buffers: new(frame.Buffers),
 		conns: make(map[*conn]struct{}), checked: make(map[string]struct{}),
 	}
-	s.sessions = newSessions(max(opt.MaxSessions, 0), opt.Rand, opt.Now)
+	s.sessions = newSessions(max(opt.MaxSessions, 0), opt.Requests.Limit()/sessionShare, opt.Rand, opt.Now)
 	s.decoding = broker.NewBudget(opt.Requests.Limit() / decodingShare)
+	s.fetches = newFetchMemory(opt.Requests.Limit() / fetchShare)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.meter = broker.NewMeter("kafka", s.apis.names())
 	return s

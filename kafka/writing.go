@@ -84,6 +84,7 @@ func (c *conn) breakOff(err error) {
 func (q *request) settle() (err error) {
 	defer q.conn.survive(&err, "at", "giving back an answer", "request", q.api.name)
 	q.answer.release(q.s)
+	q.keepFetch(0)
 	return nil
 }
 

@@ -1,0 +1,68 @@
+package kafka
+
+import (
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/wire/intake"
+)
+
+// What a Fetch takes for each of its partitions, besides the batches that are
+// read for it: what was decoded, what is wanted and what came of it, until the
+// answer is ready; from there until it is written, what it is written from.
+const (
+	fetchPartBytes = 896
+	sentPartBytes  = 320
+)
+
+// fetchShare is which part of Options.Requests, beside it, Fetches may take for
+// their partitions.
+const fetchShare = 4
+
+// fetchMemory is the memory of a node for the partitions of its Fetches, which
+// may wait for long. As for requests, what many small ones need is apart from
+// what few large ones take.
+type fetchMemory struct{ small, large *broker.Budget }
+
+func newFetchMemory(bytes int64) fetchMemory {
+	return fetchMemory{small: broker.NewBudget(bytes / 4), large: broker.NewBudget(bytes)}
+}
+
+// claimFetch takes the memory of a Fetch of so many partitions, or waits for it.
+// While somebody waits, no Fetch that holds what it waits for is parked: those
+// that are answer with what there is.
+func (c *conn) claimFetch(q *request, parts int) error {
+	n := int64(parts) * fetchPartBytes
+	if n == 0 {
+		return nil
+	}
+	from := intake.Budget(n, c.s.fetches.small, c.s.fetches.large)
+	if !c.fetches.TryAcquire(n) {
+		c.polls.hurry()
+		if err := c.fetches.Acquire(c.ctx, n); err != nil {
+			return err
+		}
+	}
+	if !from.TryAcquire(n) {
+		if err := from.AcquireInLine(c.ctx, n, func() { c.s.hurryFetches(from) }); err != nil {
+			c.fetches.Release(n)
+			return err
+		}
+	}
+	q.fetchFrom, q.fetchHeld = from, n
+	return nil
+}
+
+// keepFetch gives back all but n bytes of what a Fetch took for its partitions.
+func (q *request) keepFetch(n int64) {
+	if back := q.fetchHeld - n; back > 0 {
+		q.fetchHeld = n
+		q.fetchFrom.Release(back)
+		q.conn.fetches.Release(back)
+	}
+}
+
+// hurryFetches ends the waiting of all Fetches that hold memory of a budget.
+func (s *Server) hurryFetches(from *broker.Budget) {
+	for _, c := range s.all() {
+		c.polls.hurryHolders(from)
+	}
+}
