@@ -174,7 +174,7 @@ var Settings = []Setting{
 	{
 		Key: "fetch.sessions.max", Section: sectionLimits, Kind: Int, Default: "1000", Min: 0, Max: 100_000,
 		Doc:     "fetch sessions of Kafka clients",
-		Explain: "Kafka's max.incremental.fetch.session.cache.slots. A consumer with a session sends and is answered only what changed. All sessions together hold at most a thousand partitions for each that there may be, and each partition takes about 200 bytes. 0: none.",
+		Explain: "Kafka's max.incremental.fetch.session.cache.slots. A consumer with a session sends and is answered only what changed. All sessions together hold at most a thousand partitions for each that there may be, and no more than a sixteenth of memory.bytes has room for, at 512 bytes each. 0: none.",
 		Metric:  "flotilla_fetch_sessions against flotilla_fetch_sessions_limit, flotilla_fetch_sessions_evicted_total",
 		Error:   "none: the consumer goes on without a session, and sends all of its partitions in each fetch",
 	},
