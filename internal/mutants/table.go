@@ -90,7 +90,7 @@ var table = []mutant{
 		name: "what a batch unfolds to",
 		file: "log/batch/unfold.go",
 		old:  "if err == nil && u.total > u.maxBytes {",
-		new:  "if err == nil && u.total < 0 {",
+		new:  "if err == nil && u.total > u.maxBytes+1 {",
 		pkg:  "./log/batch", test: "TestUnfoldsTooFar", want: "want ErrTooLarge",
 	},
 	{
@@ -102,9 +102,9 @@ var table = []mutant{
 	},
 	{
 		name: "a node's memory to decompress in",
-		file: "broker/unfold.go",
-		old:  "if r.b.unfolding.TryAcquire(bytes) {",
-		new:  "if r.b.unfolding.TryAcquire(bytes) || r.b.unfolding.Used() > 0 {",
+		file: "broker/produce.go",
+		old:  "MaxDecompressedBytes: maxDecompressedBytes, Room: &p.room}",
+		new:  "MaxDecompressedBytes: maxDecompressedBytes}",
 		pkg:  "./broker", test: "TestUnfoldingWaits", want: "without memory: ",
 	},
 	{

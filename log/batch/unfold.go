@@ -209,7 +209,7 @@ func readPiece(r io.Reader, buf *[]byte, left int, c Codec) ([]byte, error) {
 	if cap(*buf) < pieceBytes {
 		*buf = make([]byte, 0, pieceBytes)
 	}
-	b := (*buf)[:min(pieceBytes, left+1)]
+	b := (*buf)[:min(pieceBytes, max(left, 0)+1)]
 	n := 0
 	for n < len(b) {
 		m, err := r.Read(b[n:])
