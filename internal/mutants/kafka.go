@@ -345,7 +345,7 @@ var kafkaTable = []mutant{
 		file: "kafka/conn.go",
 		old:  "\tcase gone(err):\n",
 		new:  "\tcase true:\n",
-		pkg:  "./kafka", test: "TestLastAnswers", want: "lastanswers_test.go",
+		pkg:  "./kafka", test: "TestLastAnswers", want: "the creation: REQUEST_TIMED_OUT",
 	},
 	{
 		name: "the end of waiting for the last answers",
