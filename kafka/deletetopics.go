@@ -86,22 +86,28 @@ func (s *Server) deleteTopic(ctx context.Context, t *kmsg.DeleteTopicsRequestTop
 	if err := checkNamed(t); err != nil {
 		return err
 	}
-	var topic broker.Topic
+	var name string
+	var id broker.TopicID
 	var err *errcode.Error
 	if t.Topic != nil {
-		topic, err = s.existing(*t.Topic)
-	} else if topic, err = s.broker.TopicByID(t.TopicID); err != nil && err.Code == errcode.UnknownTopicID {
-		err = errcode.Errorf(errcode.UnknownTopicID, "This server does not host this topic ID.")
+		name = *t.Topic
+		id, err = s.existingID(name)
+	} else {
+		var topic broker.Topic
+		if topic, err = s.broker.TopicByID(t.TopicID); err != nil && err.Code == errcode.UnknownTopicID {
+			err = errcode.Errorf(errcode.UnknownTopicID, "This server does not host this topic ID.")
+		}
+		name, id = topic.Name, topic.ID
 	}
 	if err != nil {
 		return err
 	}
-	if err = coded(s.broker.DeleteTopic(ctx, topic.ID)); err != nil {
+	if err = coded(s.broker.DeleteTopic(ctx, id)); err != nil {
 		if t.Topic != nil {
 			err = byName(err)
 		}
 		return err
 	}
-	out.Topic, out.TopicID = &topic.Name, topic.ID
+	out.Topic, out.TopicID = &name, id
 	return nil
 }
