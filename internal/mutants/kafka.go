@@ -361,4 +361,18 @@ var kafkaTable = []mutant{
 		new:  "",
 		pkg:  "./kafka", test: "TestLastAnswersArrive", want: "want 10 answers of more than 30000",
 	},
+	{
+		name: "who creates a topic too waits for it",
+		file: "broker/topics.go",
+		old:  "if errcode.Of(err) != errcode.TopicAlreadyExists {",
+		new:  "if true {",
+		pkg:  "./kafka", test: "TestWhileCreating", want: "while another creates it: ",
+	},
+	{
+		name: "the leader of a partition that is being created",
+		file: "broker/topics.go",
+		old:  "\t\tif out.Partitions[i].Node < 0 {",
+		new:  "\t\tif false {",
+		pkg:  "./kafka", test: "TestWhileCreating", want: "LEADER_NOT_AVAILABLE, leader -1; want a leader",
+	},
 }
