@@ -43,7 +43,7 @@ var meshTable = []mutant{
 		file: "replication/transport/inbound.go",
 		old:  "if o := s.outs[h.number]; o == nil || o.h.op != h.op {",
 		new:  "if o := s.outs[h.number]; o == nil {",
-		pkg:  "./replication/transport", test: "TestMeshHostileCallee", want: "of another kind",
+		pkg:  "./replication/transport", test: "TestMeshHostileCallee", want: "ended with <nil>, want",
 	},
 	{
 		name: "mesh: what nobody waits for is taken back",
