@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
 // TestMerge: what three nodes say of a shard, and what is to be believed.
@@ -102,7 +104,9 @@ func TestMerge(t *testing.T) {
 
 // TestInspectAlone: a node alone is a cluster of one.
 func TestInspectAlone(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startRig(t, vfs.NewMem(1))
+		defer r.stop()
 		r.create("t", 3, nil)
 		time.Sleep(time.Hour)
 		s, err := r.Inspect(t.Context(), ClientListener, time.Second)

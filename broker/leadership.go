@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -31,20 +33,19 @@ func (b *Broker) ShardLeader(listener string, shard uint32) (Leader, bool) {
 // transferable is a replica, whatever its shard carries.
 type transferable interface {
 	Progress() replication.Progress
-	Transfer(ctx context.Context) error
 	TransferTo(ctx context.Context, node int32, lagEntries uint64) error
 }
 
 // TransferShard hands the leadership of a shard that this node leads, 0 being
 // the metadata shard, over to a node's voter, or, with to below 0, to the one
-// that is furthest. It returns who leads the shard then, and in which term: in
+// that is furthest of those that answer. It returns who leads the shard then, and in which term: in
 // all likelihood that node. If it leads already, nothing is done.
 //
 // RESOURCE_NOT_FOUND says that this node carries no such shard,
 // NOT_LEADER_OR_FOLLOWER that it does not lead it, INVALID_REPLICA_ASSIGNMENT
 // that the node has no voter, and ELIGIBLE_LEADERS_NOT_AVAILABLE that the voter
-// does not answer, or lacks too much of the log. REQUEST_TIMED_OUT may mean that
-// it was handed over, and nobody says yet who leads.
+// does not answer, or lacks too much of the log; the leader has stayed then.
+// After REQUEST_TIMED_OUT the leadership may have gone over, or may yet.
 func (b *Broker) TransferShard(ctx context.Context, shard uint32, to int32) (leader int32, term uint64, err error) {
 	var r transferable
 	if shard == uint32(replication.MetadataShard) {
@@ -56,7 +57,7 @@ func (b *Broker) TransferShard(ctx context.Context, shard uint32, to int32) (lea
 	}
 	before := r.Progress()
 	if to < 0 {
-		err = b.transferAway(ctx, r, before)
+		err = transferAway(ctx, r, before)
 	} else {
 		err = r.TransferTo(ctx, to, maxLagEntries)
 	}
@@ -68,8 +69,10 @@ func (b *Broker) TransferShard(ctx context.Context, shard uint32, to int32) (lea
 		return 0, 0, errcode.Errorf(errcode.NotLeaderOrFollower, "node %d does not lead shard %d", b.opt.NodeID, shard)
 	case errors.Is(err, replication.ErrNotVoter):
 		return 0, 0, errcode.Errorf(errcode.InvalidReplicaAssignment, "%v", err)
-	default: // ErrHeirLags, or Raft's own: the voter did not take it
+	case errors.Is(err, replication.ErrHeirLags):
 		return 0, 0, errcode.Errorf(errcode.EligibleLeadersNotAvailable, "%v", err)
+	default: // Raft's own: the voter was asked, and did not take it in time
+		return 0, 0, errcode.Errorf(errcode.RequestTimedOut, "%v", err)
 	}
 	if to == b.opt.NodeID {
 		return to, before.Term, nil
@@ -77,12 +80,21 @@ func (b *Broker) TransferShard(ctx context.Context, shard uint32, to int32) (lea
 	return b.awaitLeader(ctx, shard, r, before.Term)
 }
 
-// transferAway hands a leadership over to whoever can take it.
-func (b *Broker) transferAway(ctx context.Context, r transferable, p replication.Progress) error {
-	if p.Leading && !slices.ContainsFunc(p.Members, func(m replication.Member) bool { return m.Voter && m.ID != p.ID }) {
-		return errors.New("the shard has no other voter")
+// transferAway hands a leadership over to whoever can take it, those that have
+// most of the log first.
+func transferAway(ctx context.Context, r transferable, p replication.Progress) error {
+	if !p.Leading {
+		return replication.ErrNotLeader
 	}
-	return r.Transfer(ctx)
+	heirs := slices.DeleteFunc(p.Members, func(m replication.Member) bool { return !m.Voter || m.ID == p.ID })
+	slices.SortStableFunc(heirs, func(a, b replication.Member) int { return cmp.Compare(b.Match, a.Match) })
+	err := fmt.Errorf("%w: the shard has no other voter", replication.ErrHeirLags)
+	for _, heir := range heirs {
+		if err = r.TransferTo(ctx, heir.ID.Node, maxLagEntries); !errors.Is(err, replication.ErrHeirLags) {
+			break
+		}
+	}
+	return err
 }
 
 // awaitLeader waits until somebody leads a shard in a later term.
@@ -98,7 +110,7 @@ func (b *Broker) awaitLeader(ctx context.Context, shard uint32, r transferable, 
 		case <-ctx.Done():
 			return 0, 0, errcode.Errorf(errcode.RequestTimedOut, "shard %d was handed over, and nobody says yet who leads it", shard)
 		case <-b.stopping.Done():
-			return 0, 0, errcode.Errorf(errcode.NotLeaderOrFollower, "node %d is stopping; shard %d was handed over", b.opt.NodeID, shard)
+			return 0, 0, errcode.Errorf(errcode.RequestTimedOut, "node %d is stopping; shard %d was handed over", b.opt.NodeID, shard)
 		}
 	}
 }
