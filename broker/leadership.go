@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
@@ -68,9 +69,9 @@ func (b *Broker) TransferShard(ctx context.Context, shard uint32, to int32) (lea
 	case errors.Is(err, replication.ErrNotLeader), errors.Is(err, replication.ErrStopped):
 		return 0, 0, errcode.Errorf(errcode.NotLeaderOrFollower, "node %d does not lead shard %d", b.opt.NodeID, shard)
 	case errors.Is(err, replication.ErrNotVoter):
-		return 0, 0, errcode.Errorf(errcode.InvalidReplicaAssignment, "%v", err)
+		return 0, 0, &errcode.Error{Code: errcode.InvalidReplicaAssignment, Detail: without(err, replication.ErrNotVoter)}
 	case errors.Is(err, replication.ErrHeirLags):
-		return 0, 0, errcode.Errorf(errcode.EligibleLeadersNotAvailable, "%v", err)
+		return 0, 0, &errcode.Error{Code: errcode.EligibleLeadersNotAvailable, Detail: without(err, replication.ErrHeirLags)}
 	default: // Raft's own: the voter was asked, and did not take it in time
 		return 0, 0, errcode.Errorf(errcode.RequestTimedOut, "%v", err)
 	}
@@ -78,6 +79,12 @@ func (b *Broker) TransferShard(ctx context.Context, shard uint32, to int32) (lea
 		return to, before.Term, nil
 	}
 	return b.awaitLeader(ctx, shard, r, before.Term)
+}
+
+// without is the text of an error without that of the sentinel that it begins
+// with: the code says it.
+func without(err, sentinel error) string {
+	return strings.TrimPrefix(err.Error(), sentinel.Error()+": ")
 }
 
 // transferAway hands a leadership over to whoever can take it, those that have
