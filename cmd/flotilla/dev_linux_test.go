@@ -9,7 +9,7 @@ import (
 // TestDevKilled: nodes do not outlive who started them, also if that is killed.
 func TestDevKilled(t *testing.T) {
 	t.Parallel()
-	d := startDev(t, 1)
+	d := startDev(t, 1, ownPorts(t, 3))
 	if err := d.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

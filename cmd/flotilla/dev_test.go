@@ -107,7 +107,7 @@ func TestDevRefused(t *testing.T) {
 	}
 }
 
-// devCluster runs flotilla dev with real nodes.
+// devProcess is flotilla dev with real nodes.
 type devProcess struct {
 	cmd       *exec.Cmd
 	log       *transcript
@@ -115,11 +115,17 @@ type devProcess struct {
 	pids      []int
 }
 
-func startDev(t *testing.T, nodes int) *devProcess {
+func startDev(t *testing.T, nodes, port int) *devProcess {
 	t.Helper()
+	ports := [3]string{"0", "0", "0"}
+	for i := range ports {
+		if port > 0 {
+			ports[i] = strconv.Itoa(port + i*nodes)
+		}
+	}
 	d := &devProcess{log: newTranscript()}
 	d.cmd = exec.Command(program, "dev", "--nodes", strconv.Itoa(nodes), "--dir", filepath.Join(t.TempDir(), "dev"),
-		"--client-port", "0", "--node-port", "0", "--admin-port", "0", "--journal.file.bytes", "8MiB", "--journal.bytes", "32MiB")
+		"--client-port", ports[0], "--node-port", ports[1], "--admin-port", ports[2], "--journal.file.bytes", "8MiB", "--journal.bytes", "32MiB")
 	d.cmd.Env, d.cmd.Stderr = environment(), d.log
 	out, err := d.cmd.StdoutPipe()
 	if err == nil {
@@ -176,7 +182,7 @@ func (d *devProcess) end(t *testing.T) {
 // TestDevAlone: a real node, to which commands get, and which stops in good order.
 func TestDevAlone(t *testing.T) {
 	t.Parallel()
-	d := startDev(t, 1)
+	d := startDev(t, 1, 0)
 	s := &server{addr: d.bootstrap}
 	s.ok(t, "", "topic", "create", "t")
 	s.ok(t, "a\nb\n", "produce", "t")

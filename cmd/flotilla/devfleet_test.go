@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -93,6 +95,39 @@ func (tr *transcript) await(t *testing.T, text string) {
 	}
 }
 
+// Ports of tests, below those that systems give out by themselves and above those
+// that freePorts chooses.
+const (
+	lowestTestPort = 32_000
+	testPorts      = 700
+)
+
+// testPort counts the ports that were given out, from anywhere on, for another run
+// of the tests may be under way.
+var testPort = func() *atomic.Int64 {
+	n := new(atomic.Int64)
+	n.Store(rand.Int64N(testPorts))
+	return n
+}()
+
+// ownPorts returns the first of n ports in a row that nobody listens on, and no
+// other test of this process gets soon.
+func ownPorts(t *testing.T, n int) int {
+	t.Helper()
+	for range testPorts {
+		first := lowestTestPort + int(testPort.Add(int64(n)))%testPorts
+		taken := false
+		for i := range n {
+			taken = taken || free(first+i) != nil
+		}
+		if !taken {
+			return first
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
 // fakeFleet is a fleet of fake nodes.
 type fakeFleet struct {
 	*devFleet
@@ -109,14 +144,11 @@ func newFakeFleet(t *testing.T, modes ...string) *fakeFleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ports, err := freePorts(len(modes))
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := ownPorts(t, len(modes))
 	f := &fakeFleet{transcript: newTranscript(), again: make(chan os.Signal, 1), pids: make(chan []int, 1), done: make(chan error, 1)}
 	f.devFleet = &devFleet{program: program, out: &sharedOutput{w: f.transcript}, grace: commandLimit, again: f.again}
 	for i, mode := range modes {
-		admin := net.JoinHostPort(devHost, strconv.Itoa(ports[i]))
+		admin := net.JoinHostPort(devHost, strconv.Itoa(port+i))
 		f.nodes = append(f.nodes, &devNode{id: i + 1, admin: admin, args: []string{fakeNodeCommand, admin, mode}})
 	}
 	f.ready = func() {
