@@ -36,6 +36,8 @@ var meterKinds = []struct {
 	{frame.KindCredit, "credit"},
 	{frame.KindUnsubscribe, "unsubscribe"},
 	{frame.KindChangeStream, "change_stream"},
+	{frame.KindDescribeCluster, "describe_cluster"},
+	{frame.KindTransferShard, "transfer_shard"},
 }
 
 // meterPlace is where a kind stands in meterKinds.

@@ -52,6 +52,10 @@ func (q *request) decode(header []byte) error {
 		q.msg = new(pb.DescribeFeaturesRequest)
 	case frame.KindUpgradeFeatures:
 		q.msg = new(pb.UpgradeFeaturesRequest)
+	case frame.KindDescribeCluster:
+		q.msg = new(pb.DescribeClusterRequest)
+	case frame.KindTransferShard:
+		q.msg = new(pb.TransferShardRequest)
 	case frame.KindInitProducer:
 		q.msg = new(pb.InitProducerRequest)
 	case frame.KindProduce:
@@ -116,6 +120,10 @@ func (q *request) start() {
 		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.alterTopic(ctx, m) })
 	case *pb.AddPartitionsRequest:
 		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.addPartitions(ctx, m) })
+	case *pb.DescribeClusterRequest:
+		go q.within(0, func(ctx context.Context) (proto.Message, error) { return q.describeCluster(ctx, m) })
+	case *pb.TransferShardRequest:
+		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.transferShard(ctx, m) })
 	case *pb.DeleteRecordsRequest:
 		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.deleteRecords(ctx, m) })
 	case *pb.InitProducerRequest:
@@ -153,8 +161,13 @@ func (q *request) reply(m proto.Message) {
 func (q *request) fail(err error) {
 	e := broker.CodeOf(err)
 	m := q.pbError(e)
-	if e.Code == errcode.NotController {
+	switch e.Code {
+	case errcode.NotController:
 		m.Leader = leaderHint(q.s.opt.Broker.Controller(q.via.Name))
+	case errcode.NotLeaderOrFollower:
+		if t, ok := q.msg.(*pb.TransferShardRequest); ok {
+			m.Leader = leaderHint(q.s.opt.Broker.ShardLeader(q.via.Name, t.Shard))
+		}
 	}
 	q.send(answer{kind: q.Kind, flags: frame.FlagResponse | frame.FlagError, id: q.CorrelationID, header: m})
 }
