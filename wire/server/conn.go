@@ -266,6 +266,13 @@ func (c *conn) writeAnswers(batch []answer) error {
 		if err == nil && a.opens != nil {
 			c.streams.begin(a.opens)
 		}
+		if err == nil && len(payload) > 0 && payload[0].Source != nil {
+			// A delivery that holds memory is written before another is made ready,
+			// which may wait for that very memory.
+			if err := c.flush(); err != nil {
+				return err
+			}
+		}
 		if err != nil {
 			e := frame.NewError(errcode.UnknownServer, err.Error())
 			err = c.w.Queue(a.kind, frame.FlagResponse|frame.FlagError, a.id, e)
