@@ -176,6 +176,9 @@ func (p *paused) write(t *testing.T) {
 			err = io.ErrShortWrite
 		}
 		p.took = time.Since(began)
+		if err != nil {
+			_ = p.peer.Conn.Close() // as who serves it does
+		}
 		p.ended <- err
 	}()
 	synctest.Wait()
