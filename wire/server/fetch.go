@@ -42,6 +42,8 @@ func (q *request) fetch(m *pb.FetchRequest) {
 		MinBytes: int(min(m.MinBytes, maxFetchBytes)),
 		MaxBytes: orMax(m.MaxBytes, maxFetchBytes),
 		Parts:    make([]broker.FetchPart, len(m.Parts)),
+
+		HeldBytes: q.held, HeldOf: []*broker.Budget{q.from, q.taking},
 	}
 	// The answer is one frame. A first batch that is larger than MaxBytes fits:
 	// see New.
