@@ -4,9 +4,11 @@ import (
 	"io"
 	"net"
 	"testing"
+	"testing/synctest"
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/delivery"
+	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
@@ -89,4 +91,60 @@ func TestAnswersBehindOthersHoldNothing(t *testing.T) {
 	if send(); !held(3) {
 		t.Error("an answer with none before it has given its records back")
 	}
+}
+
+// oneBuffer is a lender of one buffer, if it has it.
+type oneBuffer struct {
+	buf   []byte
+	given int
+}
+
+func (l *oneBuffer) Take(n int) []byte {
+	buf := l.buf
+	if cap(buf) < n {
+		return nil
+	}
+	l.buf = nil
+	return buf[:0]
+}
+
+func (l *oneBuffer) Give(buf []byte) {
+	l.buf = buf
+	l.given++
+}
+
+// TestPayloadsAreLent: the buffer of a payload is lent again when the log has its
+// own copy of all batches, and not while one of them may be on its way to it.
+func TestPayloadsAreLent(t *testing.T) {
+	t.Parallel()
+	for _, failed := range []bool{false, true} {
+		c, _ := unserved(t)
+		lent := new(oneBuffer)
+		c.s.buffers = lent
+		results, want := make([]broker.ProduceResult, 1), 1
+		if failed {
+			results[0].Err, want = errcode.Errorf(errcode.RequestTimedOut, "late"), 0
+		}
+		asked(c).produced(&pb.ProduceRequest{Parts: []*pb.ProducePart{{TopicId: make([]byte, 16)}}}, make([]byte, 100), results)
+		if lent.given != want {
+			t.Errorf("the batch failed: %t; %d buffers are lent again, want %d", failed, lent.given, want)
+		}
+	}
+}
+
+// TestPayloadsAreRead: a payload is read into a buffer that others gave back.
+func TestPayloadsAreRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const n = 100_000
+		p := newPoisoned(t)
+		lent := &oneBuffer{buf: make([]byte, n)}
+		p.buffers = lent
+		c := p.connects()
+		c.ask(frame.KindProduce, &pb.ProduceRequest{Parts: []*pb.ProducePart{{TopicId: make([]byte, 16), Length: n}}}, frame.Part{Bytes: make([]byte, n)})
+		p.survived("of a Produce", 1)
+		if lent.buf != nil {
+			t.Error("a buffer that was there is there still: the payload was read into another")
+		}
+	})
 }

@@ -84,6 +84,12 @@ const (
 	refuseTimeout = time.Second
 )
 
+// lender lends buffers, as frame.Buffers does.
+type lender interface {
+	Take(n int) []byte
+	Give(buf []byte)
+}
+
 // Server accepts the clients' connections and serves the native ones.
 type Server struct {
 	opt     Options
@@ -91,7 +97,7 @@ type Server struct {
 	ctx     context.Context // ends when Close begins
 	stop    context.CancelFunc
 	group   sync.WaitGroup
-	buffers frame.Buffers // of payloads
+	buffers lender // of payloads
 
 	open     tally        // streams
 	followed tally        // partitions of streams
@@ -156,6 +162,7 @@ func newServer(opt Options, hello *pb.ServerHello) *Server {
 		perIP:    make(map[netip.Prefix]int),
 		meter:    newMeter(),
 		untold:   broker.NewMeter("unknown", nil),
+		buffers:  new(frame.Buffers),
 	}
 }
 
