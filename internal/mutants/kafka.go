@@ -512,8 +512,8 @@ var kafkaTable = []mutant{
 		name: "memory waits 20 ms for a client of Kafka's",
 		file: "kafka/conn.go",
 		old:  "Hold: s.opt.PushHold,",
-		new:  "Hold: s.opt.WriteTimeout,",
-		pkg:  "./kafka", test: "TestStalledFetches", want: "for the memory of clients that take nothing",
+		new:  "Hold: 100 * s.opt.PushHold,",
+		pkg:  "./kafka", test: "TestStalledFetches", want: "a Fetch waited for 2s for the memory",
 	},
 	{
 		name: "outgrown buffers are lent again",

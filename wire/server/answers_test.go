@@ -32,8 +32,15 @@ func unserved(t *testing.T) (*conn, *watchedConn) {
 	t.Helper()
 	s := newPoisoned(t).Server
 	ours, theirs := net.Pipe()
-	t.Cleanup(func() { _ = theirs.Close() })
-	go func() { _, _ = io.Copy(io.Discard, ours) }()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		_, _ = io.Copy(io.Discard, ours)
+	}()
+	t.Cleanup(func() {
+		_ = theirs.Close()
+		<-drained
+	})
 	nc := &watchedConn{Conn: theirs, answers: s.opt.Answers}
 	c := newConn(s, nc, broker.Listener{})
 	c.w = frame.NewWriter(nc)
@@ -53,16 +60,18 @@ func inMemory(c *conn, n int64) (answer, *broker.Chunk) {
 // very memory.
 func TestOneDeliveryHolds(t *testing.T) {
 	t.Parallel()
-	c, nc := unserved(t)
-	const n = 2 * delivery.SmallBytes
-	first, _ := inMemory(c, n)
-	second, _ := inMemory(c, n)
-	if err := c.writeAnswers([]answer{first, second}); err != nil {
-		t.Fatal(err)
-	}
-	if nc.most != n || nc.answers.Used() != 0 {
-		t.Errorf("answers held %d bytes at the most, and %d in the end; want one's %d", nc.most, nc.answers.Used(), n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c, nc := unserved(t)
+		const n = 2 * delivery.SmallBytes
+		first, _ := inMemory(c, n)
+		second, _ := inMemory(c, n)
+		if err := c.writeAnswers([]answer{first, second}); err != nil {
+			t.Fatal(err)
+		}
+		if nc.most != n || nc.answers.Used() != 0 {
+			t.Errorf("answers held %d bytes at the most, and %d in the end; want one's %d", nc.most, nc.answers.Used(), n)
+		}
+	})
 }
 
 // TestAnswersBehindOthersHoldNothing: an answer that has others before it gives
