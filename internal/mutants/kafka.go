@@ -557,4 +557,18 @@ var kafkaTable = []mutant{
 		new:  "q.r.Payload(nil)",
 		pkg:  "./wire/server", test: "TestPayloadsAreRead", want: "the payload was read into another",
 	},
+	{
+		name: "the longest time-out of a request",
+		file: "kafka/admin.go",
+		old:  "min(time.Duration(max(timeoutMS, 0))*time.Millisecond, maxTimeout)",
+		new:  "time.Duration(max(timeoutMS, 0))*time.Millisecond",
+		pkg:  "./kafka", test: "TestLongestTimeout", want: "a time-out of 900001 ms: 15m0.001s, want 15m0s",
+	},
+	{
+		name: "the longest time-out of a Produce",
+		file: "kafka/produce.go",
+		old:  "min(time.Duration(ms)*time.Millisecond, maxTimeout)",
+		new:  "time.Duration(ms)*time.Millisecond",
+		pkg:  "./kafka", test: "TestLongestTimeout", want: "a Produce with a time-out of 900001 ms: 15m0.001s, want 15m0s",
+	},
 }

@@ -64,9 +64,9 @@ func TestSurvival(t *testing.T) {
 			{"server.(*request).fetch", func(bad *peer) { bad.start(frame.KindFetch, fetch(0, 1)) }},
 			{"delivery.(*Delivery).Prepare", func(bad *peer) { bad.start(frame.KindFetch, fetch(0, 1)) }},
 			{"delivery.fileRange.WriteTo", func(bad *peer) { bad.start(frame.KindFetch, fetch(1, 1)) }},
-			{"broker.(*Fetch).wake.", func(bad *peer) {
-				wait := fetch(0, 1<<20) // for more
-				wait.MaxBytes = 1 << 20
+			{"broker.(*Fetch).wakeLocked.", func(bad *peer) {
+				wait := fetch(0, 1<<20) // for more than comes
+				wait.MaxBytes, wait.Parts[0].MaxBytes = 1<<20, wait.MaxBytes
 				bad.start(frame.KindFetch, wait)
 				synctest.Wait()
 				i.produce(i.connect(), topic, small) // which wakes it up
