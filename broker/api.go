@@ -142,6 +142,12 @@ type FetchRequest struct {
 	MaxBytes int           // of all parts together; the first batch may exceed it
 	Parts    []FetchPart
 
+	// HeldBytes of each budget of HeldOf are what the caller is counted with until
+	// it is answered. A fetch that waits while others wait for that memory is
+	// answered early, with what there is.
+	HeldBytes int64
+	HeldOf    []*Budget
+
 	// Panicked takes a panic of the reading on a goroutine of the broker's, in
 	// place of an answer. If it is nil, nothing keeps the panic from the process.
 	Panicked func(p any)

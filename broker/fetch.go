@@ -26,6 +26,8 @@ type Fetch struct {
 	over    bool           // no more waiting: the time is up, or it was cancelled
 	watches []*store.Watch // from the first wait to the answer, like timer
 	timer   *time.Timer
+
+	yields []*Yield // from the first wait until it has been answered
 }
 
 // readable is what a waiting fetch knows of a part: its batches from the offset on
@@ -61,9 +63,11 @@ func (b *Broker) Fetch(req FetchRequest, done func([]FetchResult)) *Fetch {
 	defer func() {
 		if !whole { // a panic
 			f.stop()
+			f.endYields()
 		}
 	}()
 	f.watch()
+	f.beginYields()
 	f.goOn()
 	whole = true
 	return f
@@ -108,6 +112,7 @@ func (f *Fetch) wakeLocked() {
 			defer func() {
 				if p := recover(); p != nil {
 					f.stop()
+					f.endYields()
 					f.req.Panicked(p)
 				}
 			}()
@@ -154,6 +159,23 @@ func (f *Fetch) watch() {
 	f.mu.Unlock()
 }
 
+// beginYields lets others have the memory of a fetch that waits: it is answered then.
+func (f *Fetch) beginYields() {
+	if f.req.HeldBytes <= 0 {
+		return
+	}
+	for _, b := range f.req.HeldOf {
+		f.yields = append(f.yields, b.Yield(f.req.HeldBytes, f.Cancel))
+	}
+}
+
+// endYields ends what beginYields began: the memory has been given back.
+func (f *Fetch) endYields() {
+	for _, y := range f.yields {
+		y.End()
+	}
+}
+
 // goOn looks at what has moved, and answers or waits.
 func (f *Fetch) goOn() {
 	for {
@@ -180,6 +202,7 @@ func (f *Fetch) goOn() {
 			f.stop()
 			results, _, _ := f.read()
 			f.done(results)
+			f.endYields()
 			return
 		}
 	}

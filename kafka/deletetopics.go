@@ -21,11 +21,11 @@ func (s *Server) deleteTopics(ctx context.Context, p *peer, req *kmsg.DeleteTopi
 			topics[i].Topic = &req.TopicNames[i]
 		}
 	}
+	ctx, cancel := forMS(ctx, req.TimeoutMillis)
+	defer cancel()
 	if !p.hold(ctx, resultBytes*int64(len(topics))) {
 		return nil
 	}
-	ctx, cancel := forMS(ctx, req.TimeoutMillis)
-	defer cancel()
 	// Whether there is such a topic, only the controller can tell for certain.
 	unconfirmed := coded(s.broker.ConfirmController(ctx))
 	type key struct {

@@ -199,6 +199,8 @@ func (f *fetching) ask() {
 		MinBytes: int(min(f.m.minBytes, maxFetchBytes)),
 		MaxBytes: int(min(max(f.m.maxBytes, 0), maxFetchBytes)),
 		Parts:    f.parts,
+
+		HeldBytes: f.held, HeldOf: []*broker.Budget{f.from, f.taking},
 	}
 	req.MaxBytes = min(req.MaxBytes, delivery.MostBytes(f.s.opt.Answers))
 	if req.MinBytes <= 0 || f.diverged {

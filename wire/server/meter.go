@@ -62,6 +62,8 @@ var deliverPlace = len(meterKinds)
 // ending says why a connection ended whose reading ended with err.
 func ending(err error) broker.Ending {
 	switch {
+	case errors.Is(err, errPanic):
+		return broker.EndedByPanic
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return broker.EndedByTimeout
 	case errors.Is(err, frame.ErrTooLarge):

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -29,6 +30,7 @@ type request struct {
 	held     int64          // bytes of the node's request budget, until the answer
 	began    time.Time      // when all of it was read
 	answered bool           // a fetch; guarded by polls.mu
+	sent     atomic.Bool    // its answer, or what comes of a panic in its place
 }
 
 // decode reads the header as the message that the kind says.
@@ -87,6 +89,7 @@ func (q *request) decode(header []byte) error {
 // requests of a connection take effect in their order; what may wait for long
 // does so elsewhere.
 func (q *request) start() {
+	defer q.survive()
 	switch m := q.msg.(type) {
 	case *pb.Ping:
 		q.reply(&pb.Pong{})
@@ -133,6 +136,7 @@ func (q *request) start() {
 
 // within runs do with the client's time-out.
 func (q *request) within(timeoutMS uint32, do func(context.Context) (proto.Message, error)) {
+	defer q.survive()
 	ctx, cancel := context.WithTimeout(q.ctx, timeout(timeoutMS))
 	defer cancel()
 	q.answerWith(do(ctx))
@@ -264,30 +268,35 @@ func (q *request) produce(m *pb.ProduceRequest) {
 		q.refuseProduce(m, errcode.Errorf(errcode.InvalidRequest, "%d parts, and %d bytes of payload that are none's", len(parts), len(rest)))
 		return
 	}
-	q.s.opt.Broker.Produce(parts, timeout(m.TimeoutMs), func(results []broker.ProduceResult) {
-		if allAppended(results) {
-			q.s.buffers.Give(payload)
-		}
-		if m.Acks == pb.Acks_ACKS_NONE {
-			for i := range results {
-				if results[i].Err != nil { // the only way to tell
-					q.s.meter.Error(q.place(), results[i].Err.Code)
-					_ = q.nc.Close()
-				}
-			}
-			q.send(answer{})
-			return
-		}
-		resp := &pb.ProduceResponse{Results: make([]*pb.ProduceResult, len(results))}
+	q.s.opt.Broker.Produce(parts, timeout(m.TimeoutMs), func(results []broker.ProduceResult) { q.produced(m, payload, results) })
+}
+
+// produced answers a produce with its results. It may be called on a goroutine of
+// the broker's.
+func (q *request) produced(m *pb.ProduceRequest, payload []byte, results []broker.ProduceResult) {
+	defer q.survive()
+	if allAppended(results) {
+		q.s.buffers.Give(payload)
+	}
+	if m.Acks == pb.Acks_ACKS_NONE {
 		for i := range results {
-			r := &results[i]
-			resp.Results[i] = &pb.ProduceResult{
-				TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, m.Parts[i].TopicId, m.Parts[i].Partition, len(results)),
-				BaseOffset: r.BaseOffset, LogAppendTimeMs: r.LogAppendTimeMS, LogStartOffset: r.LogStart,
+			if results[i].Err != nil { // the only way to tell
+				q.s.meter.Error(q.place(), results[i].Err.Code)
+				_ = q.nc.Close()
 			}
 		}
-		q.reply(resp)
-	})
+		q.send(answer{})
+		return
+	}
+	resp := &pb.ProduceResponse{Results: make([]*pb.ProduceResult, len(results))}
+	for i := range results {
+		r := &results[i]
+		resp.Results[i] = &pb.ProduceResult{
+			TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, m.Parts[i].TopicId, m.Parts[i].Partition, len(results)),
+			BaseOffset: r.BaseOffset, LogAppendTimeMs: r.LogAppendTimeMS, LogStartOffset: r.LogStart,
+		}
+	}
+	q.reply(resp)
 }
 
 // allAppended reports that the log holds its own copy of every batch. One that
