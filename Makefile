@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/de
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test test-clients race kill mutants soak fuzz bench bench-kafka fmt clean kafka-jars record-kafka test-differential
+.PHONY: build run check test test-clients race race-all kill mutants soak fuzz bench bench-kafka fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -42,6 +42,9 @@ test-clients: ## Kafka's clients, built from examples/, against the real server;
 
 race: ## the concurrent packages under the race detector
 	$(GO) test -count=1 -race -timeout 30m $(RACE)
+
+race-all: ## every package under the race detector, the servers that tests start among them: over an hour
+	GOFLAGS=-race GORACE=halt_on_error=1 $(GO) test -short -count=1 -p 1 -timeout 90m ./...
 
 FUZZTIME ?= 60s
 

@@ -135,12 +135,22 @@ type RecordError struct {
 	Text  string
 }
 
+// Held is memory that is counted in a budget.
+type Held struct {
+	Of    *Budget
+	Bytes int64
+}
+
 // FetchRequest asks for records from given offsets on.
 type FetchRequest struct {
 	MaxWait  time.Duration // how long to wait for MinBytes
 	MinBytes int           // answer at once when there are as many
 	MaxBytes int           // of all parts together; the first batch may exceed it
 	Parts    []FetchPart
+
+	// Held is what the caller is counted with until it is answered. A fetch that
+	// waits while others wait for that memory is answered early, with what there is.
+	Held []Held
 
 	// Panicked takes a panic of the reading on a goroutine of the broker's, in
 	// place of an answer. If it is nil, nothing keeps the panic from the process.

@@ -34,6 +34,7 @@ import (
 type Options struct {
 	NodeID      int32
 	ClusterID   string
+	Version     string     // of the software, for those who ask
 	Incarnation uint64     // of the node's data directory
 	Listeners   []Listener // for clients; ClientListener is one of them
 	Shards      uint32     // data shards of the cluster: 1 to Shards
@@ -166,6 +167,8 @@ type Broker struct {
 	recorded    atomic.Uint32 // the feature level that RecordLevel has recorded
 	altering    chan struct{} // 1-buffered: held while a topic's configs change
 	lookups     chan struct{} // holds a token for each look-up by time
+	inspecting  chan struct{} // holds a token for each Inspect
+	began       time.Time     // when Start was called
 	disk        *diskWatch
 	creating    atomic.Int64 // partitions of topics that are being proposed
 	grown       *Budget      // of what recompression has made
@@ -183,11 +186,12 @@ type Broker struct {
 // who leads is for the voters to say. It gives up when ctx ends.
 func Start(ctx context.Context, opt Options) (*Broker, error) {
 	opt = opt.withDefaults()
-	b := &Broker{opt: opt, dir: newDirectory(opt.Limits.MetricTopics), shards: make(map[replication.ShardID]*dataShard)}
+	b := &Broker{opt: opt, began: opt.Now(), dir: newDirectory(opt.Limits.MetricTopics), shards: make(map[replication.ShardID]*dataShard)}
 	b.checkpoints.data.times, b.checkpoints.metadata.times = histogram.New(histogram.Long), histogram.New(histogram.Long)
 	b.producers.turn = make(chan struct{}, 1)
 	b.grown, b.unfolding = NewBudget(maxGrownBytes), NewBudget(maxUnfoldingBytes)
 	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
+	b.inspecting = make(chan struct{}, maxInspections)
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	b.freed = make(chan struct{}, 1)
 	b.reconciler = newReconciler(b)

@@ -83,7 +83,8 @@ func TestConfirmationIsShared(t *testing.T) {
 					t.Errorf("%s, cut off: %t: %d answers of %d partitions", tt.name, cut, len(errs), len(led))
 				}
 				for i, err := range errs {
-					if got := errcode.Of(err); got != want {
+					// A lease may end while the voters of another shard are asked.
+					if got := errcode.Of(err); got != want && !(cut && got == errcode.NotLeaderOrFollower) {
 						t.Errorf("%s, cut off: %t: partition %d: %v, want %v", tt.name, cut, led[i], err, want)
 					}
 				}

@@ -26,6 +26,8 @@ type Fetch struct {
 	over    bool           // no more waiting: the time is up, or it was cancelled
 	watches []*store.Watch // from the first wait to the answer, like timer
 	timer   *time.Timer
+
+	yields []*Yield // from the first wait until it has been answered
 }
 
 // readable is what a waiting fetch knows of a part: its batches from the offset on
@@ -61,9 +63,11 @@ func (b *Broker) Fetch(req FetchRequest, done func([]FetchResult)) *Fetch {
 	defer func() {
 		if !whole { // a panic
 			f.stop()
+			f.endYields()
 		}
 	}()
 	f.watch()
+	f.beginYields()
 	f.goOn()
 	whole = true
 	return f
@@ -108,6 +112,7 @@ func (f *Fetch) wakeLocked() {
 			defer func() {
 				if p := recover(); p != nil {
 					f.stop()
+					f.endYields()
 					f.req.Panicked(p)
 				}
 			}()
@@ -154,6 +159,22 @@ func (f *Fetch) watch() {
 	f.mu.Unlock()
 }
 
+// beginYields lets others have the memory of a fetch that waits: it is answered then.
+func (f *Fetch) beginYields() {
+	for _, h := range f.req.Held {
+		if h.Bytes > 0 {
+			f.yields = append(f.yields, h.Of.Yield(h.Bytes, f.Cancel))
+		}
+	}
+}
+
+// endYields ends what beginYields began: the memory has been given back.
+func (f *Fetch) endYields() {
+	for _, y := range f.yields {
+		y.End()
+	}
+}
+
 // goOn looks at what has moved, and answers or waits.
 func (f *Fetch) goOn() {
 	for {
@@ -180,6 +201,7 @@ func (f *Fetch) goOn() {
 			f.stop()
 			results, _, _ := f.read()
 			f.done(results)
+			f.endYields()
 			return
 		}
 	}

@@ -121,7 +121,8 @@ func TestInventedProducerElsewhere(t *testing.T) {
 		}
 		start := time.Now()
 		for i, res := range r.produceParts(time.Minute, parts...) {
-			if got := errcode.Of(asError(res.Err)); got != errcode.LeaderNotAvailable {
+			got := errcode.Of(asError(res.Err)) // the lease of the partition's shard may end meanwhile
+			if got != errcode.LeaderNotAvailable && (i == 0 || got != errcode.NotLeaderOrFollower) {
 				t.Errorf("part %d, cut off: %v, want %v", i, res.Err, errcode.LeaderNotAvailable)
 			}
 		}

@@ -138,11 +138,21 @@ type StreamChange struct {
 // above that the error is POLICY_VIOLATION. Partitions to be removed, paused or
 // resumed that are not there are passed over: they may have left by themselves.
 func (s *Stream) Change(c StreamChange, most int) error {
+	wake, err := s.change(c, most)
+	if wake {
+		s.ready()
+	}
+	return err
+}
+
+// change is Change, and reports whether there is something to read now that
+// nobody was told of.
+func (s *Stream) change(c StreamChange, most int) (wake bool, err error) {
 	s.mu.Lock()
+	defer s.mu.Unlock() // after a panic too
 	idle := s.queue.len() == 0
 	if err := s.checkLocked(c, most); err != nil || s.closed {
-		s.mu.Unlock()
-		return err
+		return false, err
 	}
 	for _, p := range c.Set {
 		s.setLocked(p)
@@ -163,12 +173,7 @@ func (s *Stream) Change(c StreamChange, most int) error {
 			s.queueLocked(f)
 		}
 	}
-	wake := idle && s.queue.len() > 0
-	s.mu.Unlock()
-	if wake {
-		s.ready()
-	}
-	return nil
+	return idle && s.queue.len() > 0, nil
 }
 
 // checkLocked refuses a change that contradicts itself or the stream.
@@ -278,6 +283,14 @@ func (s *Stream) Partitions() int {
 // more says that some still wait: they are looked at by the next Next, and
 // ready is not called for them.
 func (s *Stream) Next(maxBytes, maxPartitionBytes int) (results []StreamResult, more bool) {
+	whole := false
+	defer func() {
+		for i := range results {
+			if !whole { // a panic
+				results[i].Release()
+			}
+		}
+	}()
 	left := maxBytes
 	var confirmed Confirmed
 	for range maxStreamLooks {
@@ -288,18 +301,23 @@ func (s *Stream) Next(maxBytes, maxPartitionBytes int) (results []StreamResult, 
 		if f == nil {
 			break
 		}
-		res := StreamResult{Topic: part.Topic, Index: part.Index, From: part.Offset, Next: part.Offset}
+		results = append(results, StreamResult{Topic: part.Topic, Index: part.Index, From: part.Offset, Next: part.Offset})
+		res := &results[len(results)-1]
 		s.b.readPart(&res.FetchResult, &part, &confirmed, int64(min(left, maxPartitionBytes)), left == maxBytes)
 		if n := len(res.Chunks); n > 0 {
 			res.Next = res.Chunks[n-1].End
 		}
-		if s.settle(f, &res, left < maxBytes) {
-			results = append(results, res)
+		if s.settle(f, res, left < maxBytes) {
 			left -= int(res.Bytes())
-		} else if left < maxBytes && res.blocked() {
+			continue
+		}
+		blocked := left < maxBytes && res.blocked()
+		results = results[:len(results)-1]
+		if blocked {
 			break // it is the first of the next Next
 		}
 	}
+	whole = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return results, s.queue.len() > 0

@@ -52,7 +52,8 @@ func (b *Broker) proposeMeta(ctx context.Context, c metadata.Command) (metadata.
 }
 
 // CreateTopic creates a topic, and returns when all of its partitions take
-// records. A time-out leaves a topic that is completed later. While the disk is
+// records; so do those of one that exists (TOPIC_ALREADY_EXISTS), unless time is
+// up. A time-out leaves a topic that is completed later. While the disk is
 // nearly full it is refused with KAFKA_STORAGE_ERROR, which can be retried.
 func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error) {
 	partitions, replication := b.TopicDefaults()
@@ -70,6 +71,9 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 	}
 	c, err := b.planTopic(&spec)
 	if err != nil {
+		if !spec.ValidateOnly {
+			b.awaitExisting(ctx, spec.Name, err)
+		}
 		return Topic{}, err
 	}
 	if spec.ValidateOnly {
@@ -90,6 +94,7 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 	_, err = b.proposeMeta(ctx, c)
 	give()
 	if err != nil {
+		b.awaitExisting(ctx, spec.Name, err)
 		return Topic{}, err
 	}
 	b.reportInert(c.Name, c.Configs)
@@ -103,6 +108,17 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 		return Topic{Name: spec.Name, ID: TopicID(c.ID), Partitions: make([]PartitionLeader, len(c.Assignment))}, nil
 	}
 	return t, nil
+}
+
+// awaitExisting waits, if err says that a topic exists, until its partitions take
+// records: who hears of it will use it, and somebody else may be creating it yet.
+func (b *Broker) awaitExisting(ctx context.Context, name string, err error) {
+	if errcode.Of(err) != errcode.TopicAlreadyExists {
+		return
+	}
+	if t := b.image().TopicByName(name); t != nil {
+		_ = b.awaitPartitions(ctx, partition.TopicID(t.ID), len(t.Assignment), true) // err is the answer, whatever comes of it
+	}
 }
 
 // TopicDefaults returns how many partitions a topic gets, and how many replicas
@@ -363,6 +379,9 @@ func (b *Broker) topic(t *metadata.Topic) Topic {
 	replicas := make(map[metadata.ShardID][]int32, 1)
 	for i, shard := range t.Assignment {
 		out.Partitions[i] = b.leaderOf(out.ID, int32(i))
+		if out.Partitions[i].Node < 0 {
+			out.Partitions[i].Node = b.shardLeader(replication.ShardID(shard))
+		}
 		if replicas[shard] == nil {
 			replicas[shard] = b.replicasOf(shard)
 		}
@@ -394,6 +413,23 @@ func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader 
 		}
 	}
 	return PartitionLeader{Node: -1, Epoch: -1}
+}
+
+// shardLeader returns the node that leads a shard, as far as this node knows, and
+// else -1. It is where a partition will be that is being created: clients may ask
+// there, and are told to ask again, as with Kafka.
+func (b *Broker) shardLeader(shard replication.ShardID) int32 {
+	s := b.shards[shard]
+	if s == nil {
+		return -1
+	}
+	if s.replica.Leading() != 0 {
+		return b.opt.NodeID
+	}
+	if node, _, ok := leaderOfShard(s.replica); ok && node != b.opt.NodeID {
+		return node
+	}
+	return -1
 }
 
 // DescribePartition returns what this node knows of a partition of an existing

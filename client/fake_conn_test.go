@@ -72,6 +72,10 @@ func (s *fakeConn) handle(fr frame.Frame) bool {
 		return s.answer(fr, s.f.features())
 	case frame.KindUpgradeFeatures:
 		return s.answer(fr, s.f.upgrade(s.id, decode(s.f.t, fr, new(pb.UpgradeFeaturesRequest))))
+	case frame.KindDescribeCluster:
+		return s.cluster(fr, new(pb.DescribeClusterRequest))
+	case frame.KindTransferShard:
+		return s.cluster(fr, new(pb.TransferShardRequest))
 	case frame.KindDeleteRecords:
 		return s.answer(fr, s.f.deleteRecords(s.id, decode(s.f.t, fr, new(pb.DeleteRecordsRequest))))
 	case frame.KindInitProducer:
@@ -90,6 +94,17 @@ func (s *fakeConn) handle(fr frame.Frame) bool {
 	}
 	s.f.t.Errorf("request of %s", fr.Kind)
 	return false
+}
+
+// cluster answers as the test says; nil: not at all.
+func (s *fakeConn) cluster(fr frame.Frame, req proto.Message) bool {
+	s.f.mu.Lock()
+	m := s.f.onCluster(s.id, decode(s.f.t, fr, req))
+	s.f.mu.Unlock()
+	if m == nil {
+		return false
+	}
+	return s.answer(fr, m)
 }
 
 func decode[M proto.Message](t testing.TB, fr frame.Frame, m M) M {

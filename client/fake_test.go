@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/wire/frame"
@@ -55,6 +57,8 @@ type fakeCluster struct {
 	// onAny, if set, sees each request first; true: leave it unanswered. It is
 	// called with mu held, like the others.
 	onAny func(node int32, kind frame.Kind) (silent bool)
+	// onCluster, if set, answers what is asked about the cluster and its shards.
+	onCluster func(node int32, req proto.Message) proto.Message
 	// onFetch, if set, may change a partition's bytes, or refuse.
 	onFetch func(part *pb.FetchPart, data []byte) ([]byte, errcode.Code)
 }

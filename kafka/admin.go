@@ -104,9 +104,13 @@ func text(err *errcode.Error) *string {
 	return &t
 }
 
-// forMS returns ctx with a request's own time-out.
+// maxTimeout bounds what a request may ask to wait for, but for a Fetch: see
+// maxFetchWait.
+const maxTimeout = 15 * time.Minute
+
+// forMS returns ctx with a request's own time-out, which is at most maxTimeout.
 func forMS(ctx context.Context, timeoutMS int32) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, time.Duration(max(timeoutMS, 0))*time.Millisecond)
+	return context.WithTimeout(ctx, min(time.Duration(max(timeoutMS, 0))*time.Millisecond, maxTimeout))
 }
 
 // repeated returns the keys that stand more than once in a list.

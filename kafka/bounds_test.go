@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"math"
 	"net"
 	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -141,4 +143,24 @@ func TestImpossibleTable(t *testing.T) {
 			newTable(apis)
 		}()
 	}
+}
+
+// TestLongestTimeout: a request waits as long as it asks for, and at most 15
+// minutes.
+func TestLongestTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for ms, want := range map[int32]time.Duration{
+			-1: 0, 0: 0, 1500: 1500 * time.Millisecond, 900_000: 15 * time.Minute, 900_001: 15 * time.Minute, math.MaxInt32: 15 * time.Minute,
+		} {
+			ctx, cancel := forMS(t.Context(), ms)
+			if end, ok := ctx.Deadline(); !ok || time.Until(end) != want {
+				t.Errorf("a time-out of %d ms: %v, want %v", ms, time.Until(end), want)
+			}
+			cancel()
+			if ms > 0 && produceTimeout(ms) != want {
+				t.Errorf("a Produce with a time-out of %d ms: %v, want %v", ms, produceTimeout(ms), want)
+			}
+		}
+	})
 }

@@ -3,12 +3,17 @@ package kafka
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/errcode"
 )
 
 // shelf is a lender that keeps all it is given, overwrites it, and lends it
@@ -187,6 +192,54 @@ func TestRequestsHoldNoBytes(t *testing.T) {
 	for _, apis := range [][]api{coreAPIs, adminAPIs} {
 		for _, a := range apis {
 			look(kmsg.NameForKey(a.key), reflect.TypeOf(kmsg.RequestForKey(a.key)))
+		}
+	}
+}
+
+// TestGrownBuffersAreLent: the buffers that a large request has outgrown while it
+// came in are lent again, and not only the last.
+func TestGrownBuffersAreLent(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, Options{}, pinger(echo))
+	lent := new(shelf)
+	s.buffers = lent
+	nc := dial(t, s)
+	b := append(frameOf(ping(1), 1), make([]byte, 1<<20)...) // bytes after a request are nobody's
+	binary.BigEndian.PutUint32(b, uint32(len(b)-lengthBytes))
+	go send(nc, b)
+	readAnswer(t, nc, ping(1))
+	var sizes []int
+	for _, buf := range lent.bufs {
+		sizes = append(sizes, cap(buf)>>10)
+	}
+	if want := []int{0, 64, 256, 1024, 1152}; !slices.Equal(sizes, want) {
+		t.Errorf("buffers of %d KiB are lent again, want %d", sizes, want)
+	}
+}
+
+// TestProducedBufferIsLent: the buffer of a Produce is lent again when the log has
+// its own copy of all batches, and not while one of them may be on its way to it.
+func TestProducedBufferIsLent(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, Options{}, dataAPIs...)
+	for _, failed := range []bool{false, true} {
+		lent := new(shelf)
+		s.buffers = lent
+		q := &request{conn: &conn{s: s, log: s.log, inflight: make(chan struct{}, 1)}, api: s.apis.find(int16(kmsg.Produce)), version: 9, ready: make(chan struct{})}
+		q.peer.conn, q.peer.req = q.conn, q
+		p := &producing{
+			request: q, m: &produceRequest{acks: -1, topics: make([]produceTopic, 1), parts: make([]producePart, 2)},
+			raw: make([]byte, 100), results: make([]produced, 2), sent: []int{0, 1},
+		}
+		results := make([]broker.ProduceResult, 2)
+		want := 1
+		if failed {
+			results[1].Err = errcode.Errorf(errcode.RequestTimedOut, "late")
+			want = 0
+		}
+		p.done(results)
+		if err := q.answer.err; err != nil || lent.given != want {
+			t.Errorf("one of two batches failed: %t; %d buffers are lent again, want %d (%v)", failed, lent.given, want, err)
 		}
 	}
 }

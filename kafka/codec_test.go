@@ -13,6 +13,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/kafka/guard"
+	"github.com/flotilla-log/flotilla/log/batch"
 )
 
 // sampleProduce is a request of two topics; the records are not looked at by the
@@ -534,6 +535,36 @@ func FuzzDecodeProduce(f *testing.F) {
 			t.Fatalf("got %+v, want %+v", m, want)
 		}
 		appendProduceResponse(nil, version, m, make([]produced, len(m.parts)), nil)
+	})
+}
+
+// FuzzCheckRecords checks, for any bytes as the records of a partition, that
+// checkRecords does not panic, and that what it passes on is one batch.
+func FuzzCheckRecords(f *testing.F) {
+	var b batch.Builder
+	b.Reset()
+	if err := b.Append(946_684_800_000, nil, []byte("value"), nil); err != nil {
+		f.Fatal(err)
+	}
+	one, err := b.Build(nil, batch.Zstd, batch.DefaultLevel)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(one, int16(produceZstdVersion))
+	f.Add(one, int16(produceZstdVersion-1))
+	f.Add(one[:20], int16(3))
+	f.Add([]byte(nil), int16(3))
+	f.Fuzz(func(t *testing.T, in []byte, version int16) {
+		if err := (&producing{request: &request{version: version}}).checkRecords(in); err != nil {
+			return
+		}
+		first, rest, err := batch.Split(in)
+		if err != nil || len(rest) > 0 {
+			t.Fatalf("%d bytes after the first batch, %v", len(rest), err)
+		}
+		if h, err := batch.ParseHeader(first); err != nil || h.BaseOffset != 0 || h.Attributes.Transactional() {
+			t.Fatalf("passed %+v, %v", h, err)
+		}
 	})
 }
 

@@ -12,11 +12,11 @@ import (
 func (s *Server) createPartitions(ctx context.Context, p *peer, req *kmsg.CreatePartitionsRequest) kmsg.Response {
 	resp := kmsg.NewPtrCreatePartitionsResponse()
 	resp.Version = req.Version
+	ctx, cancel := forMS(ctx, req.TimeoutMillis)
+	defer cancel()
 	if !p.hold(ctx, resultBytes*int64(len(req.Topics))) {
 		return nil
 	}
-	ctx, cancel := forMS(ctx, req.TimeoutMillis)
-	defer cancel()
 	unconfirmed := coded(s.broker.ConfirmController(ctx))
 	twice := repeated(req.Topics, func(t *kmsg.CreatePartitionsRequestTopic) string { return t.Topic })
 	for i := range req.Topics {

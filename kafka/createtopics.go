@@ -24,11 +24,11 @@ func (s *Server) createTopics(ctx context.Context, p *peer, req *kmsg.CreateTopi
 	if req.Version >= 5 {
 		each += configBytes * int64(len(broker.ConfigsWith(nil)))
 	}
+	ctx, cancel := forMS(ctx, req.TimeoutMillis)
+	defer cancel()
 	if !p.hold(ctx, each*int64(len(req.Topics))) {
 		return nil
 	}
-	ctx, cancel := forMS(ctx, req.TimeoutMillis)
-	defer cancel()
 	twice := repeated(req.Topics, func(t *kmsg.CreateTopicsRequestTopic) string { return t.Topic })
 	for i := range req.Topics {
 		t := &req.Topics[i]

@@ -13,11 +13,11 @@ import (
 func (s *Server) deleteRecords(ctx context.Context, p *peer, req *kmsg.DeleteRecordsRequest) kmsg.Response {
 	resp := kmsg.NewPtrDeleteRecordsResponse()
 	resp.Version = req.Version
+	ctx, cancel := forMS(ctx, req.TimeoutMillis)
+	defer cancel()
 	if !p.hold(ctx, 2*resultBytes*asked(req.Topics, func(t *kmsg.DeleteRecordsRequestTopic) int { return len(t.Partitions) })) {
 		return nil
 	}
-	ctx, cancel := forMS(ctx, req.TimeoutMillis)
-	defer cancel()
 
 	var parts []broker.DeletePart
 	var outs []*kmsg.DeleteRecordsResponseTopicPartition // of parts

@@ -21,11 +21,11 @@ func (s *Server) deleteTopics(ctx context.Context, p *peer, req *kmsg.DeleteTopi
 			topics[i].Topic = &req.TopicNames[i]
 		}
 	}
+	ctx, cancel := forMS(ctx, req.TimeoutMillis)
+	defer cancel()
 	if !p.hold(ctx, resultBytes*int64(len(topics))) {
 		return nil
 	}
-	ctx, cancel := forMS(ctx, req.TimeoutMillis)
-	defer cancel()
 	// Whether there is such a topic, only the controller can tell for certain.
 	unconfirmed := coded(s.broker.ConfirmController(ctx))
 	type key struct {
@@ -86,22 +86,28 @@ func (s *Server) deleteTopic(ctx context.Context, t *kmsg.DeleteTopicsRequestTop
 	if err := checkNamed(t); err != nil {
 		return err
 	}
-	var topic broker.Topic
+	var name string
+	var id broker.TopicID
 	var err *errcode.Error
 	if t.Topic != nil {
-		topic, err = s.existing(*t.Topic)
-	} else if topic, err = s.broker.TopicByID(t.TopicID); err != nil && err.Code == errcode.UnknownTopicID {
-		err = errcode.Errorf(errcode.UnknownTopicID, "This server does not host this topic ID.")
+		name = *t.Topic
+		id, err = s.existingID(name)
+	} else {
+		var topic broker.Topic
+		if topic, err = s.broker.TopicByID(t.TopicID); err != nil && err.Code == errcode.UnknownTopicID {
+			err = errcode.Errorf(errcode.UnknownTopicID, "This server does not host this topic ID.")
+		}
+		name, id = topic.Name, topic.ID
 	}
 	if err != nil {
 		return err
 	}
-	if err = coded(s.broker.DeleteTopic(ctx, topic.ID)); err != nil {
+	if err = coded(s.broker.DeleteTopic(ctx, id)); err != nil {
 		if t.Topic != nil {
 			err = byName(err)
 		}
 		return err
 	}
-	out.Topic, out.TopicID = &topic.Name, topic.ID
+	out.Topic, out.TopicID = &name, id
 	return nil
 }

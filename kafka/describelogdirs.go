@@ -29,7 +29,9 @@ func (s *Server) describeLogDirs(ctx context.Context, p *peer, req *kmsg.Describ
 		}
 	}
 	for i := range req.Topics {
-		if t, err := s.broker.TopicByName(req.Topics[i].Topic); err == nil && len(req.Topics[i].Partitions) > 0 {
+		name := req.Topics[i].Topic
+		if id, err := s.broker.TopicIDOf(name); err == nil && len(req.Topics[i].Partitions) > 0 {
+			t := broker.Topic{Name: name, ID: id} // no list of all partitions for a few
 			asked := slices.Compact(slices.Sorted(slices.Values(req.Topics[i].Partitions)))
 			dir.Topics = s.appendLogDirTopic(dir.Topics, &t, asked)
 		}

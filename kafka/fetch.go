@@ -230,6 +230,8 @@ func (f *fetching) ask() {
 		MinBytes: int(min(f.m.minBytes, maxFetchBytes)),
 		MaxBytes: int(min(max(f.m.maxBytes, 0), maxFetchBytes)),
 		Parts:    f.parts,
+
+		Held: []broker.Held{{Of: f.from, Bytes: f.held}, {Of: f.taking, Bytes: f.held}, {Of: f.fetchFrom, Bytes: f.fetchHeld}, {Of: f.conn.fetches, Bytes: f.fetchHeld}},
 	}
 	req.MaxBytes = min(req.MaxBytes, delivery.MostBytes(f.s.opt.Answers))
 	if req.MinBytes <= 0 || f.diverged {
@@ -244,9 +246,6 @@ func (f *fetching) ask() {
 		f.polls.remove(f.request)
 		f.respond(results)
 	}))
-	if f.fetchFrom.Waiting() > 0 { // they wait for what this one holds, and may have looked before it was there
-		f.polls.hurryHolders(f.fetchFrom)
-	}
 }
 
 // respond answers with what was read, whose chunks it owns.

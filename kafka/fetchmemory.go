@@ -27,25 +27,19 @@ func newFetchMemory(bytes int64) fetchMemory {
 }
 
 // claimFetch takes the memory of a Fetch of so many partitions, or waits for it.
-// While somebody waits, no Fetch that holds what it waits for is parked: those
-// that are answer with what there is.
+// Fetches that are parked let go of theirs then: see broker.Held.
 func (c *conn) claimFetch(q *request, parts int) error {
 	n := int64(parts) * fetchPartBytes
 	if n == 0 {
 		return nil
 	}
 	from := intake.Budget(n, c.s.fetches.small, c.s.fetches.large)
-	if !c.fetches.TryAcquire(n) {
-		c.polls.hurry()
-		if err := c.fetches.Acquire(c.ctx, n); err != nil {
-			return err
-		}
+	if err := c.fetches.Acquire(c.ctx, n); err != nil {
+		return err
 	}
-	if !from.TryAcquire(n) {
-		if err := from.AcquireInLine(c.ctx, n, func() { c.s.hurryFetches(from) }); err != nil {
-			c.fetches.Release(n)
-			return err
-		}
+	if err := from.Acquire(c.ctx, n); err != nil {
+		c.fetches.Release(n)
+		return err
 	}
 	q.fetchFrom, q.fetchHeld = from, n
 	return nil
@@ -57,12 +51,5 @@ func (q *request) keepFetch(n int64) {
 		q.fetchHeld = n
 		q.fetchFrom.Release(back)
 		q.conn.fetches.Release(back)
-	}
-}
-
-// hurryFetches ends the waiting of all Fetches that hold memory of a budget.
-func (s *Server) hurryFetches(from *broker.Budget) {
-	for _, c := range s.all() {
-		c.polls.hurryHolders(from)
 	}
 }

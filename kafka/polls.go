@@ -42,24 +42,7 @@ func (p *polls) hurry() {
 	p.mu.Lock()
 	left := slices.Collect(maps.Values(p.of))
 	p.mu.Unlock()
-	cancelAll(left)
-}
-
-// hurryHolders ends those that wait and hold memory of a budget.
-func (p *polls) hurryHolders(from *broker.Budget) {
-	var left []*broker.Fetch
-	p.mu.Lock()
-	for q, f := range p.of {
-		if q.fetchFrom == from {
-			left = append(left, f)
-		}
-	}
-	p.mu.Unlock()
-	cancelAll(left)
-}
-
-func cancelAll(fetches []*broker.Fetch) {
-	for _, f := range fetches {
+	for _, f := range left {
 		f.Cancel()
 	}
 }

@@ -11,11 +11,8 @@ import (
 	"github.com/flotilla-log/flotilla/log/batch"
 )
 
-// Bounds on how long a Produce may wait.
-const (
-	defaultProduceTimeout = 30 * time.Second // for one that says none
-	maxProduceTimeout     = 15 * time.Minute
-)
+// defaultProduceTimeout is how long a Produce may wait that says none.
+const defaultProduceTimeout = 30 * time.Second
 
 // errUnacknowledged reports a Produce without acknowledgement that failed: the
 // end of the connection is the only way to tell.
@@ -107,7 +104,7 @@ func produceTimeout(ms int32) time.Duration {
 	if ms <= 0 {
 		return defaultProduceTimeout
 	}
-	return min(time.Duration(ms)*time.Millisecond, maxProduceTimeout)
+	return min(time.Duration(ms)*time.Millisecond, maxTimeout)
 }
 
 // named is an error for who names topics by name, as older versions do: they do

@@ -2,6 +2,8 @@ package kafka
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
@@ -25,14 +27,22 @@ func (p *peer) error(e *errcode.Error) int16 { return p.req.error(e) }
 // freeAnswerBytes is the size of an answer that is not counted as memory held.
 const freeAnswerBytes = 64 << 10
 
+// answerWait is how long a request waits for memory for its answer, if it gives no
+// shorter time: as long as most clients wait for the answer.
+const answerWait = 30 * time.Second
+
+// errNoRoom reports an answer that there was no memory for.
+var errNoRoom = errors.New("kafka: no room for an answer in the node's memory for them")
+
 // mostAnswerBytes is what an answer may take at the most, if the node's memory for
 // answers is not more.
 const mostAnswerBytes = 64 << 20
 
 // hold takes n bytes of the node's memory for the answer, until it is written,
-// or waits for them. It reports whether there are any: not when the connection
-// ends, and not for an answer that is larger than all of that memory. It is called
-// once: who holds some and waits for more may wait for somebody who does the same.
+// or waits for them, for as long as the request may take. It reports whether there
+// are any: not when the connection or that time ends, and not for an answer that is
+// larger than all of that memory. It is called once: who holds some and waits for
+// more may wait for somebody who does the same.
 func (p *peer) hold(ctx context.Context, n int64) bool {
 	if n <= freeAnswerBytes {
 		return true
@@ -42,7 +52,13 @@ func (p *peer) hold(ctx context.Context, n int64) bool {
 			"request", p.req.api.name, "client", p.clientID, "bytes", n, "limit", most)
 		return false
 	}
-	if p.conn.s.opt.Answers.Acquire(ctx, n) != nil {
+	within, cancel := context.WithTimeout(ctx, answerWait)
+	defer cancel()
+	if err := p.conn.s.opt.Answers.Acquire(within, n); err != nil {
+		if p.conn.ctx.Err() == nil {
+			p.req.refused = fmt.Errorf("%w in time: %d bytes of %d for %s; raise memory.bytes, or ask for less at a time",
+				errNoRoom, n, p.conn.s.opt.Answers.Limit(), p.req.api.name)
+		}
 		return false
 	}
 	p.req.answer.held = n
@@ -79,6 +95,7 @@ type request struct {
 	ready    chan struct{} // closed by send
 	answer   answer        // read after ready
 	answered bool          // by the reader, though it is no immediate api
+	refused  error         // why a handler had no answer; nil: it did not say
 	polled   bool          // its fetch is over; guarded by polls.mu
 }
 
@@ -89,6 +106,10 @@ type answer struct {
 	none bool   // there is no response: a Produce without acknowledgement
 
 	held int64 // bytes of Options.Answers, until it is written
+
+	// delivered says that some of body is a frame.Source, which holds memory by
+	// itself.
+	delivered bool
 
 	// err closes the connection instead.
 	err error

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,30 +14,6 @@ import (
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
 )
-
-// mine is a disk whose reads panic under a function, once it is laid.
-type mine struct {
-	mu    sync.Mutex
-	under string // "": none
-	blown int
-}
-
-func (m *mine) lay(under string) (blown int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	blown, m.under, m.blown = m.blown, under, 0
-	return blown
-}
-
-func (m *mine) inject(op vfs.Op) vfs.Fault {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.under != "" && op.Kind == vfs.OpReadAt && strings.Contains(string(debug.Stack()), m.under) {
-		m.blown++
-		panic("planted under " + m.under)
-	}
-	return vfs.Fault{}
-}
 
 // TestSurvival has a disk panic in every place of a connection that reads it:
 // that connection is closed, with a line in the log, nothing of the node's memory
@@ -58,8 +32,8 @@ func TestSurvival(t *testing.T) {
 	}
 	metrics, edit := listenMetrics(t, func(opt *node.Options) { opt.FS = fs })
 	n := startCore(t, edit) // all records are in files now
-	var m mine
-	fs.SetInjector(m.inject)
+	var m vfs.Mine
+	fs.SetInjector(m.Inject)
 	memory := func() (held []string) {
 		t.Helper()
 		lines := 0
@@ -97,7 +71,7 @@ func TestSurvival(t *testing.T) {
 	defer tick.Stop()
 	for _, tt := range tests {
 		good, bad := dialRaw(t, n.addr), dialRaw(t, n.addr)
-		m.lay(tt.under)
+		m.Lay(tt.under)
 		bad.start(tt.req)
 		if tt.req.MinBytes > 1 {
 			bad.start(produceReq(9, -1, ids, topicPart{"a", 0, small})) // which wakes it up
@@ -105,7 +79,7 @@ func TestSurvival(t *testing.T) {
 		if _, err := io.Copy(io.Discard, bad.nc); err != nil {
 			t.Errorf("under %s: %v", tt.under, err)
 		}
-		if m.lay("") == 0 {
+		if m.Lay("") == 0 {
 			t.Errorf("under %s: nothing was read", tt.under)
 		}
 		n.log.await(t, "planted under "+tt.under, 1)

@@ -400,6 +400,41 @@ func TestFetchOfTheGone(t *testing.T) {
 	})
 }
 
+// TestStalledFetches: clients that do not take what they have asked for, which lies
+// in memory yet, keep nobody waiting for more than 20 ms for the memory of answers,
+// and nothing is missing when they take it.
+func TestStalledFetches(t *testing.T) {
+	t.Parallel()
+	inBubble(t, nil, func(t *testing.T, b *bubble) {
+		healthy := b.dial("healthy")
+		ids := healthy.makeTopics("a")
+		records := recordsOf(t, batch.None, strings.Repeat("v", 900_000))
+		healthy.produce(9, ids, topicPart{"a", 0, records})
+		req := fetchReq(12, ids, from{"a", 0, 0, nil})
+		stalled := make([]*rawClient, 20) // of 12 MiB for all
+		for i := range stalled {
+			stalled[i] = b.dial("stalled")
+			stalled[i].start(req)
+		}
+		synctest.Wait()
+		began := time.Now()
+		check := func(name string, r *kmsg.FetchResponse) {
+			t.Helper()
+			if got := r.Topics[0].Partitions[0].RecordBatches; !bytes.Equal(got[16:], records[16:]) {
+				t.Errorf("%s: other records than were sent, %d bytes", name, len(got))
+			}
+		}
+		check("the healthy client", healthy.fetch(req))
+		if took := time.Since(began); took == 0 || took > 20*time.Millisecond {
+			t.Errorf("a Fetch waited for %v for the memory of clients that take nothing, want 20ms", took)
+		}
+		time.Sleep(30 * time.Second)
+		for _, c := range stalled {
+			check("a stalled client", c.next(1, req).(*kmsg.FetchResponse))
+		}
+	})
+}
+
 // TestConnectionsPerClient: as many connections of one address as the setting
 // says, and another address is not concerned.
 func TestConnectionsPerClient(t *testing.T) {

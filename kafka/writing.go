@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -42,7 +43,11 @@ func (c *conn) write() {
 	var queued []*request // in c.w
 	flush := func() {
 		if broken == nil {
-			note(c.flush())
+			var held int64
+			if n := len(queued); n > 0 {
+				held = queued[n-1].answer.held // of the others none does: see below
+			}
+			note(c.flush(held > 0))
 		}
 		for i, q := range queued {
 			note(q.settle())
@@ -61,7 +66,9 @@ func (c *conn) write() {
 			flush() // the answers before it
 			note(err)
 		}
-		if len(c.order) == 0 || broken != nil {
+		// What holds memory of the node's for answers is written before anything else
+		// is queued: a delivery behind it may wait for that very memory.
+		if len(c.order) == 0 || broken != nil || q.answer.holds() {
 			flush()
 		}
 	}
@@ -99,6 +106,10 @@ func (a *answer) release(s *Server) {
 		body.Release()
 	}
 }
+
+// holds reports whether the answer holds memory of the node's for answers while it
+// is written, or waits for some.
+func (a *answer) holds() bool { return a.held > 0 || a.delivered }
 
 // mayWait reports whether the answer is not there yet.
 func (q *request) mayWait() bool {
@@ -157,6 +168,7 @@ func (c *conn) respond(q *request, broken bool) (err error) {
 	}
 	c.w.QueueRaw(frame.Part{Bytes: header}, frame.Part{Bytes: a.head})
 	c.w.QueueRaw(parts...)
+	a.delivered = slices.ContainsFunc(parts, func(p frame.Part) bool { return p.Source != nil })
 	return nil
 }
 
@@ -185,6 +197,9 @@ func (c *conn) handle(q *request) (a answer) {
 		return answer{err: fmt.Errorf("%w: %s version %d: %w", errMalformed, q.api.name, q.version, err)}
 	}
 	resp := q.api.handle(c.s, c.ctx, &q.peer, req)
+	if resp == nil && q.refused != nil {
+		return answer{err: q.refused}
+	}
 	if resp == nil {
 		return answer{err: fmt.Errorf("%w to %s version %d", errUnanswered, q.api.name, q.version)}
 	}
@@ -194,8 +209,9 @@ func (c *conn) handle(q *request) (a answer) {
 	return a
 }
 
-// flush writes what is queued.
-func (c *conn) flush() (err error) {
+// flush writes what is queued. held says that it holds memory of the node's for
+// answers until it is written, other than a delivery, which sees to that itself.
+func (c *conn) flush(held bool) (err error) {
 	defer c.survive(&err, "at", "writing answers")
 	n := c.w.Queued()
 	if n == 0 {
@@ -203,6 +219,10 @@ func (c *conn) flush() (err error) {
 	}
 	if err := c.nc.SetWriteDeadline(delivery.Deadline(c.s.opt.WriteTimeout, n)); err != nil {
 		return err
+	}
+	if held {
+		out := intake.NewOutgoing(c.nc, c.s.opt.Answers, n)
+		defer func() { err = out.Taken(err) }()
 	}
 	if err = c.w.Flush(); err == nil {
 		c.s.meter.Wrote(n)

@@ -143,6 +143,24 @@ func (p *peers) nextLeader() (id ReplicaID, match uint64, ok bool) {
 	return id, p.match[id], true
 }
 
+// voterOn returns another node's voter, how much of this log it has as the leader
+// of term knows, and whether it needs more than this log holds.
+func (p *peers) voterOn(node int32, term uint64) (id ReplicaID, match uint64, behind, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range p.voters {
+		if id.Node != node || id == p.self {
+			continue
+		}
+		if term == p.term {
+			match = p.match[id]
+			_, behind = p.lagging[id]
+		}
+		return id, match, behind, true
+	}
+	return id, 0, false, false
+}
+
 // lags takes note of a voter whose next entry is not in this log any more, and
 // reports whether that is news.
 func (p *peers) lags(id ReplicaID, index uint64) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -560,6 +561,130 @@ func TestTransferFails(t *testing.T) {
 		}
 		tr.isolate(int32(node), false)
 		tr.mustWrite(tr.leader(1, 2, 3), "third")
+	})
+}
+
+// TestTransferTo hands the leadership to each node by name, twice over.
+func TestTransferTo(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		var want []string
+		for round := range 6 {
+			from := tr.leader(1, 2, 3)
+			to := round%3 + 1
+			line := fmt.Sprintf("round %d", round)
+			tr.mustWrite(from, line)
+			want = append(want, line)
+			term := tr.rigs[from].replica.Term()
+			if err := tr.rigs[from].replica.TransferTo(t.Context(), int32(to), 100); err != nil {
+				t.Fatalf("round %d: from %d to %d: %v", round, from, to, err)
+			}
+			if got := tr.leader(1, 2, 3); got != to {
+				t.Errorf("round %d: node %d leads, want %d", round, got, to)
+			}
+			if now := tr.rigs[to].replica.Term(); (now == term) != (from == to) {
+				t.Errorf("round %d: from %d to %d: term %d, after %d", round, from, to, now, term)
+			}
+		}
+		tr.agree(want, 1, 2, 3)
+	})
+}
+
+// TestTransferToRefused names nodes that cannot take over: the leader says why,
+// soon, and leads on.
+func TestTransferToRefused(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		node := tr.leader(1, 2, 3)
+		others := tr.others(node)
+		tr.mustWrite(node, "first")
+		tr.agree([]string{"first"}, 1, 2, 3)
+		time.Sleep(time.Second)
+		term := tr.rigs[node].replica.Leading()
+		refused := func(at, to int, want error, text string) {
+			t.Helper()
+			began := time.Now()
+			err := tr.rigs[at].replica.TransferTo(t.Context(), int32(to), 10)
+			if !errors.Is(err, want) || !strings.Contains(fmt.Sprint(err), text) {
+				t.Errorf("TransferTo(%d) = %v, want %v with %q", to, err, want, text)
+			}
+			if took := time.Since(began); took > 2*transferPatience {
+				t.Errorf("TransferTo(%d) took %v", to, took)
+			}
+			if now := tr.rigs[node].replica.Leading(); now != term {
+				t.Fatalf("after TransferTo(%d) node %d leads in term %d, want %d", to, node, now, term)
+			}
+		}
+		refused(others[0], others[1], ErrNotLeader, "")
+		refused(node, 9, ErrNotVoter, "node 9 has no voter of shard 1")
+		tr.kill(others[0])
+		refused(node, others[0], ErrHeirLags, "does not answer")
+		tr.mustWrite(node, numbered("behind", 11, 10)...)
+		refused(node, others[0], ErrHeirLags, "lacks 11 entries")
+		tr.mustWrite(node, "last")
+	})
+}
+
+// TestTransferToWaits: a voter that answers and takes no entries is waited for,
+// and not for ever.
+func TestTransferToWaits(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		node := tr.leader(1, 2, 3)
+		tr.mustWrite(node, "first")
+		tr.agree([]string{"first"}, 1, 2, 3)
+		slow := tr.others(node)[0]
+		tr.mem[slow].SetInjector(func(op vfs.Op) (ft vfs.Fault) {
+			if op.Kind == vfs.OpSync || op.Kind == vfs.OpSyncData {
+				ft.Delay = 5 * transferPatience
+			}
+			return ft
+		})
+		tr.mustWrite(node, "second")
+		began := time.Now()
+		err := tr.rigs[node].replica.TransferTo(t.Context(), int32(slow), 100)
+		if !errors.Is(err, ErrHeirLags) || !strings.Contains(err.Error(), "has not taken the last entries") {
+			t.Errorf("TransferTo = %v, want ErrHeirLags", err)
+		}
+		if took := time.Since(began); took < transferPatience || took > 2*transferPatience {
+			t.Errorf("TransferTo took %v, want %v", took, transferPatience)
+		}
+		tr.mustWrite(node, "last")
+	})
+}
+
+// TestProgress: the leader says how far each voter is, and a follower of itself
+// alone.
+func TestProgress(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		node := tr.leader(1, 2, 3)
+		others := tr.others(node)
+		tr.mustWrite(node, numbered("a", 5, 10)...)
+		tr.agree(numbered("a", 5, 10), 1, 2, 3)
+		time.Sleep(time.Second)
+		tr.kill(others[1])
+		tr.mustWrite(node, "b")
+		tr.agree(append(numbered("a", 5, 10), "b"), node, others[0])
+		p := tr.rigs[node].replica.Progress()
+		if !p.Leading || !p.HasLeader || p.Leader != tr.ids[node-1] || p.ID != p.Leader || p.Applied != p.Last || p.Term != tr.rigs[node].replica.Leading() {
+			t.Errorf("the leader says %+v", p)
+		}
+		match := make(map[ReplicaID]uint64)
+		for _, m := range p.Members {
+			if match[m.ID] = m.Match; !m.Voter || m.Behind {
+				t.Errorf("member %+v, want a voter", m)
+			}
+		}
+		want := map[ReplicaID]uint64{tr.ids[node-1]: p.Last, tr.ids[others[0]-1]: p.Last, tr.ids[others[1]-1]: p.Last - 1}
+		if !maps.Equal(match, want) {
+			t.Errorf("matches %v, want %v", match, want)
+		}
+		f := tr.rigs[others[0]].replica.Progress()
+		if f.Leading || f.Leader != p.Leader || f.Last != p.Last || len(f.Members) != 3 {
+			t.Errorf("a follower says %+v", f)
+		}
+		for _, m := range f.Members {
+			if m.Match != 0 || m.Behind {
+				t.Errorf("a follower says of another how far it is: %+v", m)
+			}
+		}
 	})
 }
 

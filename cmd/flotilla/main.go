@@ -8,6 +8,7 @@
 //	   repair: something is to be done, and was not
 //	2  the command line, a FLOTILLA_ variable or the settings file was wrong; nothing was done
 //	3  serve: the disk or the data failed; a restart will probably not help
+//	4  cluster status: something is wrong with the cluster
 package main
 
 import (
@@ -37,6 +38,8 @@ const (
 	exitFailed  = 1
 	exitUsage   = 2
 	exitStopped = 3
+
+	exitDegraded = 4
 )
 
 // exitStatuses is what they mean, as every reader of --help wants to know.
@@ -44,7 +47,8 @@ const exitStatuses = `Exit status:
   0  done; also consume after Ctrl-C, or when nobody reads its output any more
   1  the command could not do what was asked; check, dump: something is damaged; repair: something is to be done, and was not
   2  the command line, a FLOTILLA_ variable or the settings file was wrong; nothing was done
-  3  serve: the disk or the data failed; a restart will probably not help`
+  3  serve: the disk or the data failed; a restart will probably not help
+  4  cluster status: something is wrong with the cluster`
 
 // usageError is a wrong command line or environment.
 type usageError struct{ error }
@@ -79,11 +83,14 @@ func run() int {
 	}
 	var usage usageError
 	var stopped stoppedError
+	var degraded degradedError
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &stopped):
 		return exitStopped
+	case errors.As(err, &degraded):
+		return exitDegraded
 	}
 	return exitFailed
 }
@@ -121,7 +128,7 @@ acknowledged. "flotilla serve" runs a node; the other commands talk to one.
 	}
 	root.SetFlagErrorFunc(flagError)
 	conn := addConnectionFlags(root.PersistentFlags())
-	root.AddCommand(serveCommand(), configCommand(), checkCommand(), repairCommand(), dumpCommand(), topicCommand(conn), featuresCommand(conn), produceCommand(conn), consumeCommand(conn), benchCommand(conn), versionCommand())
+	root.AddCommand(serveCommand(), devCommand(), configCommand(), checkCommand(), repairCommand(), dumpCommand(), topicCommand(conn), clusterCommand(conn), featuresCommand(conn), produceCommand(conn), consumeCommand(conn), benchCommand(conn), versionCommand())
 	addCompletion(root)
 	return root
 }

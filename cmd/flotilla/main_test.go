@@ -25,7 +25,12 @@ import (
 // program is the binary under test, built once.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == fakeNodeCommand {
+		os.Exit(fakeNode(os.Args[2:]))
+	}
+	os.Exit(testMain(m))
+}
 
 func testMain(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "flotilla-cli")

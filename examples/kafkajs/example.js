@@ -36,7 +36,7 @@ const fail = (err) => {
 }
 
 // metadata asks for metadata until all of it is there. While a partition has no
-// leader, as when it was just made, clients have to ask again. In these calls
+// leader, as when one is being elected, clients have to ask again. In these calls
 // kafkajs 2.2.4 does not: it drops that error, and fails on the answer that it has
 // not got with a TypeError.
 async function metadata(ask) {

@@ -3,5 +3,8 @@
 // docs/configuration.md states, and a healthy client beside the abuse keeps
 // being served. It holds tests only.
 //
+// Under the race detector, which takes memory of its own, the bounds are multiples
+// of that.
+//
 // The node is the one of internal/node; a test may give it a slow disk.
 package boundtest

@@ -7,6 +7,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -39,6 +40,9 @@ const (
 	runVectors = 1024
 )
 
+// ErrNoRoom reports a delivery that the node had no memory for in time.
+var ErrNoRoom = errors.New("delivery: no room for an answer in the node's memory for them")
+
 // MostBytes is the most that one delivery may take of the node's budget for
 // answers.
 func MostBytes(answers *broker.Budget) int {
@@ -50,11 +54,16 @@ func Deadline(grace time.Duration, n int64) time.Time {
 	return time.Now().Add(grace + time.Duration(n)*time.Second/minBytesPerSecond)
 }
 
+// Reloader reads again what was given back, as broker.Broker does.
+type Reloader interface {
+	Reload(r *broker.StreamResult, bytes int64) error
+}
+
 // Peer is what the deliveries of one connection have in common.
 type Peer struct {
 	Conn    net.Conn
 	Ctx     context.Context // ends when the connection does
-	Broker  *broker.Broker
+	Broker  Reloader
 	Answers *broker.Budget // of the memory that deliveries hold
 
 	WriteTimeout time.Duration // a peer that takes nothing for as long is given up
@@ -78,6 +87,7 @@ type Delivery struct {
 	held  int64         // of Peer.Answers
 	all   *atomic.Int64 // held by all of its kind; nil: not counted
 	again bool          // some of it was given back, to be read again
+	end   time.Time     // until then the peer has to have taken all, once it is being written
 
 	// What is held of the store's memory is of parts in [first, loaded): what comes
 	// before is written, and what comes after was given back.
@@ -206,17 +216,17 @@ func (d *Delivery) WriteTo(w io.Writer) (int64, error) {
 	if d.memory() > d.held {
 		panic("delivery: memory is held that is not counted")
 	}
-	end := Deadline(d.peer.WriteTimeout, d.bytes)
+	d.end = Deadline(d.peer.WriteTimeout, d.bytes)
 	var sent int64
 	for d.wrote(0); d.first < len(d.parts); {
-		n, err := d.writeSome(w, end)
+		n, err := d.writeSome(w)
 		sent += n
 		d.wrote(n)
 		if err != nil {
 			return sent, err
 		}
 	}
-	return sent, d.peer.Conn.SetWriteDeadline(end)
+	return sent, d.peer.Conn.SetWriteDeadline(d.end)
 }
 
 // wrote takes note of n bytes more that are written. What is written is held no
@@ -239,7 +249,7 @@ func (d *Delivery) wrote(n int64) {
 
 // writeSome writes what comes next: what lies in memory up to the next range of a
 // file, or that range, or if the peer takes no more the first few bytes.
-func (d *Delivery) writeSome(w io.Writer, end time.Time) (int64, error) {
+func (d *Delivery) writeSome(w io.Writer) (int64, error) {
 	vectors := d.run()
 	if len(vectors) == 0 {
 		p := &d.parts[d.first]
@@ -247,24 +257,24 @@ func (d *Delivery) writeSome(w io.Writer, end time.Time) (int64, error) {
 			return 0, d.reload()
 		}
 		chunk, skip := p.at()
-		if err := d.peer.Conn.SetWriteDeadline(end); err != nil {
+		if err := d.peer.Conn.SetWriteDeadline(d.end); err != nil {
 			return 0, err
 		}
 		return fileRange{chunk, skip}.WriteTo(w)
 	}
 	hold := time.Now().Add(d.peer.Hold)
-	if hold.After(end) {
-		hold = end
+	if hold.After(d.end) {
+		hold = d.end
 	}
 	if err := d.peer.Conn.SetWriteDeadline(hold); err != nil {
 		return 0, err
 	}
 	run := net.Buffers(vectors)
 	n, err := run.WriteTo(w)
-	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(end) || d.peer.Ctx.Err() != nil {
+	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(d.end) || d.peer.Ctx.Err() != nil {
 		return n, err
 	}
-	return d.stall(w, appendAfter(nil, d.run(), n), n, end)
+	return d.stall(w, appendAfter(nil, d.run(), n), n)
 }
 
 // run gathers what lies in memory from the first unwritten byte on, up to a range
@@ -299,24 +309,27 @@ func (d *Delivery) run() (vectors [][]byte) {
 
 // stall gives back what is held, and waits until the peer has taken a few bytes
 // more of rest. It returns those and the n that went before them.
-func (d *Delivery) stall(w io.Writer, rest [][]byte, n int64, end time.Time) (int64, error) {
+func (d *Delivery) stall(w io.Writer, rest [][]byte, n int64) (int64, error) {
 	probe := make([]byte, 0, stalledBytes)
 	for _, v := range rest {
 		probe = append(probe, v[:min(len(v), stalledBytes-len(probe))]...)
 	}
 	clear(rest)
 	d.LetGo()
-	if err := d.peer.Conn.SetWriteDeadline(end); err != nil {
+	if err := d.peer.Conn.SetWriteDeadline(d.end); err != nil {
 		return n, err
 	}
 	m, err := w.Write(probe)
 	return n + int64(m), err
 }
 
-// reload reads the first part, which was let go of, again, when there is room.
+// reload reads the first part, which was let go of, again, when there is room. The
+// time that it takes is the node's, and not counted as the peer's.
 func (d *Delivery) reload() error {
 	p := &d.parts[d.first]
-	if err := d.peer.Answers.Acquire(d.peer.Ctx, p.bytes); err != nil {
+	began := time.Now()
+	defer func() { d.end = d.end.Add(time.Since(began)) }()
+	if err := d.room(p.bytes); err != nil {
 		return err
 	}
 	d.hold(p.bytes)
@@ -324,6 +337,24 @@ func (d *Delivery) reload() error {
 	d.loaded = max(d.loaded, d.first+1)
 	d.keep(d.memory())
 	return err
+}
+
+// room takes n bytes of Peer.Answers. It waits for them as long as a peer may that
+// takes nothing.
+func (d *Delivery) room(n int64) error {
+	answers := d.peer.Answers
+	if answers.TryAcquire(n) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(d.peer.Ctx, d.peer.WriteTimeout)
+	defer cancel()
+	if answers.Acquire(ctx, n) == nil {
+		return nil
+	}
+	if err := d.peer.Ctx.Err(); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %d bytes of %d, for %v; raise memory.bytes, or ask for less at a time", ErrNoRoom, n, answers.Limit(), d.peer.WriteTimeout)
 }
 
 // at returns the chunk that the next byte is in, and how many bytes of it were

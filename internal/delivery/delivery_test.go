@@ -2,14 +2,18 @@ package delivery
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
@@ -114,20 +118,185 @@ func TestWriteTo(t *testing.T) {
 	}
 }
 
-// slowPeer takes nothing in the time that memory is held for it, and then what
+// store is where a delivery is read again: it makes what it made before, and
+// counts.
+type store struct {
+	make  func() []broker.StreamResult
+	reads int
+}
+
+func (s *store) Reload(r *broker.StreamResult, bytes int64) error {
+	s.reads++
+	for _, one := range s.make() {
+		if one.Index == r.Index && one.Bytes() == bytes {
+			r.Chunks = one.Chunks
+		}
+	}
+	return nil
+}
+
+// room is the memory for answers of a paused delivery.
+const room = 20_000
+
+// paused is a delivery to a peer that takes nothing before it is read. It runs in
+// a bubble.
+type paused struct {
+	*Delivery
+	far     net.Conn
+	answers *broker.Budget
+	store   store
+	ended   chan error
+	took    time.Duration // until it ended
+}
+
+func newPaused(t *testing.T, hold time.Duration, chunks func() []broker.StreamResult, heads [][]byte) *paused {
+	t.Helper()
+	near, far := net.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	p := &paused{far: far, answers: broker.NewBudget(room), store: store{make: chunks}, ended: make(chan error, 1)}
+	p.Delivery = New(&Peer{
+		Conn: near, Ctx: ctx, Broker: &p.store, Answers: p.answers, WriteTimeout: time.Minute, Hold: hold,
+	}, chunks(), heads, nil)
+	t.Cleanup(func() {
+		cancel()
+		_ = near.Close()
+		_ = far.Close()
+	})
+	return p
+}
+
+// write makes the delivery ready and begins to write it.
+func (p *paused) write(t *testing.T) {
+	t.Helper()
+	p.again = true // too small for anything else
+	if got, err := p.Prepare(); got != nil || err != nil {
+		t.Fatalf("Prepare = %q, %v", got, err)
+	}
+	began := time.Now()
+	go func() {
+		n, err := p.WriteTo(p.peer.Conn)
+		if err == nil && n != p.Len() {
+			err = io.ErrShortWrite
+		}
+		p.took = time.Since(began)
+		if err != nil {
+			_ = p.peer.Conn.Close() // as who serves it does
+		}
+		p.ended <- err
+	}()
+	synctest.Wait()
+}
+
+// TestHold: memory waits for a peer that takes nothing for as long as it may, and
+// is then given back, to be read again when the peer takes more.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const hold = 20 * time.Millisecond
+		first, second := bytes.Repeat([]byte("1"), 6000), bytes.Repeat([]byte("2"), 9000)
+		whole := slices.Concat(first, second)
+		p := newPaused(t, hold, func() []broker.StreamResult {
+			return []broker.StreamResult{
+				{FetchResult: broker.FetchResult{Chunks: []*broker.Chunk{{Vectors: [][]byte{first}, Bytes: 6000}}}},
+				{Index: 1, FetchResult: broker.FetchResult{Chunks: []*broker.Chunk{{Vectors: [][]byte{second}, Bytes: 9000}}}},
+			}
+		}, nil)
+		p.write(t)
+		time.Sleep(hold - time.Nanosecond)
+		synctest.Wait()
+		if n := p.answers.Used(); n != 15_000 {
+			t.Errorf("%d bytes are held before %v have passed, want 15,000", n, hold)
+		}
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		if n := p.answers.Used(); n != 0 || p.memory() != 0 {
+			t.Errorf("%d bytes are held, and %d counted, for a peer that took nothing for %v", p.memory(), n, hold)
+		}
+		time.Sleep(50 * time.Second)
+		got := make([]byte, len(whole))
+		if _, err := io.ReadFull(p.far, got); err != nil || !bytes.Equal(got, whole) {
+			t.Errorf("%v, or other bytes than there were", err)
+		}
+		if err := <-p.ended; err != nil || p.store.reads != 2 || p.answers.Used() != 0 {
+			t.Errorf("ended with %v, read again %d times, and %d bytes stay taken", err, p.store.reads, p.answers.Used())
+		}
+	})
+}
+
+// TestRoomIsTheNodes: the time that a delivery waits for the node's memory is not
+// its peer's, who has as long as ever.
+func TestRoomIsTheNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPaused(t, time.Minute, chunks, heads())
+		if !p.answers.TryAcquire(room) {
+			t.Fatal("no room")
+		}
+		p.write(t)
+		got := make([]byte, len(whole))
+		if _, err := io.ReadFull(p.far, got[:3]); err != nil { // what comes before the first batch
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Second)
+		p.answers.Release(room)
+		time.Sleep(50 * time.Second)
+		if _, err := io.ReadFull(p.far, got[3:]); err != nil || string(got) != whole {
+			t.Errorf("%q, %v; want %q", got, err, whole)
+		}
+		if err := <-p.ended; err != nil {
+			t.Errorf("a peer that took nothing for 50 of its 60 s was cut off, for it was counted that the node had no memory for 50 s: %v", err)
+		}
+	})
+}
+
+// TestNoRoom: a delivery waits for memory as long as its peer may take nothing,
+// and no longer than its connection lives.
+func TestNoRoom(t *testing.T) {
+	t.Parallel()
+	for _, gone := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPaused(t, time.Minute, chunks, heads())
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			want, after := ErrNoRoom, time.Minute
+			if gone {
+				p.peer.Ctx, want, after = ctx, context.DeadlineExceeded, 10*time.Second
+			}
+			if !p.answers.TryAcquire(room) {
+				t.Fatal("no room")
+			}
+			go func() { _, _ = io.Copy(io.Discard, p.far) }()
+			p.write(t)
+			time.Sleep(time.Hour)
+			select {
+			case err := <-p.ended:
+				if !errors.Is(err, want) || p.took != after {
+					t.Errorf("gone %t: %v after %v, want %v after %v", gone, err, p.took, want, after)
+				}
+			default:
+				t.Errorf("gone %t: it waits for memory after an hour", gone)
+			}
+			if n := p.answers.Waiting(); n != 0 || p.answers.Used() != room {
+				t.Errorf("gone %t: %d wait, and %d bytes are taken", gone, n, p.answers.Used())
+			}
+		})
+	}
+}
+
+// sluggish takes nothing in the time that memory is held for it, and then what
 // it is offered.
-type slowPeer struct {
+type sluggish struct {
 	net.Conn
 	deadlines int
 	took      bytes.Buffer
 }
 
-func (p *slowPeer) SetWriteDeadline(time.Time) error {
+func (p *sluggish) SetWriteDeadline(time.Time) error {
 	p.deadlines++
 	return nil
 }
 
-func (p *slowPeer) Write(b []byte) (int, error) {
+func (p *sluggish) Write(b []byte) (int, error) {
 	if p.deadlines%2 == 1 {
 		return 0, os.ErrDeadlineExceeded
 	}
@@ -139,7 +308,7 @@ func (p *slowPeer) Write(b []byte) (int, error) {
 // what the process allocates.
 func TestCostIsLinear(t *testing.T) {
 	cost := func(parts int) uint64 {
-		peer := new(slowPeer)
+		peer := new(sluggish)
 		heads, want := make([][]byte, parts+1), bytes.Buffer{}
 		for i := range heads {
 			heads[i] = fmt.Appendf(nil, "<the head of part %d>", i)

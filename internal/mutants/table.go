@@ -522,7 +522,7 @@ var table = []mutant{
 		name: "a stalled stream gives its memory back",
 		file: "internal/delivery/delivery.go",
 		old:  "\thold := time.Now().Add(d.peer.Hold)\n",
-		new:  "\thold := end\n",
+		new:  "\thold := d.end\n",
 		pkg:  "./wire/server", test: "TestSlowStreams", want: "i/o timeout", // of the healthy one
 	},
 	{

@@ -286,7 +286,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.broker, err = broker.Start(ctx, broker.Options{
-		NodeID: n.id.NodeID, ClusterID: n.id.ClusterID, Incarnation: uint64(n.id.Incarnation), Established: n.id.Started,
+		NodeID: n.id.NodeID, ClusterID: n.id.ClusterID, Version: opt.Version, Incarnation: uint64(n.id.Incarnation), Established: n.id.Started,
 		Listeners: n.listeners(), Shards: n.id.Shards, Cluster: opt.Cluster,
 		FS: opt.FS, ShardsDir: dir(shardsDir),
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store, Limits: opt.Limits,

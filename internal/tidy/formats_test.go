@@ -225,6 +225,9 @@ func serveTwice(t *testing.T, dir string) {
 			return err
 		}
 		topic = answer[bytes.Index(vector(t, "create-topic-response"), vectorTopic):][:len(vectorTopic)]
+		if _, err = c.ask(vector(t, "init-producer-request")); err != nil { // the first id of all: 0
+			return err
+		}
 		_, err = c.ask(produce(vector(t, "produce-request"), topic, 0))
 		return err
 	})
@@ -280,10 +283,11 @@ func vector(t *testing.T, name string) []byte {
 }
 
 // produce gives a produce request another topic, and its batch, with which it
-// ends, another first sequence number.
+// ends, the producer id 0 and another first sequence number.
 func produce(frame, topic []byte, sequence int) []byte {
 	frame = bytes.Replace(frame, vectorTopic, topic, 1)
 	b := frame[len(frame)-90:]
+	be.PutUint64(b[43:], 0)
 	be.PutUint32(b[53:], uint32(sequence))
 	be.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
 	return frame

@@ -11,15 +11,15 @@ import (
 // outside are the packages that turn bytes from a disk or a connection into
 // something: theirs are the decoders.
 var outside = []string{
-	"broker/metadata", "client", "internal/config", "internal/doctor", "internal/history", "internal/node",
+	"broker", "broker/metadata", "client", "internal/config", "internal/doctor", "internal/history", "internal/node",
 	"internal/section", "kafka", "kafka/guard", "log/batch", "log/control", "log/journal", "log/segment", "partition", "partition/store",
-	"replication", "replication/transport", "wire/frame", "wire/server",
+	"replication", "replication/transport", "wire/frame", "wire/intake", "wire/server",
 }
 
 // decoderName is how a func is called that decodes; one that is given bytes or a
 // stream is a decoder, and wants a fuzz target of its package that calls it by
-// name.
-var decoderName = regexp.MustCompile(`^([dD]ecode|[pP]arse|[rR]ead|[rR]estore|[oO]pen|[uU]nseal|[sS]plit|[sS]can|[uU]nmarshal)([A-Z]|$)`)
+// name. What only checks them decodes as well.
+var decoderName = regexp.MustCompile(`^([cC]heck|[dD]ecode|[pP]arse|[sS]niff|[rR]ead|[rR]estore|[oO]pen|[uU]nseal|[sS]plit|[sS]can|[uU]nmarshal)([A-Z]|$)`)
 
 // reached lists the decoders that a fuzz target reaches without naming them,
 // with that target.
@@ -56,6 +56,15 @@ var reached = map[string]string{
 	"internal/history.splitLine":      "FuzzRead",
 
 	"replication/transport.readFixed": "FuzzHandshake", // every entry point begins with it
+	"broker.machine.Restore":          "FuzzRestore",   // by restoreState
+	"log/batch.Header.checkCRC":       "FuzzValidate",
+	"log/batch.Header.checkCount":     "FuzzIterator",
+	"log/batch.Header.checkRecords":   "FuzzValidate",
+	"log/batch.lz4Frame.checkEnd":     "FuzzDecompress",
+	"log/control.checkRecord":         "FuzzScan",
+	"log/segment.Segment.checkHeader": "FuzzOpen",
+	"log/segment.checkIndexVersion":   "FuzzOpen",
+	"partition.checkConfig":           "FuzzDecode",
 }
 
 // noDecoder lists funcs that are called like a decoder and take bytes, and
@@ -65,6 +74,7 @@ var noDecoder = map[string]string{
 	"log/journal.readRecord":       "its bytes are the buffer to read into; decodeRecordHeader decodes",
 	"log/segment.readFull":         "reads bytes as they are",
 	"replication.emptyReader.Read": "gives no bytes",
+	"wire/intake.Reader.Read":      "hands on the bytes of a connection as they are",
 
 	"replication/transport.Member.DecodePeer": "the bytes are the address",
 	"replication/transport.Solo.DecodePeer":   "the bytes are the address",

@@ -7,8 +7,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// flight counts the bytes of unanswered calls to one replica.
+// flight counts the unanswered calls to one replica, and their bytes.
 type flight struct {
+	calls int // that are under way
 	bytes int64
 	freed chan struct{} // closed and replaced when bytes has become less
 
@@ -31,6 +32,7 @@ func (m *Member) takeOff(c *call) error {
 			m.flights[c.to] = f
 		}
 		if f.bytes == 0 || c.bytes == 0 || f.bytes+c.bytes <= m.maxInFlight {
+			f.calls++
 			f.bytes += c.bytes
 			c.flight = f
 			m.calls[c] = struct{}{}
@@ -98,10 +100,11 @@ func (m *Member) land(c *call, answer any, err error) bool {
 	if open {
 		delete(m.calls, c)
 		f := c.flight
+		f.calls--
 		f.bytes -= c.bytes
 		close(f.freed)
 		f.freed = make(chan struct{})
-		if f.bytes == 0 && m.flights[c.to] == f {
+		if f.calls == 0 {
 			delete(m.flights, c.to)
 		}
 		c.stop()

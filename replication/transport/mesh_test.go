@@ -23,6 +23,8 @@ type meshes struct {
 	nodes map[int32]*Mesh
 	edit  func(*MeshOptions) // or nil
 	logs  *lines
+
+	joined []*Member // by replicas
 }
 
 // lines is a log that a test looks at.

@@ -21,9 +21,15 @@ func bubble(t *testing.T, edit func(*MeshOptions), test func(t *testing.T, ms *m
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ms := newMeshes(t, edit)
+		defer func() { // also if the test stops halfway
+			closeAll(t, ms.joined)
+			ms.close()
+			if err := ms.sim.Close(); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Minute)
+		}()
 		test(t, ms)
-		ms.close()
-		time.Sleep(time.Minute)
 	})
 }
 

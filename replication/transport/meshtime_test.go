@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,6 +55,7 @@ func (ms *meshes) replicas(shards int) (a, b []*Member) {
 	for s := range shards {
 		a, b = append(a, ms.nodes[1].Join(ShardID(s), one)), append(b, ms.nodes[2].Join(ShardID(s), two))
 	}
+	ms.joined = slices.Concat(a, b)
 	return a, b
 }
 
@@ -92,7 +95,6 @@ func TestMeshSlowWire(t *testing.T) {
 			t.Errorf("over a cut way it took %v", took)
 		}
 		ms.sim.Heal()
-		closeAll(t, a, b)
 	})
 }
 
@@ -144,7 +146,6 @@ func TestMeshSlowReplica(t *testing.T) {
 		if err := <-ended; !errors.Is(err, ErrTimeout) || took != conformanceTimeout {
 			t.Errorf("a replica that hangs: %v after %v, want ErrTimeout after %v", err, took, conformanceTimeout)
 		}
-		closeAll(t, a, b)
 	})
 }
 
@@ -181,7 +182,6 @@ func TestMeshLaterAnswersDoNotCount(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		close(stop)
-		closeAll(t, a, b)
 	})
 }
 
@@ -213,7 +213,6 @@ func TestMeshLargeCallHoldsNobodyUp(t *testing.T) {
 		if err := <-ended; err != nil || time.Since(began) < time.Minute {
 			t.Errorf("the large call: %v after %v", err, time.Since(began))
 		}
-		closeAll(t, a, b)
 	})
 }
 
@@ -241,7 +240,6 @@ func TestMeshShardsTakeTurns(t *testing.T) {
 		if took := <-large; took < 4*time.Second {
 			t.Errorf("4 MiB took %v", took)
 		}
-		closeAll(t, a, b)
 	})
 }
 
@@ -286,7 +284,6 @@ func TestMeshWindow(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		closeAll(t, a, b)
 	})
 }
 
@@ -306,7 +303,7 @@ func TestMeshCancelHalfway(t *testing.T) {
 		if _, err := a.Call(ctx, 2, 1, make([]byte, MaxCallBytes)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(4 * time.Second)
 		if out := a.Stats()[0].BytesOut; out > 4<<20 {
 			t.Errorf("%d bytes were sent of a call that nobody waits for after 2 MiB", out)
 		}
@@ -351,7 +348,7 @@ func TestMeshState(t *testing.T) {
 			opt.OnState = st.note
 		}
 	}, func(t *testing.T, ms *meshes) {
-		a, b := ms.replicas(1)
+		a, _ := ms.replicas(1)
 		if got := st.take(); got != "2 true 0s" {
 			t.Errorf("connected: told %q", got)
 		}
@@ -383,7 +380,6 @@ func TestMeshState(t *testing.T) {
 		if got := st.take(); !strings.HasPrefix(got, "2 true ") {
 			t.Errorf("healed: told %q", got)
 		}
-		closeAll(t, a, b)
 		ms.nodes[2].Close()
 		if got := st.take(); !strings.HasPrefix(got, "2 false 0s") {
 			t.Errorf("closed: told %q", got)
@@ -511,13 +507,12 @@ func TestMeshInstallTakesLonger(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		time.Sleep(slow) // the replica still does it
-		closeAll(t, a, b)
 	})
 }
 
 func TestMeshStats(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, ms *meshes) {
-		a, b := ms.replicas(1)
+		a, _ := ms.replicas(1)
 		ms.sim.SetLatency("", "", 3*time.Millisecond, 3*time.Millisecond)
 		go func() { _ = a[0].AppendEntries(name(two), "", appendOf(1, 40<<10), new(raft.AppendEntriesResponse)) }()
 		time.Sleep(conformanceTimeout + conformanceTimeout/2)
@@ -533,6 +528,63 @@ func TestMeshStats(t *testing.T) {
 		if got := ms.nodes[2].Stats(); got[0].HeldBytes < 40<<10 || got[0].HeldBytes > 41<<10 || got[0].InFlightBytes != 0 {
 			t.Errorf("the other end: %+v", got)
 		}
-		closeAll(t, a, b)
+	})
+}
+
+// TestMeshPipelineKeepsOrder: small and empty calls of a pipeline do not pass
+// large ones before them.
+func TestMeshPipelineKeepsOrder(t *testing.T) {
+	bubble(t, slowly(1<<20), func(t *testing.T, ms *meshes) {
+		a, b := ms.replicas(1)
+		came := answering(b[0], yes)
+		pipe, err := a[0].AppendEntriesPipeline(name(two), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		const n = 12
+		for i := range uint64(n) {
+			req := appendOf(i+1, []int{300 << 10, 8, 20 << 10}[i%3])
+			if i%4 == 3 {
+				req.Entries = nil
+			}
+			if _, err := pipe.AppendEntries(req, new(raft.AppendEntriesResponse)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range n {
+			if f := <-pipe.Consumer(); f.Error() != nil {
+				t.Error(f.Error())
+			}
+		}
+		for i, c := range came() {
+			if got := c.(*raft.AppendEntriesRequest).PrevLogEntry; got != uint64(i) {
+				t.Errorf("call %d came as number %d", got, i)
+			}
+		}
+		_ = pipe.Close()
+	})
+}
+
+// TestMeshWasStopped: a process that did not run for a while does not take what
+// it did not hear for silence.
+func TestMeshWasStopped(t *testing.T) {
+	var asleep atomic.Int64
+	var st *states
+	bubble(t, func(opt *MeshOptions) {
+		opt.Clock = WallClock
+		opt.Clock.Now = func() time.Time { return time.Now().Add(time.Duration(asleep.Load())) }
+		if opt.Node == 1 {
+			st = &states{began: time.Now()}
+			opt.OnState = st.note
+		}
+	}, func(t *testing.T, ms *meshes) {
+		ms.replicas(0)
+		st.take()
+		time.Sleep(conformanceTimeout / 2) // between two ticks
+		asleep.Store(int64(time.Minute))
+		time.Sleep(10 * conformanceTimeout)
+		if got := st.take(); got != "" {
+			t.Errorf("told %q", got)
+		}
 	})
 }

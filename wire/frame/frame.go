@@ -53,6 +53,8 @@ const (
 	KindAddPartitions    Kind = 21
 	KindDescribeFeatures Kind = 22
 	KindUpgradeFeatures  Kind = 23
+	KindDescribeCluster  Kind = 24
+	KindTransferShard    Kind = 25
 	KindInitProducer     Kind = 32
 	KindProduce          Kind = 33
 	KindFetch            Kind = 48
@@ -94,6 +96,10 @@ func (k Kind) String() string {
 		return "DescribeFeatures"
 	case KindUpgradeFeatures:
 		return "UpgradeFeatures"
+	case KindDescribeCluster:
+		return "DescribeCluster"
+	case KindTransferShard:
+		return "TransferShard"
 	case KindInitProducer:
 		return "InitProducer"
 	case KindProduce:

@@ -108,6 +108,19 @@ func vectorCases() []vectorCase {
 		{"upgrade-features-response", "", KindUpgradeFeatures, answer, 19, &pb.UpgradeFeaturesResponse{Before: 1, FeatureLevel: 2}, ""},
 		{"upgrade-features-error", "There is no way back.", KindUpgradeFeatures, answer | FlagError, 20,
 			NewError(errcode.InvalidUpdateVersion, "the feature level is 2 already, and is never lowered to 1"), ""},
+		{"describe-cluster-request", "", KindDescribeCluster, 0, 18, &pb.DescribeClusterRequest{WaitMs: 2000}, ""},
+		{"describe-cluster-response", "Node 2 has not answered node 1; -1 is what is not known.", KindDescribeCluster, answer, 18,
+			&pb.DescribeClusterResponse{ClusterId: "c-1", Asked: 1, Controller: 1, FeatureLevel: 2, Topics: 1, Partitions: 3,
+				Nodes: []*pb.NodeDetail{
+					{Id: 1, Address: "10.0.0.1:9092", Rack: "a", Incarnation: 0xa1, Version: "0.1.0", UptimeMs: 60000, Leads: 2, Replicas: 2},
+					{Id: 2, Address: "10.0.0.2:9092", Rack: "b", Incarnation: 0xa2, Error: NewError(errcode.RequestTimedOut, "no answer within 2s")}},
+				Shards: []*pb.ShardDetail{
+					{Id: 0, Leader: 1, Term: 2, LastIndex: 9, Replicas: []*pb.ReplicaDetail{
+						{Node: 1, Incarnation: 0xb1, Voter: true, Status: pb.ReplicaStatus_REPLICA_STATUS_OK, MatchIndex: 9, AppliedIndex: 9},
+						{Node: 2, Incarnation: 0xb2, Voter: true, Status: pb.ReplicaStatus_REPLICA_STATUS_SILENT, MatchIndex: 7, LagEntries: 2, AppliedIndex: -1}}},
+					{Id: 1, Leader: -1, Term: 3, LastIndex: -1, Partitions: 3}}}, ""},
+		{"transfer-shard-request", "To whoever is furthest (zigzag: -1 is 01).", KindTransferShard, 0, 19, &pb.TransferShardRequest{Shard: 3, To: -1, TimeoutMs: 10000}, ""},
+		{"transfer-shard-response", "", KindTransferShard, answer, 19, &pb.TransferShardResponse{Leader: 2, Term: 8}, ""},
 		{"init-producer-request", "A first id.", KindInitProducer, 0, 8, &pb.InitProducerRequest{}, ""},
 		{"init-producer-request-bump", "A higher epoch of id 4007.", KindInitProducer, 0, 9,
 			&pb.InitProducerRequest{Current: &pb.Producer{Id: 4007}}, ""},

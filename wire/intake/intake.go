@@ -1,6 +1,7 @@
 // Package intake holds the peers of connections to a pace while their requests
-// come in: the memory that was taken for a request is not held for long, and for
-// less while others wait for it. Every protocol's connections read through it.
+// come in, and while answers go out that hold memory: what was taken for them is
+// not held for long, and for less while others wait for it. Every protocol's
+// connections read through it.
 package intake
 
 import (
@@ -26,13 +27,13 @@ const (
 	// minBytesPerSecond is the slowest that a request may come in.
 	minBytesPerSecond = 256 << 10
 
-	// While others wait for the memory that a request on its way in was given, it
-	// has to come at contendedBytesPerSecond, after a grace. A peer that is slower
-	// is cut off.
+	// While others wait for the memory that a request on its way in was given, or
+	// an answer on its way out, it has to come, or be taken, at
+	// contendedBytesPerSecond, after a grace. A peer that is slower is cut off.
 	contendedGrace          = time.Second
 	contendedBytesPerSecond = 8 << 20
 
-	// check is how often a peer that sends nothing is looked at.
+	// check is how often a peer that sends or takes nothing is looked at.
 	check = 250 * time.Millisecond
 )
 
@@ -70,6 +71,11 @@ func Budget(n int64, small, large *broker.Budget) *broker.Budget {
 	return large
 }
 
+// fairTime is how long n bytes may hold up others.
+func fairTime(n int64) time.Duration {
+	return contendedGrace + time.Duration(n)*time.Second/contendedBytesPerSecond
+}
+
 // Idle begins the time between requests: the next one has to begin by a
 // deadline. It returns net.ErrClosed if the Reader is stopped.
 func (r *Reader) Idle(until time.Time) error {
@@ -88,7 +94,7 @@ func (r *Reader) Idle(until time.Time) error {
 func (r *Reader) Expect(from *broker.Budget, n int64) error {
 	now := time.Now()
 	r.from = from
-	r.fair = now.Add(contendedGrace + time.Duration(n)*time.Second/contendedBytesPerSecond)
+	r.fair = now.Add(fairTime(n))
 	r.end = now.Add(r.grace + time.Duration(n)*time.Second/minBytesPerSecond)
 	return r.extend(now)
 }

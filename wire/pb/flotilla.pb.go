@@ -74,6 +74,64 @@ func (ConfigSource) EnumDescriptor() ([]byte, []int) {
 	return file_flotilla_proto_rawDescGZIP(), []int{0}
 }
 
+type ReplicaStatus int32
+
+const (
+	ReplicaStatus_REPLICA_STATUS_UNKNOWN     ReplicaStatus = 0 // there is no leader that could say
+	ReplicaStatus_REPLICA_STATUS_OK          ReplicaStatus = 1
+	ReplicaStatus_REPLICA_STATUS_LAGS        ReplicaStatus = 2 // lacks more than 128 entries of the leader's log
+	ReplicaStatus_REPLICA_STATUS_CATCHING_UP ReplicaStatus = 3 // needs more than the leader's log holds
+	ReplicaStatus_REPLICA_STATUS_SILENT      ReplicaStatus = 4 // its node has not answered
+	ReplicaStatus_REPLICA_STATUS_LOST        ReplicaStatus = 5 // its node has answered, and has another one in its place, or none
+)
+
+// Enum value maps for ReplicaStatus.
+var (
+	ReplicaStatus_name = map[int32]string{
+		0: "REPLICA_STATUS_UNKNOWN",
+		1: "REPLICA_STATUS_OK",
+		2: "REPLICA_STATUS_LAGS",
+		3: "REPLICA_STATUS_CATCHING_UP",
+		4: "REPLICA_STATUS_SILENT",
+		5: "REPLICA_STATUS_LOST",
+	}
+	ReplicaStatus_value = map[string]int32{
+		"REPLICA_STATUS_UNKNOWN":     0,
+		"REPLICA_STATUS_OK":          1,
+		"REPLICA_STATUS_LAGS":        2,
+		"REPLICA_STATUS_CATCHING_UP": 3,
+		"REPLICA_STATUS_SILENT":      4,
+		"REPLICA_STATUS_LOST":        5,
+	}
+)
+
+func (x ReplicaStatus) Enum() *ReplicaStatus {
+	p := new(ReplicaStatus)
+	*p = x
+	return p
+}
+
+func (x ReplicaStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReplicaStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_flotilla_proto_enumTypes[1].Descriptor()
+}
+
+func (ReplicaStatus) Type() protoreflect.EnumType {
+	return &file_flotilla_proto_enumTypes[1]
+}
+
+func (x ReplicaStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReplicaStatus.Descriptor instead.
+func (ReplicaStatus) EnumDescriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{1}
+}
+
 type Acks int32
 
 const (
@@ -107,11 +165,11 @@ func (x Acks) String() string {
 }
 
 func (Acks) Descriptor() protoreflect.EnumDescriptor {
-	return file_flotilla_proto_enumTypes[1].Descriptor()
+	return file_flotilla_proto_enumTypes[2].Descriptor()
 }
 
 func (Acks) Type() protoreflect.EnumType {
-	return &file_flotilla_proto_enumTypes[1]
+	return &file_flotilla_proto_enumTypes[2]
 }
 
 func (x Acks) Number() protoreflect.EnumNumber {
@@ -120,7 +178,7 @@ func (x Acks) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Acks.Descriptor instead.
 func (Acks) EnumDescriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{1}
+	return file_flotilla_proto_rawDescGZIP(), []int{2}
 }
 
 type OffsetAt int32
@@ -159,11 +217,11 @@ func (x OffsetAt) String() string {
 }
 
 func (OffsetAt) Descriptor() protoreflect.EnumDescriptor {
-	return file_flotilla_proto_enumTypes[2].Descriptor()
+	return file_flotilla_proto_enumTypes[3].Descriptor()
 }
 
 func (OffsetAt) Type() protoreflect.EnumType {
-	return &file_flotilla_proto_enumTypes[2]
+	return &file_flotilla_proto_enumTypes[3]
 }
 
 func (x OffsetAt) Number() protoreflect.EnumNumber {
@@ -172,7 +230,7 @@ func (x OffsetAt) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OffsetAt.Descriptor instead.
 func (OffsetAt) EnumDescriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{2}
+	return file_flotilla_proto_rawDescGZIP(), []int{3}
 }
 
 // ClientHello is the first frame of a connection (kind 1).
@@ -2033,6 +2091,580 @@ func (x *UpgradeFeaturesResponse) GetFeatureLevel() uint32 {
 	return 0
 }
 
+// DescribeClusterRequest asks for nodes and shards (kind 24). Any node answers.
+type DescribeClusterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	WaitMs        uint32                 `protobuf:"varint,1,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`             // how long the other nodes may take to answer; 0: 1000, at most 10,000
+	FirstShard    uint32                 `protobuf:"varint,2,opt,name=first_shard,json=firstShard,proto3" json:"first_shard,omitempty"` // shards below it are left out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeClusterRequest) Reset() {
+	*x = DescribeClusterRequest{}
+	mi := &file_flotilla_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeClusterRequest) ProtoMessage() {}
+
+func (x *DescribeClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeClusterRequest.ProtoReflect.Descriptor instead.
+func (*DescribeClusterRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DescribeClusterRequest) GetWaitMs() uint32 {
+	if x != nil {
+		return x.WaitMs
+	}
+	return 0
+}
+
+func (x *DescribeClusterRequest) GetFirstShard() uint32 {
+	if x != nil {
+		return x.FirstShard
+	}
+	return 0
+}
+
+type DescribeClusterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Asked         int32                  `protobuf:"varint,2,opt,name=asked,proto3" json:"asked,omitempty"`             // the node that answers: what it does not reach, it says nothing of
+	Controller    int32                  `protobuf:"zigzag32,3,opt,name=controller,proto3" json:"controller,omitempty"` // node that leads the metadata shard; -1: none
+	FeatureLevel  uint32                 `protobuf:"varint,4,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	Topics        uint32                 `protobuf:"varint,5,opt,name=topics,proto3" json:"topics,omitempty"`
+	Partitions    uint32                 `protobuf:"varint,6,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	Nodes         []*NodeDetail          `protobuf:"bytes,7,rep,name=nodes,proto3" json:"nodes,omitempty"`   // by id
+	Shards        []*ShardDetail         `protobuf:"bytes,8,rep,name=shards,proto3" json:"shards,omitempty"` // by id, the metadata shard being 0
+	More          bool                   `protobuf:"varint,9,opt,name=more,proto3" json:"more,omitempty"`    // ask again with first_shard one above the last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeClusterResponse) Reset() {
+	*x = DescribeClusterResponse{}
+	mi := &file_flotilla_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeClusterResponse) ProtoMessage() {}
+
+func (x *DescribeClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeClusterResponse.ProtoReflect.Descriptor instead.
+func (*DescribeClusterResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DescribeClusterResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *DescribeClusterResponse) GetAsked() int32 {
+	if x != nil {
+		return x.Asked
+	}
+	return 0
+}
+
+func (x *DescribeClusterResponse) GetController() int32 {
+	if x != nil {
+		return x.Controller
+	}
+	return 0
+}
+
+func (x *DescribeClusterResponse) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+func (x *DescribeClusterResponse) GetTopics() uint32 {
+	if x != nil {
+		return x.Topics
+	}
+	return 0
+}
+
+func (x *DescribeClusterResponse) GetPartitions() uint32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
+func (x *DescribeClusterResponse) GetNodes() []*NodeDetail {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *DescribeClusterResponse) GetShards() []*ShardDetail {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+func (x *DescribeClusterResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type NodeDetail struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int32                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`          // host:port for clients
+	Rack          string                 `protobuf:"bytes,3,opt,name=rack,proto3" json:"rack,omitempty"`                // empty: none
+	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of its data directory
+	Error         *Error                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`              // why it has not answered the node that was asked; then the rest is not known
+	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`          // of its software
+	UptimeMs      uint64                 `protobuf:"varint,7,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
+	Leads         uint32                 `protobuf:"varint,8,opt,name=leads,proto3" json:"leads,omitempty"` // shards
+	Replicas      uint32                 `protobuf:"varint,9,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Trouble       string                 `protobuf:"bytes,10,opt,name=trouble,proto3" json:"trouble,omitempty"` // what keeps it from serving in full; empty: nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeDetail) Reset() {
+	*x = NodeDetail{}
+	mi := &file_flotilla_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeDetail) ProtoMessage() {}
+
+func (x *NodeDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeDetail.ProtoReflect.Descriptor instead.
+func (*NodeDetail) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *NodeDetail) GetId() int32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *NodeDetail) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *NodeDetail) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *NodeDetail) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *NodeDetail) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *NodeDetail) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *NodeDetail) GetUptimeMs() uint64 {
+	if x != nil {
+		return x.UptimeMs
+	}
+	return 0
+}
+
+func (x *NodeDetail) GetLeads() uint32 {
+	if x != nil {
+		return x.Leads
+	}
+	return 0
+}
+
+func (x *NodeDetail) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *NodeDetail) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+type ShardDetail struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Leader        int32                  `protobuf:"zigzag32,2,opt,name=leader,proto3" json:"leader,omitempty"` // node; -1: none, as far as anybody says
+	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	LastIndex     int64                  `protobuf:"zigzag64,4,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"` // of the leader's log; -1: the leader has not said
+	Partitions    uint32                 `protobuf:"varint,5,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	Replicas      []*ReplicaDetail       `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"` // by node
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardDetail) Reset() {
+	*x = ShardDetail{}
+	mi := &file_flotilla_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardDetail) ProtoMessage() {}
+
+func (x *ShardDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardDetail.ProtoReflect.Descriptor instead.
+func (*ShardDetail) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ShardDetail) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *ShardDetail) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *ShardDetail) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ShardDetail) GetLastIndex() int64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *ShardDetail) GetPartitions() uint32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
+func (x *ShardDetail) GetReplicas() []*ReplicaDetail {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+type ReplicaDetail struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          int32                  `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Voter         bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	Status        ReplicaStatus          `protobuf:"varint,4,opt,name=status,proto3,enum=flotilla.v1.ReplicaStatus" json:"status,omitempty"`
+	MatchIndex    int64                  `protobuf:"zigzag64,5,opt,name=match_index,json=matchIndex,proto3" json:"match_index,omitempty"` // last entry that it has in common with the leader; -1: not known, like the next two
+	LagEntries    int64                  `protobuf:"zigzag64,6,opt,name=lag_entries,json=lagEntries,proto3" json:"lag_entries,omitempty"`
+	AppliedIndex  int64                  `protobuf:"zigzag64,7,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Quarantined   uint32                 `protobuf:"varint,8,opt,name=quarantined,proto3" json:"quarantined,omitempty"` // partitions
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaDetail) Reset() {
+	*x = ReplicaDetail{}
+	mi := &file_flotilla_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaDetail) ProtoMessage() {}
+
+func (x *ReplicaDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaDetail.ProtoReflect.Descriptor instead.
+func (*ReplicaDetail) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ReplicaDetail) GetNode() int32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *ReplicaDetail) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ReplicaDetail) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *ReplicaDetail) GetStatus() ReplicaStatus {
+	if x != nil {
+		return x.Status
+	}
+	return ReplicaStatus_REPLICA_STATUS_UNKNOWN
+}
+
+func (x *ReplicaDetail) GetMatchIndex() int64 {
+	if x != nil {
+		return x.MatchIndex
+	}
+	return 0
+}
+
+func (x *ReplicaDetail) GetLagEntries() int64 {
+	if x != nil {
+		return x.LagEntries
+	}
+	return 0
+}
+
+func (x *ReplicaDetail) GetAppliedIndex() int64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *ReplicaDetail) GetQuarantined() uint32 {
+	if x != nil {
+		return x.Quarantined
+	}
+	return 0
+}
+
+// TransferShardRequest hands a shard's leadership over (kind 25). To its leader.
+type TransferShardRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"` // 0: the metadata shard
+	To            int32                  `protobuf:"zigzag32,2,opt,name=to,proto3" json:"to,omitempty"`     // node; -1: the voter that is furthest
+	TimeoutMs     uint32                 `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferShardRequest) Reset() {
+	*x = TransferShardRequest{}
+	mi := &file_flotilla_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferShardRequest) ProtoMessage() {}
+
+func (x *TransferShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferShardRequest.ProtoReflect.Descriptor instead.
+func (*TransferShardRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *TransferShardRequest) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *TransferShardRequest) GetTo() int32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *TransferShardRequest) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+type TransferShardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        int32                  `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // who leads now
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferShardResponse) Reset() {
+	*x = TransferShardResponse{}
+	mi := &file_flotilla_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferShardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferShardResponse) ProtoMessage() {}
+
+func (x *TransferShardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferShardResponse.ProtoReflect.Descriptor instead.
+func (*TransferShardResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *TransferShardResponse) GetLeader() int32 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *TransferShardResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
 // Producer identifies an idempotent producer; batches carry the same pair.
 type Producer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2044,7 +2676,7 @@ type Producer struct {
 
 func (x *Producer) Reset() {
 	*x = Producer{}
-	mi := &file_flotilla_proto_msgTypes[29]
+	mi := &file_flotilla_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2688,7 @@ func (x *Producer) String() string {
 func (*Producer) ProtoMessage() {}
 
 func (x *Producer) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[29]
+	mi := &file_flotilla_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2701,7 @@ func (x *Producer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Producer.ProtoReflect.Descriptor instead.
 func (*Producer) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{29}
+	return file_flotilla_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Producer) GetId() int64 {
@@ -2097,7 +2729,7 @@ type InitProducerRequest struct {
 
 func (x *InitProducerRequest) Reset() {
 	*x = InitProducerRequest{}
-	mi := &file_flotilla_proto_msgTypes[30]
+	mi := &file_flotilla_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2741,7 @@ func (x *InitProducerRequest) String() string {
 func (*InitProducerRequest) ProtoMessage() {}
 
 func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[30]
+	mi := &file_flotilla_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2754,7 @@ func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerRequest.ProtoReflect.Descriptor instead.
 func (*InitProducerRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{30}
+	return file_flotilla_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *InitProducerRequest) GetCurrent() *Producer {
@@ -2141,7 +2773,7 @@ type InitProducerResponse struct {
 
 func (x *InitProducerResponse) Reset() {
 	*x = InitProducerResponse{}
-	mi := &file_flotilla_proto_msgTypes[31]
+	mi := &file_flotilla_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2785,7 @@ func (x *InitProducerResponse) String() string {
 func (*InitProducerResponse) ProtoMessage() {}
 
 func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[31]
+	mi := &file_flotilla_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2798,7 @@ func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerResponse.ProtoReflect.Descriptor instead.
 func (*InitProducerResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{31}
+	return file_flotilla_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *InitProducerResponse) GetProducer() *Producer {
@@ -2189,7 +2821,7 @@ type ProduceRequest struct {
 
 func (x *ProduceRequest) Reset() {
 	*x = ProduceRequest{}
-	mi := &file_flotilla_proto_msgTypes[32]
+	mi := &file_flotilla_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2833,7 @@ func (x *ProduceRequest) String() string {
 func (*ProduceRequest) ProtoMessage() {}
 
 func (x *ProduceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[32]
+	mi := &file_flotilla_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2846,7 @@ func (x *ProduceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProduceRequest.ProtoReflect.Descriptor instead.
 func (*ProduceRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{32}
+	return file_flotilla_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ProduceRequest) GetAcks() Acks {
@@ -2249,7 +2881,7 @@ type ProducePart struct {
 
 func (x *ProducePart) Reset() {
 	*x = ProducePart{}
-	mi := &file_flotilla_proto_msgTypes[33]
+	mi := &file_flotilla_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2893,7 @@ func (x *ProducePart) String() string {
 func (*ProducePart) ProtoMessage() {}
 
 func (x *ProducePart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[33]
+	mi := &file_flotilla_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2906,7 @@ func (x *ProducePart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProducePart.ProtoReflect.Descriptor instead.
 func (*ProducePart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{33}
+	return file_flotilla_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ProducePart) GetTopicId() []byte {
@@ -2308,7 +2940,7 @@ type ProduceResponse struct {
 
 func (x *ProduceResponse) Reset() {
 	*x = ProduceResponse{}
-	mi := &file_flotilla_proto_msgTypes[34]
+	mi := &file_flotilla_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2952,7 @@ func (x *ProduceResponse) String() string {
 func (*ProduceResponse) ProtoMessage() {}
 
 func (x *ProduceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[34]
+	mi := &file_flotilla_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2965,7 @@ func (x *ProduceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProduceResponse.ProtoReflect.Descriptor instead.
 func (*ProduceResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{34}
+	return file_flotilla_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ProduceResponse) GetResults() []*ProduceResult {
@@ -2357,7 +2989,7 @@ type ProduceResult struct {
 
 func (x *ProduceResult) Reset() {
 	*x = ProduceResult{}
-	mi := &file_flotilla_proto_msgTypes[35]
+	mi := &file_flotilla_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +3001,7 @@ func (x *ProduceResult) String() string {
 func (*ProduceResult) ProtoMessage() {}
 
 func (x *ProduceResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[35]
+	mi := &file_flotilla_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +3014,7 @@ func (x *ProduceResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProduceResult.ProtoReflect.Descriptor instead.
 func (*ProduceResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{35}
+	return file_flotilla_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ProduceResult) GetTopicId() []byte {
@@ -2440,7 +3072,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_flotilla_proto_msgTypes[36]
+	mi := &file_flotilla_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +3084,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[36]
+	mi := &file_flotilla_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +3097,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{36}
+	return file_flotilla_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FetchRequest) GetMaxWaitMs() uint32 {
@@ -2509,7 +3141,7 @@ type FetchPart struct {
 
 func (x *FetchPart) Reset() {
 	*x = FetchPart{}
-	mi := &file_flotilla_proto_msgTypes[37]
+	mi := &file_flotilla_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +3153,7 @@ func (x *FetchPart) String() string {
 func (*FetchPart) ProtoMessage() {}
 
 func (x *FetchPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[37]
+	mi := &file_flotilla_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +3166,7 @@ func (x *FetchPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchPart.ProtoReflect.Descriptor instead.
 func (*FetchPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{37}
+	return file_flotilla_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *FetchPart) GetTopicId() []byte {
@@ -2583,7 +3215,7 @@ type FetchResponse struct {
 
 func (x *FetchResponse) Reset() {
 	*x = FetchResponse{}
-	mi := &file_flotilla_proto_msgTypes[38]
+	mi := &file_flotilla_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +3227,7 @@ func (x *FetchResponse) String() string {
 func (*FetchResponse) ProtoMessage() {}
 
 func (x *FetchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[38]
+	mi := &file_flotilla_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2608,7 +3240,7 @@ func (x *FetchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchResponse.ProtoReflect.Descriptor instead.
 func (*FetchResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{38}
+	return file_flotilla_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FetchResponse) GetResults() []*FetchResult {
@@ -2632,7 +3264,7 @@ type FetchResult struct {
 
 func (x *FetchResult) Reset() {
 	*x = FetchResult{}
-	mi := &file_flotilla_proto_msgTypes[39]
+	mi := &file_flotilla_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +3276,7 @@ func (x *FetchResult) String() string {
 func (*FetchResult) ProtoMessage() {}
 
 func (x *FetchResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[39]
+	mi := &file_flotilla_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +3289,7 @@ func (x *FetchResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchResult.ProtoReflect.Descriptor instead.
 func (*FetchResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{39}
+	return file_flotilla_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FetchResult) GetTopicId() []byte {
@@ -2712,7 +3344,7 @@ type ListOffsetsRequest struct {
 
 func (x *ListOffsetsRequest) Reset() {
 	*x = ListOffsetsRequest{}
-	mi := &file_flotilla_proto_msgTypes[40]
+	mi := &file_flotilla_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +3356,7 @@ func (x *ListOffsetsRequest) String() string {
 func (*ListOffsetsRequest) ProtoMessage() {}
 
 func (x *ListOffsetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[40]
+	mi := &file_flotilla_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +3369,7 @@ func (x *ListOffsetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsRequest.ProtoReflect.Descriptor instead.
 func (*ListOffsetsRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{40}
+	return file_flotilla_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListOffsetsRequest) GetParts() []*ListOffsetsPart {
@@ -2760,7 +3392,7 @@ type ListOffsetsPart struct {
 
 func (x *ListOffsetsPart) Reset() {
 	*x = ListOffsetsPart{}
-	mi := &file_flotilla_proto_msgTypes[41]
+	mi := &file_flotilla_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2772,7 +3404,7 @@ func (x *ListOffsetsPart) String() string {
 func (*ListOffsetsPart) ProtoMessage() {}
 
 func (x *ListOffsetsPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[41]
+	mi := &file_flotilla_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +3417,7 @@ func (x *ListOffsetsPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsPart.ProtoReflect.Descriptor instead.
 func (*ListOffsetsPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{41}
+	return file_flotilla_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListOffsetsPart) GetTopicId() []byte {
@@ -2834,7 +3466,7 @@ type ListOffsetsResponse struct {
 
 func (x *ListOffsetsResponse) Reset() {
 	*x = ListOffsetsResponse{}
-	mi := &file_flotilla_proto_msgTypes[42]
+	mi := &file_flotilla_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3478,7 @@ func (x *ListOffsetsResponse) String() string {
 func (*ListOffsetsResponse) ProtoMessage() {}
 
 func (x *ListOffsetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[42]
+	mi := &file_flotilla_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +3491,7 @@ func (x *ListOffsetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsResponse.ProtoReflect.Descriptor instead.
 func (*ListOffsetsResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{42}
+	return file_flotilla_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListOffsetsResponse) GetResults() []*ListOffsetsResult {
@@ -2883,7 +3515,7 @@ type ListOffsetsResult struct {
 
 func (x *ListOffsetsResult) Reset() {
 	*x = ListOffsetsResult{}
-	mi := &file_flotilla_proto_msgTypes[43]
+	mi := &file_flotilla_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2895,7 +3527,7 @@ func (x *ListOffsetsResult) String() string {
 func (*ListOffsetsResult) ProtoMessage() {}
 
 func (x *ListOffsetsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[43]
+	mi := &file_flotilla_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2908,7 +3540,7 @@ func (x *ListOffsetsResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOffsetsResult.ProtoReflect.Descriptor instead.
 func (*ListOffsetsResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{43}
+	return file_flotilla_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListOffsetsResult) GetTopicId() []byte {
@@ -2965,7 +3597,7 @@ type DeleteRecordsRequest struct {
 
 func (x *DeleteRecordsRequest) Reset() {
 	*x = DeleteRecordsRequest{}
-	mi := &file_flotilla_proto_msgTypes[44]
+	mi := &file_flotilla_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3609,7 @@ func (x *DeleteRecordsRequest) String() string {
 func (*DeleteRecordsRequest) ProtoMessage() {}
 
 func (x *DeleteRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[44]
+	mi := &file_flotilla_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3622,7 @@ func (x *DeleteRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRecordsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{44}
+	return file_flotilla_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteRecordsRequest) GetTimeoutMs() uint32 {
@@ -3018,7 +3650,7 @@ type DeleteRecordsPart struct {
 
 func (x *DeleteRecordsPart) Reset() {
 	*x = DeleteRecordsPart{}
-	mi := &file_flotilla_proto_msgTypes[45]
+	mi := &file_flotilla_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3030,7 +3662,7 @@ func (x *DeleteRecordsPart) String() string {
 func (*DeleteRecordsPart) ProtoMessage() {}
 
 func (x *DeleteRecordsPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[45]
+	mi := &file_flotilla_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3043,7 +3675,7 @@ func (x *DeleteRecordsPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRecordsPart.ProtoReflect.Descriptor instead.
 func (*DeleteRecordsPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{45}
+	return file_flotilla_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteRecordsPart) GetTopicId() []byte {
@@ -3078,7 +3710,7 @@ type DeleteRecordsResponse struct {
 
 func (x *DeleteRecordsResponse) Reset() {
 	*x = DeleteRecordsResponse{}
-	mi := &file_flotilla_proto_msgTypes[46]
+	mi := &file_flotilla_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3722,7 @@ func (x *DeleteRecordsResponse) String() string {
 func (*DeleteRecordsResponse) ProtoMessage() {}
 
 func (x *DeleteRecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[46]
+	mi := &file_flotilla_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3735,7 @@ func (x *DeleteRecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRecordsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRecordsResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{46}
+	return file_flotilla_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DeleteRecordsResponse) GetResults() []*DeleteRecordsResult {
@@ -3125,7 +3757,7 @@ type DeleteRecordsResult struct {
 
 func (x *DeleteRecordsResult) Reset() {
 	*x = DeleteRecordsResult{}
-	mi := &file_flotilla_proto_msgTypes[47]
+	mi := &file_flotilla_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3769,7 @@ func (x *DeleteRecordsResult) String() string {
 func (*DeleteRecordsResult) ProtoMessage() {}
 
 func (x *DeleteRecordsResult) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[47]
+	mi := &file_flotilla_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3782,7 @@ func (x *DeleteRecordsResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRecordsResult.ProtoReflect.Descriptor instead.
 func (*DeleteRecordsResult) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{47}
+	return file_flotilla_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DeleteRecordsResult) GetTopicId() []byte {
@@ -3196,7 +3828,7 @@ type SubscribeRequest struct {
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_flotilla_proto_msgTypes[48]
+	mi := &file_flotilla_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3208,7 +3840,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[48]
+	mi := &file_flotilla_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3221,7 +3853,7 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{48}
+	return file_flotilla_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SubscribeRequest) GetStream() uint32 {
@@ -3274,7 +3906,7 @@ type StreamPart struct {
 
 func (x *StreamPart) Reset() {
 	*x = StreamPart{}
-	mi := &file_flotilla_proto_msgTypes[49]
+	mi := &file_flotilla_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3286,7 +3918,7 @@ func (x *StreamPart) String() string {
 func (*StreamPart) ProtoMessage() {}
 
 func (x *StreamPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[49]
+	mi := &file_flotilla_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3299,7 +3931,7 @@ func (x *StreamPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamPart.ProtoReflect.Descriptor instead.
 func (*StreamPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{49}
+	return file_flotilla_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *StreamPart) GetTopicId() []byte {
@@ -3352,7 +3984,7 @@ type SubscribeResponse struct {
 
 func (x *SubscribeResponse) Reset() {
 	*x = SubscribeResponse{}
-	mi := &file_flotilla_proto_msgTypes[50]
+	mi := &file_flotilla_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3364,7 +3996,7 @@ func (x *SubscribeResponse) String() string {
 func (*SubscribeResponse) ProtoMessage() {}
 
 func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[50]
+	mi := &file_flotilla_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3377,7 +4009,7 @@ func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{50}
+	return file_flotilla_proto_rawDescGZIP(), []int{57}
 }
 
 // Deliver is pushed by the server (kind 65, flags 0, correlation id 0). The
@@ -3393,7 +4025,7 @@ type Deliver struct {
 
 func (x *Deliver) Reset() {
 	*x = Deliver{}
-	mi := &file_flotilla_proto_msgTypes[51]
+	mi := &file_flotilla_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +4037,7 @@ func (x *Deliver) String() string {
 func (*Deliver) ProtoMessage() {}
 
 func (x *Deliver) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[51]
+	mi := &file_flotilla_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +4050,7 @@ func (x *Deliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
 func (*Deliver) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{51}
+	return file_flotilla_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Deliver) GetStream() uint32 {
@@ -3457,7 +4089,7 @@ type DeliverPart struct {
 
 func (x *DeliverPart) Reset() {
 	*x = DeliverPart{}
-	mi := &file_flotilla_proto_msgTypes[52]
+	mi := &file_flotilla_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3469,7 +4101,7 @@ func (x *DeliverPart) String() string {
 func (*DeliverPart) ProtoMessage() {}
 
 func (x *DeliverPart) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[52]
+	mi := &file_flotilla_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3482,7 +4114,7 @@ func (x *DeliverPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverPart.ProtoReflect.Descriptor instead.
 func (*DeliverPart) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{52}
+	return file_flotilla_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DeliverPart) GetTopicId() []byte {
@@ -3545,7 +4177,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_flotilla_proto_msgTypes[53]
+	mi := &file_flotilla_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3557,7 +4189,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[53]
+	mi := &file_flotilla_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3570,7 +4202,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{53}
+	return file_flotilla_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Credit) GetStream() uint32 {
@@ -3598,7 +4230,7 @@ type UnsubscribeRequest struct {
 
 func (x *UnsubscribeRequest) Reset() {
 	*x = UnsubscribeRequest{}
-	mi := &file_flotilla_proto_msgTypes[54]
+	mi := &file_flotilla_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3610,7 +4242,7 @@ func (x *UnsubscribeRequest) String() string {
 func (*UnsubscribeRequest) ProtoMessage() {}
 
 func (x *UnsubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[54]
+	mi := &file_flotilla_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3623,7 +4255,7 @@ func (x *UnsubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeRequest.ProtoReflect.Descriptor instead.
 func (*UnsubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{54}
+	return file_flotilla_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *UnsubscribeRequest) GetStream() uint32 {
@@ -3641,7 +4273,7 @@ type UnsubscribeResponse struct {
 
 func (x *UnsubscribeResponse) Reset() {
 	*x = UnsubscribeResponse{}
-	mi := &file_flotilla_proto_msgTypes[55]
+	mi := &file_flotilla_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3653,7 +4285,7 @@ func (x *UnsubscribeResponse) String() string {
 func (*UnsubscribeResponse) ProtoMessage() {}
 
 func (x *UnsubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[55]
+	mi := &file_flotilla_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3666,7 +4298,7 @@ func (x *UnsubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeResponse.ProtoReflect.Descriptor instead.
 func (*UnsubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{55}
+	return file_flotilla_proto_rawDescGZIP(), []int{62}
 }
 
 // ChangeStreamRequest changes the partitions of a stream (kind 68): all of it,
@@ -3684,7 +4316,7 @@ type ChangeStreamRequest struct {
 
 func (x *ChangeStreamRequest) Reset() {
 	*x = ChangeStreamRequest{}
-	mi := &file_flotilla_proto_msgTypes[56]
+	mi := &file_flotilla_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3696,7 +4328,7 @@ func (x *ChangeStreamRequest) String() string {
 func (*ChangeStreamRequest) ProtoMessage() {}
 
 func (x *ChangeStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[56]
+	mi := &file_flotilla_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3709,7 +4341,7 @@ func (x *ChangeStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeStreamRequest.ProtoReflect.Descriptor instead.
 func (*ChangeStreamRequest) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{56}
+	return file_flotilla_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ChangeStreamRequest) GetStream() uint32 {
@@ -3757,7 +4389,7 @@ type PartitionRef struct {
 
 func (x *PartitionRef) Reset() {
 	*x = PartitionRef{}
-	mi := &file_flotilla_proto_msgTypes[57]
+	mi := &file_flotilla_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3769,7 +4401,7 @@ func (x *PartitionRef) String() string {
 func (*PartitionRef) ProtoMessage() {}
 
 func (x *PartitionRef) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[57]
+	mi := &file_flotilla_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3782,7 +4414,7 @@ func (x *PartitionRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionRef.ProtoReflect.Descriptor instead.
 func (*PartitionRef) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{57}
+	return file_flotilla_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PartitionRef) GetTopicId() []byte {
@@ -3807,7 +4439,7 @@ type ChangeStreamResponse struct {
 
 func (x *ChangeStreamResponse) Reset() {
 	*x = ChangeStreamResponse{}
-	mi := &file_flotilla_proto_msgTypes[58]
+	mi := &file_flotilla_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3819,7 +4451,7 @@ func (x *ChangeStreamResponse) String() string {
 func (*ChangeStreamResponse) ProtoMessage() {}
 
 func (x *ChangeStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flotilla_proto_msgTypes[58]
+	mi := &file_flotilla_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3832,7 +4464,7 @@ func (x *ChangeStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeStreamResponse.ProtoReflect.Descriptor instead.
 func (*ChangeStreamResponse) Descriptor() ([]byte, []int) {
-	return file_flotilla_proto_rawDescGZIP(), []int{58}
+	return file_flotilla_proto_rawDescGZIP(), []int{65}
 }
 
 var File_flotilla_proto protoreflect.FileDescriptor
@@ -3988,7 +4620,68 @@ const file_flotilla_proto_rawDesc = "" +
 	"timeout_ms\x18\x03 \x01(\rR\ttimeoutMs\"V\n" +
 	"\x17UpgradeFeaturesResponse\x12\x16\n" +
 	"\x06before\x18\x01 \x01(\rR\x06before\x12#\n" +
-	"\rfeature_level\x18\x02 \x01(\rR\ffeatureLevel\"0\n" +
+	"\rfeature_level\x18\x02 \x01(\rR\ffeatureLevel\"R\n" +
+	"\x16DescribeClusterRequest\x12\x17\n" +
+	"\await_ms\x18\x01 \x01(\rR\x06waitMs\x12\x1f\n" +
+	"\vfirst_shard\x18\x02 \x01(\rR\n" +
+	"firstShard\"\xc0\x02\n" +
+	"\x17DescribeClusterResponse\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
+	"\x05asked\x18\x02 \x01(\x05R\x05asked\x12\x1e\n" +
+	"\n" +
+	"controller\x18\x03 \x01(\x11R\n" +
+	"controller\x12#\n" +
+	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\x12\x16\n" +
+	"\x06topics\x18\x05 \x01(\rR\x06topics\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x06 \x01(\rR\n" +
+	"partitions\x12-\n" +
+	"\x05nodes\x18\a \x03(\v2\x17.flotilla.v1.NodeDetailR\x05nodes\x120\n" +
+	"\x06shards\x18\b \x03(\v2\x18.flotilla.v1.ShardDetailR\x06shards\x12\x12\n" +
+	"\x04more\x18\t \x01(\bR\x04more\"\x99\x02\n" +
+	"\n" +
+	"NodeDetail\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04rack\x18\x03 \x01(\tR\x04rack\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12(\n" +
+	"\x05error\x18\x05 \x01(\v2\x12.flotilla.v1.ErrorR\x05error\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12\x1b\n" +
+	"\tuptime_ms\x18\a \x01(\x04R\buptimeMs\x12\x14\n" +
+	"\x05leads\x18\b \x01(\rR\x05leads\x12\x1a\n" +
+	"\breplicas\x18\t \x01(\rR\breplicas\x12\x18\n" +
+	"\atrouble\x18\n" +
+	" \x01(\tR\atrouble\"\xc0\x01\n" +
+	"\vShardDetail\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\x11R\x06leader\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x04 \x01(\x12R\tlastIndex\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x05 \x01(\rR\n" +
+	"partitions\x126\n" +
+	"\breplicas\x18\x06 \x03(\v2\x1a.flotilla.v1.ReplicaDetailR\breplicas\"\x98\x02\n" +
+	"\rReplicaDetail\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x05R\x04node\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
+	"\x05voter\x18\x03 \x01(\bR\x05voter\x122\n" +
+	"\x06status\x18\x04 \x01(\x0e2\x1a.flotilla.v1.ReplicaStatusR\x06status\x12\x1f\n" +
+	"\vmatch_index\x18\x05 \x01(\x12R\n" +
+	"matchIndex\x12\x1f\n" +
+	"\vlag_entries\x18\x06 \x01(\x12R\n" +
+	"lagEntries\x12#\n" +
+	"\rapplied_index\x18\a \x01(\x12R\fappliedIndex\x12 \n" +
+	"\vquarantined\x18\b \x01(\rR\vquarantined\"[\n" +
+	"\x14TransferShardRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x11R\x02to\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x03 \x01(\rR\ttimeoutMs\"C\n" +
+	"\x15TransferShardResponse\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\x05R\x06leader\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"0\n" +
 	"\bProducer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x05R\x05epoch\"F\n" +
@@ -4117,7 +4810,14 @@ const file_flotilla_proto_rawDesc = "" +
 	"\x14ChangeStreamResponse*B\n" +
 	"\fConfigSource\x12\x17\n" +
 	"\x13CONFIG_SOURCE_TOPIC\x10\x00\x12\x19\n" +
-	"\x15CONFIG_SOURCE_DEFAULT\x10\x01*4\n" +
+	"\x15CONFIG_SOURCE_DEFAULT\x10\x01*\xaf\x01\n" +
+	"\rReplicaStatus\x12\x1a\n" +
+	"\x16REPLICA_STATUS_UNKNOWN\x10\x00\x12\x15\n" +
+	"\x11REPLICA_STATUS_OK\x10\x01\x12\x17\n" +
+	"\x13REPLICA_STATUS_LAGS\x10\x02\x12\x1e\n" +
+	"\x1aREPLICA_STATUS_CATCHING_UP\x10\x03\x12\x19\n" +
+	"\x15REPLICA_STATUS_SILENT\x10\x04\x12\x17\n" +
+	"\x13REPLICA_STATUS_LOST\x10\x05*4\n" +
 	"\x04Acks\x12\f\n" +
 	"\bACKS_ALL\x10\x00\x12\x0f\n" +
 	"\vACKS_LEADER\x10\x01\x12\r\n" +
@@ -4140,115 +4840,128 @@ func file_flotilla_proto_rawDescGZIP() []byte {
 	return file_flotilla_proto_rawDescData
 }
 
-var file_flotilla_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_flotilla_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_flotilla_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_flotilla_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_flotilla_proto_goTypes = []any{
 	(ConfigSource)(0),                // 0: flotilla.v1.ConfigSource
-	(Acks)(0),                        // 1: flotilla.v1.Acks
-	(OffsetAt)(0),                    // 2: flotilla.v1.OffsetAt
-	(*ClientHello)(nil),              // 3: flotilla.v1.ClientHello
-	(*ServerHello)(nil),              // 4: flotilla.v1.ServerHello
-	(*Error)(nil),                    // 5: flotilla.v1.Error
-	(*LeaderHint)(nil),               // 6: flotilla.v1.LeaderHint
-	(*VersionRange)(nil),             // 7: flotilla.v1.VersionRange
-	(*Ping)(nil),                     // 8: flotilla.v1.Ping
-	(*Pong)(nil),                     // 9: flotilla.v1.Pong
-	(*MetadataRequest)(nil),          // 10: flotilla.v1.MetadataRequest
-	(*MetadataResponse)(nil),         // 11: flotilla.v1.MetadataResponse
-	(*Node)(nil),                     // 12: flotilla.v1.Node
-	(*Topic)(nil),                    // 13: flotilla.v1.Topic
-	(*Config)(nil),                   // 14: flotilla.v1.Config
-	(*CreateTopicRequest)(nil),       // 15: flotilla.v1.CreateTopicRequest
-	(*CreateTopicResponse)(nil),      // 16: flotilla.v1.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),       // 17: flotilla.v1.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),      // 18: flotilla.v1.DeleteTopicResponse
-	(*DescribeTopicRequest)(nil),     // 19: flotilla.v1.DescribeTopicRequest
-	(*DescribeTopicResponse)(nil),    // 20: flotilla.v1.DescribeTopicResponse
-	(*PartitionDetail)(nil),          // 21: flotilla.v1.PartitionDetail
-	(*AlterTopicRequest)(nil),        // 22: flotilla.v1.AlterTopicRequest
-	(*AlterTopicResponse)(nil),       // 23: flotilla.v1.AlterTopicResponse
-	(*AddPartitionsRequest)(nil),     // 24: flotilla.v1.AddPartitionsRequest
-	(*AddPartitionsResponse)(nil),    // 25: flotilla.v1.AddPartitionsResponse
-	(*DescribeFeaturesRequest)(nil),  // 26: flotilla.v1.DescribeFeaturesRequest
-	(*DescribeFeaturesResponse)(nil), // 27: flotilla.v1.DescribeFeaturesResponse
-	(*NodeFeatures)(nil),             // 28: flotilla.v1.NodeFeatures
-	(*ShardFeatures)(nil),            // 29: flotilla.v1.ShardFeatures
-	(*UpgradeFeaturesRequest)(nil),   // 30: flotilla.v1.UpgradeFeaturesRequest
-	(*UpgradeFeaturesResponse)(nil),  // 31: flotilla.v1.UpgradeFeaturesResponse
-	(*Producer)(nil),                 // 32: flotilla.v1.Producer
-	(*InitProducerRequest)(nil),      // 33: flotilla.v1.InitProducerRequest
-	(*InitProducerResponse)(nil),     // 34: flotilla.v1.InitProducerResponse
-	(*ProduceRequest)(nil),           // 35: flotilla.v1.ProduceRequest
-	(*ProducePart)(nil),              // 36: flotilla.v1.ProducePart
-	(*ProduceResponse)(nil),          // 37: flotilla.v1.ProduceResponse
-	(*ProduceResult)(nil),            // 38: flotilla.v1.ProduceResult
-	(*FetchRequest)(nil),             // 39: flotilla.v1.FetchRequest
-	(*FetchPart)(nil),                // 40: flotilla.v1.FetchPart
-	(*FetchResponse)(nil),            // 41: flotilla.v1.FetchResponse
-	(*FetchResult)(nil),              // 42: flotilla.v1.FetchResult
-	(*ListOffsetsRequest)(nil),       // 43: flotilla.v1.ListOffsetsRequest
-	(*ListOffsetsPart)(nil),          // 44: flotilla.v1.ListOffsetsPart
-	(*ListOffsetsResponse)(nil),      // 45: flotilla.v1.ListOffsetsResponse
-	(*ListOffsetsResult)(nil),        // 46: flotilla.v1.ListOffsetsResult
-	(*DeleteRecordsRequest)(nil),     // 47: flotilla.v1.DeleteRecordsRequest
-	(*DeleteRecordsPart)(nil),        // 48: flotilla.v1.DeleteRecordsPart
-	(*DeleteRecordsResponse)(nil),    // 49: flotilla.v1.DeleteRecordsResponse
-	(*DeleteRecordsResult)(nil),      // 50: flotilla.v1.DeleteRecordsResult
-	(*SubscribeRequest)(nil),         // 51: flotilla.v1.SubscribeRequest
-	(*StreamPart)(nil),               // 52: flotilla.v1.StreamPart
-	(*SubscribeResponse)(nil),        // 53: flotilla.v1.SubscribeResponse
-	(*Deliver)(nil),                  // 54: flotilla.v1.Deliver
-	(*DeliverPart)(nil),              // 55: flotilla.v1.DeliverPart
-	(*Credit)(nil),                   // 56: flotilla.v1.Credit
-	(*UnsubscribeRequest)(nil),       // 57: flotilla.v1.UnsubscribeRequest
-	(*UnsubscribeResponse)(nil),      // 58: flotilla.v1.UnsubscribeResponse
-	(*ChangeStreamRequest)(nil),      // 59: flotilla.v1.ChangeStreamRequest
-	(*PartitionRef)(nil),             // 60: flotilla.v1.PartitionRef
-	(*ChangeStreamResponse)(nil),     // 61: flotilla.v1.ChangeStreamResponse
+	(ReplicaStatus)(0),               // 1: flotilla.v1.ReplicaStatus
+	(Acks)(0),                        // 2: flotilla.v1.Acks
+	(OffsetAt)(0),                    // 3: flotilla.v1.OffsetAt
+	(*ClientHello)(nil),              // 4: flotilla.v1.ClientHello
+	(*ServerHello)(nil),              // 5: flotilla.v1.ServerHello
+	(*Error)(nil),                    // 6: flotilla.v1.Error
+	(*LeaderHint)(nil),               // 7: flotilla.v1.LeaderHint
+	(*VersionRange)(nil),             // 8: flotilla.v1.VersionRange
+	(*Ping)(nil),                     // 9: flotilla.v1.Ping
+	(*Pong)(nil),                     // 10: flotilla.v1.Pong
+	(*MetadataRequest)(nil),          // 11: flotilla.v1.MetadataRequest
+	(*MetadataResponse)(nil),         // 12: flotilla.v1.MetadataResponse
+	(*Node)(nil),                     // 13: flotilla.v1.Node
+	(*Topic)(nil),                    // 14: flotilla.v1.Topic
+	(*Config)(nil),                   // 15: flotilla.v1.Config
+	(*CreateTopicRequest)(nil),       // 16: flotilla.v1.CreateTopicRequest
+	(*CreateTopicResponse)(nil),      // 17: flotilla.v1.CreateTopicResponse
+	(*DeleteTopicRequest)(nil),       // 18: flotilla.v1.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),      // 19: flotilla.v1.DeleteTopicResponse
+	(*DescribeTopicRequest)(nil),     // 20: flotilla.v1.DescribeTopicRequest
+	(*DescribeTopicResponse)(nil),    // 21: flotilla.v1.DescribeTopicResponse
+	(*PartitionDetail)(nil),          // 22: flotilla.v1.PartitionDetail
+	(*AlterTopicRequest)(nil),        // 23: flotilla.v1.AlterTopicRequest
+	(*AlterTopicResponse)(nil),       // 24: flotilla.v1.AlterTopicResponse
+	(*AddPartitionsRequest)(nil),     // 25: flotilla.v1.AddPartitionsRequest
+	(*AddPartitionsResponse)(nil),    // 26: flotilla.v1.AddPartitionsResponse
+	(*DescribeFeaturesRequest)(nil),  // 27: flotilla.v1.DescribeFeaturesRequest
+	(*DescribeFeaturesResponse)(nil), // 28: flotilla.v1.DescribeFeaturesResponse
+	(*NodeFeatures)(nil),             // 29: flotilla.v1.NodeFeatures
+	(*ShardFeatures)(nil),            // 30: flotilla.v1.ShardFeatures
+	(*UpgradeFeaturesRequest)(nil),   // 31: flotilla.v1.UpgradeFeaturesRequest
+	(*UpgradeFeaturesResponse)(nil),  // 32: flotilla.v1.UpgradeFeaturesResponse
+	(*DescribeClusterRequest)(nil),   // 33: flotilla.v1.DescribeClusterRequest
+	(*DescribeClusterResponse)(nil),  // 34: flotilla.v1.DescribeClusterResponse
+	(*NodeDetail)(nil),               // 35: flotilla.v1.NodeDetail
+	(*ShardDetail)(nil),              // 36: flotilla.v1.ShardDetail
+	(*ReplicaDetail)(nil),            // 37: flotilla.v1.ReplicaDetail
+	(*TransferShardRequest)(nil),     // 38: flotilla.v1.TransferShardRequest
+	(*TransferShardResponse)(nil),    // 39: flotilla.v1.TransferShardResponse
+	(*Producer)(nil),                 // 40: flotilla.v1.Producer
+	(*InitProducerRequest)(nil),      // 41: flotilla.v1.InitProducerRequest
+	(*InitProducerResponse)(nil),     // 42: flotilla.v1.InitProducerResponse
+	(*ProduceRequest)(nil),           // 43: flotilla.v1.ProduceRequest
+	(*ProducePart)(nil),              // 44: flotilla.v1.ProducePart
+	(*ProduceResponse)(nil),          // 45: flotilla.v1.ProduceResponse
+	(*ProduceResult)(nil),            // 46: flotilla.v1.ProduceResult
+	(*FetchRequest)(nil),             // 47: flotilla.v1.FetchRequest
+	(*FetchPart)(nil),                // 48: flotilla.v1.FetchPart
+	(*FetchResponse)(nil),            // 49: flotilla.v1.FetchResponse
+	(*FetchResult)(nil),              // 50: flotilla.v1.FetchResult
+	(*ListOffsetsRequest)(nil),       // 51: flotilla.v1.ListOffsetsRequest
+	(*ListOffsetsPart)(nil),          // 52: flotilla.v1.ListOffsetsPart
+	(*ListOffsetsResponse)(nil),      // 53: flotilla.v1.ListOffsetsResponse
+	(*ListOffsetsResult)(nil),        // 54: flotilla.v1.ListOffsetsResult
+	(*DeleteRecordsRequest)(nil),     // 55: flotilla.v1.DeleteRecordsRequest
+	(*DeleteRecordsPart)(nil),        // 56: flotilla.v1.DeleteRecordsPart
+	(*DeleteRecordsResponse)(nil),    // 57: flotilla.v1.DeleteRecordsResponse
+	(*DeleteRecordsResult)(nil),      // 58: flotilla.v1.DeleteRecordsResult
+	(*SubscribeRequest)(nil),         // 59: flotilla.v1.SubscribeRequest
+	(*StreamPart)(nil),               // 60: flotilla.v1.StreamPart
+	(*SubscribeResponse)(nil),        // 61: flotilla.v1.SubscribeResponse
+	(*Deliver)(nil),                  // 62: flotilla.v1.Deliver
+	(*DeliverPart)(nil),              // 63: flotilla.v1.DeliverPart
+	(*Credit)(nil),                   // 64: flotilla.v1.Credit
+	(*UnsubscribeRequest)(nil),       // 65: flotilla.v1.UnsubscribeRequest
+	(*UnsubscribeResponse)(nil),      // 66: flotilla.v1.UnsubscribeResponse
+	(*ChangeStreamRequest)(nil),      // 67: flotilla.v1.ChangeStreamRequest
+	(*PartitionRef)(nil),             // 68: flotilla.v1.PartitionRef
+	(*ChangeStreamResponse)(nil),     // 69: flotilla.v1.ChangeStreamResponse
 }
 var file_flotilla_proto_depIdxs = []int32{
-	6,  // 0: flotilla.v1.Error.leader:type_name -> flotilla.v1.LeaderHint
-	7,  // 1: flotilla.v1.Error.versions:type_name -> flotilla.v1.VersionRange
-	12, // 2: flotilla.v1.MetadataResponse.nodes:type_name -> flotilla.v1.Node
-	13, // 3: flotilla.v1.MetadataResponse.topics:type_name -> flotilla.v1.Topic
-	5,  // 4: flotilla.v1.Topic.error:type_name -> flotilla.v1.Error
+	7,  // 0: flotilla.v1.Error.leader:type_name -> flotilla.v1.LeaderHint
+	8,  // 1: flotilla.v1.Error.versions:type_name -> flotilla.v1.VersionRange
+	13, // 2: flotilla.v1.MetadataResponse.nodes:type_name -> flotilla.v1.Node
+	14, // 3: flotilla.v1.MetadataResponse.topics:type_name -> flotilla.v1.Topic
+	6,  // 4: flotilla.v1.Topic.error:type_name -> flotilla.v1.Error
 	0,  // 5: flotilla.v1.Config.source:type_name -> flotilla.v1.ConfigSource
-	14, // 6: flotilla.v1.CreateTopicRequest.configs:type_name -> flotilla.v1.Config
-	14, // 7: flotilla.v1.DescribeTopicResponse.configs:type_name -> flotilla.v1.Config
-	21, // 8: flotilla.v1.DescribeTopicResponse.partitions:type_name -> flotilla.v1.PartitionDetail
-	14, // 9: flotilla.v1.AlterTopicRequest.set:type_name -> flotilla.v1.Config
-	14, // 10: flotilla.v1.AlterTopicResponse.configs:type_name -> flotilla.v1.Config
-	28, // 11: flotilla.v1.DescribeFeaturesResponse.nodes:type_name -> flotilla.v1.NodeFeatures
-	29, // 12: flotilla.v1.DescribeFeaturesResponse.shards:type_name -> flotilla.v1.ShardFeatures
-	32, // 13: flotilla.v1.InitProducerRequest.current:type_name -> flotilla.v1.Producer
-	32, // 14: flotilla.v1.InitProducerResponse.producer:type_name -> flotilla.v1.Producer
-	1,  // 15: flotilla.v1.ProduceRequest.acks:type_name -> flotilla.v1.Acks
-	36, // 16: flotilla.v1.ProduceRequest.parts:type_name -> flotilla.v1.ProducePart
-	38, // 17: flotilla.v1.ProduceResponse.results:type_name -> flotilla.v1.ProduceResult
-	5,  // 18: flotilla.v1.ProduceResult.error:type_name -> flotilla.v1.Error
-	40, // 19: flotilla.v1.FetchRequest.parts:type_name -> flotilla.v1.FetchPart
-	42, // 20: flotilla.v1.FetchResponse.results:type_name -> flotilla.v1.FetchResult
-	5,  // 21: flotilla.v1.FetchResult.error:type_name -> flotilla.v1.Error
-	44, // 22: flotilla.v1.ListOffsetsRequest.parts:type_name -> flotilla.v1.ListOffsetsPart
-	2,  // 23: flotilla.v1.ListOffsetsPart.at:type_name -> flotilla.v1.OffsetAt
-	46, // 24: flotilla.v1.ListOffsetsResponse.results:type_name -> flotilla.v1.ListOffsetsResult
-	5,  // 25: flotilla.v1.ListOffsetsResult.error:type_name -> flotilla.v1.Error
-	48, // 26: flotilla.v1.DeleteRecordsRequest.parts:type_name -> flotilla.v1.DeleteRecordsPart
-	50, // 27: flotilla.v1.DeleteRecordsResponse.results:type_name -> flotilla.v1.DeleteRecordsResult
-	5,  // 28: flotilla.v1.DeleteRecordsResult.error:type_name -> flotilla.v1.Error
-	52, // 29: flotilla.v1.SubscribeRequest.parts:type_name -> flotilla.v1.StreamPart
-	55, // 30: flotilla.v1.Deliver.parts:type_name -> flotilla.v1.DeliverPart
-	5,  // 31: flotilla.v1.Deliver.error:type_name -> flotilla.v1.Error
-	5,  // 32: flotilla.v1.DeliverPart.error:type_name -> flotilla.v1.Error
-	52, // 33: flotilla.v1.ChangeStreamRequest.set:type_name -> flotilla.v1.StreamPart
-	60, // 34: flotilla.v1.ChangeStreamRequest.remove:type_name -> flotilla.v1.PartitionRef
-	60, // 35: flotilla.v1.ChangeStreamRequest.pause:type_name -> flotilla.v1.PartitionRef
-	60, // 36: flotilla.v1.ChangeStreamRequest.resume:type_name -> flotilla.v1.PartitionRef
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	15, // 6: flotilla.v1.CreateTopicRequest.configs:type_name -> flotilla.v1.Config
+	15, // 7: flotilla.v1.DescribeTopicResponse.configs:type_name -> flotilla.v1.Config
+	22, // 8: flotilla.v1.DescribeTopicResponse.partitions:type_name -> flotilla.v1.PartitionDetail
+	15, // 9: flotilla.v1.AlterTopicRequest.set:type_name -> flotilla.v1.Config
+	15, // 10: flotilla.v1.AlterTopicResponse.configs:type_name -> flotilla.v1.Config
+	29, // 11: flotilla.v1.DescribeFeaturesResponse.nodes:type_name -> flotilla.v1.NodeFeatures
+	30, // 12: flotilla.v1.DescribeFeaturesResponse.shards:type_name -> flotilla.v1.ShardFeatures
+	35, // 13: flotilla.v1.DescribeClusterResponse.nodes:type_name -> flotilla.v1.NodeDetail
+	36, // 14: flotilla.v1.DescribeClusterResponse.shards:type_name -> flotilla.v1.ShardDetail
+	6,  // 15: flotilla.v1.NodeDetail.error:type_name -> flotilla.v1.Error
+	37, // 16: flotilla.v1.ShardDetail.replicas:type_name -> flotilla.v1.ReplicaDetail
+	1,  // 17: flotilla.v1.ReplicaDetail.status:type_name -> flotilla.v1.ReplicaStatus
+	40, // 18: flotilla.v1.InitProducerRequest.current:type_name -> flotilla.v1.Producer
+	40, // 19: flotilla.v1.InitProducerResponse.producer:type_name -> flotilla.v1.Producer
+	2,  // 20: flotilla.v1.ProduceRequest.acks:type_name -> flotilla.v1.Acks
+	44, // 21: flotilla.v1.ProduceRequest.parts:type_name -> flotilla.v1.ProducePart
+	46, // 22: flotilla.v1.ProduceResponse.results:type_name -> flotilla.v1.ProduceResult
+	6,  // 23: flotilla.v1.ProduceResult.error:type_name -> flotilla.v1.Error
+	48, // 24: flotilla.v1.FetchRequest.parts:type_name -> flotilla.v1.FetchPart
+	50, // 25: flotilla.v1.FetchResponse.results:type_name -> flotilla.v1.FetchResult
+	6,  // 26: flotilla.v1.FetchResult.error:type_name -> flotilla.v1.Error
+	52, // 27: flotilla.v1.ListOffsetsRequest.parts:type_name -> flotilla.v1.ListOffsetsPart
+	3,  // 28: flotilla.v1.ListOffsetsPart.at:type_name -> flotilla.v1.OffsetAt
+	54, // 29: flotilla.v1.ListOffsetsResponse.results:type_name -> flotilla.v1.ListOffsetsResult
+	6,  // 30: flotilla.v1.ListOffsetsResult.error:type_name -> flotilla.v1.Error
+	56, // 31: flotilla.v1.DeleteRecordsRequest.parts:type_name -> flotilla.v1.DeleteRecordsPart
+	58, // 32: flotilla.v1.DeleteRecordsResponse.results:type_name -> flotilla.v1.DeleteRecordsResult
+	6,  // 33: flotilla.v1.DeleteRecordsResult.error:type_name -> flotilla.v1.Error
+	60, // 34: flotilla.v1.SubscribeRequest.parts:type_name -> flotilla.v1.StreamPart
+	63, // 35: flotilla.v1.Deliver.parts:type_name -> flotilla.v1.DeliverPart
+	6,  // 36: flotilla.v1.Deliver.error:type_name -> flotilla.v1.Error
+	6,  // 37: flotilla.v1.DeliverPart.error:type_name -> flotilla.v1.Error
+	60, // 38: flotilla.v1.ChangeStreamRequest.set:type_name -> flotilla.v1.StreamPart
+	68, // 39: flotilla.v1.ChangeStreamRequest.remove:type_name -> flotilla.v1.PartitionRef
+	68, // 40: flotilla.v1.ChangeStreamRequest.pause:type_name -> flotilla.v1.PartitionRef
+	68, // 41: flotilla.v1.ChangeStreamRequest.resume:type_name -> flotilla.v1.PartitionRef
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_flotilla_proto_init() }
@@ -4261,8 +4974,8 @@ func file_flotilla_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flotilla_proto_rawDesc), len(file_flotilla_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   59,
+			NumEnums:      4,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

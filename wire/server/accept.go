@@ -106,6 +106,8 @@ func (s *Server) refuse(nc net.Conn, why error) {
 			if nc.SetDeadline(time.Now().Add(refuseTimeout)) != nil {
 				return
 			}
+			var err error // or a panic
+			defer s.survive(nc, &err)
 			if p, _, err := frame.ReadMagic(nc); err == nil && p == frame.Native {
 				_ = frame.Refuse(frame.NewReader(nc), frame.NewWriter(nc), e) // it is closed either way
 			}
@@ -170,10 +172,13 @@ func (s *Server) serve(l *link) (count func()) {
 		return func() {}
 	case err == nil:
 		s.logStrange(l, protocol, read)
-	case !intake.Quiet(err):
+	case !intake.Quiet(err) && !errors.Is(err, errPanic):
 		s.opt.Log.Info("connection refused", "remote", l.nc.RemoteAddr().String(), "err", err)
 	}
 	ended := broker.EndedHandshake
+	if errors.Is(err, errPanic) {
+		ended = broker.EndedByPanic
+	}
 	if s.ctx.Err() != nil {
 		ended = broker.EndedByListener
 	}
@@ -185,7 +190,8 @@ func (s *Server) serve(l *link) (count func()) {
 }
 
 // tell reads what a connection opens with.
-func (s *Server) tell(nc net.Conn) (frame.Protocol, []byte, error) {
+func (s *Server) tell(nc net.Conn) (protocol frame.Protocol, read []byte, err error) {
+	defer s.survive(nc, &err)
 	if err := nc.SetDeadline(time.Now().Add(s.opt.HandshakeTimeout)); err != nil {
 		return frame.Unknown, nil, err
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,10 @@ type conn struct {
 	requests sync.WaitGroup
 	streams  *streams
 	peer     delivery.Peer
+	log      *slog.Logger
+
+	breaking sync.Once
+	broken   error // why it was broken off; nil: it was not
 }
 
 // answer is one response on its way out.
@@ -46,6 +51,7 @@ type answer struct {
 	header proto.Message
 	body   *delivery.Delivery // the payload; may be nil
 	opens  *stream            // begins once this is queued to be written; may be nil
+	err    error              // ends the connection instead
 }
 
 func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
@@ -56,6 +62,7 @@ func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		answers:  make(chan answer, s.opt.MaxInFlight),
 		taking:   broker.NewBudget(s.opt.MaxInFlightBytes),
+		log:      s.opt.Log.With("remote", nc.RemoteAddr().String()),
 	}
 	c.in = intake.NewReader(nc, s.opt.HandshakeTimeout, func() bool { return s.ctx.Err() != nil })
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -70,10 +77,12 @@ func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
 // serve runs the connection, whose magic is read, to its end, and says what that
 // was.
 func (c *conn) serve() broker.Ending {
-	log := c.s.opt.Log.With("remote", c.nc.RemoteAddr().String())
 	if err := c.handshake(); err != nil {
+		if errors.Is(err, errPanic) {
+			return broker.EndedByPanic
+		}
 		if !intake.Quiet(err) {
-			log.Info("connection refused", "err", err)
+			c.log.Info("connection refused", "err", err)
 		}
 		return broker.EndedHandshake
 	}
@@ -83,8 +92,8 @@ func (c *conn) serve() broker.Ending {
 		c.write()
 	}()
 	err := c.read()
-	if err != nil && !intake.Quiet(err) {
-		log.Info("connection closed", "err", err)
+	if err != nil && !intake.Quiet(err) && !errors.Is(err, errPanic) {
+		c.log.Info("connection closed", "err", err)
 	}
 	ended := ending(err)
 	if c.s.ctx.Err() == nil {
@@ -98,11 +107,32 @@ func (c *conn) serve() broker.Ending {
 	close(c.answers)
 	<-written
 	c.cancel()
+	c.breaking.Do(func() {}) // from here on nothing breaks it off
+	if c.broken != nil && ended != broker.EndedByListener {
+		return ending(c.broken)
+	}
 	return ended
 }
 
+// breakOff ends the connection at once, unless it is over: err says why.
+func (c *conn) breakOff(err error) {
+	c.breaking.Do(func() {
+		if c.ctx.Err() == nil { // else it is over, and this is what comes of it
+			c.broken = err
+			if !intake.Quiet(err) && !errors.Is(err, errPanic) {
+				c.log.Info("connection closed", "err", err)
+			}
+		}
+		c.cancel()
+		c.polls.end()
+		_ = c.nc.Close()
+		c.streams.end()
+	})
+}
+
 // handshake is held to the deadline that was set for the magic.
-func (c *conn) handshake() error {
+func (c *conn) handshake() (err error) {
+	defer c.survive(&err, "at", "shaking hands")
 	c.r, c.w = frame.NewReader(c.in), frame.NewWriter(c.nc)
 	if _, err := frame.Accept(c.r, c.w, c.s.hello); err != nil {
 		return err
@@ -111,7 +141,8 @@ func (c *conn) handshake() error {
 }
 
 // read starts requests until the stream ends.
-func (c *conn) read() error {
+func (c *conn) read() (err error) {
+	defer c.survive(&err, "at", "reading requests")
 	for {
 		select {
 		case c.inflight <- struct{}{}:
@@ -147,31 +178,36 @@ func (c *conn) request(p frame.Prefix) error {
 	size := int64(p.HeaderBytes + p.PayloadBytes)
 	c.requests.Add(1)
 	q := &request{conn: c, Prefix: p, from: intake.Budget(size, c.s.opt.SmallRequests, c.s.opt.Requests)}
+	began := false
+	defer func() { // after an error, and after a panic
+		if began || !q.sent.CompareAndSwap(false, true) {
+			return
+		}
+		if !q.began.IsZero() {
+			c.s.meter.Done(0, time.Since(q.began))
+		}
+		q.letGo()
+		c.requests.Done()
+	}()
 	if p.HeaderBytes > freeHeaderBytes || p.PayloadBytes > 0 {
 		if err := c.taking.Acquire(c.ctx, size); err != nil {
-			c.requests.Done()
 			return err
 		}
 		if err := q.from.Acquire(c.ctx, size); err != nil {
 			c.taking.Release(size)
-			c.requests.Done()
 			return err
 		}
 		q.held = size
 	}
 	if err := c.in.Expect(q.from, size); err != nil {
-		q.letGo()
-		c.requests.Done()
 		return err
 	}
 	c.s.meter.Begin(frame.PrefixBytes + p.HeaderBytes + p.PayloadBytes)
 	q.began = time.Now() // for one that is refused before it is whole
 	if err := q.readAll(); err != nil {
-		c.s.meter.Done(0, time.Since(q.began))
-		q.letGo()
-		c.requests.Done()
 		return err
 	}
+	began = true
 	return nil
 }
 
@@ -206,7 +242,13 @@ func (q *request) readAll() error {
 // write writes answers, and what streams deliver, until there are no more
 // answers to come. After an error it only gives back what answers hold.
 func (c *conn) write() {
-	var broken error
+	broken := false
+	note := func(err error) {
+		if err != nil && !broken {
+			broken = true
+			c.breakOff(err)
+		}
+	}
 	for {
 		var batch []answer
 		select {
@@ -217,41 +259,42 @@ func (c *conn) write() {
 			batch = append(batch, a)
 		case <-c.streams.wake:
 		}
-		if broken != nil {
-			for _, a := range batch {
-				c.settle(a)
-			}
-			continue
+		if !broken {
+			batch = c.gather(batch)
+			note(c.writeAnswers(batch))
 		}
-		if broken = c.writeAnswers(batch); broken == nil {
-			broken = c.writeDelivery()
+		for _, a := range batch {
+			note(c.settle(a))
 		}
-		if broken != nil {
-			c.streams.end()
-			c.cancel()
-			_ = c.nc.Close()
+		if !broken {
+			note(c.writeDelivery())
 		}
 	}
 }
 
-// writeAnswers writes batch, and what else is there by now, in one go.
-func (c *conn) writeAnswers(batch []answer) error {
-	for more := true; more && len(batch) < cap(c.answers); {
+// gather adds to batch what else is there by now.
+func (c *conn) gather(batch []answer) []answer {
+	for len(batch) < cap(c.answers) {
 		select {
-		case next, ok := <-c.answers:
-			if more = ok; ok {
-				batch = append(batch, next)
+		case a, ok := <-c.answers:
+			if !ok {
+				return batch
 			}
+			batch = append(batch, a)
 		default:
-			more = false
+			return batch
 		}
 	}
-	defer func() {
-		for _, a := range batch {
-			c.settle(a)
-		}
-	}()
+	return batch
+}
+
+// writeAnswers writes batch.
+func (c *conn) writeAnswers(batch []answer) (err error) {
+	defer c.survive(&err, "at", "writing answers")
 	for _, a := range batch {
+		if a.err != nil {
+			return errors.Join(a.err, c.flush()) // the answers before it
+		}
 		if a.header == nil {
 			continue // it has no response
 		}
@@ -265,6 +308,13 @@ func (c *conn) writeAnswers(batch []answer) error {
 		}
 		if err == nil && a.opens != nil {
 			c.streams.begin(a.opens)
+		}
+		if err == nil && len(payload) > 0 && payload[0].Source != nil {
+			// A delivery that holds memory is written before another is made ready,
+			// which may wait for that very memory.
+			if err := c.flush(); err != nil {
+				return err
+			}
 		}
 		if err != nil {
 			e := frame.NewError(errcode.UnknownServer, err.Error())
@@ -293,7 +343,8 @@ func payloadOf(d *delivery.Delivery) ([]frame.Part, error) {
 }
 
 // writeDelivery writes one delivery, if there is any.
-func (c *conn) writeDelivery() error {
+func (c *conn) writeDelivery() (err error) {
+	defer c.survive(&err, "at", "delivering")
 	header, d := c.streams.next()
 	if d == nil {
 		return nil
@@ -325,25 +376,43 @@ func (c *conn) flush() error {
 }
 
 // settle gives back an answer's place and what its payload holds.
-func (c *conn) settle(a answer) {
+func (c *conn) settle(a answer) (err error) {
+	defer c.survive(&err, "at", "giving back an answer")
+	defer func() { <-c.inflight }()
 	if a.body != nil {
+		defer c.unsent.Add(-1)
 		a.body.Release()
-		c.unsent.Add(-1)
 	}
-	<-c.inflight
+	return nil
 }
 
 // send queues the answer of one request, and gives back what the request held.
-// It never blocks.
+// It never blocks. After a panic it only gives back what the answer holds.
 func (q *request) send(a answer) {
+	if !q.sent.CompareAndSwap(false, true) {
+		if a.body != nil {
+			a.body.Release()
+		}
+		return
+	}
+	before := int32(0) // of it, answers that hold something
+	if a.body != nil {
+		before = q.unsent.Add(1) - 1
+	}
+	defer func() { // serve waits for it, whatever becomes of the rest
+		if p := recover(); p != nil {
+			q.panicked(p)
+			a = answer{err: errPanic, body: a.body}
+		}
+		q.answers <- a
+		q.requests.Done()
+	}()
 	q.letGo()
 	q.s.meter.Done(q.place(), time.Since(q.began))
-	if a.body != nil && q.unsent.Add(1) > 1 {
+	if before > 0 {
 		// Its turn may be long in coming: it holds no memory meanwhile.
 		a.body.LetGo()
 	}
-	q.answers <- a
-	q.requests.Done()
 }
 
 // letGo gives back the memory that the request was counted with.

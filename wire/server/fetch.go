@@ -42,6 +42,8 @@ func (q *request) fetch(m *pb.FetchRequest) {
 		MinBytes: int(min(m.MinBytes, maxFetchBytes)),
 		MaxBytes: orMax(m.MaxBytes, maxFetchBytes),
 		Parts:    make([]broker.FetchPart, len(m.Parts)),
+
+		Held: []broker.Held{{Of: q.from, Bytes: q.held}, {Of: q.taking, Bytes: q.held}},
 	}
 	// The answer is one frame. A first batch that is larger than MaxBytes fits:
 	// see New.
@@ -64,6 +66,10 @@ func (q *request) fetch(m *pb.FetchRequest) {
 	if p := twice(req.Parts); p != nil {
 		q.fail(errcode.Errorf(errcode.InvalidRequest, "partition %d of topic %s stands twice in one fetch", p.Index, p.Topic))
 		return
+	}
+	req.Panicked = func(p any) {
+		q.polls.remove(q)
+		q.crash(p)
 	}
 	q.polls.add(q, q.s.opt.Broker.Fetch(req, func(results []broker.FetchResult) {
 		q.polls.remove(q)
@@ -127,8 +133,16 @@ func (p *polls) end() {
 	}
 }
 
-// answerFetch sends what was read.
+// answerFetch sends what was read, whose chunks it owns. It may be called on a
+// goroutine of the broker's.
 func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult) {
+	defer q.survive()
+	owned := results // until a delivery owns them
+	defer func() {   // after a panic
+		for i := range owned {
+			owned[i].Release()
+		}
+	}()
 	resp := &pb.FetchResponse{Results: make([]*pb.FetchResult, len(results))}
 	read := make([]broker.StreamResult, len(results))
 	for i := range results {
@@ -145,7 +159,7 @@ func (q *request) answerFetch(m *pb.FetchRequest, results []broker.FetchResult) 
 			read[i].Next = r.Chunks[n-1].End
 		}
 	}
-	q.send(answer{
-		kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: resp, body: delivery.New(&q.peer, read, nil, nil),
-	})
+	body := delivery.New(&q.peer, read, nil, nil)
+	owned = nil
+	q.send(answer{kind: q.Kind, flags: frame.FlagResponse, id: q.CorrelationID, header: resp, body: body})
 }

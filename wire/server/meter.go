@@ -36,6 +36,8 @@ var meterKinds = []struct {
 	{frame.KindCredit, "credit"},
 	{frame.KindUnsubscribe, "unsubscribe"},
 	{frame.KindChangeStream, "change_stream"},
+	{frame.KindDescribeCluster, "describe_cluster"},
+	{frame.KindTransferShard, "transfer_shard"},
 }
 
 // meterPlace is where a kind stands in meterKinds.
@@ -60,6 +62,8 @@ var deliverPlace = len(meterKinds)
 // ending says why a connection ended whose reading ended with err.
 func ending(err error) broker.Ending {
 	switch {
+	case errors.Is(err, errPanic):
+		return broker.EndedByPanic
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return broker.EndedByTimeout
 	case errors.Is(err, frame.ErrTooLarge):

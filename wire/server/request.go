@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -29,6 +30,7 @@ type request struct {
 	held     int64          // bytes of the node's request budget, until the answer
 	began    time.Time      // when all of it was read
 	answered bool           // a fetch; guarded by polls.mu
+	sent     atomic.Bool    // its answer, or what comes of a panic in its place
 }
 
 // decode reads the header as the message that the kind says.
@@ -52,6 +54,10 @@ func (q *request) decode(header []byte) error {
 		q.msg = new(pb.DescribeFeaturesRequest)
 	case frame.KindUpgradeFeatures:
 		q.msg = new(pb.UpgradeFeaturesRequest)
+	case frame.KindDescribeCluster:
+		q.msg = new(pb.DescribeClusterRequest)
+	case frame.KindTransferShard:
+		q.msg = new(pb.TransferShardRequest)
 	case frame.KindInitProducer:
 		q.msg = new(pb.InitProducerRequest)
 	case frame.KindProduce:
@@ -83,6 +89,7 @@ func (q *request) decode(header []byte) error {
 // requests of a connection take effect in their order; what may wait for long
 // does so elsewhere.
 func (q *request) start() {
+	defer q.survive()
 	switch m := q.msg.(type) {
 	case *pb.Ping:
 		q.reply(&pb.Pong{})
@@ -116,6 +123,10 @@ func (q *request) start() {
 		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.alterTopic(ctx, m) })
 	case *pb.AddPartitionsRequest:
 		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.addPartitions(ctx, m) })
+	case *pb.DescribeClusterRequest:
+		go q.within(0, func(ctx context.Context) (proto.Message, error) { return q.describeCluster(ctx, m) })
+	case *pb.TransferShardRequest:
+		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.transferShard(ctx, m) })
 	case *pb.DeleteRecordsRequest:
 		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.deleteRecords(ctx, m) })
 	case *pb.InitProducerRequest:
@@ -125,6 +136,7 @@ func (q *request) start() {
 
 // within runs do with the client's time-out.
 func (q *request) within(timeoutMS uint32, do func(context.Context) (proto.Message, error)) {
+	defer q.survive()
 	ctx, cancel := context.WithTimeout(q.ctx, timeout(timeoutMS))
 	defer cancel()
 	q.answerWith(do(ctx))
@@ -153,8 +165,13 @@ func (q *request) reply(m proto.Message) {
 func (q *request) fail(err error) {
 	e := broker.CodeOf(err)
 	m := q.pbError(e)
-	if e.Code == errcode.NotController {
+	switch e.Code {
+	case errcode.NotController:
 		m.Leader = leaderHint(q.s.opt.Broker.Controller(q.via.Name))
+	case errcode.NotLeaderOrFollower:
+		if t, ok := q.msg.(*pb.TransferShardRequest); ok {
+			m.Leader = leaderHint(q.s.opt.Broker.ShardLeader(q.via.Name, t.Shard))
+		}
 	}
 	q.send(answer{kind: q.Kind, flags: frame.FlagResponse | frame.FlagError, id: q.CorrelationID, header: m})
 }
@@ -251,30 +268,35 @@ func (q *request) produce(m *pb.ProduceRequest) {
 		q.refuseProduce(m, errcode.Errorf(errcode.InvalidRequest, "%d parts, and %d bytes of payload that are none's", len(parts), len(rest)))
 		return
 	}
-	q.s.opt.Broker.Produce(parts, timeout(m.TimeoutMs), func(results []broker.ProduceResult) {
-		if allAppended(results) {
-			q.s.buffers.Give(payload)
-		}
-		if m.Acks == pb.Acks_ACKS_NONE {
-			for i := range results {
-				if results[i].Err != nil { // the only way to tell
-					q.s.meter.Error(q.place(), results[i].Err.Code)
-					_ = q.nc.Close()
-				}
-			}
-			q.send(answer{})
-			return
-		}
-		resp := &pb.ProduceResponse{Results: make([]*pb.ProduceResult, len(results))}
+	q.s.opt.Broker.Produce(parts, timeout(m.TimeoutMs), func(results []broker.ProduceResult) { q.produced(m, payload, results) })
+}
+
+// produced answers a produce with its results. It may be called on a goroutine of
+// the broker's.
+func (q *request) produced(m *pb.ProduceRequest, payload []byte, results []broker.ProduceResult) {
+	defer q.survive()
+	if allAppended(results) {
+		q.s.buffers.Give(payload)
+	}
+	if m.Acks == pb.Acks_ACKS_NONE {
 		for i := range results {
-			r := &results[i]
-			resp.Results[i] = &pb.ProduceResult{
-				TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, m.Parts[i].TopicId, m.Parts[i].Partition, len(results)),
-				BaseOffset: r.BaseOffset, LogAppendTimeMs: r.LogAppendTimeMS, LogStartOffset: r.LogStart,
+			if results[i].Err != nil { // the only way to tell
+				q.s.meter.Error(q.place(), results[i].Err.Code)
+				_ = q.nc.Close()
 			}
 		}
-		q.reply(resp)
-	})
+		q.send(answer{})
+		return
+	}
+	resp := &pb.ProduceResponse{Results: make([]*pb.ProduceResult, len(results))}
+	for i := range results {
+		r := &results[i]
+		resp.Results[i] = &pb.ProduceResult{
+			TopicId: m.Parts[i].TopicId, Partition: m.Parts[i].Partition, Error: q.partError(r.Err, m.Parts[i].TopicId, m.Parts[i].Partition, len(results)),
+			BaseOffset: r.BaseOffset, LogAppendTimeMs: r.LogAppendTimeMS, LogStartOffset: r.LogStart,
+		}
+	}
+	q.reply(resp)
 }
 
 // allAppended reports that the log holds its own copy of every batch. One that

@@ -84,6 +84,12 @@ const (
 	refuseTimeout = time.Second
 )
 
+// lender lends buffers, as frame.Buffers does.
+type lender interface {
+	Take(n int) []byte
+	Give(buf []byte)
+}
+
 // Server accepts the clients' connections and serves the native ones.
 type Server struct {
 	opt     Options
@@ -91,7 +97,7 @@ type Server struct {
 	ctx     context.Context // ends when Close begins
 	stop    context.CancelFunc
 	group   sync.WaitGroup
-	buffers frame.Buffers // of payloads
+	buffers lender // of payloads
 
 	open     tally        // streams
 	followed tally        // partitions of streams
@@ -110,6 +116,25 @@ type Server struct {
 
 // New returns a Server that has to Serve a listener.
 func New(opt Options) *Server {
+	opt = opt.withDefaults()
+	// A request is counted as memory before it has come, so one may claim a
+	// quarter of the node's budget, or a largest batch.
+	opt.MaxFrameBytes = min(opt.MaxFrameBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+frame.HandshakeMaxBytes))
+	return newServer(opt, &pb.ServerHello{
+		NodeId:          opt.Broker.NodeID(),
+		ClusterId:       opt.Broker.ClusterID(),
+		SoftwareName:    "flotilla",
+		SoftwareVersion: opt.Version,
+		MaxFrameBytes:   uint32(opt.MaxFrameBytes),
+		MaxHeaderBytes:  frame.DefaultMaxHeaderBytes,
+		MaxInFlight:     uint32(opt.MaxInFlight),
+		MaxBatchBytes:   uint32(opt.Broker.MaxBatchBytes()),
+		IdleTimeoutMs:   uint32(opt.IdleTimeout.Milliseconds()),
+		Features:        []string{frame.FeatureStream},
+	})
+}
+
+func (opt Options) withDefaults() Options {
 	opt.MaxFrameBytes = cmp.Or(opt.MaxFrameBytes, frame.DefaultMaxFrameBytes)
 	opt.MaxInFlight = cmp.Or(opt.MaxInFlight, 64)
 	opt.MaxConnections = cmp.Or(opt.MaxConnections, 10000)
@@ -120,24 +145,15 @@ func New(opt Options) *Server {
 	opt.WriteTimeout = cmp.Or(opt.WriteTimeout, time.Minute)
 	opt.PushHold = cmp.Or(opt.PushHold, 20*time.Millisecond)
 	opt.MaxFollowed = cmp.Or(opt.MaxFollowed, 500_000)
-	// A request is counted as memory before it has come, so one may claim a
-	// quarter of the node's budget, or a largest batch.
-	opt.MaxFrameBytes = min(opt.MaxFrameBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+frame.HandshakeMaxBytes))
+	return opt
+}
+
+// newServer returns a Server with all options, which greets clients with hello.
+func newServer(opt Options, hello *pb.ServerHello) *Server {
 	ctx, stop := context.WithCancel(context.Background())
 	return &Server{
-		opt: opt,
-		hello: &pb.ServerHello{
-			NodeId:          opt.Broker.NodeID(),
-			ClusterId:       opt.Broker.ClusterID(),
-			SoftwareName:    "flotilla",
-			SoftwareVersion: opt.Version,
-			MaxFrameBytes:   uint32(opt.MaxFrameBytes),
-			MaxHeaderBytes:  frame.DefaultMaxHeaderBytes,
-			MaxInFlight:     uint32(opt.MaxInFlight),
-			MaxBatchBytes:   uint32(opt.Broker.MaxBatchBytes()),
-			IdleTimeoutMs:   uint32(opt.IdleTimeout.Milliseconds()),
-			Features:        []string{frame.FeatureStream},
-		},
+		opt:      opt,
+		hello:    hello,
 		ctx:      ctx,
 		stop:     stop,
 		links:    make(map[*link]struct{}),
@@ -146,6 +162,7 @@ func New(opt Options) *Server {
 		perIP:    make(map[netip.Prefix]int),
 		meter:    newMeter(),
 		untold:   broker.NewMeter("unknown", nil),
+		buffers:  new(frame.Buffers),
 	}
 }
 

@@ -203,21 +203,22 @@ func (ss *streams) change(st *stream, c broker.StreamChange) error {
 		return errcode.Errorf(errcode.ThrottlingQuotaExceeded,
 			"the streams of this node follow as many partitions as they may, %d", node.limit)
 	}
+	defer func() { // after a panic too
+		now := st.from.Partitions() // those that left by an error are not counted any more
+		ss.mu.Lock()
+		was := st.partitions
+		if ss.byID[st.id] != st { // ended meanwhile
+			now = was
+		}
+		st.partitions = now
+		ss.partitions += now - was
+		ss.mu.Unlock()
+		node.give(most - int64(now-was))
+	}()
 	ss.mu.Lock()
 	room := maxStreamPartitions - ss.partitions + st.partitions
 	ss.mu.Unlock()
-	err := st.from.Change(c, room)
-	now := st.from.Partitions() // those that left by an error are not counted any more
-	ss.mu.Lock()
-	was := st.partitions
-	if ss.byID[st.id] != st { // ended meanwhile
-		now = was
-	}
-	st.partitions = now
-	ss.partitions += now - was
-	ss.mu.Unlock()
-	node.give(most - int64(now-was))
-	return err
+	return st.from.Change(c, room)
 }
 
 // tally counts something that a node has a limit for.
@@ -344,10 +345,17 @@ func (ss *streams) pokeLocked() {
 
 // next reads what is delivered next, with its header; nil if there is nothing.
 // Only the connection's writing goroutine calls it.
-func (ss *streams) next() (*pb.Deliver, *delivery.Delivery) {
+func (ss *streams) next() (m *pb.Deliver, d *delivery.Delivery) {
+	whole := false
+	defer func() {
+		if !whole && d != nil { // a panic
+			d.Release()
+		}
+	}()
 	for {
 		st, credit := ss.take()
 		if st == nil {
+			whole = true
 			return nil, nil
 		}
 		if st.failed != nil {
@@ -356,7 +364,7 @@ func (ss *streams) next() (*pb.Deliver, *delivery.Delivery) {
 			return &pb.Deliver{Stream: st.id, Error: pbError(st.failed)}, delivery.New(&ss.c.peer, nil, nil, nil)
 		}
 		results, more := st.from.Next(int(min(credit, uint64(st.maxBytes))), st.maxPartitionBytes)
-		d := delivery.New(&ss.c.peer, results, nil, &ss.c.s.pushing)
+		d = delivery.New(&ss.c.peer, results, nil, &ss.c.s.pushing)
 		ss.mu.Lock()
 		st.sent += uint64(d.Len())
 		st.ready = st.ready || more // ready, if it was called since take
@@ -366,7 +374,9 @@ func (ss *streams) next() (*pb.Deliver, *delivery.Delivery) {
 		}
 		ss.mu.Unlock()
 		if len(results) > 0 {
-			return ss.header(st.id, results), d
+			m = ss.header(st.id, results)
+			whole = true
+			return m, d
 		}
 	}
 }

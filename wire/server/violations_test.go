@@ -139,6 +139,9 @@ func TestDocumentedViolations(t *testing.T) {
 		{"more than it has", frame.KindAddPartitions, &pb.AddPartitionsRequest{Name: "t", Total: 1}, errcode.InvalidPartitions},
 		{"more than it has", frame.KindAddPartitions, &pb.AddPartitionsRequest{Name: "t", Total: 1 << 30}, errcode.InvalidPartitions},
 		{"3, 100, 37 INVALID_PARTITIONS, 7", frame.KindAddPartitions, &pb.AddPartitionsRequest{TopicId: make([]byte, 16), Total: 5}, errcode.UnknownTopicID},
+		{"91 RESOURCE_NOT_FOUND (no such shard here)", frame.KindTransferShard, &pb.TransferShardRequest{Shard: 99, To: 1}, errcode.ResourceNotFound},
+		{"39 INVALID_REPLICA_ASSIGNMENT (the node has no voter of the shard)", frame.KindTransferShard, &pb.TransferShardRequest{Shard: 1, To: 2}, errcode.InvalidReplicaAssignment},
+		{"83 ELIGIBLE_LEADERS_NOT_AVAILABLE (its voter does not answer", frame.KindTransferShard, &pb.TransferShardRequest{To: -1}, errcode.EligibleLeadersNotAvailable},
 
 		{"INVALID_UPDATE_VERSION (the level is below the cluster's", frame.KindUpgradeFeatures, &pb.UpgradeFeaturesRequest{FeatureLevel: 1}, errcode.InvalidUpdateVersion},
 		{"or some node does not know it", frame.KindUpgradeFeatures, &pb.UpgradeFeaturesRequest{FeatureLevel: 99, ValidateOnly: true}, errcode.InvalidUpdateVersion},

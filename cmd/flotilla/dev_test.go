@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestDevCluster: a directory is of one cluster, and of so many nodes.
+func TestDevCluster(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "dev")
+	first, err := devCluster(dir, 3)
+	if err != nil || len(first) != 22 {
+		t.Fatalf("devCluster = %q, %v", first, err)
+	}
+	if again, err := devCluster(dir, 3); err != nil || again != first {
+		t.Errorf("again: %q, %v, want %q", again, err, first)
+	}
+	var usage usageError
+	if _, err := devCluster(dir, 1); !errors.As(err, &usage) || !strings.Contains(err.Error(), "is a cluster of 3 nodes: give --nodes 3") {
+		t.Errorf("for one node: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, devFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := devCluster(dir, 3); err == nil || !strings.Contains(err.Error(), "is damaged") {
+		t.Errorf("a damaged file: %v", err)
+	}
+	// As a crash leaves it, between the two steps of writing the file.
+	if err := os.Rename(filepath.Join(dir, devFile), filepath.Join(dir, devFile+".tmp")); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := devCluster(dir, 3); err != nil || id == first {
+		t.Errorf("after a crash: %q, %v", id, err)
+	}
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "thesis.tex"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := devCluster(other, 3); !errors.As(err, &usage) || !strings.Contains(err.Error(), "holds something else, such as thesis.tex") {
+		t.Errorf("a directory of something else: %v", err)
+	}
+}
+
+// TestDevArgs: each node gets addresses, a directory and an id of its own, and
+// the settings that were given.
+func TestDevArgs(t *testing.T) {
+	t.Parallel()
+	opt := devOptions{nodes: 3, dir: "d"}
+	ports := devPorts{client: []int{9092, 9093, 9094}, between: []int{9192, 9193, 9194}, admin: []int{9292, 9293, 9294}}
+	want := strings.Fields("serve --data.dir=d/node2 --node.id=2 --cluster.id=c --listen=127.0.0.1:9093 --admin.listen=127.0.0.1:9293 " +
+		"--node.listen=127.0.0.1:9193 --cluster.nodes=1@127.0.0.1:9192,2@127.0.0.1:9193,3@127.0.0.1:9194 --flush.age=5s")
+	if diff := cmp.Diff(want, opt.args(1, "c", ports, []string{"--flush.age=5s"})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	opt.nodes = 1
+	if got := strings.Join(opt.args(0, "c", ports, nil), " "); strings.Contains(got, "cluster.nodes") {
+		t.Errorf("a node alone gets %s", got)
+	}
+}
+
+// TestDevRefused: what is wrong with the command line is found before anything
+// is started or made.
+func TestDevRefused(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", devHost+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, taken, _ := net.SplitHostPort(l.Addr().String())
+	tests := []struct {
+		args []string
+		code int
+		text string
+	}{
+		{[]string{"--nodes", "0"}, exitUsage, "give 1 to 5"},
+		{[]string{"--nodes", "6"}, exitUsage, "give 1 to 5"},
+		{[]string{"--client-port", "65534"}, exitUsage, "--client-port 65534"},
+		{[]string{"--admin-port", "-1"}, exitUsage, "--admin-port -1"},
+		{[]string{"--listen", "127.0.0.1:1"}, exitUsage, "gives each node its own --listen"},
+		{[]string{"--data.dir", "x"}, exitUsage, "gives each node its own --data.dir"},
+		{[]string{"--flush.age", "x"}, exitUsage, "flush.age"},
+		{[]string{"--flush.edge", "1s"}, exitUsage, "did you mean --flush.age?"},
+		{[]string{"--nodes", "1", "--client-port", taken}, exitFailed, "choose another with --client-port"},
+		{[]string{"now"}, exitUsage, "takes no argument"},
+	}
+	dir := t.TempDir()
+	for _, tt := range tests {
+		args := append([]string{"dev", "--dir", "d", "--client-port", "0", "--node-port", "0", "--admin-port", "0"}, tt.args...)
+		command{args: args, dir: dir}.run(t).want(t, tt.code, tt.text)
+	}
+	if found, err := os.ReadDir(dir); err != nil || len(found) > 0 {
+		t.Errorf("%v was made, %v", found, err)
+	}
+}
+
+// devProcess is flotilla dev with real nodes.
+type devProcess struct {
+	cmd       *exec.Cmd
+	log       *transcript
+	bootstrap string
+	pids      []int
+}
+
+func startDev(t *testing.T, nodes, port int) *devProcess {
+	t.Helper()
+	ports := [3]string{"0", "0", "0"}
+	for i := range ports {
+		if port > 0 {
+			ports[i] = strconv.Itoa(port + i*nodes)
+		}
+	}
+	d := &devProcess{log: newTranscript()}
+	d.cmd = exec.Command(program, "dev", "--nodes", strconv.Itoa(nodes), "--dir", filepath.Join(t.TempDir(), "dev"),
+		"--client-port", ports[0], "--node-port", ports[1], "--admin-port", ports[2], "--journal.file.bytes", "8MiB", "--journal.bytes", "32MiB")
+	d.cmd.Env, d.cmd.Stderr = environment(), d.log
+	out, err := d.cmd.StdoutPipe()
+	if err == nil {
+		err = d.cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if d.cmd.ProcessState == nil {
+			_ = d.cmd.Process.Kill()
+			_ = d.cmd.Wait()
+		}
+	})
+	late := time.AfterFunc(commandLimit, func() { _ = d.cmd.Process.Kill() })
+	defer late.Stop()
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if m := regexp.MustCompile(`^  bootstrap  (\S+) `).FindStringSubmatch(lines.Text()); m != nil {
+			d.bootstrap = m[1]
+		}
+		if m := regexp.MustCompile(`^  node \d+     pid (\d+),`).FindStringSubmatch(lines.Text()); m != nil {
+			pid, err := strconv.Atoi(m[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.pids = append(d.pids, pid)
+		}
+		if strings.Contains(lines.Text(), "kill -USR1") { // the last line
+			if d.bootstrap == "" || len(d.pids) != nodes {
+				t.Fatalf("ready without saying where: %q, %v", d.bootstrap, d.pids)
+			}
+			return d
+		}
+	}
+	_ = d.cmd.Wait()
+	t.Fatalf("dev: %v\n%s", d.cmd.ProcessState, d.log)
+	return nil
+}
+
+// end stops it as Ctrl-C does.
+func (d *devProcess) end(t *testing.T) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(commandLimit, func() { _ = d.cmd.Process.Kill() })
+	defer late.Stop()
+	if err := d.cmd.Wait(); err != nil {
+		t.Errorf("dev ended: %v\n%s", err, d.log)
+	}
+}
+
+// TestDevAlone: a real node, to which commands get, and which stops in good order.
+func TestDevAlone(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, 1, 0)
+	s := &server{addr: d.bootstrap}
+	s.ok(t, "", "topic", "create", "t")
+	s.ok(t, "a\nb\n", "produce", "t")
+	if got := s.ok(t, "", "consume", "t", "--until", "end", "-q").stdout; got != "a\nb\n" {
+		t.Errorf("consume prints %q", got)
+	}
+	d.end(t)
+	if !strings.Contains(d.log.String(), "[dev] stopping\n") || !regexp.MustCompile(`\[1\] .*stopping`).MatchString(d.log.String()) {
+		t.Errorf("the node was not stopped in good order\n%s", d.log)
+	}
+}
