@@ -244,9 +244,9 @@ var kafkaTable = []mutant{
 	},
 	{
 		name: "memory of one connection's Fetches",
-		file: "kafka/fetchmemory.go",
-		old:  "if err := c.fetches.Acquire(c.ctx, n); err != nil {",
-		new:  "if err := error(nil); err != nil {",
+		file: "kafka/conn.go",
+		old:  "broker.NewBudget(s.fetches.small.Limit() / intake.ConnectionShare)",
+		new:  "broker.NewBudget(s.fetches.small.Limit() * intake.ConnectionShare)",
 		pkg:  "./kafka", test: "TestFetchMemoryOfOne", want: "the first is answered after",
 	},
 	{
