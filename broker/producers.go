@@ -106,12 +106,12 @@ func (b *Broker) moreProducerIDs(ctx context.Context) error {
 	}
 	// It takes fifty bytes for a thousand producers, so it passes on a full disk:
 	// that their records wait is then for each Produce to say.
-	r, err := b.proposeMeta(ctx, metadata.AllocateProducerIDs{Count: producerIDBlock})
+	r, err := b.proposeAnywhere(ctx, metadata.AllocateProducerIDs{Count: producerIDBlock})
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
-	p.next, p.end = r.ProducerID, r.ProducerID+producerIDBlock
+	p.next, p.end = r.producerID, r.producerID+producerIDBlock
 	p.mu.Unlock()
 	return nil
 }
