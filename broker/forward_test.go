@@ -162,12 +162,8 @@ func TestReplacedNodeStops(t *testing.T) {
 		if _, err := r.proposeMeta(t.Context(), other); err != nil {
 			t.Fatal(err)
 		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			r.register(self)
-		}()
-		<-done
+		go r.register(self)
+		time.Sleep(time.Minute)
 		select {
 		case err := <-r.failed:
 			if !errors.Is(err, ErrReplaced) || !strings.Contains(err.Error(), "node 1, whose directory is of incarnation 0000000000000009") {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/replication"
 	"github.com/flotilla-log/flotilla/replication/transport"
 )
@@ -136,6 +138,7 @@ func (f *founding) look() {
 	id := &f.n.id
 	own := standing{
 		ClusterID: id.ClusterID, NodeID: id.NodeID, Incarnation: id.Incarnation, Nodes: f.nodes,
+		Level:    cmp.Or(f.n.opt.featureLevel, metadata.MaxFeatureLevel),
 		Alone:    id.Started && id.Founders == "",
 		Founders: id.Founders, Founded: id.Founded,
 	}

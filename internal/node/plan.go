@@ -135,6 +135,8 @@ type standing struct {
 	Incarnation hexNumber `json:"incarnation"` // of its directory
 	Nodes       []int32   `json:"nodes"`       // that its cluster.nodes lists, ascending
 
+	Level uint16 `json:"level"` // newest feature level that it knows
+
 	// Alone says that it has served from the directory without a cluster.
 	Alone bool `json:"alone,omitempty"`
 
@@ -255,6 +257,11 @@ func decide(own *standing, shards uint32, replies map[int32]reply) step {
 			p, _ := r.plan()
 			return step{record: p}
 		case r.Founders == "":
+			if own.Founders == "" && r.Level != own.Level {
+				out.wait = append(out.wait, fmt.Sprintf("node %d knows feature levels up to %d, and node %d up to %d; run one version on all nodes until the cluster is founded",
+					id, r.Level, own.NodeID, own.Level))
+				continue
+			}
 			fresh++
 		case r.Founded:
 			return step{found: true}

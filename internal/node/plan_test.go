@@ -65,6 +65,10 @@ func TestDecide(t *testing.T) {
 			"where node 2 is said to be, node 1 answers; check cluster.nodes and node.id of both",
 		},
 		{
+			"of another version", at(1, nil), at(2, func(s *standing) { s.Level = 1 }), at(3, nil),
+			"node 2 knows feature levels up to 1, and node 1 up to 0; run one version on all nodes",
+		},
+		{
 			"one was alone", at(1, nil), at(2, func(s *standing) { s.Alone = true }), at(3, nil),
 			"node 2 has served alone from its directory; give it an empty one",
 		},
