@@ -206,16 +206,8 @@ func (b *Broker) EnsureTopic(ctx context.Context, name string) (Topic, error) {
 	if err != nil {
 		return Topic{}, err
 	}
-	for {
-		changed := b.metaState.changed.wait()
-		if b.meta.Applied() >= done.index {
-			break
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return Topic{}, errcode.Errorf(errcode.RequestTimedOut, "topic %s is there, and this node did not hear of it in time", name)
-		}
+	if err := b.awaitApplied(ctx, done.index); err != nil {
+		return Topic{}, err
 	}
 	if t := b.image().TopicByName(name); t != nil {
 		if err := b.awaitPartitions(ctx, partition.TopicID(t.ID), len(t.Assignment), true); err != nil {
@@ -227,6 +219,23 @@ func (b *Broker) EnsureTopic(ctx context.Context, name string) (Topic, error) {
 		return Topic{}, missing // deleted in the meantime
 	}
 	return t, nil
+}
+
+// awaitApplied waits until this node has applied the metadata up to an index.
+func (b *Broker) awaitApplied(ctx context.Context, index uint64) error {
+	for {
+		changed := b.metaState.changed.wait()
+		if b.image().Index() >= index || b.meta.Applied() >= index {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return errcode.Errorf(errcode.RequestTimedOut, "it is done, and this node did not hear of it in time")
+		case <-b.stopping.Done():
+			return errcode.Errorf(errcode.RequestTimedOut, "the node is stopping")
+		}
+	}
 }
 
 // atLeader has the node that leads the metadata do something: this one with
