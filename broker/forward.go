@@ -179,7 +179,7 @@ func (b *Broker) proposeHere(ctx context.Context, c metadata.Command) forwarded 
 // createHere creates a topic on this node, unless it is there.
 func (b *Broker) createHere(ctx context.Context, name string) forwarded {
 	_, err := b.CreateTopic(ctx, TopicSpec{Name: name})
-	out := forwarded{index: uint64(b.MetadataIndex()), producerID: -1, leader: -1}
+	out := forwarded{index: b.image().Index(), producerID: -1, leader: -1}
 	switch {
 	case err == nil:
 		b.opt.Log.Info("a topic was created, because a client asked for it (auto.create.topics.enable)", "topic", name)
