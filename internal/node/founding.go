@@ -194,9 +194,6 @@ func (f *founding) ask(ctx context.Context, own standing) map[int32]reply {
 	return replies
 }
 
-// errRecorded reports that another plan was recorded meanwhile.
-var errRecorded = errors.New("node: a plan is recorded already")
-
 // record makes p the directory's plan, durably, unless it has one.
 func (f *founding) record(p plan) error {
 	return f.change(func(id *identity) {

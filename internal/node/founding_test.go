@@ -177,6 +177,19 @@ func TestFounding(t *testing.T) {
 	})
 }
 
+// TestFoundingAlone: a cluster of one node needs nobody.
+func TestFoundingAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newParty(t, 1)
+		p.start(p.seats[0], 1)
+		time.Sleep(10 * time.Second)
+		if plans, nodes := p.end(); plans != 1 || nodes != 1 {
+			t.Errorf("%d nodes have started %d plans; waited for %v", nodes, plans, p.said)
+		}
+	})
+}
+
 // TestFoundingCrashes ends one node at each operation of its disk, in each way,
 // and then every other set of nodes may lose its directories: whatever was left,
 // no two plans start. Without a loss, the cluster is founded all the same.
