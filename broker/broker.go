@@ -37,6 +37,7 @@ type Options struct {
 	Version     string     // of the software, for those who ask
 	Incarnation uint64     // of the node's data directory
 	Listeners   []Listener // for clients; ClientListener is one of them
+	Rack        string     // where the node stands; "": nobody says
 	Shards      uint32     // data shards of the cluster: 1 to Shards
 
 	// Established says that the node has served before: every replica has to be
@@ -169,6 +170,7 @@ type Broker struct {
 	lookups     chan struct{} // holds a token for each look-up by time
 	inspecting  chan struct{} // holds a token for each Inspect
 	began       time.Time     // when Start was called
+	forwards    chan struct{} // holds a token for each request of another node
 	disk        *diskWatch
 	creating    atomic.Int64 // partitions of topics that are being proposed
 	grown       *Budget      // of what recompression has made
@@ -191,7 +193,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.producers.turn = make(chan struct{}, 1)
 	b.grown, b.unfolding = NewBudget(maxGrownBytes), NewBudget(maxUnfoldingBytes)
 	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
-	b.inspecting = make(chan struct{}, maxInspections)
+	b.inspecting, b.forwards = make(chan struct{}, maxInspections), make(chan struct{}, maxForwarded)
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	b.freed = make(chan struct{}, 1)
 	b.reconciler = newReconciler(b)
@@ -201,7 +203,11 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.disk = newDiskWatch(&b.opt)
 	b.disk.look() // before anything can be asked for
 	defer context.AfterFunc(ctx, b.stop)()
-	if err := b.startAll(); err != nil {
+	self, err := b.self()
+	if err == nil {
+		err = b.startAll()
+	}
+	if err != nil {
 		err = errors.Join(err, b.why())
 		_ = b.Close()
 		return nil, err
@@ -211,9 +217,9 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.group.Go(func() { b.hashes.run(b.stopping.Done()) })
 	b.group.Go(func() { b.quarantines.run(b.stopping.Done()) })
 	b.group.Go(b.watchLeaders)
-	var err error
 	if opt.Cluster != nil {
 		b.reconciler.kick()
+		b.group.Go(func() { b.register(self) })
 	} else {
 		late, cancel := context.WithTimeout(b.stopping, settleTimeout)
 		err = b.reconciler.settle(b.stopping, late.Done())

@@ -7,10 +7,22 @@ import (
 	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
+// Methods of calls between nodes; methodReport is another one. MethodStanding is
+// internal/node's: what a node says of itself before it has a cluster.
+const (
+	MethodStanding transport.Method = 1
+	methodPropose  transport.Method = 2
+	methodTopic    transport.Method = 3
+)
+
 // Answer answers a call of another node of the cluster. It is for
-// Cluster.Peers, and may be called as soon as Start has returned.
-func (b *Broker) Answer(_ context.Context, from int32, m transport.Method, _ []byte) ([]byte, error) {
-	if m == methodReport {
+// Cluster.Peers, and may be called as soon as Start has returned. ctx ends when
+// nobody waits for the answer any more.
+func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, payload []byte) ([]byte, error) {
+	switch m {
+	case methodPropose, methodTopic:
+		return b.answerForwarded(ctx, from, m, payload)
+	case methodReport:
 		return b.answerReport()
 	}
 	return nil, fmt.Errorf("node %d knows no method %d, which node %d asks for; is it of an older version?", b.opt.NodeID, m, from)

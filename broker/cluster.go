@@ -15,60 +15,29 @@ import (
 	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
-// Cluster is a fixed set of nodes of which each has a voter of every shard. All
-// nodes are given the same Nodes and Voters.
+// Cluster is the nodes that a cluster was founded with, of which each has a voter
+// of every shard. All nodes are given the same Founders and Voters.
 type Cluster struct {
-	Nodes []ClusterNode
+	Founders []Founder
 
-	// Voters returns a shard's first voters, one on each node.
+	// Voters returns a shard's first voters, one on each founder. A replica that
+	// has no record yet takes this node's place among them, so the directory has to
+	// be the founder's: one that has lost what it voted and acknowledged has to come
+	// back under another name (R11).
 	Voters func(shard replication.ShardID) []replication.ReplicaID
 
 	// Connect makes the transport of one of this node's replicas, which owns it.
 	Connect func(shard replication.ShardID, id replication.ReplicaID) transport.Transport
 
-	// Peers asks the other nodes, and is asked by them; nil: nobody is. Who made
-	// it closes it, after the node.
+	// Peers asks the other nodes, and is asked by them. Who made it closes it, after
+	// the node.
 	Peers transport.Peers
-
-	// Bootstrap says that the cluster is being made: a replica without a record
-	// takes this node's place among Voters. Never say so of a node that has
-	// lost its directory: what it has voted and acknowledged is forgotten, so it
-	// has to come back under another name, and does if Bootstrap is not set
-	// (R11).
-	Bootstrap bool
 }
 
-// ClusterNode is one node of a Cluster.
-type ClusterNode struct {
+// Founder is one of the nodes that a cluster was founded with.
+type Founder struct {
 	ID          int32
-	Incarnation uint64     // of its data directory
-	Listeners   []Listener // of its clients, ClientListener among them
-
-	// FeatureLevel is the newest that the node knows; 0: this one cannot tell.
-	// Of this node itself it says nothing.
-	FeatureLevel uint16
-}
-
-// Incarnation returns what the directory of a node is to be called, if it is
-// being made with the cluster.
-func (c *Cluster) Incarnation(node int32) (uint64, bool) {
-	if c == nil || !c.Bootstrap {
-		return 0, false
-	}
-	for _, n := range c.Nodes {
-		if n.ID == node {
-			return n.Incarnation, true
-		}
-	}
-	return 0, false
-}
-
-// nodes returns the cluster's nodes: this one alone without a Cluster.
-func (b *Broker) nodes() []ClusterNode {
-	if b.opt.Cluster != nil {
-		return b.opt.Cluster.Nodes
-	}
-	return []ClusterNode{{ID: b.opt.NodeID, Incarnation: b.opt.Incarnation, Listeners: b.opt.Listeners}}
+	Incarnation uint64 // of its data directory
 }
 
 // connect returns how a replica of this node reaches the others, and the
@@ -80,14 +49,13 @@ func (b *Broker) connect(shard replication.ShardID, id replication.ReplicaID) (r
 	return b.opt.Cluster.Connect(shard, id), b.opt.Cluster.Voters(shard)
 }
 
-// place returns the incarnation that a shard's configuration has for this node,
-// if the replica is being made with the shard.
+// place returns the incarnation that a shard's first configuration has for this
+// node, if it is one of a cluster.
 func (b *Broker) place(shard replication.ShardID) (uint64, bool) {
-	c := b.opt.Cluster
-	if c == nil || !c.Bootstrap {
+	if b.opt.Cluster == nil {
 		return 0, false
 	}
-	for _, id := range c.Voters(shard) {
+	for _, id := range b.opt.Cluster.Voters(shard) {
 		if id.Node == b.opt.NodeID {
 			return id.Incarnation, true
 		}

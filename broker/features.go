@@ -94,12 +94,3 @@ func (b *Broker) newestLevel(im *metadata.Image) uint16 {
 	}
 	return max(level, im.FeatureLevel())
 }
-
-// knownTo returns the newest feature level that a node of the cluster knows, as
-// far as this one can tell; 0: it cannot.
-func (b *Broker) knownTo(n *ClusterNode) uint16 {
-	if n.ID == b.opt.NodeID {
-		return b.opt.FeatureLevel
-	}
-	return n.FeatureLevel
-}

@@ -14,6 +14,7 @@ type metaMachine struct {
 	state   *metadata.State
 	image   atomic.Pointer[metadata.Image] // what readers see
 	applied func()                         // told after each run of entries
+	changed broadcast                      // likewise
 
 	result [1]metadata.Result
 }
@@ -31,7 +32,10 @@ func (m *metaMachine) Apply(index, term uint64, entry []byte) ([]metadata.Result
 }
 
 // AppliedBatch implements replication.FSM.
-func (m *metaMachine) AppliedBatch() { m.applied() }
+func (m *metaMachine) AppliedBatch() {
+	m.applied()
+	m.changed.send()
+}
 
 // Capture implements replication.FSM. An image costs nothing, and is written
 // whole.
@@ -52,6 +56,7 @@ func (m *metaMachine) Restore(checkpoint io.Reader) error {
 		}
 	}
 	m.image.Store(m.state.Image())
+	m.changed.send()
 	return nil
 }
 

@@ -47,6 +47,9 @@ func (b *Broker) InitProducer(ctx context.Context, current Producer) (Producer, 
 			return Producer{}, errcode.Errorf(errcode.InvalidProducerEpoch, "producer epoch %d", current.Epoch)
 		}
 		if current.ID >= b.image().NextProducerID() {
+			if b.mayBeBehind() {
+				return Producer{}, errcode.Errorf(errcode.NotController, "producer id %d is not known to this node, which may be behind; ask the one that leads the metadata", current.ID)
+			}
 			return Producer{}, errcode.Errorf(errcode.InvalidProducerIDMapping, "producer id %d was never given", current.ID)
 		}
 		if current.Epoch < math.MaxInt16 {
@@ -106,12 +109,15 @@ func (b *Broker) moreProducerIDs(ctx context.Context) error {
 	}
 	// It takes fifty bytes for a thousand producers, so it passes on a full disk:
 	// that their records wait is then for each Produce to say.
-	r, err := b.proposeMeta(ctx, metadata.AllocateProducerIDs{Count: producerIDBlock})
+	r, err := b.proposeAnywhere(ctx, metadata.AllocateProducerIDs{Count: producerIDBlock})
 	if err != nil {
 		return err
 	}
+	if err := b.awaitApplied(ctx, r.index); err != nil {
+		return err // the ids are lost: this node would refuse them for a while
+	}
 	p.mu.Lock()
-	p.next, p.end = r.ProducerID, r.ProducerID+producerIDBlock
+	p.next, p.end = r.producerID, r.producerID+producerIDBlock
 	p.mu.Unlock()
 	return nil
 }

@@ -18,7 +18,8 @@ import (
 const retryAfter = time.Second
 
 // bootstrap registers the nodes and makes the shards that the cluster begins
-// with. It may be repeated: what is there already stays.
+// with. It may be repeated: what is there already stays, and what a node of a
+// cluster has said of itself.
 func (b *Broker) bootstrap(ctx context.Context) error {
 	var commands []metadata.Command
 	if b.image().ClusterID() == "" {
@@ -27,16 +28,14 @@ func (b *Broker) bootstrap(ctx context.Context) error {
 		commands = append(commands, metadata.SetFeatureLevel{Level: b.opt.FeatureLevel})
 	}
 	commands = append(commands, metadata.SetClusterID{ClusterID: b.opt.ClusterID})
+	nodes, err := b.founders()
+	if err != nil {
+		return err
+	}
 	var ids []metadata.NodeID
-	for _, n := range b.nodes() {
-		addrs, err := addresses(n.Listeners)
-		if err != nil {
-			return fmt.Errorf("broker: node %d: %w", n.ID, err)
-		}
-		commands = append(commands, metadata.RegisterNode{
-			ID: metadata.NodeID(n.ID), Incarnation: n.Incarnation, Addresses: addrs, FeatureLevel: b.knownTo(&n),
-		})
-		ids = append(ids, metadata.NodeID(n.ID))
+	for _, n := range nodes {
+		commands = append(commands, n)
+		ids = append(ids, n.ID)
 	}
 	slices.Sort(ids)
 	for id := range b.opt.Shards {
@@ -66,8 +65,7 @@ func (b *Broker) known(c metadata.Command) bool {
 		return im.Shard(c.ID) != nil
 	case metadata.RegisterNode:
 		n := im.Node(c.ID)
-		return n != nil && n.Incarnation == c.Incarnation && slices.Equal(n.Addresses, c.Addresses) &&
-			(c.FeatureLevel == 0 || n.FeatureLevel == c.FeatureLevel)
+		return n != nil && (b.opt.Cluster != nil || registered(n, c))
 	}
 	return false
 }

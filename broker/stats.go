@@ -9,6 +9,7 @@ import (
 	"github.com/flotilla-log/flotilla/log/journal"
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/partition/store"
+	"github.com/flotilla-log/flotilla/replication"
 )
 
 // Limits are what an operator bounds. The zero value of a field is its default.
@@ -80,6 +81,7 @@ func (c *checkpointCounters) stats(shards string) CheckpointStats {
 type ShardStats struct {
 	ID                    uint32 // 0: the metadata shard
 	Leading               bool   // and serving
+	Led                   bool   // another node is known to lead it
 	Applied, Checkpointed uint64 // indexes
 
 	// Of a data shard:
@@ -123,11 +125,11 @@ func (b *Broker) Stats() Stats {
 			return ""
 		}),
 	}
-	s.Shards = append(s.Shards, ShardStats{Leading: b.meta.Leading() != 0, Applied: b.meta.Applied(), Checkpointed: b.meta.Checkpointed()})
+	s.Shards = append(s.Shards, ShardStats{Leading: b.meta.Leading() != 0, Led: ledElsewhere(b, b.meta), Applied: b.meta.Applied(), Checkpointed: b.meta.Checkpointed()})
 	for id := range b.opt.Shards {
 		sh := b.shards[shardID(id+1)]
 		s.Shards = append(s.Shards, ShardStats{
-			ID: id + 1, Leading: sh.replica.Leading() != 0, Applied: sh.replica.Applied(), Checkpointed: sh.replica.Checkpointed(),
+			ID: id + 1, Leading: sh.replica.Leading() != 0, Led: ledElsewhere(b, sh.replica), Applied: sh.replica.Applied(), Checkpointed: sh.replica.Checkpointed(),
 			Producers: int(sh.producers.Load()), ProducerLimit: int(sh.limits.Load().MaxProducers),
 			ApplyVersion: sh.applyVersion(), Quarantined: int(sh.quarantined.Load()),
 		})
@@ -172,4 +174,10 @@ func (d *directory) topicStats(name func(partition.TopicID) string) []TopicStats
 		}
 	}
 	return append(all, read(&d.others, ""))
+}
+
+// ledElsewhere reports whether another node is known to lead a shard.
+func ledElsewhere[R any](b *Broker, r *replication.Replica[R]) bool {
+	node, _, ok := leaderOfShard(r)
+	return ok && node != b.opt.NodeID
 }

@@ -126,7 +126,10 @@ func (b *Broker) awaitExisting(ctx context.Context, name string, err error) {
 func (b *Broker) TopicDefaults() (partitions, replication int32) {
 	partitions, replication = max(b.opt.DefaultPartitions, 1), b.opt.DefaultReplication
 	if replication <= 0 {
-		replication = int32(len(b.nodes())) // every shard has a replica on each
+		replication = 1
+		if c := b.opt.Cluster; c != nil {
+			replication = int32(len(c.Founders)) // every shard has a replica on each
+		}
 	}
 	return partitions, replication
 }

@@ -44,7 +44,7 @@ func inTrio(t *testing.T, test func(t *testing.T, tr *trio)) {
 			return ids
 		}
 		cluster := &Cluster{
-			Voters: voters, Bootstrap: true,
+			Voters: voters,
 			Connect: func(shard replication.ShardID, id replication.ReplicaID) transport.Transport {
 				of := &tr.probes[id.Node]
 				if shard == replication.MetadataShard {
@@ -54,12 +54,17 @@ func inTrio(t *testing.T, test func(t *testing.T, tr *trio)) {
 			},
 		}
 		for n := range int32(3) {
-			cluster.Nodes = append(cluster.Nodes, ClusterNode{ID: n + 1, Incarnation: uint64(n + 1), Listeners: []Listener{{Name: ClientListener, Advertise: "localhost:9092"}}})
+			cluster.Founders = append(cluster.Founders, Founder{ID: n + 1, Incarnation: uint64(n + 1)})
 		}
 		for i := range tr.rigs {
+			of := *cluster
+			peers := tr.hub.Node(int32(i + 1))
+			of.Peers = peers
 			tr.rigs[i] = startRig(t, vfs.NewMem(uint64(i+1)), func(o *Options) {
-				o.NodeID, o.Incarnation, o.Cluster = int32(i+1), uint64(i+1), cluster
+				o.NodeID, o.Incarnation, o.Cluster = int32(i+1), uint64(i+1), &of
 			})
+			peers.Serve(tr.rigs[i].Answer)
+			defer func() { _ = peers.Close() }()
 		}
 		defer func() {
 			for _, r := range tr.rigs {

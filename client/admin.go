@@ -65,8 +65,9 @@ func (a *Admin) DeleteTopic(ctx context.Context, name string) error {
 func (a *Admin) change(ctx context.Context, kind frame.Kind, req, resp proto.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, a.c.cfg.RequestTimeout)
 	defer cancel()
+	l := a.c.anyLink()
 	for failures := 1; ; failures++ {
-		_, sent, err := a.c.anyLink().do(ctx, &call{kind: kind, req: req, resp: resp})
+		_, sent, err := l.do(ctx, &call{kind: kind, req: req, resp: resp})
 		if err == nil {
 			return nil
 		}
@@ -76,10 +77,10 @@ func (a *Admin) change(ctx context.Context, kind frame.Kind, req, resp proto.Mes
 		if !retriable(err) || a.c.meta.image.Load().hopeless(err) {
 			return err
 		}
-		a.c.links.next.Add(1)
 		if !pause(ctx, a.c.backoff(failures)) {
 			return errors.Join(ctx.Err(), err)
 		}
+		l = a.c.linkAfter(err)
 	}
 }
 

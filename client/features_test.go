@@ -27,7 +27,9 @@ func (f *fakeCluster) upgrade(node int32, req *pb.UpgradeFeaturesRequest) proto.
 	resp := &pb.UpgradeFeaturesResponse{Before: f.featureLevel, FeatureLevel: req.FeatureLevel}
 	switch {
 	case node != 1:
-		return frame.NewError(errcode.NotController, "")
+		e := frame.NewError(errcode.NotController, "")
+		e.Leader = &pb.LeaderHint{NodeId: 1, Address: f.nodes[1]}
+		return e
 	case req.FeatureLevel > 2:
 		return frame.NewError(errcode.InvalidUpdateVersion, "node 1 knows feature levels up to 2")
 	case req.FeatureLevel == 0:
@@ -83,4 +85,17 @@ func TestNewestLevel(t *testing.T) {
 			t.Errorf("NewestLevel of %v = %d, want %d", tt.nodes, got, tt.want)
 		}
 	}
+}
+
+// TestControllerHint: a client that knows one node finds the controller by the
+// address that the node names.
+func TestControllerHint(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, f *fakeCluster) {
+		c := f.client(func(cfg *Config) { cfg.Bootstrap = []string{"node0:9092"} })
+		defer c.Close()
+		f.featureLevel = 1
+		if before, after, err := c.Admin().UpgradeFeatures(t.Context(), 0, false); err != nil || before != 1 || after != 2 {
+			t.Errorf("UpgradeFeatures at a node that is not the controller: %d, %d, %v", before, after, err)
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"google.golang.org/protobuf/proto"
 )
@@ -69,15 +70,28 @@ func (c *Client) anyLink() *link {
 func (c *Client) ask(ctx context.Context, kind frame.Kind, req, resp proto.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
 	defer cancel()
+	l := c.anyLink()
 	for failures := 1; ; failures++ {
-		_, _, err := c.anyLink().do(ctx, &call{kind: kind, req: req, resp: resp})
+		_, _, err := l.do(ctx, &call{kind: kind, req: req, resp: resp})
 		if err == nil || !retriable(err) || c.meta.image.Load().hopeless(err) {
 			return err
 		}
-		c.links.next.Add(1)
 		if !pause(ctx, c.backoff(failures)) {
 			return errors.Join(ctx.Err(), err)
 		}
+		l = c.linkAfter(err)
 		proto.Reset(resp)
 	}
+}
+
+// linkAfter returns the link to try after an error: to the node that the answer
+// names for the controller, which may be none of those that the client knows, or
+// to the next one.
+func (c *Client) linkAfter(err error) *link {
+	var se *serverError
+	if errors.As(err, &se) && se.cause.Code == errcode.NotController && se.leader.GetAddress() != "" {
+		return c.link(se.leader.Address)
+	}
+	c.links.next.Add(1)
+	return c.anyLink()
 }

@@ -186,24 +186,23 @@ func (s *Server) askedTopic(ctx context.Context, asked *kmsg.MetadataRequestTopi
 // says so, or why there is none.
 func (s *Server) topicByName(ctx context.Context, name string, create bool) (broker.Topic, *errcode.Error) {
 	t, err := s.broker.TopicByName(name)
-	if err != nil && err.Code == errcode.UnknownTopicOrPartition && create && !isInternal(name) {
+	// A node that may be behind does not know whether the topic exists.
+	if err != nil && (err.Code == errcode.UnknownTopicOrPartition || err.Code == errcode.LeaderNotAvailable) && create && !isInternal(name) {
 		t, err = s.createAsked(ctx, name)
 	}
 	t.Name = name
 	return t, err
 }
 
-// createAsked creates a topic that a Metadata request asked for.
+// createAsked creates a topic that a Metadata request asked for, unless it is
+// there by now.
 func (s *Server) createAsked(ctx context.Context, name string) (broker.Topic, *errcode.Error) {
-	t, failed := s.broker.CreateTopic(ctx, broker.TopicSpec{Name: name})
+	t, failed := s.broker.EnsureTopic(ctx, name)
 	if failed == nil {
-		s.log.Info("a topic was created, because a client asked for it (auto.create.topics.enable)", "topic", name)
 		return t, nil
 	}
 	err := broker.CodeOf(failed)
 	switch err.Code {
-	case errcode.TopicAlreadyExists: // by now
-		return s.broker.TopicByName(name)
 	case errcode.NotController, errcode.RequestTimedOut:
 		// Not this answer's to give; the client asks again.
 		return t, &errcode.Error{Code: errcode.LeaderNotAvailable, Detail: err.Detail}

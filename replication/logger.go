@@ -16,6 +16,19 @@ func raftLogger(log *slog.Logger) hclog.Logger {
 	return l
 }
 
+// ordinary are the messages that Raft repeats, for each shard, while another node
+// is away or has a newer term: of a cluster of which one node is down they are
+// dozens in a second. That it is away, the transport says once.
+var ordinary = map[string]bool{
+	"failed to appendEntries to":                true,
+	"failed to heartbeat to":                    true,
+	"failed to make requestVote RPC":            true,
+	"failed to pipeline appendEntries":          true,
+	"failed to start pipeline replication to":   true,
+	"failed to contact":                         true,
+	"peer has newer term, stopping replication": true,
+}
+
 type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
@@ -28,6 +41,7 @@ func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	switch {
 	case msg == "failed to take snapshot":
 		// Replica.Checkpoint returns it, and a full disk repeats it.
+	case ordinary[msg]:
 	case level == hclog.Warn:
 		to = slog.LevelWarn
 	case level == hclog.Error:

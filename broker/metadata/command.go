@@ -71,7 +71,7 @@ type RegisterNode struct {
 	Incarnation uint64 // not zero
 	Replaces    uint64
 	Rack        string
-	Addresses   []Address // at least one
+	Addresses   []Address // none: of a founder that has not said yet
 
 	FeatureLevel uint16 // the newest that the node knows; 0: not said
 }

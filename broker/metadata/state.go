@@ -119,8 +119,8 @@ func (c RegisterNode) apply(a *application) {
 	case a.refuse(checkStrings(strings...)):
 	case c.ID < 0 || c.Incarnation == 0:
 		a.fail(errcode.InvalidRegistration, "node %d, incarnation %d", c.ID, c.Incarnation)
-	case len(c.Addresses) == 0 || len(c.Addresses) > MaxAddresses:
-		a.fail(errcode.InvalidRegistration, "node %d with %d addresses, want 1 to %d", c.ID, len(c.Addresses), MaxAddresses)
+	case len(c.Addresses) > MaxAddresses:
+		a.fail(errcode.InvalidRegistration, "node %d with %d addresses, at most %d", c.ID, len(c.Addresses), MaxAddresses)
 	case old == nil && a.im.nodes.rows >= MaxNodes:
 		a.fail(errcode.PolicyViolation, "the cluster has %d nodes, at most %d", a.im.nodes.rows, MaxNodes)
 	case old != nil && old.Incarnation != c.Incarnation && old.Incarnation != c.Replaces:

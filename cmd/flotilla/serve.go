@@ -84,7 +84,7 @@ func startError(ctx context.Context, dir string, err error) error {
 		return nil // stopped before it was ready, as asked
 	}
 	for _, asked := range []error{
-		node.ErrInUse, node.ErrNotOurs, node.ErrWrongIdentity, node.ErrNewer, fs.ErrPermission, fs.ErrNotExist,
+		node.ErrInUse, node.ErrMembers, node.ErrNotOurs, node.ErrWrongIdentity, node.ErrNewer, fs.ErrPermission, fs.ErrNotExist,
 	} {
 		if errors.Is(err, asked) {
 			return err
@@ -105,9 +105,10 @@ func idleFiles(files, connections int64) int {
 
 // nodeOptions are a node's options by its settings.
 func nodeOptions(v *config.Values, files int64) node.Options {
+	nodes, _ := config.ClusterNodes(v.Text("cluster.nodes")) // it was looked at
 	return node.Options{
 		FS: vfs.OS, Dir: filepath.Clean(v.Text("data.dir")), NodeID: int32(v.Int("node.id")), ClusterID: v.Text("cluster.id"),
-		Version: version, Commit: commit, Shards: uint32(v.Int("shards.per.node")),
+		Version: version, Commit: commit, Shards: uint32(v.Int("shards.per.node")) * uint32(max(len(nodes), 1)), Rack: v.Text("rack"),
 		JournalBytes: v.Bytes("journal.bytes"), JournalFileBytes: v.Bytes("journal.file.bytes"),
 		MemoryBytes: v.Bytes("memory.bytes"), FlushAge: v.Duration("flush.age"), DiskReserveBytes: v.Bytes("disk.reserve.bytes"),
 		ProducerExpiry: v.Duration("producer.id.expiration"), HashInterval: v.Duration("hash.interval"),
@@ -169,17 +170,18 @@ func listen(addr, key, danger string, log *slog.Logger) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w; choose another address with --%s", err, key)
 	}
-	if host, _, err := net.SplitHostPort(l.Addr().String()); err == nil && !net.ParseIP(host).IsLoopback() {
+	if !isLoopback(l.Addr()) {
 		log.Warn(danger+" beyond this machine, and there is no authentication yet", key, l.Addr().String())
 	}
 	return l, nil
 }
 
-// start opens the listeners and starts the node.
-func start(ctx context.Context, v *config.Values, log *slog.Logger) (n *node.Node, opt node.Options, err error) {
+// start opens the listeners and starts the node. Unless it returns no node, end is
+// to be called after the node's Close.
+func start(ctx context.Context, v *config.Values, log *slog.Logger) (n *node.Node, opt node.Options, end func(), err error) {
 	dir := v.Of("data.dir")
 	if info, err := os.Stat(dir.Text); err == nil && !info.IsDir() {
-		return nil, opt, usagef("%s %s is not a directory", dir.Name(), dir.Text)
+		return nil, opt, nil, usagef("%s %s is not a directory", dir.Name(), dir.Text)
 	}
 	files, err := raiseFiles(v.Int("files.max"))
 	if err != nil {
@@ -190,33 +192,42 @@ func start(ctx context.Context, v *config.Values, log *slog.Logger) (n *node.Nod
 	opt = nodeOptions(v, min(files, v.Int("files.max")))
 	opt.Log = log
 	if err := listenAll(v, &opt); err != nil {
-		return nil, opt, err
+		return nil, opt, nil, err
 	}
 	if !config.AdminOff(v.Text("admin.listen")) {
 		if opt.Admin, err = listen(v.Text("admin.listen"), "admin.listen", "metrics can be read from", log); err != nil {
 			closeAll(&opt)
-			return nil, opt, fmt.Errorf("%w, or none with --admin.listen off", err)
+			return nil, opt, nil, fmt.Errorf("%w, or none with --admin.listen off", err)
 		}
+	}
+	if end, err = meet(v, &opt); err != nil {
+		closeAll(&opt)
+		if opt.Admin != nil {
+			_ = opt.Admin.Close()
+		}
+		return nil, opt, nil, err
 	}
 	node.LimitMemory(opt.MemoryBytes, int(v.Int("connections.max")))
 	if n, err = node.Start(ctx, opt); err != nil {
+		end()
 		closeAll(&opt)
-		return nil, opt, startError(ctx, opt.Dir, err)
+		return nil, opt, nil, startError(ctx, opt.Dir, err)
 	}
-	return n, opt, nil
+	return n, opt, end, nil
 }
 
 func serve(ctx context.Context, v *config.Values, stdout, stderr io.Writer) error {
 	log := logger(v, stderr)
 	began := time.Now()
-	n, opt, err := start(ctx, v, log)
+	n, opt, end, err := start(ctx, v, log)
 	if n == nil {
 		return err
 	}
+	defer end()
 	profiles := make(chan os.Signal, 1)
 	signal.Notify(profiles, syscall.SIGUSR1)
 	defer signal.Stop(profiles)
-	printReady(stdout, n, opt, time.Since(began))
+	printReady(stdout, v, n, opt, time.Since(began))
 	var failed error
 	for running := true; running; {
 		select {
@@ -239,7 +250,7 @@ func serve(ctx context.Context, v *config.Values, stdout, stderr io.Writer) erro
 	return err
 }
 
-func printReady(w io.Writer, n *node.Node, opt node.Options, took time.Duration) {
+func printReady(w io.Writer, v *config.Values, n *node.Node, opt node.Options, took time.Duration) {
 	addr := n.Advertised()
 	at := ""
 	if addr != defaultBootstrap {
@@ -264,6 +275,9 @@ func printReady(w io.Writer, n *node.Node, opt node.Options, took time.Duration)
 	metrics := "off"
 	if opt.Admin != nil {
 		metrics = "http://" + opt.Admin.Addr().String() + "/metrics (and /healthz, /readyz)"
+	}
+	if opt.Cluster != nil {
+		more += fmt.Sprintf("  nodes    %v (this one listens for the others on %s)\n", opt.Cluster.Nodes, v.Text("node.listen"))
 	}
 	fmt.Fprintf(w, `flotilla %s serves cluster %s, node %d
   clients  %s (native protocol and Kafka's%s)

@@ -92,6 +92,7 @@ type Source struct {
 	Broker   func() *broker.Broker // nil until it has started
 	Failed   func() error          // why the node stops, nil while it does not
 	Stopping func() bool           // it was told to stop
+	Waiting  func() string         // why its cluster is not founded yet; "": it is, or the node is alone
 	Recovery func() Recovery       // once Broker is not nil
 	Memory   func() []Memory       // likewise
 	Streams  func() Streams        // likewise

@@ -25,7 +25,8 @@ func starting() Source {
 	return Source{
 		Version: "v", Commit: "c", Now: func() time.Time { return start }, CommitMax: time.Second,
 		Broker: func() *broker.Broker { return nil }, Failed: func() error { return nil }, Stopping: func() bool { return false },
-		Disk: func() Disk { return Disk{FreeBytes: 5} }, Listeners: func() []broker.MeterStats { return nil }, ConnectionLimit: func() int { return 0 },
+		Waiting: func() string { return "" },
+		Disk:    func() Disk { return Disk{FreeBytes: 5} }, Listeners: func() []broker.MeterStats { return nil }, ConnectionLimit: func() int { return 0 },
 	}
 }
 
@@ -73,6 +74,8 @@ func TestVerdicts(t *testing.T) {
 		{"failed", func(s *Source) { s.Failed = func() error { return errors.New("journal: sync x: EIO") } }, "/healthz", 503, "journal: sync x: EIO"},
 		{"failed is not ready", func(s *Source) { s.Failed = func() error { return errors.New("EIO") } }, "/readyz", 503, "EIO"},
 		{"stopping", func(s *Source) { s.Stopping = func() bool { return true } }, "/readyz", 503, "the node is stopping"},
+		{"not founded", func(s *Source) { s.Waiting = func() string { return "node 2 is away" } }, "/readyz", 503, "waiting for the cluster to be founded: node 2 is away"},
+		{"not founded is healthy", func(s *Source) { s.Waiting = func() string { return "node 2 is away" } }, "/healthz", 200, ""},
 		{"stopping is healthy", func(s *Source) { s.Stopping = func() bool { return true } }, "/healthz", 200, ""},
 	}
 	for _, tt := range tests {

@@ -44,6 +44,10 @@ func (src *Source) readiness() verdict {
 		stopping = "the node is stopping"
 	}
 	v.add("running", stopping)
+	if why := src.Waiting(); why != "" {
+		v.add("cluster", "waiting for the cluster to be founded: "+why)
+		return v
+	}
 	b := src.Broker()
 	if b == nil {
 		v.add("recovered", "the node is starting: it reads its journal")
@@ -53,13 +57,13 @@ func (src *Source) readiness() verdict {
 	s := b.Stats()
 	var idle []string
 	for _, sh := range s.Shards {
-		if !sh.Leading {
+		if !sh.Leading && !sh.Led {
 			idle = append(idle, fmt.Sprint(sh.ID))
 		}
 	}
 	leading := ""
 	if len(idle) > 0 {
-		leading = "shards that this node does not serve: " + strings.Join(idle, ", ")
+		leading = "shards that nobody is known to lead: " + strings.Join(idle, ", ")
 	}
 	v.add("shards", leading)
 	v.add("journal", src.stuck(s.Journal.CommitStarted))

@@ -87,6 +87,7 @@ const journalFiles = 4
 func (v *Values) check(m Machine) (problems []string) {
 	refuse := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	v.checkAddresses(refuse)
+	v.checkCluster(refuse)
 	if ring, file := v.Of("journal.bytes"), v.Of("journal.file.bytes"); ring.Number < journalFiles*file.Number {
 		refuse("%s %s is less than %d files of %s %s", ring.Name(), ring.Text, journalFiles, file.Name(), file.Text)
 	}

@@ -46,12 +46,41 @@ var Settings = []Setting{
 	},
 	{
 		Key: "cluster.id", Section: sectionNode, Kind: Text,
-		Doc: "refuse a directory of another cluster; a fresh one gets this id, or a random one",
+		Doc:     "refuse a directory of another cluster; a fresh one gets this id, or a random one",
+		Explain: "With cluster.nodes it has to be given, the same for each of the nodes.",
+	},
+	{
+		Key: "cluster.nodes", Section: sectionNode, Kind: Text,
+		Doc:     "the nodes of a cluster, this one among them: ID@HOST:PORT,ID@HOST:PORT,ID@HOST:PORT",
+		Explain: "At most 5, each by its node.id and the address at which the others reach its node.listen. Without it the node is alone. Fresh directories found the cluster together: all listed nodes have to be up once, with the same list and the same cluster.id. From then on a majority serves. The ids stay what they were then; addresses may change at a restart.",
+	},
+	{
+		Key: "node.listen", Section: sectionNode, Kind: Text, Default: "127.0.0.1:9192",
+		Doc:     "address for the other nodes of cluster.nodes: HOST:PORT",
+		Explain: "Without node.tls.cert whoever reaches it can take part in the cluster: an address beyond this machine prints a warning then.",
+	},
+	{
+		Key: "node.tls.cert", Section: sectionNode, Kind: Text,
+		Doc:     "file of the certificate that this node shows to the other nodes, in PEM",
+		Explain: "With node.tls.key and node.tls.ca, which are given together or not at all. Nodes then talk by TLS only, and each side wants a certificate of the other's.",
+	},
+	{
+		Key: "node.tls.key", Section: sectionNode, Kind: Text,
+		Doc: "file of the private key of node.tls.cert, in PEM",
+	},
+	{
+		Key: "node.tls.ca", Section: sectionNode, Kind: Text,
+		Doc: "file of the authorities that the other nodes' certificates are of, in PEM",
+	},
+	{
+		Key: "rack", Section: sectionNode, Kind: Text,
+		Doc:     "where this node stands: clients are told, and may read from a node of their own",
+		Explain: "Kafka's broker.rack.",
 	},
 	{
 		Key: "shards.per.node", Section: sectionNode, Kind: Int, Default: "4", Min: 1, Max: 64,
-		Doc:     "data shards of a fresh directory",
-		Explain: "A shard is one Raft group that carries many partitions. An existing directory keeps its own number.",
+		Doc:     "data shards of a fresh directory; of a fresh cluster, for each of its nodes",
+		Explain: "A shard is one Raft group that carries many partitions. An existing directory keeps its own number, and a cluster that of the node that founded it.",
 	},
 	{
 		Key: "listen", Section: sectionNode, Kind: Text, Default: "127.0.0.1:9092",

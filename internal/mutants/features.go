@@ -60,9 +60,9 @@ var featuresTable = []mutant{
 	},
 	{
 		name: "a node of another version says again what it knows",
-		file: "broker/reconcile.go",
-		old:  "(c.FeatureLevel == 0 || n.FeatureLevel == c.FeatureLevel)",
-		new:  "(c.FeatureLevel == 0 || n.FeatureLevel <= c.FeatureLevel)",
+		file: "broker/members.go",
+		old:  "n.FeatureLevel == self.FeatureLevel",
+		new:  "n.FeatureLevel <= self.FeatureLevel",
 		pkg:  "./internal/node", test: "TestUpgrade", want: "features: level 1, nodes [{1",
 	},
 	{

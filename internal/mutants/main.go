@@ -53,7 +53,9 @@ func main() {
 }
 
 // mutants returns all that there are.
-func mutants() []mutant { return slices.Concat(table, kafkaTable, featuresTable, meshTable) }
+func mutants() []mutant {
+	return slices.Concat(table, kafkaTable, featuresTable, meshTable, clusterTable)
+}
 
 // run checks the mutants that are chosen, and reports each on standard output.
 func run(only, part string, parallel int) error {

@@ -60,6 +60,12 @@ func (n *Node) adminSource() admin.Source {
 			return nil
 		},
 		Stopping: n.stopping.Load,
+		Waiting: func() string {
+			if f := n.founding.Load(); f != nil {
+				return f.waiting()
+			}
+			return ""
+		},
 		Recovery: func() admin.Recovery {
 			r := n.jour.Recovery()
 			return admin.Recovery{Took: n.recovered, RewrittenBytes: r.RewrittenBytes, TornTail: r.Torn}

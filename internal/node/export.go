@@ -54,6 +54,9 @@ type Identity struct {
 	Next        uint64 // 0, or what the generation is moving on to
 
 	FeatureLevel uint16 // that the directory may need
+
+	Founders string // the cluster's nodes and their directories, "" if it is alone
+	Founded  bool   // all of them know each other
 }
 
 // ReadIdentity reads the IDENTITY of a data directory. It returns
@@ -66,6 +69,7 @@ func ReadIdentity(fsys vfs.FS, dir string) (Identity, error) {
 	return Identity{
 		ClusterID: id.ClusterID, NodeID: id.NodeID, Shards: id.Shards, Incarnation: uint64(id.Incarnation),
 		Started: id.Started, Generation: id.Generation, Next: id.Next, FeatureLevel: id.FeatureLevel,
+		Founders: string(id.Founders), Founded: id.Founded,
 	}, err
 }
 
@@ -74,6 +78,7 @@ func (id Identity) Encode() []byte {
 	return identity{
 		Format: directoryFormat, ClusterID: id.ClusterID, NodeID: id.NodeID, Shards: id.Shards,
 		Incarnation: hexNumber(id.Incarnation), Started: id.Started, Generation: id.Generation, Next: id.Next, FeatureLevel: id.FeatureLevel,
+		Founders: founders(id.Founders), Founded: id.Founded,
 	}.encode()
 }
 

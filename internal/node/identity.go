@@ -80,6 +80,12 @@ type identity struct {
 	// while it moves on: see checkParts.
 	Generation uint64 `json:"generation,omitempty"`
 	Next       uint64 `json:"next_generation,omitempty"`
+
+	// Founders are the directories of the cluster's plan, once it is recorded, and
+	// Shards is the plan's from then on; a node that is alone has none. Founded says
+	// that all of them have recorded it: see plan.
+	Founders founders `json:"founders,omitempty"`
+	Founded  bool     `json:"founded,omitempty"`
 }
 
 // hexNumber is a uint64 that stands in JSON as 16 hex digits: JSON's own numbers
@@ -145,6 +151,13 @@ func decodeIdentity(b []byte) (identity, error) {
 	}
 	if id.Format < 1 || id.ClusterID == "" || id.NodeID < 0 || id.Shards == 0 || id.Incarnation == 0 {
 		return identity{}, fmt.Errorf("%w: incomplete: %s", ErrDamagedIdentity, body)
+	}
+	if id.Founders != "" {
+		if _, err := parseFounders(string(id.Founders)); err != nil {
+			return identity{}, fmt.Errorf("%w: %w", ErrDamagedIdentity, err)
+		}
+	} else if id.Founded {
+		return identity{}, fmt.Errorf("%w: founded by nobody: %s", ErrDamagedIdentity, body)
 	}
 	return id, nil
 }
@@ -256,9 +269,7 @@ func makeIdentity(fsys vfs.FS, dir string, want identity, rand io.Reader) (ident
 	if _, err := io.ReadFull(rand, raw[:]); err != nil {
 		return identity{}, fmt.Errorf("node: identity: %w", err)
 	}
-	if id.Incarnation == 0 {
-		id.Incarnation = hexNumber(binary.LittleEndian.Uint64(raw[:8]) | 1) // never zero
-	}
+	id.Incarnation = hexNumber(binary.LittleEndian.Uint64(raw[:8]) | 1) // never zero
 	if id.ClusterID == "" {
 		id.ClusterID = newClusterID([clusterIDBytes]byte(raw[8:]))
 	}

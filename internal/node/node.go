@@ -40,7 +40,8 @@ type Options struct {
 	Commit    string // that it was built from
 
 	// Cluster is the nodes of a cluster, this one included; nil: it is alone.
-	Cluster *broker.Cluster
+	// ClusterID has to be given with it.
+	Cluster *Cluster
 
 	// Listener takes the clients' connections; Advertise is the host:port that
 	// they are told, by default the listener's own. MoreListeners are others,
@@ -49,7 +50,9 @@ type Options struct {
 	Advertise     string
 	MoreListeners []Listener
 
-	Shards           uint32 // data shards of a fresh directory; default 4
+	Rack string // where the node stands, for clients; "": nobody says
+
+	Shards           uint32 // data shards of a fresh directory, or of the cluster that is founded; default 4
 	JournalBytes     int64  // default 1 GiB
 	JournalFileBytes int64  // default 64 MiB
 	MemoryBytes      int64  // of tails, requests and answers together; default 1 GiB
@@ -151,6 +154,7 @@ type Node struct {
 
 	requests, small, answers *broker.Budget
 
+	founding atomic.Pointer[founding]      // who answers other nodes before that; nil: nobody yet
 	serves   atomic.Pointer[broker.Broker] // who answers calls of other nodes
 	started  atomic.Bool                   // what admin may look at is set
 	stopping atomic.Bool
@@ -167,7 +171,8 @@ type Node struct {
 // Start starts a node. When it returns, what the directory holds is recovered,
 // clients are served and, if the node is alone, it leads its shards. A directory that is in
 // use, another node's, or of a newer format is an error, and nothing in it is
-// touched. It gives up when ctx ends.
+// touched. One of a cluster that is not founded yet waits until it is: see
+// Cluster. It gives up when ctx ends.
 func Start(ctx context.Context, opt Options) (*Node, error) {
 	if opt.Shards == 0 {
 		opt.Shards = 4
@@ -193,7 +198,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	n.startAdmin()
 	start := opt.Now()
 	n.phase("recovery", true)
-	if opt.Cluster != nil && opt.Cluster.Peers != nil {
+	if opt.Cluster != nil {
 		opt.Cluster.Peers.Serve(n.answer)
 	}
 	if err := n.open(ctx); err != nil {
@@ -250,10 +255,16 @@ func (n *Node) Streams() server.StreamStats { return n.server.Streams() }
 func (n *Node) open(ctx context.Context) (err error) {
 	opt := &n.opt
 	want := identity{ClusterID: opt.ClusterID, NodeID: opt.NodeID, Shards: opt.Shards, FeatureLevel: opt.featureLevel}
-	if incarnation, ok := opt.Cluster.Incarnation(opt.NodeID); ok {
-		want.Incarnation = hexNumber(incarnation)
-	}
 	if n.id, _, n.lock, err = openDir(opt.FS, opt.Dir, want, opt.Rand); err != nil {
+		return err
+	}
+	var members *broker.Cluster
+	if opt.Cluster == nil {
+		err = n.id.checkMembers(nil, opt.Dir)
+	} else if err = n.found(ctx); err == nil {
+		members = n.members()
+	}
+	if err != nil {
 		return err
 	}
 	if opt.DiskReserveBytes == 0 {
@@ -287,7 +298,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	}
 	n.broker, err = broker.Start(ctx, broker.Options{
 		NodeID: n.id.NodeID, ClusterID: n.id.ClusterID, Version: opt.Version, Incarnation: uint64(n.id.Incarnation), Established: n.id.Started,
-		Listeners: n.listeners(), Shards: n.id.Shards, Cluster: opt.Cluster,
+		Listeners: n.listeners(), Rack: opt.Rack, Shards: n.id.Shards, Cluster: members,
 		FS: opt.FS, ShardsDir: dir(shardsDir),
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store, Limits: opt.Limits,
 		ReplicaVersions: opt.replicaVersions,
@@ -316,6 +327,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 
 // answer answers a call of another node.
 func (n *Node) answer(ctx context.Context, from int32, m transport.Method, payload []byte) ([]byte, error) {
+	if f := n.founding.Load(); f != nil && m == broker.MethodStanding && !n.stopping.Load() {
+		return f.answer(from, payload)
+	}
 	b := n.serves.Load()
 	if b == nil || n.stopping.Load() {
 		return nil, fmt.Errorf("node %d is starting or stopping", n.opt.NodeID)
@@ -386,6 +400,9 @@ func (n *Node) Close(ctx context.Context) error {
 func (n *Node) stop(ctx context.Context) error {
 	n.stopping.Store(true)
 	defer n.stopAdmin(ctx)
+	if f := n.founding.Load(); f != nil {
+		f.end()
+	}
 	var errs []error
 	if n.server != nil {
 		n.server.Close(ctx) // and its goroutine: see stopAdmin

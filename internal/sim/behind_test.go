@@ -108,10 +108,8 @@ func behindHistory(fl *fleet) {
 	}
 	first := fl.members[0]
 	g.favoured.Store(first.id)
-	for _, m := range fl.members {
-		if !fl.start(m) {
-			return
-		}
+	if !fl.startAll() {
+		return
 	}
 	if !fl.leadsData(first) || !fl.createTopics([]string{"before"}, 1) {
 		return

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/history"
 	"github.com/flotilla-log/flotilla/internal/netsim"
 	"github.com/flotilla-log/flotilla/internal/node"
@@ -34,7 +35,7 @@ type fleet struct {
 	// lie stands between a node's replica and the hub; nil: nothing does.
 	lie func(transport.ShardID, transport.ReplicaID, transport.Transport) transport.Transport
 
-	reborn bool // a wiped node takes its old place again
+	reborn bool // a wiped node takes its old place again, with its old identity
 
 	mu    sync.Mutex
 	acks  int
@@ -47,14 +48,22 @@ type member struct {
 	disk   *vfs.Mem
 	node   *node.Node // nil while it is down
 	peers  *transport.HubNode
-	wiped  bool // it has lost its directory, so it does not bootstrap
+	wiped  bool // it has lost its directory
 	starts int
 	inject vfs.Injector
 	wrap   func(vfs.FS) vfs.FS
+
+	moved     bool   // to another port
+	unserving func() // ends a node without its directory; nil: there is none
 }
 
 func (m *member) host() string { return fmt.Sprintf("node%d", m.id) }
-func (m *member) addr() string { return m.host() + ":9092" }
+func (m *member) addr() string {
+	if m.moved {
+		return m.host() + ":9094"
+	}
+	return m.host() + ":9092"
+}
 
 // runFleet is run with three nodes.
 func runFleet(t *testing.T, seed uint64, f func(fl *fleet)) (problems []string, tr *trace, acks int) {
@@ -97,18 +106,9 @@ func (fl *fleet) acknowledged(key history.Key, offset int64) {
 	fl.floor[key] = max(fl.floor[key], offset+1)
 }
 
-// voters are the first voters of a shard.
-func (fl *fleet) voters(shard transport.ShardID) (ids []transport.ReplicaID) {
-	for node := range int32(fleetNodes) {
-		rng := rand.New(rand.NewPCG(fl.seed, uint64(shard)<<8|uint64(node)))
-		ids = append(ids, transport.ReplicaID{Node: node + 1, Incarnation: rng.Uint64() | 1})
-	}
-	return ids
-}
-
-func (fl *fleet) cluster(m *member) *broker.Cluster {
-	c := &broker.Cluster{
-		Voters: fl.voters,
+func (fl *fleet) cluster(m *member) *node.Cluster {
+	return &node.Cluster{
+		Nodes: fl.ids(),
 		Connect: func(shard transport.ShardID, id transport.ReplicaID) transport.Transport {
 			var tr transport.Transport = fl.hub.Join(shard, id)
 			if fl.lie != nil {
@@ -116,17 +116,35 @@ func (fl *fleet) cluster(m *member) *broker.Cluster {
 			}
 			return tr
 		},
-		Peers:     m.peers,
-		Bootstrap: !m.wiped,
+		Peers: m.peers,
 	}
-	for _, o := range fl.members {
-		c.Nodes = append(c.Nodes, broker.ClusterNode{ID: o.id, Incarnation: fl.seed<<8 | uint64(o.id), Listeners: []broker.Listener{{Name: broker.ClientListener, Advertise: o.addr()}}})
-	}
-	return c
 }
 
-// start starts a node on its disk as it is.
+func (fl *fleet) ids() (ids []int32) {
+	for _, m := range fl.members {
+		ids = append(ids, m.id)
+	}
+	return ids
+}
+
+// startAll starts all nodes at once: fresh ones found the cluster together.
+func (fl *fleet) startAll() bool {
+	var group sync.WaitGroup
+	var started [fleetNodes]bool
+	for i, m := range fl.members {
+		group.Go(func() { started[i] = fl.start(m) })
+	}
+	group.Wait()
+	return !slices.Contains(started[:], false)
+}
+
+// start starts a node on its disk as it is. One that has lost its directory is
+// left waiting: it must not serve.
 func (fl *fleet) start(m *member) bool {
+	if m.wiped {
+		fl.startWiped(m)
+		return true
+	}
 	m.starts++
 	fl.trace.add(fmt.Sprintf("NODE %d START %d", m.id, m.starts))
 	l, err := fl.net.Listen(m.addr())
@@ -142,14 +160,7 @@ func (fl *fleet) start(m *member) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	m.peers = fl.hub.Node(m.id)
-	m.node, err = node.Start(ctx, node.Options{
-		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Cluster: fl.cluster(m),
-		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: 32 * 32 << 10,
-		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond,
-		Now: time.Now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
-		Resolve: func(context.Context, string) error { return nil }, // no name is asked for outside
-		Log:     slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),
-	})
+	m.node, err = node.Start(ctx, fl.options(m, disk, l))
 	if err != nil {
 		m.node = nil
 		_ = m.peers.Close()
@@ -158,6 +169,50 @@ func (fl *fleet) start(m *member) bool {
 		return false
 	}
 	return true
+}
+
+func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
+	return node.Options{
+		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Cluster: fl.cluster(m), Rack: fmt.Sprintf("r%d", m.id),
+		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: 32 * 32 << 10,
+		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond,
+		Now: time.Now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
+		Resolve: func(context.Context, string) error { return nil }, // no name is asked for outside
+		Log:     slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),
+	}
+}
+
+// startWiped starts a node that has lost its directory, with no clients: it waits
+// until kill, and must not start its replicas before.
+func (fl *fleet) startWiped(m *member) {
+	if m.unserving != nil {
+		return // it waits already
+	}
+	m.starts++
+	fl.trace.add(fmt.Sprintf("NODE %d START %d, WITHOUT ITS DIRECTORY", m.id, m.starts))
+	l, err := fl.net.Listen(m.host() + ":9999")
+	if err != nil {
+		fl.problem("node %d: %v", m.id, err)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	m.peers = fl.hub.Node(m.id)
+	opt, peers := fl.options(m, m.disk, l), m.peers
+	go func() {
+		defer close(done)
+		n, err := node.Start(ctx, opt)
+		if err == nil {
+			fl.problem("node %d started, though it lost its directory", m.id)
+			_ = n.Close(ctx)
+		}
+		_ = peers.Close()
+		_ = l.Close()
+	}()
+	m.unserving = func() {
+		cancel()
+		<-done
+	}
 }
 
 // kill ends a node without giving it time for anything.
@@ -169,6 +224,10 @@ func (fl *fleet) kill(m *member) {
 	if m.node != nil {
 		fl.within(func() { _ = m.node.Close(ended) })
 		_ = m.peers.Close()
+	}
+	if m.unserving != nil {
+		fl.within(m.unserving)
+		m.unserving = nil
 	}
 	m.node = nil
 }

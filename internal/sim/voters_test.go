@@ -2,13 +2,16 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/history"
+	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/replication/transport"
 )
@@ -61,10 +64,8 @@ func votersHistory(fl *fleet) {
 	fl.net.SetLatency("", "", 0, time.Duration(fl.rng.IntN(1000))*time.Microsecond)
 	calm := transport.Faults{MaxDelay: time.Duration(fl.rng.IntN(2000)) * time.Microsecond}
 	fl.faults(calm)
-	for _, m := range fl.members {
-		if !fl.start(m) {
-			return
-		}
+	if !fl.startAll() {
+		return
 	}
 	if !fl.createTopics(pl.topics, int32(len(pl.keys)/len(pl.topics))) {
 		return
@@ -100,10 +101,8 @@ func votersHistory(fl *fleet) {
 	for _, m := range fl.members {
 		fl.cut(m)
 	}
-	for _, m := range fl.members {
-		if !fl.start(m) {
-			return
-		}
+	if !fl.startAll() {
+		return
 	}
 	time.Sleep(settle) // a node may list a topic whose deletion it has not applied yet
 	fl.readAll()
@@ -221,7 +220,18 @@ func (fl *fleet) disturb(calm transport.Faults, wipe *bool) bool {
 func (fl *fleet) wipe(m *member) {
 	fl.trace.add(fmt.Sprintf("NODE %d WIPED", m.id))
 	fl.kill(m)
+	id, err := node.ReadIdentity(m.disk, dataDir)
+	if err != nil {
+		fl.problem("node %d: %v", m.id, err)
+	}
 	m.disk, m.wiped = vfs.NewMem(fl.rng.Uint64()), !fl.reborn
+	if fl.reborn {
+		id.Started, id.Generation, id.Next = false, 0, 0
+		err := vfs.MkdirAllSync(m.disk, dataDir)
+		if err = errors.Join(err, vfs.WriteFile(m.disk, path.Join(dataDir, node.IdentityName), id.Encode())); err != nil {
+			fl.problem("node %d: %v", m.id, err)
+		}
+	}
 }
 
 // heal mends everything.
