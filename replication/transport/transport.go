@@ -56,8 +56,7 @@
 // that those of other shards come in between. Checksums are CRC32C (Castagnoli), as
 // TCP's is weak: of the 28 bytes before, and of the data. Over TLS, which checks
 // more than that, the latter is zero. (An entry of a batch has a checksum of its
-// own, but its header has none, nor has a checkpoint or a call; and to compute one
-// costs less than a tenth of what sending the data does.)
+// own, but its header has none, nor has a checkpoint or a call.)
 package transport
 
 import (
