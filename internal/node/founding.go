@@ -46,7 +46,7 @@ type founding struct {
 	fault chan error    // 1-buffered: why nothing can be recorded any more
 	turn  chan struct{} // 1-buffered: held while the identity is changed
 
-	closed bool // nothing is recorded any more; guarded by turn
+	closed error // why nothing is recorded any more, nil: it is; guarded by turn
 
 	mu  sync.Mutex
 	own standing // changed with turn held
@@ -122,7 +122,7 @@ func (n *Node) members() *broker.Cluster {
 // end keeps the founding from touching the directory any more.
 func (f *founding) end() {
 	f.turn <- struct{}{}
-	f.closed = true
+	f.closed = cmp.Or(f.closed, errors.New("node: the node stops, and records nothing"))
 	<-f.turn
 }
 
@@ -208,11 +208,11 @@ func (f *founding) record(p plan) error {
 func (f *founding) change(edit func(*identity)) error {
 	f.turn <- struct{}{}
 	defer func() { <-f.turn }()
-	if f.closed {
-		return errors.New("node: the node stops, and records nothing")
+	if f.closed != nil {
+		return f.closed
 	}
 	if err := f.n.changeIdentity(edit); err != nil {
-		f.closed = true
+		f.closed = err
 		f.fault <- err // the first and only one
 		return err
 	}
