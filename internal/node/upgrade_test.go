@@ -72,6 +72,7 @@ func makeOlder(t *testing.T) *vfs.Mem {
 		if err != nil {
 			t.Fatal(err)
 		}
+		takeProducerIDs(t, n) // those below 1000
 		for i := range int32(2) {
 			produceOne(t, n, topic, i, batch.Producer{ID: 100}, fmt.Sprintf("order %d", i))
 		}
@@ -160,6 +161,7 @@ func upgrade(t *testing.T, fsys *vfs.Mem) {
 		accepted(n, newest, false, newest, newest)
 		refused(n, 1, fmt.Sprintf("the feature level is %d already, and is never lowered to 1", newest))
 		holds(n)
+		takeProducerIDs(t, n) // the committed directory is of when nobody asked for its id
 		for topic := range n.broker.Topics("") {
 			produceOne(t, n, topic, 0, batch.Producer{ID: 100, Sequence: 2}, "of the new version")
 		}
