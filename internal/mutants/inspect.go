@@ -67,13 +67,6 @@ var inspectTable = []mutant{
 		pkg:  "./client", test: "TestTransferShard", want: "want REQUEST_TIMED_OUT",
 	},
 	{
-		name: "cluster status: a degraded cluster has a status of its own",
-		file: "cmd/flotilla/main.go",
-		old:  "\tcase errors.As(err, &degraded):\n",
-		new:  "\tcase errors.As(err, &degraded) && err == nil:\n",
-		pkg:  "./cmd/flotilla", test: "TestClusterExitStatus", want: "status 1, want 4",
-	},
-	{
 		name: "dev: a node that has ended stays so until somebody asks",
 		file: "cmd/flotilla/devfleet.go",
 		old:  "\t\t\t\tf.say(\"the others go on; start it again with: kill -USR1 %d\", os.Getpid())\n",
