@@ -71,7 +71,7 @@ var inspectTable = []mutant{
 		file: "cmd/flotilla/devfleet.go",
 		old:  "\t\t\t\tf.say(\"the others go on; start it again with: kill -USR1 %d\", os.Getpid())\n",
 		new:  "\t\t\t\tf.say(\"the others go on; start it again with: kill -USR1 %d\", os.Getpid())\n\t\t\t\t_ = f.start(polling, &polls, e.node)\n",
-		pkg:  "./cmd/flotilla", test: "TestDevFleet", want: "was started 2 times",
+		pkg:  "./cmd/flotilla", test: "TestDevFleetEnds", want: "the fleet does not end",
 	},
 	{
 		name: "dev: a node that does not stop is killed",
