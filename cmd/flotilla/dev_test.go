@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -193,4 +195,44 @@ func TestDevAlone(t *testing.T) {
 	if !strings.Contains(d.log.String(), "[dev] stopping\n") || !regexp.MustCompile(`\[1\] .*stopping`).MatchString(d.log.String()) {
 		t.Errorf("the node was not stopped in good order\n%s", d.log)
 	}
+}
+
+// TestDevThree: three real nodes. The one that leads a partition is killed: the
+// others have what was acknowledged, take more, and say who is missing; it
+// comes back when that is asked for.
+func TestDevThree(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, 3, ownPorts(t, 9))
+	s := &server{addr: d.bootstrap}
+	s.ok(t, "", "topic", "create", "t")
+	s.ok(t, "a\nb\n", "produce", "t")
+	var topic struct {
+		Partitions []struct {
+			Leader int `json:"leader"`
+		} `json:"partitions"`
+	}
+	if err := json.Unmarshal([]byte(s.ok(t, "", "topic", "describe", "t", "-o", "json").stdout), &topic); err != nil || len(topic.Partitions) != 1 || topic.Partitions[0].Leader < 1 {
+		t.Fatalf("the partition's leader: %+v, %v", topic, err)
+	}
+	leader := topic.Partitions[0].Leader
+	if err := syscall.Kill(d.pids[leader-1], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	d.log.await(t, fmt.Sprintf("[dev] node %d, pid %d, has ended: signal: killed\n", leader, d.pids[leader-1]))
+	s.ok(t, "c\n", "produce", "t")
+	if got := s.ok(t, "", "consume", "t", "--until", "end", "-q").stdout; got != "a\nb\nc\n" {
+		t.Errorf("consume prints %q", got)
+	}
+	status := s.run(t, "", "cluster", "status", "--wait", "10s")
+	if want := fmt.Sprintf("- node %d does not answer node ", leader); status.code != exitDegraded || !strings.Contains(status.stdout, want) {
+		t.Errorf("cluster status: %d without %q\n%s%s", status.code, want, status.stdout, status.stderr)
+	}
+	if err := d.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	d.log.await(t, fmt.Sprintf("[dev] node %d is ready again", leader))
+	if got := s.ok(t, "", "cluster", "nodes", "--wait", "10s").stdout; strings.Count(got, " up ") != 3 {
+		t.Errorf("cluster nodes prints\n%s", got)
+	}
+	d.end(t)
 }
