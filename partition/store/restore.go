@@ -47,7 +47,9 @@ type Damage struct {
 // Each partition is cut to its End by offset (R14): what lies above was flushed
 // and will be applied again. Files wholly above End or below LogStart are
 // unlinked. What is left must cover [LogStart, End) without a gap, but for what
-// FreeEarly has dropped: the log, applied again, moves the log start past it.
+// FreeEarly has dropped: the log, applied again, moves the log start past it. What
+// a catch-up has pulled is part of it if the checkpoint is the one that it was
+// pulled for, and otherwise stays for the catch-up to go on with.
 //
 // Damage, or bytes that are missing, stop only the reads of that range, which
 // fail with the same error: Restore returns all such ranges, keeps the files
@@ -72,13 +74,18 @@ func (sh *Shard) restore(r Restored) ([]Damage, error) {
 		logStart: r.LogStart, flushed: r.End, end: r.End,
 	}
 	var bases []int64
-	if sh.st.claim(dirName(r.TopicID, r.Index)) { // an idle partition has no directory
-		var err error
+	moved, err := sh.adoptAtRestart(p, r)
+	if err != nil {
+		return nil, err
+	}
+	if sh.st.claim(dirName(r.TopicID, r.Index)) || moved { // an idle partition has no directory
 		// A name that comes back after a power cut would cut off what is written
 		// over its offsets from here on: the next checkpoint syncs first.
-		if bases, p.dropped, p.dirUnsynced, err = sh.st.listSegments(p.dir(), r); err != nil {
+		var unlinked bool
+		if bases, p.dropped, unlinked, err = sh.st.listSegments(p.dir(), r); err != nil {
 			return nil, err
 		}
+		p.dirUnsynced = unlinked || moved
 	}
 	var damaged []*segment.CorruptError
 	for i, base := range bases {

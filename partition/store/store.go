@@ -7,7 +7,8 @@
 //	<dir>/<topic id, 32 hex digits>-<partition index>/
 //
 // whose name holds the topic id and never the shard, so that a partition can
-// move between shards without its files.
+// move between shards without its files. What a shard that catches up has pulled
+// waits in a directory beside them (see prefetch.go).
 //
 // # What is durable when
 //
@@ -244,7 +245,7 @@ func (st *Store) Shard(id uint32) *Shard {
 	defer st.mu.Unlock()
 	sh := st.shards[id]
 	if sh == nil {
-		sh = &Shard{st: st, parts: make(map[uint32]*part), dying: make(map[uint32]*part)}
+		sh = &Shard{st: st, id: id, parts: make(map[uint32]*part), dying: make(map[uint32]*part)}
 		st.shards[id] = sh
 	}
 	return sh
