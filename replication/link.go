@@ -227,8 +227,21 @@ func (r *Replica[R]) reserveEntries(entries []*raft.Log) (release func(), err er
 		return func() {}, nil
 	}
 	room, err := r.opt.Journal.TryReserve(r.journal, bytes)
+	if errors.Is(err, journal.ErrNoSpace) && (bytes <= urgentBytes || r.opensTerm(entries)) {
+		// Everything above the checkpoint counts as not applied after a restart, and
+		// may be more than this shard's share. Nothing of it is known to be committed
+		// before an entry of the new term is: that one frees the rest.
+		room, err = r.opt.Journal.TryReserveUrgent(r.journal, bytes)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
 	}
 	return room.Release, nil
+}
+
+// opensTerm reports whether entries hold the first one of a term that this log has
+// nothing of.
+func (r *Replica[R]) opensTerm(entries []*raft.Log) bool {
+	term, _, _ := r.journal.Head(r.journal.Last())
+	return entries[len(entries)-1].Term > term
 }
