@@ -497,6 +497,19 @@ func (sh *Shard) syncMoved() error {
 	return err
 }
 
+// pulledParts lists the directories of partitions of which something was pulled.
+func (sh *Shard) pulledParts() (map[string]bool, error) {
+	names, err := vfs.ReadDirIfThere(sh.st.fs, sh.prefetchRoot())
+	if err != nil {
+		return nil, err
+	}
+	pulled := make(map[string]bool, len(names))
+	for _, name := range names {
+		pulled[name] = true
+	}
+	return pulled, nil
+}
+
 // adopt moves into p's directory what was pulled of it below r's end, behind own,
 // where p's segments end. It opens nothing, and syncs nothing: until DropPrefetch
 // a power cut may take the moves back, and the next Restore makes them again. It
@@ -592,6 +605,10 @@ func (sh *Shard) adoptAtRestart(p *part, r Restored) (moved bool, err error) {
 // same. After an error the shard cannot be used.
 func (sh *Shard) Replace(rs []Restored) ([]Damage, error) {
 	var damage []Damage
+	pulled, err := sh.pulledParts()
+	if err != nil {
+		return nil, fmt.Errorf("store: replace: %w", err)
+	}
 	stay := make(map[uint32]bool, len(rs))
 	for _, r := range rs {
 		stay[r.Key] = true
@@ -601,7 +618,7 @@ func (sh *Shard) Replace(rs []Restored) ([]Damage, error) {
 		var d []Damage
 		var err error
 		if p == nil {
-			d, err = sh.restore(r)
+			d, err = sh.restore(r, pulled)
 		} else {
 			d, err = sh.replace(p, r)
 		}

@@ -58,8 +58,12 @@ type Damage struct {
 // matches segment.ErrVersion, and the shard cannot be used.
 func (sh *Shard) Restore(rs []Restored) ([]Damage, error) {
 	var damage []Damage
+	pulled, err := sh.pulledParts()
+	if err != nil {
+		return nil, fmt.Errorf("store: restore: %w", err)
+	}
 	for _, r := range rs {
-		d, err := sh.restore(r)
+		d, err := sh.restore(r, pulled)
 		if err != nil {
 			return nil, fmt.Errorf("store: restore partition %d: %w", r.Key, err)
 		}
@@ -68,20 +72,24 @@ func (sh *Shard) Restore(rs []Restored) ([]Damage, error) {
 	return damage, nil
 }
 
-func (sh *Shard) restore(r Restored) ([]Damage, error) {
+func (sh *Shard) restore(r Restored, pulled map[string]bool) ([]Damage, error) {
 	p := &part{
 		sh: sh, key: r.Key, topicID: r.TopicID, index: r.Index, cfg: r.Config,
 		logStart: r.LogStart, flushed: r.End, end: r.End,
 	}
 	var bases []int64
-	moved, err := sh.adoptAtRestart(p, r)
-	if err != nil {
-		return nil, err
+	moved := false
+	if pulled[dirName(r.TopicID, r.Index)] {
+		var err error
+		if moved, err = sh.adoptAtRestart(p, r); err != nil {
+			return nil, err
+		}
 	}
 	if sh.st.claim(dirName(r.TopicID, r.Index)) || moved { // an idle partition has no directory
 		// A name that comes back after a power cut would cut off what is written
 		// over its offsets from here on: the next checkpoint syncs first.
 		var unlinked bool
+		var err error
 		if bases, p.dropped, unlinked, err = sh.st.listSegments(p.dir(), r); err != nil {
 			return nil, err
 		}
