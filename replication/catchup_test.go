@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/journal"
 )
 
@@ -70,6 +71,89 @@ func TestCatchUp(t *testing.T) {
 		tr.agree(want, 1, 2, 3)
 		tr.kill(tr.others(away)[0])
 		tr.mustWrite(tr.leader(1, 2, 3), "last")
+	})
+}
+
+// copies are disks as they were at a moment.
+func (tr *trio) copies() (all [4]*vfs.Mem) {
+	for n := 1; n <= 3; n++ {
+		tr.mem[n].Freeze()
+		all[n] = tr.mem[n].KillClone()
+		tr.kill(n)
+	}
+	return all
+}
+
+// resume starts all nodes from copies.
+func (tr *trio) resume(from [4]*vfs.Mem) {
+	for n := 1; n <= 3; n++ {
+		tr.kill(n)
+		tr.mem[n] = from[n].KillClone()
+		tr.disks[n] = tr.mem[n]
+	}
+}
+
+// TestCatchUpCrash takes the power from a replica that catches up before and after
+// each operation on its disk. It comes back, by itself, with everything.
+func TestCatchUpCrash(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		_, away, want := tr.leaveBehind()
+		from := tr.copies()
+		crashes := 0
+		for at := 1; ; at++ {
+			tr.resume(from)
+			ops, frozen := 0, make(chan struct{})
+			mem := tr.mem[away]
+			for _, n := range tr.others(away) {
+				tr.start(n)
+			}
+			tr.leader(tr.others(away)...)
+			mem.OnOp(func(op vfs.Op, _ vfs.Phase) {
+				switch op.Kind {
+				case vfs.OpReadAt, vfs.OpOpen, vfs.OpStat, vfs.OpReadDir, vfs.OpWriteBack:
+					return
+				}
+				if ops++; ops == at {
+					mem.Freeze()
+					close(frozen)
+				}
+			})
+			to := tr.hub.Join(1, tr.ids[away-1])
+			r, err := startVoter(mem, tr.ids[away-1], to, tr.ids)
+			if err == nil {
+				tr.rigs[away] = r
+				for range 1000 { // until it has caught up, or its power is gone
+					if len(r.fsm.all()) == len(want) {
+						break
+					}
+					select {
+					case <-frozen:
+					default:
+						pause(10 * time.Millisecond)
+						continue
+					}
+					break
+				}
+			}
+			select {
+			case <-frozen:
+				crashes++
+			default:
+				if crashes < 20 {
+					t.Errorf("the power was gone %d times, want more", crashes)
+				}
+				return
+			}
+			mem.OnOp(nil)
+			next := mem.CrashClone(vfs.CrashOptions{Unsynced: []vfs.Unsynced{vfs.Lose, vfs.Keep, vfs.Coin}[at%3], Seed: uint64(at)})
+			tr.kill(away)
+			tr.mem[away], tr.disks[away] = next, next
+			tr.start(away)
+			tr.agree(want, 1, 2, 3)
+			if t.Failed() {
+				t.Fatalf("the power was gone at operation %d", at)
+			}
+		}
 	})
 }
 
