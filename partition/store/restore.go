@@ -93,7 +93,7 @@ func (sh *Shard) restore(r Restored, pulled map[string]bool) ([]Damage, error) {
 		if bases, p.dropped, unlinked, err = sh.st.listSegments(p.dir(), r); err != nil {
 			return nil, err
 		}
-		p.dirUnsynced = unlinked || moved
+		p.dirUnsynced = p.dirUnsynced || unlinked
 	}
 	var damaged []*segment.CorruptError
 	for i, base := range bases {
