@@ -111,7 +111,7 @@ type catchUp struct {
 	active atomic.Bool // held is not nil
 
 	mu       sync.Mutex
-	held     *offer // the newest checkpoint that was offered
+	held     *offer // the last checkpoint that was offered
 	pulling  bool   // a goroutine is at it
 	since    time.Time
 	round    int
@@ -162,11 +162,8 @@ func (r *Replica[R]) install(rpc raft.RPC, req *raft.InstallSnapshotRequest) (ra
 		return pending(req), true
 	case req.Size == 0:
 		return raft.RPCResponse{Error: errUnknownOffer}, true
-	case held != nil && held.index > req.LastLogIndex:
-		// An old leader's, or one with an older checkpoint: what is pulled serves
-		// both, and the newer one is nearer to the log's end.
-		return raft.RPCResponse{Error: fmt.Errorf("%w: one at index %d is held", errUnknownOffer, held.index)}, true
 	}
+	// It may be older than the one that is held: another replica leads now.
 	body, err := bodyOf(rpc.Reader, req.Size)
 	if err != nil {
 		return raft.RPCResponse{Error: err}, true

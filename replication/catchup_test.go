@@ -178,6 +178,32 @@ func TestCatchUpBesideACheckpoint(t *testing.T) {
 	})
 }
 
+// TestCatchUpToAnOlderCheckpoint has the leader die whose checkpoint a replica
+// holds, and another one lead whose newest is older: nothing can be committed until
+// the replica has taken that one.
+func TestCatchUpToAnOlderCheckpoint(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		node, away, want := tr.leaveBehind()
+		more := numbered("more", 10, 10)
+		tr.mustWrite(node, more...)
+		want = append(want, more...)
+		if err := tr.rigs[node].replica.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		tr.start(away)
+		r := tr.rigs[away].replica
+		r.checkpointing <- struct{}{} // it gets no further than to hold it
+		for r.CatchUp().Index != tr.rigs[node].replica.Checkpointed() {
+			pause(time.Millisecond)
+		}
+		tr.kill(node)
+		<-r.checkpointing
+		next := 6 - node - away
+		tr.mustWrite(tr.leader(next), "next")
+		tr.agree(append(want, "next"), next, away)
+	})
+}
+
 // TestCatchUpOverADivergentLog gives a replica that is behind a suffix which
 // nobody has committed, longer than the checkpoint that it gets reaches. What is
 // not the leader's is hidden at once, and dropped by Raft: dropping all of it would
