@@ -75,6 +75,9 @@ func (sh *Shard) prefetchDir(topicID [16]byte, index int32) string {
 // BeginPrefetch removes what was being written when a process ended. It comes
 // before the first Prefetch of a shard.
 func (sh *Shard) BeginPrefetch() error {
+	sh.mu.Lock()
+	sh.prefetches = true
+	sh.mu.Unlock()
 	if err := sh.st.fs.RemoveAll(path.Join(sh.prefetchRoot(), prefetchNew)); err != nil {
 		return fmt.Errorf("store: prefetch: %w", err)
 	}
@@ -444,6 +447,9 @@ func (sh *Shard) SyncPrefetch() error {
 // DropPrefetch removes what was pulled and is in no partition. It makes durable
 // before that what Replace has moved.
 func (sh *Shard) DropPrefetch() error {
+	if !sh.mayHavePulled() {
+		return nil
+	}
 	root := sh.prefetchRoot()
 	names, err := vfs.ReadDirIfThere(sh.st.fs, root)
 	if err != nil || len(names) == 0 {
@@ -497,8 +503,19 @@ func (sh *Shard) syncMoved() error {
 	return err
 }
 
+// mayHavePulled reports whether there may be anything that was pulled.
+func (sh *Shard) mayHavePulled() bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, found := sh.st.pulled[path.Base(sh.prefetchRoot())]
+	return found || sh.prefetches
+}
+
 // pulledParts lists the directories of partitions of which something was pulled.
 func (sh *Shard) pulledParts() (map[string]bool, error) {
+	if !sh.mayHavePulled() {
+		return nil, nil
+	}
 	names, err := vfs.ReadDirIfThere(sh.st.fs, sh.prefetchRoot())
 	if err != nil {
 		return nil, err

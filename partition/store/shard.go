@@ -35,6 +35,7 @@ type Shard struct {
 	openAge        age // of what was applied after the open capture
 	causes         []cause
 	adopted        []*part // see adopt
+	prefetches     bool    // BeginPrefetch was called
 
 	onFlush func(topicID [16]byte, index int32) // see OnFlush; nil: nobody asks
 

@@ -170,6 +170,7 @@ type Store struct {
 	notBusy   sync.Cond // on mu: some partition's busy was cleared, or the root was synced
 	shards    map[uint32]*Shard
 	unclaimed map[string]struct{} // directories found at Open that no shard claimed
+	pulled    map[string]struct{} // what shards had pulled by then, see prefetch.go; not changed since
 	aging     agingList
 	full      []*part // tails of TailFlushBytes or more, first come first served
 	admitting []*admission
@@ -204,12 +205,16 @@ func Open(fsys vfs.FS, dir string, opt Options) (*Store, error) {
 		stop:      make(chan struct{}),
 		shards:    make(map[uint32]*Shard),
 		unclaimed: make(map[string]struct{}),
+		pulled:    make(map[string]struct{}),
 	}
 	st.notBusy.L = &st.mu
 	st.stats.flushTimes = histogram.New(histogram.Disk)
 	for _, name := range names {
 		if _, ok := parseDir(name); ok {
 			st.unclaimed[name] = struct{}{}
+		}
+		if strings.HasPrefix(name, prefetchPrefix) {
+			st.pulled[name] = struct{}{}
 		}
 	}
 	for range opt.Flushers {
