@@ -79,6 +79,10 @@ type Options struct {
 	// asks its replicas for their state hashes (hash.interval); default 10 min.
 	HashInterval time.Duration
 
+	// CatchUpRate bounds what a replica that is behind its leader's log pulls in the
+	// first round, in bytes a second (catchup.rate.bytes); default 64 MiB.
+	CatchUpRate int64
+
 	// QuarantineDir keeps what is needed to repeat a panic (R5). It is made when
 	// there is something to keep.
 	QuarantineDir string
@@ -132,6 +136,9 @@ func (o Options) withDefaults() Options {
 	if o.FeatureLevel == 0 {
 		o.FeatureLevel = metadata.MaxFeatureLevel
 	}
+	if o.CatchUpRate == 0 {
+		o.CatchUpRate = defaultCatchUpRate
+	}
 	if o.RecordLevel == nil {
 		o.RecordLevel = func(uint16) error { return nil }
 	}
@@ -171,6 +178,7 @@ type Broker struct {
 	inspecting  chan struct{} // holds a token for each Inspect
 	began       time.Time     // when Start was called
 	forwards    chan struct{} // holds a token for each request of another node
+	pulls       chan struct{} // holds a token for each answer to a replica that catches up
 	disk        *diskWatch
 	creating    atomic.Int64 // partitions of topics that are being proposed
 	grown       *Budget      // of what recompression has made
@@ -194,6 +202,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.grown, b.unfolding = NewBudget(maxGrownBytes), NewBudget(maxUnfoldingBytes)
 	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.inspecting, b.forwards = make(chan struct{}, maxInspections), make(chan struct{}, maxForwarded)
+	b.pulls = make(chan struct{}, maxPulls)
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	b.freed = make(chan struct{}, 1)
 	b.reconciler = newReconciler(b)

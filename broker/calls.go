@@ -7,7 +7,7 @@ import (
 	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
-// Methods of calls between nodes; methodReport is another one. MethodStanding is
+// Methods of calls between nodes; methodPull, 4, and methodReport, 5, are others. MethodStanding is
 // internal/node's: what a node says of itself before it has a cluster.
 const (
 	MethodStanding transport.Method = 1
@@ -24,6 +24,8 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 		return b.answerForwarded(ctx, from, m, payload)
 	case methodReport:
 		return b.answerReport()
+	case methodPull:
+		return b.answerPull(ctx, payload)
 	}
 	return nil, fmt.Errorf("node %d knows no method %d, which node %d asks for; is it of an older version?", b.opt.NodeID, m, from)
 }

@@ -205,6 +205,7 @@ func (m *machine) Restore(checkpoint io.Reader) error {
 	if err != nil {
 		return needsNewer(err)
 	}
+	before := m.state
 	m.state = state
 	m.out.Follow = m.follow
 	m.shard.version.Store(uint32(state.ApplyVersion()))
@@ -212,18 +213,15 @@ func (m *machine) Restore(checkpoint io.Reader) error {
 		return err
 	}
 	m.publishState()
-	var restored []store.Restored
-	for v := range state.Partitions() {
-		r := store.Restored{
-			Key: uint32(v.Number), TopicID: v.TopicID, Index: v.Index,
-			LogStart: v.LogStart, End: v.End, Config: storeConfig(v.Config),
+	put := m.store.Restore
+	if before != nil {
+		put = m.store.Replace
+		select {
+		case <-m.returned: // its state is not there any more
+		default:
 		}
-		for _, e := range state.Epochs(v.Number) {
-			r.Epochs = append(r.Epochs, store.Epoch{Epoch: e.Epoch, Start: e.Start})
-		}
-		restored = append(restored, r)
 	}
-	damage, err := m.store.Restore(restored)
+	damage, err := put(restoredOf(state))
 	if err != nil {
 		return err
 	}
@@ -232,10 +230,27 @@ func (m *machine) Restore(checkpoint io.Reader) error {
 		m.log.Error("a range of a partition is damaged; reads of it will fail",
 			"topic_id", v.TopicID, "partition", v.Index, "from", d.From, "to", d.To, "err", d.Err)
 	}
+	if before != nil {
+		m.unpublish(before)
+	}
 	for v := range state.Partitions() {
 		m.publish(v.Number)
 	}
 	return nil
+}
+
+// unpublish takes away the partitions that a state had and the present one has
+// not: they were deleted while this replica was behind.
+func (m *machine) unpublish(before *partition.State) {
+	for v := range before.Partitions() {
+		if _, stays := m.state.Partition(v.Number); stays {
+			continue
+		}
+		if _, again := m.state.Lookup(v.TopicID, v.Index); !again {
+			m.dir.remove(partitionKey{v.TopicID, v.Index})
+		}
+		m.freed()
+	}
 }
 
 // restoreState reads a checkpoint; nothing at all is that of a new shard.
@@ -278,6 +293,12 @@ func (c *capture) Persist(w io.Writer) error {
 
 // Durable implements replication.Capture.
 func (c *capture) Durable() {
+	if !c.m.shard.catchUp.busy.Load() {
+		// Nobody goes on with it: the log is followed.
+		if err := c.m.store.DropPrefetch(); err != nil {
+			c.m.log.Warn("what a catch-up has pulled could not be removed; the next checkpoint tries again", "err", err)
+		}
+	}
 	if err := c.m.store.Checkpointed(c.token); err != nil {
 		c.m.log.Warn("files that are not needed any more could not be removed; the next start removes them", "err", err)
 	}

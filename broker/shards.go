@@ -31,6 +31,7 @@ type dataShard struct {
 	replica *replication.Replica[partition.Result]
 	store   *store.Shard
 	machine *machine
+	catchUp *catchUp
 	published
 
 	// The newest metadata of which this shard lacked nothing, in the term in
@@ -114,6 +115,7 @@ func (b *Broker) openData(shard replication.ShardID) error {
 		placed: b.retention.look, freed: func() { b.noteFreed(s) },
 		returned: make(chan *partition.Capture, 1),
 	}
+	s.catchUp = &catchUp{b: b, shard: s}
 	// Restore would find it out too, but after other replicas have run.
 	if err := b.quarantines.check(shard); err != nil {
 		return err
@@ -124,7 +126,7 @@ func (b *Broker) openData(shard replication.ShardID) error {
 		FSM:     b.opt.wrap(s.machine),
 		Journal: b.opt.Journal, Votes: b.opt.Votes,
 		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), KeepFreeBytes: b.opt.KeepFreeBytes, Fold: partition.Fold,
-		Transport: to, Bootstrap: voters,
+		Transport: to, Bootstrap: voters, CatchUp: s.catchUp,
 		Encode: encodeEntry, TermStart: termStart{},
 		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,
 		OnFailed: b.opt.OnFailed, OnLeading: b.reconciler.kick,

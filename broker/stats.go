@@ -88,6 +88,11 @@ type ShardStats struct {
 	Producers, ProducerLimit int
 	ApplyVersion             uint16
 	Quarantined              int // partitions, on this replica (R5)
+
+	// While the replica is behind its leader's log (R18):
+	CatchingUpSince    time.Time // zero: it is not
+	CatchUpPartitions  int       // that the present round has not finished
+	CatchUpPulledBytes uint64    // since the start
 }
 
 // Stats are a broker's numbers, and those of what it stands on. Counters count
@@ -132,6 +137,8 @@ func (b *Broker) Stats() Stats {
 			ID: id + 1, Leading: sh.replica.Leading() != 0, Led: ledElsewhere(b, sh.replica), Applied: sh.replica.Applied(), Checkpointed: sh.replica.Checkpointed(),
 			Producers: int(sh.producers.Load()), ProducerLimit: int(sh.limits.Load().MaxProducers),
 			ApplyVersion: sh.applyVersion(), Quarantined: int(sh.quarantined.Load()),
+			CatchingUpSince:   sh.replica.CatchUp().Since,
+			CatchUpPartitions: int(sh.catchUp.left.Load()), CatchUpPulledBytes: sh.catchUp.bytes.Load(),
 		})
 	}
 	return s

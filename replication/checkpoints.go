@@ -39,6 +39,10 @@ import (
 // magic, format and where the checksum lies are the same in every format, so
 // that damage is told from a newer format. A file appears under its name only
 // when it is whole and synced, so damage is never a torn write.
+//
+// A checkpoint of another replica's is a base too. While it is installed, a file
+// `<index>.installing`, of 20 digits and without content, says that the log may
+// not go on where it ends: see rebase.
 const (
 	checkpointMagic       = 0x4b434c46 // "FLCK"
 	checkpointFormat      = 1
@@ -65,6 +69,12 @@ type Checkpoints struct {
 	fold  func(dst io.Writer, srcs ...io.Reader) error
 
 	keepFreeBytes int64 // what a checkpoint leaves free on the disk
+
+	// installing is the index of the checkpoint of another replica that Raft is
+	// restoring, or was when the process ended; 0: none. Raft's goroutines read it
+	// only while who has set it waits for them.
+	installing uint64
+	fail       func(error) // told of a checkpoint that could not be installed; nil: nobody
 
 	// turn is held over I/O, so it is a channel: waiting for it is a wait that
 	// virtual time understands.
@@ -119,6 +129,9 @@ func OpenCheckpoints(fsys vfs.FS, dir string, shard ShardID, id ReplicaID, fold 
 	files := make(map[uint64]checkpointFile)
 	var newest checkpointFile
 	for _, name := range names {
+		if index, ok := parseInstallMark(name); ok {
+			c.installing = max(c.installing, index)
+		}
 		if !strings.HasSuffix(name, checkpointSuffix) {
 			continue
 		}
@@ -252,6 +265,9 @@ func (c *Checkpoints) removeOthers() error {
 		if slices.ContainsFunc(c.chain, func(f checkpointFile) bool { return f.name() == name }) {
 			continue
 		}
+		if index, ok := parseInstallMark(name); ok && index == c.installing {
+			continue
+		}
 		if err := c.fs.Remove(path.Join(c.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("replication: checkpoints: %w", err)
 		}
@@ -297,7 +313,7 @@ func (c *Checkpoints) Create(_ raft.SnapshotVersion, index, term uint64, cfg raf
 		if index <= newest.index {
 			return nil, fmt.Errorf("replication: checkpoint at index %d, and there is one at %d", index, newest.index)
 		}
-		if c.fold != nil {
+		if c.fold != nil && index != c.installing {
 			f.prev, f.prevCRC = newest.index, newest.crc
 		}
 	}
@@ -443,7 +459,11 @@ func (s *checkpointSink) Close() error {
 		return nil
 	}
 	s.done = true
-	return s.c.commit(s.f, s.body.Bytes())
+	err := s.c.commit(s.f, s.body.Bytes())
+	if err != nil && !Temporary(err) && s.f.index == s.c.installing && s.c.fail != nil {
+		s.c.fail(err) // Raft only tells the leader
+	}
+	return err
 }
 
 // Cancel implements raft.SnapshotSink.

@@ -18,8 +18,8 @@ type FSM[R any] interface {
 	// damaged, or needs a newer version of this program (R4).
 	Apply(index, term uint64, entry []byte) ([]R, error)
 
-	// AppliedBatch is called after each run of Apply calls: the place to wake
-	// readers, once for many entries.
+	// AppliedBatch is called after each run of Apply calls, and after each Restore
+	// but the first: the place to wake readers, once for many entries.
 	AppliedBatch()
 
 	// Capture takes a checkpoint of the state at the last applied index, in
@@ -27,8 +27,11 @@ type FSM[R any] interface {
 	Capture() (Capture, error)
 
 	// Restore replaces the state by the one that checkpoint holds: a base and
-	// the deltas after it, concatenated in order. Called once, before Apply,
-	// with an empty reader if there is no checkpoint yet.
+	// the deltas after it, concatenated in order. It is called before Apply, with
+	// an empty reader if there is no checkpoint yet; and again when a replica that
+	// was behind its leader's log has got the leader's, for which Options.CatchUp
+	// has made everything local. Then an error stops the replica, and it may be
+	// called before a checkpoint that Abandon gave back has gone into another.
 	Restore(checkpoint io.Reader) error
 }
 

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-log/flotilla/log/journal"
+	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
 var (
@@ -17,10 +20,9 @@ var (
 	// entries just now. The leader tries again.
 	errNoRoom = errors.New("replication: no room in the follower's journal for now")
 
-	// errNeedsCatchUp is what a follower answers to a checkpoint that is beyond
-	// what it has applied: its state cannot be made from the checkpoint alone,
-	// which holds no records.
-	errNeedsCatchUp = errors.New("replication: this replica is too far behind its leader's log and needs to catch up from another replica's records")
+	// errStillBehind is what Raft is told of a follower that has not caught up
+	// when there is no more use in waiting. Raft tries again.
+	errStillBehind = errors.New("replication: the replica has not caught up yet")
 )
 
 // maxAppendBytes bounds the entries of one AppendEntries, or a single larger
@@ -36,7 +38,8 @@ const maxAppendBytes = 8 << 20
 //   - the commit index is clamped to what the request itself shows to be the
 //     leader's: Raft would commit up to the follower's own last index, with
 //     whatever another leader has left there;
-//   - a checkpoint is refused, or is one of what is here already (R18).
+//   - a checkpoint is one of what is here already, or the beginning of a
+//     catch-up (R18).
 //
 // Requests pass one at a time, as Raft takes them.
 type link struct {
@@ -50,6 +53,9 @@ type link struct {
 	term    func() uint64
 	reserve func(entries []*raft.Log) (release func(), err error)
 	behind  func(to raft.ServerID, index uint64) // told of a peer that needs a checkpoint
+
+	// install answers a checkpoint beyond what is applied.
+	install func(rpc raft.RPC, req *raft.InstallSnapshotRequest) (raft.RPCResponse, bool)
 
 	maxAppendBytes int64
 }
@@ -109,13 +115,57 @@ func hint(req *raft.AppendEntriesRequest) *[]byte {
 	return &req.Leader
 }
 
-// InstallSnapshot implements raft.Transport.
+const (
+	// pollInterval is how often a follower that catches up is asked whether it has.
+	pollInterval = 200 * time.Millisecond
+
+	// maxMissedPolls is after how many calls without an answer a follower that was
+	// catching up counts as gone.
+	maxMissedPolls = 20
+)
+
+// InstallSnapshot implements raft.Transport. It ends when the follower has caught
+// up to that checkpoint, and early if it answers no more, if it refuses, or if
+// this replica leads no more: see catchUp. The content goes out once.
 func (l *link) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	err := l.Transport.InstallSnapshot(id, addr, req, resp, data)
-	if err != nil || !resp.Success {
-		l.behind(id, req.LastLogIndex)
+	if err == nil && resp.Success {
+		return nil
 	}
-	return err
+	l.behind(id, req.LastLogIndex)
+	poll := *req
+	poll.Size = 0
+	for missed := 0; ; {
+		switch {
+		case err == nil && (resp.Success || resp.Term > req.Term):
+			return nil
+		case err == nil:
+			missed = 0
+		case errors.Is(err, transport.ErrTimeout) || errors.Is(err, transport.ErrUnreachable):
+			if missed++; missed >= maxMissedPolls {
+				return err
+			}
+		default:
+			return err
+		}
+		if !l.wait(pollInterval) || l.term() != req.Term {
+			return errStillBehind
+		}
+		*resp = raft.InstallSnapshotResponse{}
+		err = l.Transport.InstallSnapshot(id, addr, &poll, resp, strings.NewReader(""))
+	}
+}
+
+// wait lets time pass, and reports whether the replica still runs.
+func (l *link) wait(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-l.stop:
+		return false
+	}
 }
 
 // pump passes what comes in on to Raft, for as long as the replica runs.
@@ -146,7 +196,7 @@ func (l *link) incoming(rpc raft.RPC) (raft.RPCResponse, bool) {
 		}
 		defer release()
 	case *raft.InstallSnapshotRequest:
-		return l.installed(req), true
+		return l.installed(rpc, req)
 	}
 	return l.deliver(rpc)
 }
@@ -198,17 +248,18 @@ func (l *link) trim(req *raft.AppendEntriesRequest) {
 	req.PrevLogEntry, req.PrevLogTerm = applied, term
 }
 
-// installed answers a checkpoint that the leader would install (R18).
-func (l *link) installed(req *raft.InstallSnapshotRequest) raft.RPCResponse {
+// installed answers a checkpoint that the leader would install (R18). False says
+// that the replica stops.
+func (l *link) installed(rpc raft.RPC, req *raft.InstallSnapshotRequest) (raft.RPCResponse, bool) {
 	term := l.term()
 	applied, _ := l.applied()
 	switch {
 	case term > req.Term:
-		return raft.RPCResponse{Response: &raft.InstallSnapshotResponse{Term: term}}
+		return raft.RPCResponse{Response: &raft.InstallSnapshotResponse{Term: term}}, true
 	case req.LastLogIndex <= applied:
-		return raft.RPCResponse{Response: &raft.InstallSnapshotResponse{Term: req.Term, Success: true}}
+		return raft.RPCResponse{Response: &raft.InstallSnapshotResponse{Term: req.Term, Success: true}}, true
 	}
-	return raft.RPCResponse{Error: fmt.Errorf("%w: applied up to index %d, the leader's log begins after %d", errNeedsCatchUp, applied, req.LastLogIndex)}
+	return l.install(rpc, req)
 }
 
 // reserveEntries makes room for those of a leader's entries that the log does not
@@ -227,8 +278,21 @@ func (r *Replica[R]) reserveEntries(entries []*raft.Log) (release func(), err er
 		return func() {}, nil
 	}
 	room, err := r.opt.Journal.TryReserve(r.journal, bytes)
+	if errors.Is(err, journal.ErrNoSpace) && (bytes <= urgentBytes || r.opensTerm(entries)) {
+		// Everything above the checkpoint counts as not applied after a restart, and
+		// may be more than this shard's share. Nothing of it is known to be committed
+		// before an entry of the new term is: that one frees the rest.
+		room, err = r.opt.Journal.TryReserveUrgent(r.journal, bytes)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
 	}
 	return room.Release, nil
+}
+
+// opensTerm reports whether entries hold the first one of a term that this log has
+// nothing of.
+func (r *Replica[R]) opensTerm(entries []*raft.Log) bool {
+	term, _, _ := r.journal.Head(r.journal.Last())
+	return entries[len(entries)-1].Term > term
 }

@@ -10,14 +10,19 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+var errNoCatchUp = errors.New("link: a checkpoint for the catch-up")
+
 // testLink is a link whose replica has applied 10 entries, the last in term 3.
 func testLink() *link {
 	return &link{
 		rpc: make(chan raft.RPC, 1), stop: make(chan struct{}), peers: newPeers(ReplicaID{Node: 1, Incarnation: 1}), started: new(atomic.Bool),
-		applied:        func() (uint64, uint64) { return 10, 3 },
-		term:           func() uint64 { return 5 },
-		reserve:        func([]*raft.Log) (func(), error) { return func() {}, nil },
-		behind:         func(raft.ServerID, uint64) {},
+		applied: func() (uint64, uint64) { return 10, 3 },
+		term:    func() uint64 { return 5 },
+		reserve: func([]*raft.Log) (func(), error) { return func() {}, nil },
+		behind:  func(raft.ServerID, uint64) {},
+		install: func(raft.RPC, *raft.InstallSnapshotRequest) (raft.RPCResponse, bool) {
+			return raft.RPCResponse{Error: errNoCatchUp}, true
+		},
 		maxAppendBytes: 100,
 	}
 }
@@ -169,7 +174,7 @@ func TestLinkWithoutRoom(t *testing.T) {
 }
 
 // TestLinkInstall: a checkpoint of what is applied is a success that changes
-// nothing, one beyond is refused (R18), and Raft sees neither.
+// nothing, one beyond is for the catch-up (R18), and Raft sees neither.
 func TestLinkInstall(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -180,7 +185,7 @@ func TestLinkInstall(t *testing.T) {
 	}{
 		{"below what is applied", 5, 7, true, false, 5},
 		{"at what is applied", 6, 10, true, false, 6},
-		{"beyond", 5, 11, false, true, 0},
+		{"beyond", 5, 11, false, true, 0}, // as testLink's install says
 		{"from an old leader", 4, 7, false, false, 5},
 	} {
 		l := testLink()
@@ -189,7 +194,7 @@ func TestLinkInstall(t *testing.T) {
 		if !ok || (got.Error != nil) != tt.fail || !tt.fail && (resp.Success != tt.success || resp.Term != tt.wantTerm) {
 			t.Errorf("%s: answered %+v, %v", tt.name, resp, got.Error)
 		}
-		if tt.fail && !errors.Is(got.Error, errNeedsCatchUp) {
+		if tt.fail && !errors.Is(got.Error, errNoCatchUp) {
 			t.Errorf("%s: %v", tt.name, got.Error)
 		}
 		if len(l.rpc) > 0 {

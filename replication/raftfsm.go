@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"fmt"
 	"io"
 	"sync/atomic"
 	"unsafe"
@@ -33,6 +34,9 @@ func (f *fsm[R]) ApplyBatch(logs []*raft.Log) []any {
 			}
 		}
 		r.setApplied(l.Index, l.Term)
+	}
+	if r.catchUp.active.Load() {
+		r.noteApplied()
 	}
 	if r.journal != nil {
 		r.journal.Commit(r.applied.Load())
@@ -87,14 +91,26 @@ func (r *Replica[R]) begin(term uint64) {
 // Apply implements raft.FSM; Raft calls ApplyBatch instead.
 func (f *fsm[R]) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
-// Restore implements raft.FSM.
+// Restore implements raft.FSM: at the start, and when the checkpoint of another
+// replica is installed, which is durable then. Raft would go on after an error.
 func (f *fsm[R]) Restore(checkpoint io.ReadCloser) error {
 	defer checkpoint.Close()
-	err := f.opt.FSM.Restore(checkpoint)
-	if err != nil {
-		f.restore.Store(&err)
+	r := (*Replica[R])(f)
+	err := r.opt.FSM.Restore(checkpoint)
+	if !r.started.Load() {
+		if err != nil {
+			r.restore.Store(&err)
+		}
+		return err
 	}
-	return err
+	if err == nil {
+		err = r.installed()
+	}
+	if err != nil {
+		r.halt(fmt.Errorf("replication: install of the leader's checkpoint: %w", err))
+	}
+	r.opt.FSM.AppliedBatch()
+	return nil
 }
 
 // Snapshot implements raft.FSM.

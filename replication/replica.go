@@ -42,6 +42,10 @@ type Options[R any] struct {
 
 	Transport Transport
 
+	// CatchUp gets what a checkpoint of another replica needs beside itself; nil:
+	// checkpoints hold everything.
+	CatchUp CatchUp
+
 	// Bootstrap lists the shard's first voters, the same on each of them. A
 	// replica that is among them and has no log yet begins with that
 	// configuration; another waits until it is made a member (R11).
@@ -88,11 +92,12 @@ type Replica[R any] struct {
 	link        *link
 	peers       *peers
 	confirmer   confirmer
+	catchUp     catchUp
 	proposer    *proposer[R]
 	notify      chan bool     // Raft's leadership changes
 	slots       chan struct{} // holds one token per entry in flight
 
-	checkpointing chan struct{} // 1-buffered: held by the Checkpoint under way
+	checkpointing chan struct{} // 1-buffered: held by the Checkpoint or the install under way
 	turn          chan struct{} // 1-buffered: held while entries are handed to Raft, or the leadership to another
 	running       atomic.Pointer[raft.Raft]
 
@@ -170,6 +175,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 		stopCtx:       ctx,
 		stop:          cancel,
 	}
+	checkpoints.fail = r.fail
 	if opt.Journal != nil {
 		r.journal = opt.Journal.Shard(journal.ShardID(opt.Shard), opt.ID.Incarnation)
 	}
@@ -180,7 +186,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 	r.link = &link{
 		Transport: opt.Transport, rpc: make(chan raft.RPC), stop: ctx.Done(), peers: r.peers,
 		started: &r.started, applied: r.lastApplied, term: r.currentTerm,
-		reserve: r.reserveEntries, behind: r.fellBehind, maxAppendBytes: maxAppendBytes,
+		reserve: r.reserveEntries, behind: r.fellBehind, install: r.install, maxAppendBytes: maxAppendBytes,
 	}
 	if opt.Journal != nil {
 		// A follower takes as much at once as a leader does.
@@ -198,8 +204,8 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 // back after a crash. It writes nothing, and is for between Open and Run of a
 // data shard.
 func (r *Replica[R]) Compact() {
-	if r.journal == nil || r.durableIndex() == 0 {
-		return
+	if r.journal == nil || r.durableIndex() == 0 || r.checkpoints.resuming() {
+		return // an install that was cut short first needs what the log holds
 	}
 	r.peers.configure(r.checkpoints.configuration())
 	r.journal.Compact(r.droppable(r.durableIndex()))
@@ -277,6 +283,9 @@ func (r *Replica[R]) startRaft() (err error) {
 	if err := r.bootstrap(stable); err != nil {
 		return err
 	}
+	if err := r.resumeInstall(); err != nil {
+		return err
+	}
 	// Raft restores only what List shows; a replica without a checkpoint starts
 	// from an empty one.
 	if r.durableIndex() == 0 {
@@ -342,13 +351,14 @@ func (r *Replica[R]) fellBehind(to raft.ServerID, index uint64) {
 // checkLog refuses a log that does not continue the newest checkpoint. A
 // compaction leaves the last entry at least, so the log was lost, or is another
 // replica's or an older one's: offsets that were given out would be given again
-// (R11). It refuses a vote from before the newest entry for the same reason:
+// (R11). Only while a checkpoint of another replica is installed the log may be
+// the one before: see rebase. It refuses a vote from before the newest entry for the same reason:
 // Raft makes a term durable before it stores an entry of it, and would go on in
 // a term below that of what it has.
 func (r *Replica[R]) checkLog() error {
 	index, term := r.checkpoints.Newest()
 	first, last := r.store.log.first(), r.store.log.last()
-	if !(last == 0 && index == 0 || last != 0 && first <= index+1 && index <= last) {
+	if !(last == 0 && index == 0 || last != 0 && first <= index+1 && index <= last || r.checkpoints.resuming()) {
 		return fmt.Errorf("%w: replica %s has a checkpoint at index %d in %s, and its log in %s holds [%d, %d]; see flotilla check",
 			ErrLostLog, r.opt.ID, index, r.opt.CheckpointDir, r.store.log.dir(), first, last)
 	}

@@ -77,6 +77,9 @@ func (l *list) Restore(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = nil
 	for line := range bytes.Lines(b) {
 		if string(line) == "?\n" {
 			return errUnrestorable

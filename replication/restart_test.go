@@ -77,3 +77,27 @@ func TestRestartedVoterHasWhatItFound(t *testing.T) {
 		tr.agree(append(want, found, "after"), b, c)
 	})
 }
+
+// TestRestartOverTheShare takes the power from all voters at once when each holds
+// more above its checkpoint than a shard may hold that nobody has committed: none
+// of it is known to be committed until a leader has committed in a term of its own,
+// for which there has to be room.
+func TestRestartOverTheShare(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		node := tr.leader(1, 2, 3)
+		want := numbered("line", 150, 1000)
+		tr.mustWrite(node, want...)
+		tr.agree(want, 1, 2, 3)
+		for n := 1; n <= 3; n++ {
+			if live, limit := tr.rigs[n].journal.Usage().LiveBytes, tr.rigs[n].journal.Usage().LimitBytes; live <= limit/4 {
+				t.Fatalf("node %d holds %d bytes of %d, want more than a quarter", n, live, limit)
+			}
+			tr.cutPower(n)
+		}
+		for n := 1; n <= 3; n++ {
+			tr.start(n)
+		}
+		tr.mustWrite(tr.leader(1, 2, 3), "next")
+		tr.agree(append(want, "next"), 1, 2, 3)
+	})
+}

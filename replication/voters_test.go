@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,49 @@ type trio struct {
 	disks [4]vfs.FS
 	mem   [4]*vfs.Mem
 	rigs  [4]*rig // nil: down
+
+	refuse ReplicaID // is installed nothing
+}
+
+// refusing is the transport of a replica that is installed nothing.
+type refusing struct {
+	Transport
+	rpcs chan raft.RPC
+	done chan struct{}
+	end  sync.Once
+}
+
+// refuseInstalls answers the checkpoints that come in at to.
+func refuseInstalls(to Transport) Transport {
+	r := &refusing{Transport: to, rpcs: make(chan raft.RPC), done: make(chan struct{})}
+	go func() {
+		for {
+			select {
+			case rpc := <-to.Consumer():
+				if _, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok {
+					rpc.RespChan <- raft.RPCResponse{Error: errNoCatchUp}
+					continue
+				}
+				select {
+				case r.rpcs <- rpc:
+				case <-r.done:
+					return
+				}
+			case <-r.done:
+				return
+			}
+		}
+	}()
+	return r
+}
+
+// Consumer implements raft.Transport.
+func (r *refusing) Consumer() <-chan raft.RPC { return r.rpcs }
+
+// Close implements raft.WithClose.
+func (r *refusing) Close() error {
+	r.end.Do(func() { close(r.done) })
+	return r.Transport.Close()
 }
 
 // withTrio runs a test of three voters in virtual time.
@@ -54,7 +98,11 @@ func (tr *trio) start(node int) { tr.startAs(node, tr.ids[node-1]) }
 
 func (tr *trio) startAs(node int, id ReplicaID) {
 	tr.t.Helper()
-	r, err := startVoter(tr.disks[node], id, tr.hub.Join(1, id), tr.ids)
+	var to Transport = tr.hub.Join(1, id)
+	if tr.refuse == id {
+		to = refuseInstalls(to)
+	}
+	r, err := startVoter(tr.disks[node], id, to, tr.ids)
 	if err != nil {
 		tr.t.Fatalf("node %d: %v", node, err)
 	}
@@ -436,7 +484,8 @@ func TestLaggingVoter(t *testing.T) {
 }
 
 // TestVoterTooFarBehind writes more than may be kept for a voter that is away:
-// it is said to be behind, it serves nothing wrong, and the others go on.
+// what is kept is bounded, and it takes no part while it is cut off from the
+// leader's checkpoints.
 func TestVoterTooFarBehind(t *testing.T) {
 	withTrio(t, func(t *testing.T, tr *trio) {
 		node := tr.leader(1, 2, 3)
@@ -460,6 +509,7 @@ func TestVoterTooFarBehind(t *testing.T) {
 				t.Fatalf("%d of %d bytes of the ring are kept for a voter that is away, want half", u.LiveBytes, full)
 			}
 		}
+		tr.refuse = tr.ids[away-1]
 		tr.start(away)
 		time.Sleep(30 * time.Second)
 		node = tr.leader(tr.others(away)...)

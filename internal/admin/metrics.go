@@ -84,6 +84,10 @@ var Metrics = []Metric{
 	{"flotilla_shard_apply_version", Gauge, []string{"shard"}, "Behaviour that the shard's replicas have agreed on."},
 	{"flotilla_quarantined_partitions", Gauge, []string{"shard"},
 		"Partitions that are out of service on this node, because handling one of their commands panicked."},
+	{"flotilla_catch_up_seconds", Gauge, []string{"shard"},
+		"For how long this node's replica of the shard has been behind its leader's log, and pulls records; 0: it is not."},
+	{"flotilla_catch_up_partitions", Gauge, []string{"shard"}, "Partitions that the present round of a catch-up has not finished."},
+	{"flotilla_catch_up_pulled_bytes_total", Counter, []string{"shard"}, "Bytes of records that catch-ups have pulled from other nodes."},
 	{"flotilla_producers", Gauge, []string{"shard"}, "Idempotent producers that the shard remembers."},
 	{"flotilla_producers_limit", Gauge, []string{"shard"}, "Its bound, producers.max."},
 
@@ -327,6 +331,13 @@ func (s scrape) shards(stats *broker.Stats) {
 		if sh.ID != 0 {
 			s.value("flotilla_shard_apply_version", float64(sh.ApplyVersion), id)
 			s.value("flotilla_quarantined_partitions", float64(sh.Quarantined), id)
+			behind := 0.0
+			if !sh.CatchingUpSince.IsZero() {
+				behind = s.src.Now().Sub(sh.CatchingUpSince).Seconds()
+			}
+			s.value("flotilla_catch_up_seconds", behind, id)
+			s.value("flotilla_catch_up_partitions", float64(sh.CatchUpPartitions), id)
+			s.value("flotilla_catch_up_pulled_bytes_total", float64(sh.CatchUpPulledBytes), id)
 			s.value("flotilla_producers", float64(sh.Producers), id)
 			s.value("flotilla_producers_limit", float64(sh.ProducerLimit), id)
 		}

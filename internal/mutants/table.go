@@ -208,7 +208,7 @@ var table = []mutant{
 	{
 		name: "an unlink at a start is synced before a checkpoint",
 		file: "partition/store/restore.go",
-		old:  "if bases, p.dropped, p.dirUnsynced, err = ",
+		old:  "if bases, p.dropped, unlinked, err = ",
 		new:  "if bases, p.dropped, _, err = ",
 		pkg:  "./partition/store", test: "TestUnlinkedSegmentStaysAway", want: "Restore = ",
 	},

@@ -384,6 +384,9 @@ func (n *Node) Advertised() string { return n.opt.Advertise }
 // metadata shard.
 func (n *Node) Leads() []replication.ShardID { return n.broker.Leads() }
 
+// Stats returns the numbers of this moment.
+func (n *Node) Stats() broker.Stats { return n.broker.Stats() }
+
 // Recovered returns how long the start took.
 func (n *Node) Recovered() time.Duration { return n.recovered }
 

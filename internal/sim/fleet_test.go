@@ -35,7 +35,8 @@ type fleet struct {
 	// lie stands between a node's replica and the hub; nil: nothing does.
 	lie func(transport.ShardID, transport.ReplicaID, transport.Transport) transport.Transport
 
-	reborn bool // a wiped node takes its old place again, with its old identity
+	reborn bool  // a wiped node takes its old place again, with its old identity
+	ring   int64 // most bytes of a node's journal; 0: plenty
 
 	mu    sync.Mutex
 	acks  int
@@ -172,9 +173,13 @@ func (fl *fleet) start(m *member) bool {
 }
 
 func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
+	ring := fl.ring
+	if ring == 0 {
+		ring = 32 * 32 << 10
+	}
 	return node.Options{
 		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Cluster: fl.cluster(m), Rack: fmt.Sprintf("r%d", m.id),
-		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: 32 * 32 << 10,
+		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: ring,
 		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond,
 		Now: time.Now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
 		Resolve: func(context.Context, string) error { return nil }, // no name is asked for outside

@@ -189,6 +189,13 @@ func (f *Files) evictLocked(limit int) (victims []*handle) {
 
 // remove unlinks a file, if it is there, and forgets it.
 func (f *Files) remove(name string) error {
+	f.forget(name)
+	return unlink(f.fs, name)
+}
+
+// forget closes a file, as soon as nobody uses it: the name is another's from now
+// on.
+func (f *Files) forget(name string) {
 	f.mu.Lock()
 	h := f.open[name]
 	var victims []*handle
@@ -203,7 +210,6 @@ func (f *Files) remove(name string) error {
 	}
 	f.mu.Unlock()
 	_ = closeAll(victims)
-	return unlink(f.fs, name)
 }
 
 func unlink(fsys vfs.FS, name string) error {

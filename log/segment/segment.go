@@ -70,6 +70,7 @@ package segment
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"path"
 	"strconv"
@@ -253,6 +254,30 @@ func Remove(fsys vfs.FS, dir string, base int64) error {
 		return err
 	}
 	return unlink(fsys, path.Join(dir, IndexName(base)))
+}
+
+// Discard is Remove for a segment that was opened by files and is in nobody's use.
+func Discard(files *Files, dir string, base int64) error {
+	if err := files.remove(path.Join(dir, DataName(base))); err != nil {
+		return err
+	}
+	return files.remove(path.Join(dir, IndexName(base)))
+}
+
+// Move moves the files of a segment, which is whole, synced, and in nobody's use,
+// to another directory, where it can be opened then; files of the same names are
+// replaced. It syncs nothing. A crash may leave the data file alone where it was:
+// moving it again is right then.
+func Move(files *Files, from, to string, base int64) error {
+	for _, name := range []string{IndexName(base), DataName(base)} {
+		files.forget(path.Join(from, name))
+		files.forget(path.Join(to, name))
+		err := files.fs.Rename(path.Join(from, name), path.Join(to, name))
+		if err != nil && !(name == IndexName(base) && errors.Is(err, fs.ErrNotExist)) {
+			return fmt.Errorf("segment: move: %w", err)
+		}
+	}
+	return nil
 }
 
 func (s *Segment) takeHoldLocked() (data, idx *handle) {

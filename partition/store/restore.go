@@ -47,7 +47,9 @@ type Damage struct {
 // Each partition is cut to its End by offset (R14): what lies above was flushed
 // and will be applied again. Files wholly above End or below LogStart are
 // unlinked. What is left must cover [LogStart, End) without a gap, but for what
-// FreeEarly has dropped: the log, applied again, moves the log start past it.
+// FreeEarly has dropped: the log, applied again, moves the log start past it. What
+// a catch-up has pulled is part of it if the checkpoint is the one that it was
+// pulled for, and otherwise stays for the catch-up to go on with.
 //
 // Damage, or bytes that are missing, stop only the reads of that range, which
 // fail with the same error: Restore returns all such ranges, keeps the files
@@ -56,8 +58,12 @@ type Damage struct {
 // matches segment.ErrVersion, and the shard cannot be used.
 func (sh *Shard) Restore(rs []Restored) ([]Damage, error) {
 	var damage []Damage
+	pulled, err := sh.pulledParts()
+	if err != nil {
+		return nil, fmt.Errorf("store: restore: %w", err)
+	}
 	for _, r := range rs {
-		d, err := sh.restore(r)
+		d, err := sh.restore(r, pulled)
 		if err != nil {
 			return nil, fmt.Errorf("store: restore partition %d: %w", r.Key, err)
 		}
@@ -66,19 +72,28 @@ func (sh *Shard) Restore(rs []Restored) ([]Damage, error) {
 	return damage, nil
 }
 
-func (sh *Shard) restore(r Restored) ([]Damage, error) {
+func (sh *Shard) restore(r Restored, pulled map[string]bool) ([]Damage, error) {
 	p := &part{
 		sh: sh, key: r.Key, topicID: r.TopicID, index: r.Index, cfg: r.Config,
 		logStart: r.LogStart, flushed: r.End, end: r.End,
 	}
 	var bases []int64
-	if sh.st.claim(dirName(r.TopicID, r.Index)) { // an idle partition has no directory
+	moved := false
+	if pulled[dirName(r.TopicID, r.Index)] {
 		var err error
-		// A name that comes back after a power cut would cut off what is written
-		// over its offsets from here on: the next checkpoint syncs first.
-		if bases, p.dropped, p.dirUnsynced, err = sh.st.listSegments(p.dir(), r); err != nil {
+		if moved, err = sh.adoptAtRestart(p, r); err != nil {
 			return nil, err
 		}
+	}
+	if sh.st.claim(dirName(r.TopicID, r.Index)) || moved { // an idle partition has no directory
+		// A name that comes back after a power cut would cut off what is written
+		// over its offsets from here on: the next checkpoint syncs first.
+		var unlinked bool
+		var err error
+		if bases, p.dropped, unlinked, err = sh.st.listSegments(p.dir(), r); err != nil {
+			return nil, err
+		}
+		p.dirUnsynced = p.dirUnsynced || unlinked
 	}
 	var damaged []*segment.CorruptError
 	for i, base := range bases {

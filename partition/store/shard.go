@@ -23,6 +23,7 @@ type Config struct {
 // safe for concurrent use; see FlushTo and Checkpointed for the rest.
 type Shard struct {
 	st *Store
+	id uint32
 
 	mu    sync.Mutex
 	parts map[uint32]*part
@@ -33,6 +34,8 @@ type Shard struct {
 	captures, open Token
 	openAge        age // of what was applied after the open capture
 	causes         []cause
+	adopted        []*part // see adopt
+	prefetches     bool    // BeginPrefetch was called
 
 	onFlush func(topicID [16]byte, index int32) // see OnFlush; nil: nobody asks
 
@@ -320,10 +323,12 @@ func (sh *Shard) lookup(key uint32) *part {
 
 func (p *part) dir() string { return path.Join(p.sh.st.dir, dirName(p.topicID, p.index)) }
 
-func (p *part) segmentBytes() int64 {
-	n := p.cfg.SegmentBytes
+func (p *part) segmentBytes() int64 { return p.sh.segmentBytes(p.cfg) }
+
+func (sh *Shard) segmentBytes(cfg Config) int64 {
+	n := cfg.SegmentBytes
 	if n <= 0 {
-		n = p.sh.st.opt.SegmentBytes
+		n = sh.st.opt.SegmentBytes
 	}
 	return min(n, segment.MaxBytes/2)
 }

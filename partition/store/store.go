@@ -7,7 +7,8 @@
 //	<dir>/<topic id, 32 hex digits>-<partition index>/
 //
 // whose name holds the topic id and never the shard, so that a partition can
-// move between shards without its files.
+// move between shards without its files. What a shard that catches up has pulled
+// waits in a directory beside them (see prefetch.go).
 //
 // # What is durable when
 //
@@ -169,6 +170,7 @@ type Store struct {
 	notBusy   sync.Cond // on mu: some partition's busy was cleared, or the root was synced
 	shards    map[uint32]*Shard
 	unclaimed map[string]struct{} // directories found at Open that no shard claimed
+	pulled    map[string]struct{} // what shards had pulled by then, see prefetch.go; not changed since
 	aging     agingList
 	full      []*part // tails of TailFlushBytes or more, first come first served
 	admitting []*admission
@@ -203,12 +205,16 @@ func Open(fsys vfs.FS, dir string, opt Options) (*Store, error) {
 		stop:      make(chan struct{}),
 		shards:    make(map[uint32]*Shard),
 		unclaimed: make(map[string]struct{}),
+		pulled:    make(map[string]struct{}),
 	}
 	st.notBusy.L = &st.mu
 	st.stats.flushTimes = histogram.New(histogram.Disk)
 	for _, name := range names {
 		if _, ok := parseDir(name); ok {
 			st.unclaimed[name] = struct{}{}
+		}
+		if strings.HasPrefix(name, prefetchPrefix) {
+			st.pulled[name] = struct{}{}
 		}
 	}
 	for range opt.Flushers {
@@ -244,7 +250,7 @@ func (st *Store) Shard(id uint32) *Shard {
 	defer st.mu.Unlock()
 	sh := st.shards[id]
 	if sh == nil {
-		sh = &Shard{st: st, parts: make(map[uint32]*part), dying: make(map[uint32]*part)}
+		sh = &Shard{st: st, id: id, parts: make(map[uint32]*part), dying: make(map[uint32]*part)}
 		st.shards[id] = sh
 	}
 	return sh

@@ -1,0 +1,193 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/flotilla-log/flotilla/partition"
+	"github.com/flotilla-log/flotilla/partition/store"
+	"github.com/flotilla-log/flotilla/replication"
+)
+
+const (
+	// defaultCatchUpRate bounds what the first round of a catch-up pulls, in bytes a
+	// second: a disk that serves clients has more.
+	defaultCatchUpRate = 64 << 20
+
+	// pullTimeout is what one call for batches may take.
+	pullTimeout = 10 * time.Second
+)
+
+var errNoSource = errors.New("broker: no replica has given what this one lacks")
+
+// catchUp pulls what a data shard's replica lacks of another's checkpoint. It is
+// the replica's CatchUp.
+type catchUp struct {
+	b     *Broker
+	shard *dataShard
+	begun bool        // the goroutine's that pulls
+	busy  atomic.Bool // what was pulled waits for a checkpoint
+
+	bytes atomic.Uint64 // pulled since the start
+	left  atomic.Int64  // partitions that the present pull has not finished
+}
+
+var _ replication.CatchUp = (*catchUp)(nil)
+
+// Pull implements replication.CatchUp.
+func (c *catchUp) Pull(ctx context.Context, p replication.Pull) (pulled int64, err error) {
+	state, err := partition.Restore(bytes.NewReader(p.Checkpoint))
+	if err != nil {
+		return 0, needsNewer(err)
+	}
+	c.busy.Store(true)
+	if !c.begun {
+		if err := c.shard.store.BeginPrefetch(); err != nil {
+			return 0, err
+		}
+		c.begun = true
+	}
+	wanted := restoredOf(state)
+	c.left.Store(int64(len(wanted)))
+	defer c.left.Store(0)
+	// Each round takes twice the rate of the one before, so that it is above the
+	// rate of the shard's writes in the end, whatever that is.
+	j := &pullJob{c: c, Pull: p, rate: pace{bytesPerSecond: c.b.opt.CatchUpRate << min(p.Round-1, 20), now: c.b.opt.Now}}
+	for _, r := range wanted {
+		n, err := j.partition(ctx, r)
+		pulled += n
+		if err != nil {
+			return pulled, err
+		}
+		c.left.Add(-1)
+	}
+	return pulled, c.shard.store.SyncPrefetch()
+}
+
+// Settle implements replication.CatchUp.
+func (c *catchUp) Settle() error { return c.Abandon() }
+
+// Abandon implements replication.CatchUp.
+func (c *catchUp) Abandon() error {
+	err := c.shard.store.DropPrefetch()
+	if err == nil {
+		c.begun = false
+		c.busy.Store(false)
+	}
+	return err
+}
+
+// restoredOf lists a state's partitions as the store takes them.
+func restoredOf(state *partition.State) (all []store.Restored) {
+	for v := range state.Partitions() {
+		r := store.Restored{
+			Key: uint32(v.Number), TopicID: v.TopicID, Index: v.Index,
+			LogStart: v.LogStart, End: v.End, Config: storeConfig(v.Config),
+		}
+		for _, e := range state.Epochs(v.Number) {
+			r.Epochs = append(r.Epochs, store.Epoch{Epoch: e.Epoch, Start: e.Start})
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// pullJob is one Pull.
+type pullJob struct {
+	c *catchUp
+	replication.Pull
+	rate pace
+	at   int // of Sources: who has answered last
+}
+
+// partition pulls what one partition lacks.
+func (j *pullJob) partition(ctx context.Context, r store.Restored) (pulled int64, err error) {
+	p, err := j.c.shard.store.Prefetch(r)
+	if err != nil {
+		return 0, err
+	}
+	for err == nil && !p.Done() {
+		var n int
+		n, err = j.chunk(ctx, r, p)
+		pulled += int64(n)
+		j.c.bytes.Add(uint64(n))
+		if err == nil {
+			err = j.rate.spend(ctx, n)
+		}
+	}
+	if err == nil {
+		err = p.Finish()
+	}
+	return pulled, errors.Join(err, p.Close())
+}
+
+// chunk pulls the next batches of a partition, from the first source that has
+// them.
+func (j *pullJob) chunk(ctx context.Context, r store.Restored, p *store.Prefetch) (n int, err error) {
+	request := pullRequest{
+		shard: j.c.shard.id, index: j.Index, topic: r.TopicID, part: r.Index,
+		maxBytes: pullBytes, offset: p.Next(), end: r.End,
+	}
+	var errs []error
+	for range j.Sources {
+		node := j.Sources[j.at%len(j.Sources)].Node
+		n, err := j.ask(ctx, node, &request, p)
+		if err == nil {
+			return n, nil
+		}
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		if !errors.Is(err, errSource) {
+			return n, err
+		}
+		errs = append(errs, err)
+		j.at++
+	}
+	return 0, fmt.Errorf("%w: partition %d of %v from offset %d on: %w", errNoSource, r.Index, partition.TopicID(r.TopicID), p.Next(), errors.Join(errs...))
+}
+
+// errSource matches an error after which another source may do.
+var errSource = errors.New("broker: a source of batches")
+
+// ask asks one node, and keeps what it gives.
+func (j *pullJob) ask(ctx context.Context, node int32, request *pullRequest, p *store.Prefetch) (n int, err error) {
+	failed := func(err error) (int, error) { return 0, fmt.Errorf("%w, node %d: %w", errSource, node, err) }
+	peers := j.c.b.opt.Cluster.Peers
+	if peers == nil {
+		return failed(errors.New("this node has no way to ask others"))
+	}
+	late, cancel := context.WithTimeout(ctx, pullTimeout)
+	defer cancel()
+	raw, err := peers.Call(late, node, methodPull, request.encode())
+	if err != nil {
+		return failed(err)
+	}
+	a, err := decodePullAnswer(raw)
+	if err != nil {
+		return failed(err)
+	}
+	switch a.what {
+	case pullDeleted:
+		return 0, p.Skip(request.end)
+	case pullMoved:
+		if a.logStart <= request.offset {
+			return failed(fmt.Errorf("%w: it says that its log starts at %d, above %d", errPull, a.logStart, request.offset))
+		}
+		return 0, p.Skip(a.logStart)
+	}
+	before := p.Next()
+	if err := p.Append(a.batches); errors.Is(err, store.ErrPulled) {
+		return failed(err)
+	} else if err != nil {
+		return 0, err
+	}
+	if p.Next() == before {
+		return failed(fmt.Errorf("%w: it gives nothing from offset %d on", errPull, before))
+	}
+	return len(a.batches), nil
+}

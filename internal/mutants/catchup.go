@@ -1,0 +1,69 @@
+package main
+
+// catchUpTable lists the guards of a catch-up (R18): what is taken for what was
+// pulled, when a checkpoint is put in place, and what the log is then.
+var catchUpTable = []mutant{
+	{
+		name: "pulled batches are checked by CRC",
+		file: "partition/store/prefetch.go",
+		old:  "\tif err := batch.CheckCRC(b); err != nil {\n\t\treturn h, err\n\t}\n",
+		new:  "",
+		pkg:  "./partition/store", test: "TestPrefetchRefuses", want: "a flipped bit in a record: <nil>, want ErrPulled",
+	},
+	{
+		name: "pulled batches have the leader epochs on record",
+		file: "partition/store/prefetch.go",
+		old:  "if p.check != nil && h.BaseOffset < p.want.End {",
+		new:  "if p.check == nil && h.BaseOffset < p.want.End {",
+		pkg:  "./partition/store", test: "TestPrefetchRefuses", want: "a flipped bit in the leader epoch: <nil>, want ErrPulled",
+	},
+	{
+		name: "a prefetch goes on behind files only",
+		file: "partition/store/prefetch.go",
+		old:  "case p.flushed < p.end || len(p.tail) > 0:",
+		new:  "case p.flushed > p.end:",
+		pkg:  "./partition/store", test: "TestPrefetchWantsFiles", want: "want ErrTail",
+	},
+	{
+		name: "pulled segments are synced before they have their place",
+		file: "partition/store/prefetch.go",
+		old:  "\tif err := seg.Sync(); err != nil {\n\t\treturn p.sh.st.syncFailed(err)\n\t}\n",
+		new:  "",
+		pkg:  "./partition/store", test: "TestCrashInPrefetch", want: "segment: corrupt at offset",
+	},
+	{
+		name: "a restart puts in place what was pulled",
+		file: "partition/store/restore.go",
+		old:  "if pulled[dirName(r.TopicID, r.Index)] {",
+		new:  "if false && pulled[dirName(r.TopicID, r.Index)] {",
+		pkg:  "./partition/store", test: "TestCrashInPrefetch", want: "segment: corrupt at offset",
+	},
+	{
+		name: "no install beside a checkpoint",
+		file: "replication/catchup.go",
+		old:  "\tdefault:\n\t\treturn pending(req), true\n\t}\n\tsettling := false",
+		new:  "\tdefault:\n\t\t<-r.checkpointing\n\t\tr.checkpointing <- struct{}{}\n\t}\n\tsettling := false",
+		pkg:  "./replication", test: "TestCatchUpBesideACheckpoint", want: "a checkpoint was installed beside another",
+	},
+	{
+		name: "a failed install stops the replica",
+		file: "replication/raftfsm.go",
+		old:  "\t\tr.halt(fmt.Errorf(\"replication: install",
+		new:  "\t\treturn (fmt.Errorf(\"replication: install",
+		pkg:  "./replication", test: "TestCatchUpFailsForGood", want: "it goes on after an install that failed",
+	},
+	{
+		name: "an interrupted install is ended at the start",
+		file: "replication/rebase.go",
+		old:  "if r.checkpoints.installing == 0 {",
+		new:  "if r.checkpoints.installing < never {",
+		pkg:  "./replication", test: "TestCatchUpCrash", want: "the power was gone at operation",
+	},
+	{
+		name: "room for the entry that opens a term",
+		file: "replication/link.go",
+		old:  "(bytes <= urgentBytes || r.opensTerm(entries))",
+		new:  "bytes < 0",
+		pkg:  "./replication", test: "TestRestartOverTheShare", want: "leads after a minute",
+	},
+}
