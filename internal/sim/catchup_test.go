@@ -57,10 +57,8 @@ func catchUpHistory(fl *fleet) {
 	rng := rand.New(rand.NewPCG(fl.seed, 10))
 	calm := transport.Faults{MaxDelay: time.Duration(rng.IntN(1000)) * time.Microsecond}
 	fl.faults(calm)
-	for _, m := range fl.members {
-		if !fl.start(m) {
-			return
-		}
+	if !fl.startAll() {
+		return
 	}
 	if !fl.createTopics([]string{"stays0"}, int32(len(pl.keys))) {
 		return
@@ -101,10 +99,8 @@ func catchUpHistory(fl *fleet) {
 	for _, m := range fl.members {
 		fl.cut(m)
 	}
-	for _, m := range fl.members {
-		if !fl.start(m) {
-			return
-		}
+	if !fl.startAll() {
+		return
 	}
 	time.Sleep(settle)
 	fl.readAll()
