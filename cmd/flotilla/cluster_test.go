@@ -66,7 +66,7 @@ func TestClusterStatus(t *testing.T) {
 			mark(d, 1, 3, client.ReplicaLost)
 			mark(d, 1, 2, client.ReplicaCatchingUp)
 		}, []string{
-			"node 2: the replica of shard 1: needs more than the leader's log holds",
+			"node 2: the replica of shard 1: pulls what the leader's log has no more",
 			"node 3: the replica of shards 0, 2: lags behind the leader",
 			"node 3: the replica of shard 1: is lost: the node has another one in its place, or none",
 		}},

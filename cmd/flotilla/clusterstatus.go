@@ -137,7 +137,7 @@ func replicaMeaning(s client.ReplicaStatus) string {
 	case client.ReplicaLags:
 		return "lags behind the leader"
 	case client.ReplicaCatchingUp:
-		return "needs more than the leader's log holds"
+		return "pulls what the leader's log has no more"
 	case client.ReplicaLost:
 		return "is lost: the node has another one in its place, or none"
 	}
