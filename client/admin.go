@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/pb"
 )
@@ -106,7 +108,9 @@ type Topic struct {
 }
 
 // Metadata returns the nodes, and the topics of the given names in that order.
-// A topic that cannot be described has its Err set.
+// A topic that cannot be described has its Err set. A node that may be behind, and
+// so cannot say whether there is such a topic, is not believed: others are asked,
+// until Config.RequestTimeout has passed.
 func (a *Admin) Metadata(ctx context.Context, names ...string) (Cluster, []Topic, error) {
 	return a.metadata(ctx, &pb.MetadataRequest{Names: names})
 }
@@ -122,18 +126,34 @@ func (a *Admin) metadata(ctx context.Context, req *pb.MetadataRequest) (Cluster,
 	defer cancel()
 	for failures := 1; ; failures++ {
 		resp, err := a.c.askMetadata(ctx, a.c.anyLink(), req)
-		if err == nil {
+		if err == nil && !fromBehind(resp) {
 			cluster, topics := fromMetadata(resp)
 			return cluster, topics, nil
 		}
-		if !retriable(err) || a.c.meta.image.Load().hopeless(err) {
+		if err != nil && (!retriable(err) || a.c.meta.image.Load().hopeless(err)) {
 			return Cluster{}, nil, fmt.Errorf("client: metadata: %w", err)
 		}
+		if err == nil {
+			a.c.meta.update(func(img *image) { img.meet(resp.Nodes) }) // they may know more
+		}
 		a.c.links.next.Add(1)
-		if !pause(ctx, a.c.backoff(failures)) {
+		if pause(ctx, a.c.backoff(failures)) {
+			continue
+		}
+		if err != nil {
 			return Cluster{}, nil, fmt.Errorf("client: metadata: %w", errors.Join(ctx.Err(), err))
 		}
+		cluster, topics := fromMetadata(resp)
+		return cluster, topics, nil
 	}
+}
+
+// fromBehind reports whether the node that answered cannot say of some topic
+// whether it exists.
+func fromBehind(resp *pb.MetadataResponse) bool {
+	return slices.ContainsFunc(resp.Topics, func(t *pb.Topic) bool {
+		return t.Error != nil && errcode.Code(t.Error.Code) == errcode.LeaderNotAvailable
+	})
 }
 
 func fromMetadata(resp *pb.MetadataResponse) (Cluster, []Topic) {

@@ -155,6 +155,10 @@ func (f *fakeCluster) metadata(node int32, req *pb.MetadataRequest) *pb.Metadata
 			break
 		}
 		tp := f.topics[name]
+		if f.behind[node] < 0 {
+			resp.Topics = append(resp.Topics, &pb.Topic{Name: name, Error: frame.NewError(errcode.LeaderNotAvailable, "it may be behind")})
+			continue
+		}
 		if tp == nil {
 			resp.Topics = append(resp.Topics, &pb.Topic{Name: name, Error: frame.NewError(errcode.UnknownTopicOrPartition, "")})
 			continue

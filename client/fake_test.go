@@ -46,7 +46,7 @@ type fakeCluster struct {
 
 	featureLevel uint32 // the nodes know up to 3 and 2
 
-	behind map[int32]int // how many partitions of a topic a node tells of at most; by node, others tell all
+	behind map[int32]int // how many partitions of a topic a node tells of at most, -1: it knows no topic; by node, others tell all
 
 	// The hooks are set before the first connection, or under mu (see hook).
 

@@ -264,16 +264,21 @@ func (c *Client) learn(resp *pb.MetadataResponse) {
 	c.meta.update(func(img *image) {
 		img.answers++
 		img.err = nil
-		if len(resp.Nodes) > 0 {
-			clear(img.nodes)
-		}
-		for _, n := range resp.Nodes {
-			img.nodes[n.Id] = n.Address
-		}
+		img.meet(resp.Nodes)
 		for _, pt := range resp.Topics {
 			img.topics[pt.Name] = newTopic(pt, img.topics[pt.Name])
 		}
 	})
+}
+
+// meet takes over the nodes that an answer names, if it names some.
+func (img *image) meet(nodes []*pb.Node) {
+	if len(nodes) > 0 {
+		clear(img.nodes)
+	}
+	for _, n := range nodes {
+		img.nodes[n.Id] = n.Address
+	}
 }
 
 // newTopic returns what pt says, except where old, which may be nil, is newer.

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -51,6 +52,37 @@ func TestNewTopic(t *testing.T) {
 		if l != tt.want || got.misses != tt.misses {
 			t.Errorf("%s: %+v, error %v, %d misses, want %+v and %d", tt.name, l, got.err, got.misses, tt.want, tt.misses)
 		}
+	}
+}
+
+// TestMetadataOfNodesBehind: a node that may be behind does not decide whether
+// there is a topic, unless no other one answers.
+func TestMetadataOfNodesBehind(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		behind map[int32]int
+		topic  string
+		want   errcode.Code
+	}{
+		{"others know it", map[int32]int{0: -1, 1: -1}, "a", errcode.None},
+		{"others know that there is none", map[int32]int{0: -1, 1: -1}, "b", errcode.UnknownTopicOrPartition},
+		{"nobody knows", map[int32]int{0: -1, 1: -1, 2: -1}, "a", errcode.LeaderNotAvailable},
+	} {
+		t.Run(strings.ReplaceAll(tt.name, " ", "_"), func(t *testing.T) {
+			bubble(t, 3, func(t *testing.T, f *fakeCluster) {
+				f.createTopic("a", 1)
+				f.behind = tt.behind
+				c := f.client()
+				defer c.Close()
+				_, topics, err := c.Admin().Metadata(t.Context(), tt.topic)
+				if err != nil || len(topics) != 1 {
+					t.Fatalf("Metadata = %v, %v", topics, err)
+				}
+				if code, _ := CodeOf(topics[0].Err); code != tt.want {
+					t.Errorf("%s: %v, want %v", tt.topic, topics[0].Err, tt.want)
+				}
+			})
+		})
 	}
 }
 
