@@ -343,6 +343,9 @@ func (b *Broker) MaxBatchBytes() int {
 	if limit := b.opt.Limits.BatchBytes; limit > 0 {
 		most = min(most, limit)
 	}
+	if b.opt.Cluster != nil {
+		most = min(most, maxPulledBatch) // or a replica that is behind could not get it
+	}
 	return most
 }
 

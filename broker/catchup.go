@@ -19,7 +19,7 @@ const (
 	defaultCatchUpRate = 64 << 20
 
 	// pullTimeout is what one call for batches may take.
-	pullTimeout = 10 * time.Second
+	pullTimeout = 30 * time.Second
 )
 
 var errNoSource = errors.New("broker: no replica has given what this one lacks")
@@ -40,11 +40,11 @@ var _ replication.CatchUp = (*catchUp)(nil)
 
 // Pull implements replication.CatchUp.
 func (c *catchUp) Pull(ctx context.Context, p replication.Pull) (pulled int64, err error) {
+	c.busy.Store(true) // before anything else: no checkpoint removes what is here already
 	state, err := partition.Restore(bytes.NewReader(p.Checkpoint))
 	if err != nil {
 		return 0, needsNewer(err)
 	}
-	c.busy.Store(true)
 	if !c.begun {
 		if err := c.shard.store.BeginPrefetch(); err != nil {
 			return 0, err
@@ -119,8 +119,8 @@ func (j *pullJob) partition(ctx context.Context, r store.Restored) (pulled int64
 			err = j.rate.spend(ctx, n)
 		}
 	}
-	if err == nil {
-		err = p.Finish()
+	if err == nil || errors.Is(err, errNoSource) || ctx.Err() != nil {
+		err = errors.Join(err, p.Finish()) // what is here is not pulled again
 	}
 	return pulled, errors.Join(err, p.Close())
 }

@@ -48,6 +48,9 @@ const (
 	pullRequestBytes = 56
 	pullAnswerBytes  = 24
 
+	// maxPulledBatch is the largest batch that fits in an answer.
+	maxPulledBatch = transport.MaxCallBytes - pullAnswerBytes
+
 	// pullBytes is how much one call asks for.
 	pullBytes = 1 << 20
 

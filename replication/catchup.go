@@ -99,10 +99,6 @@ const (
 	// pullRetry is when to try again what could not be pulled: the source is gone,
 	// or the disk is full.
 	pullRetry = 500 * time.Millisecond
-
-	// ringShare is the part of the journal that a pull may take before a newer
-	// checkpoint is asked for.
-	ringShare = 4
 )
 
 // catchUp is a replica's catch-up. The link's goroutine starts and ends it; pull
@@ -195,6 +191,9 @@ func (r *Replica[R]) hold(o *offer) {
 	c := &r.catchUp
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.held != nil && c.giveUp != nil {
+		c.giveUp() // what is pulled for the one before may not be what o needs
+	}
 	if c.held == nil && !c.pulling {
 		c.since, c.round = r.opt.Now(), 0
 		applied := r.applied.Load()
@@ -246,7 +245,12 @@ func (r *Replica[R]) pullOnce() (again bool) {
 	defer cancel()
 	c.mu.Lock()
 	o, round := c.held, c.round
-	if o == nil || c.unwanted || ctx.Err() != nil {
+	if ctx.Err() != nil { // what is here is for the next start
+		c.pulling = false
+		c.mu.Unlock()
+		return false
+	}
+	if o == nil || c.unwanted {
 		if c.held != nil && c.unwanted {
 			r.opt.Log.Info("this replica follows its leader's log again; what it has pulled is not needed", "shard", r.opt.Shard, "applied", r.applied.Load())
 		}
@@ -296,10 +300,10 @@ func (r *Replica[R]) pullOnce() (again bool) {
 // first: what is pulled follows on it, after a restart too.
 func (r *Replica[R]) pullFor(ctx context.Context, o *offer, round int) (applied uint64, bytes int64, err error) {
 	applied = r.applied.Load()
-	if applied != r.durableIndex() {
-		if err := r.Checkpoint(); err != nil {
-			return 0, 0, err
-		}
+	// Also if there is nothing new: the end of the one that runs is waited for, and
+	// of the Settle of the catch-up before.
+	if err := r.Checkpoint(); err != nil {
+		return 0, 0, err
 	}
 	if r.applied.Load() != applied || r.durableIndex() != applied {
 		return 0, 0, errApplied
@@ -384,7 +388,12 @@ func (r *Replica[R]) deliverInstall(rpc raft.RPC, req *raft.InstallSnapshotReque
 		return answer, false
 	}
 	if r.durableIndex() != o.index || r.applied.Load() != o.index {
-		// Raft refused it, or the disk had no room: nothing has changed.
+		// Raft refused it, or the disk had no room: nothing has changed, unless the
+		// file has its name already. Then the next start goes on from there.
+		if there, err := r.checkpoints.has(o.index); there || err != nil {
+			r.fail(errors.Join(fmt.Errorf("the checkpoint at index %d is in place, and could not be restored", o.index), err))
+			return answer, true
+		}
 		if err := r.checkpoints.endInstall(); err != nil && !Temporary(err) {
 			r.fail(err)
 		}
@@ -462,7 +471,7 @@ func (r *Replica[R]) pullLimit() int64 {
 	if r.journal == nil {
 		return never
 	}
-	return r.opt.Journal.Usage().LimitBytes / ringShare
+	return r.journal.Share() / 2
 }
 
 // drained reports whether the FSM has all that Raft has taken for committed. The

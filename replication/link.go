@@ -141,7 +141,7 @@ func (l *link) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, req *r
 			return nil
 		case err == nil:
 			missed = 0
-		case errors.Is(err, transport.ErrTimeout) || errors.Is(err, transport.ErrUnreachable):
+		case errors.Is(err, transport.ErrTimeout) || errors.Is(err, transport.ErrUnreachable) || errors.Is(err, transport.ErrBroken):
 			if missed++; missed >= maxMissedPolls {
 				return err
 			}

@@ -119,6 +119,16 @@ func (c *Checkpoints) beginInstall(index uint64) error {
 	return nil
 }
 
+// has reports whether the checkpoint at an index, or a file that may be one, has its
+// name on the disk.
+func (c *Checkpoints) has(index uint64) (bool, error) {
+	_, err := c.fs.Stat(path.Join(c.dir, (&checkpointFile{index: index}).name()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // endInstall takes the mark of beginInstall away, durably: the log goes on where
 // the newest checkpoint ends, or that is still the one before.
 func (c *Checkpoints) endInstall() error {

@@ -222,11 +222,7 @@ func (s *Shard) commitLocked(upTo uint64) {
 func (s *Shard) Affordable(upTo uint64) uint64 {
 	s.j.mu.Lock()
 	defer s.j.mu.Unlock()
-	files := len(s.j.files)
-	if !s.j.diskFull {
-		files = max(files, s.j.maxFiles)
-	}
-	share := s.j.limitOf(files) / 2 / int64(max(len(s.j.shards), 1))
+	share := s.shareLocked()
 	at := upTo + 1
 	for e := s.entryLocked(at - 1); e != nil; e = s.entryLocked(at - 1) {
 		if share -= int64(e.bytes); share < 0 {
@@ -235,6 +231,22 @@ func (s *Shard) Affordable(upTo uint64) uint64 {
 		at--
 	}
 	return at
+}
+
+// Share returns how many bytes may be kept of this shard beyond need; see
+// Affordable.
+func (s *Shard) Share() int64 {
+	s.j.mu.Lock()
+	defer s.j.mu.Unlock()
+	return s.shareLocked()
+}
+
+func (s *Shard) shareLocked() int64 {
+	files := len(s.j.files)
+	if !s.j.diskFull {
+		files = max(files, s.j.maxFiles)
+	}
+	return s.j.limitOf(files) / 2 / int64(max(len(s.j.shards), 1))
 }
 
 func (s *Shard) addUnappliedLocked(n int64) {

@@ -222,12 +222,9 @@ func (st *Store) roll(p *part, base int64) (*segment.Segment, error) {
 		}
 	}
 	if !made {
-		if err := st.fs.MkdirAll(dir); err != nil {
-			return nil, fmt.Errorf("store: make %s: %w", dir, err)
+		if err := st.makeDir(dir); err != nil {
+			return nil, err
 		}
-		st.mu.Lock()
-		st.rootMade++
-		st.mu.Unlock()
 	}
 	p.sh.mu.Lock()
 	p.dirMade, p.stale, p.dirUnsynced = true, false, true

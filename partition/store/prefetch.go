@@ -161,6 +161,8 @@ func (p *Prefetch) resume(own int64) error {
 		return err
 	}
 	p.floor = max(p.floor, dropped)
+	// The names may be those of a Finish that did not come to its end.
+	p.finished = len(bases) == 0 && dropped == 0
 	at := own
 	for i, base := range bases {
 		ok := follows(base, at, p.floor)
@@ -538,8 +540,8 @@ func (sh *Shard) adopt(p *part, r Restored, own int64) (bases []int64, moved boo
 		return nil, false, err
 	}
 	if own < r.End && dropped > r.LogStart {
-		if err := st.fs.MkdirAll(p.dir()); err != nil {
-			return nil, false, fmt.Errorf("store: make %s: %w", p.dir(), err)
+		if err := st.makeDir(p.dir()); err != nil {
+			return nil, false, err
 		}
 		if err := st.fs.Rename(path.Join(from, droppedName(dropped)), path.Join(p.dir(), droppedName(dropped))); err != nil {
 			return nil, false, fmt.Errorf("store: move what was pulled: %w", err)
@@ -554,8 +556,8 @@ func (sh *Shard) adopt(p *part, r Restored, own int64) (bases []int64, moved boo
 		if base >= r.End || !follows(base, own, floor) {
 			break
 		}
-		if err := st.fs.MkdirAll(p.dir()); err != nil {
-			return nil, false, fmt.Errorf("store: make %s: %w", p.dir(), err)
+		if err := st.makeDir(p.dir()); err != nil {
+			return nil, false, err
 		}
 		if err := segment.Move(st.files, from, p.dir(), base); err != nil {
 			return nil, false, err
@@ -573,6 +575,18 @@ func (sh *Shard) adopt(p *part, r Restored, own int64) (bases []int64, moved boo
 		sh.adopted = append(sh.adopted, p)
 	}
 	return bases, moved, nil
+}
+
+// makeDir makes the directory of a partition, whose name is durable with the next
+// syncRoot.
+func (st *Store) makeDir(dir string) error {
+	if err := st.fs.MkdirAll(dir); err != nil {
+		return fmt.Errorf("store: make %s: %w", dir, err)
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.rootMade++
+	return nil
 }
 
 // adoptAtRestart is adopt for a partition that is being restored, and reports
@@ -593,6 +607,9 @@ func (sh *Shard) adoptAtRestart(p *part, r Restored) (moved bool, err error) {
 	for _, name := range names {
 		if base, ok := segment.ParseName(name); ok && base < r.End {
 			last = max(last, base)
+		}
+		if below, ok := ParseDropped(name); ok { // moved here before a crash, by adopt
+			p.dropped = max(p.dropped, below)
 		}
 	}
 	if last >= 0 {
