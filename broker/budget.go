@@ -121,7 +121,6 @@ func (y *Yield) End() {
 		return
 	}
 	y.b.mu.Lock()
-	defer y.b.mu.Unlock()
 	if y.place != nil {
 		y.b.yields.Remove(y.place)
 		y.place = nil
@@ -130,6 +129,9 @@ func (y *Yield) End() {
 		y.b.asked -= y.bytes
 		y.asked = false
 	}
+	hurry := y.b.askLocked() // it may have given back less than was asked for
+	y.b.mu.Unlock()
+	callAll(hurry)
 }
 
 // askLocked returns what makes holders give way, if others wait for more than is

@@ -17,6 +17,10 @@ import (
 	"github.com/flotilla-log/flotilla/replication"
 )
 
+// maxAwaitExisting is how long who creates a topic that exists waits for its
+// partitions.
+const maxAwaitExisting = 5 * time.Second
+
 // awaitTick is how often a wait for a new topic's partitions looks whether the
 // topic was deleted meanwhile.
 const awaitTick = 100 * time.Millisecond
@@ -113,9 +117,11 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 // awaitExisting waits, if err says that a topic exists, until its partitions take
 // records: who hears of it will use it, and somebody else may be creating it yet.
 func (b *Broker) awaitExisting(ctx context.Context, name string, err error) {
-	if errcode.Of(err) != errcode.TopicAlreadyExists {
+	if errcode.Of(err) != errcode.TopicAlreadyExists || b.disk.state().Low { // which its partitions wait for, too
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, maxAwaitExisting) // or the answer comes when nobody waits for it any more
+	defer cancel()
 	if t := b.image().TopicByName(name); t != nil {
 		_ = b.awaitPartitions(ctx, partition.TopicID(t.ID), len(t.Assignment), true) // err is the answer, whatever comes of it
 	}
@@ -244,17 +250,20 @@ func (b *Broker) awaitPartitions(ctx context.Context, topic partition.TopicID, n
 			if changed == nil {
 				break
 			}
-			defer stop()
+			var err error
+			gone := false
 			select {
 			case <-changed:
 			case <-tick.C:
-				if present && b.image().TopicByID(metadata.TopicID(topic)) == nil {
-					return nil
-				}
+				gone = present && b.image().TopicByID(metadata.TopicID(topic)) == nil
 			case <-ctx.Done():
-				return errcode.Errorf(errcode.RequestTimedOut, "partition %d was not ready in time; it will be", i)
+				err = errcode.Errorf(errcode.RequestTimedOut, "partition %d was not ready in time; it will be", i)
 			case <-b.stopping.Done():
-				return errcode.Errorf(errcode.RequestTimedOut, "the node is stopping; what was asked is completed at its next start")
+				err = errcode.Errorf(errcode.RequestTimedOut, "the node is stopping; what was asked is completed at its next start")
+			}
+			stop()
+			if err != nil || gone {
+				return err
 			}
 		}
 	}

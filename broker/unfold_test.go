@@ -27,7 +27,7 @@ func TestUnfoldingWaits(t *testing.T) {
 			began := time.Now()
 			res := r.produceParts(timeout, fresh(codec))[0]
 			if res.Err == nil || res.Err.Code != errcode.RequestTimedOut || !strings.Contains(res.Err.Detail, "decompress") || time.Since(began) != timeout {
-				t.Errorf("%s, without memory: %+v after %v", codec, res, time.Since(began))
+				t.Fatalf("%s, without memory: %+v after %v", codec, res, time.Since(began))
 			}
 			time.AfterFunc(time.Second, func() { r.unfolding.Release(maxUnfoldingBytes) })
 			if res := r.produceParts(timeout, fresh(codec))[0]; res.Err != nil {

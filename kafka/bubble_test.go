@@ -111,6 +111,9 @@ func (c *rawClient) next(id int32, req kmsg.Request) kmsg.Response {
 	c.t.Helper()
 	defer func(last int32) { c.id = last }(c.id)
 	c.id = id
+	if err := c.nc.SetReadDeadline(time.Now().Add(time.Hour)); err != nil { // virtual
+		c.t.Fatal(err)
+	}
 	resp := req.ResponseKind()
 	resp.SetVersion(req.GetVersion())
 	c.answer(resp, req.IsFlexible() && req.Key() != int16(kmsg.ApiVersions))

@@ -1,6 +1,9 @@
 package kafka
 
 import (
+	"context"
+	"fmt"
+
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/wire/intake"
 )
@@ -34,12 +37,14 @@ func (c *conn) claimFetch(q *request, parts int) error {
 		return nil
 	}
 	from := intake.Budget(n, c.s.fetches.small, c.s.fetches.large)
-	if err := c.fetches.Acquire(c.ctx, n); err != nil {
-		return err
+	ctx, cancel := context.WithTimeout(c.ctx, answerWait) // what the request holds is held for no longer
+	defer cancel()
+	if err := c.fetches.Acquire(ctx, n); err != nil {
+		return fmt.Errorf("kafka: no memory in %v for the %d partitions of a Fetch: %w", answerWait, parts, err)
 	}
-	if err := from.Acquire(c.ctx, n); err != nil {
+	if err := from.Acquire(ctx, n); err != nil {
 		c.fetches.Release(n)
-		return err
+		return fmt.Errorf("kafka: no memory in %v for the %d partitions of a Fetch: %w", answerWait, parts, err)
 	}
 	q.fetchFrom, q.fetchHeld = from, n
 	return nil

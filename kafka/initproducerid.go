@@ -37,6 +37,12 @@ func (s *Server) newProducer(ctx context.Context, req *kmsg.InitProducerIDReques
 		return broker.Producer{}, errcode.Errorf(errcode.TransactionalIDAuthorizationFailed,
 			"transactions are not served by this version; produce without a transactional id")
 	}
-	producer, err := s.broker.InitProducer(ctx, broker.Producer{ID: -1})
-	return producer, coded(err)
+	producer, failed := s.broker.InitProducer(ctx, broker.Producer{ID: -1})
+	err := coded(failed)
+	if err != nil && (err.Code == errcode.RequestTimedOut || err.Code == errcode.NotController || err.Code == errcode.LeaderNotAvailable) {
+		// Older clients take a time-out for the producer's end, as Kafka's
+		// ProducerIdManager says.
+		err = &errcode.Error{Code: errcode.CoordinatorLoadInProgress, Detail: err.Detail}
+	}
+	return producer, err
 }
