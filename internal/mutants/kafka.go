@@ -434,8 +434,8 @@ var kafkaTable = []mutant{
 	{
 		name: "who creates a topic too waits for it",
 		file: "broker/topics.go",
-		old:  "if errcode.Of(err) != errcode.TopicAlreadyExists {",
-		new:  "if true {",
+		old:  "if errcode.Of(err) != errcode.TopicAlreadyExists || b.disk.state().Low {",
+		new:  "if b.disk != nil {",
 		pkg:  "./kafka", test: "TestWhileCreating", want: "while another creates it: ",
 	},
 	{
