@@ -1,11 +1,13 @@
 package replication
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,6 +177,43 @@ func TestCatchUpBesideACheckpoint(t *testing.T) {
 		}
 		<-r.replica.checkpointing
 		tr.agree(want, 1, 2, 3)
+	})
+}
+
+// pulls is a CatchUp that has everything, and counts how often it is asked.
+type pulls struct{ n atomic.Int32 }
+
+func (p *pulls) Pull(context.Context, Pull) (int64, error) { p.n.Add(1); return 0, nil }
+func (*pulls) Settle() error                               { return nil }
+func (*pulls) Abandon() error                              { return nil }
+
+// TestPullWaitsForSettle: Settle removes what was pulled and is not needed, so no
+// pull for the next checkpoint begins before it has ended.
+func TestPullWaitsForSettle(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		node := tr.leader(1, 2, 3)
+		tr.mustWrite(node, "first")
+		tr.agree([]string{"first"}, 1, 2, 3)
+		r := tr.rigs[tr.others(node)[0]].replica
+		if err := r.Checkpoint(); err != nil {
+			t.Fatal(err)
+		}
+		c := new(pulls)
+		r.opt.CatchUp = c
+		r.checkpointing <- struct{}{} // as settle does
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := r.pullFor(t.Context(), &offer{index: r.Checkpointed() + 1}, 1)
+			done <- err
+		}()
+		pause(time.Second)
+		if n := c.n.Load(); n != 0 {
+			t.Errorf("%d pulls began beside a Settle", n)
+		}
+		<-r.checkpointing
+		if err := <-done; err != nil || c.n.Load() != 1 {
+			t.Errorf("after it: %v, %d pulls", err, c.n.Load())
+		}
 	})
 }
 

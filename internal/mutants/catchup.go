@@ -66,4 +66,18 @@ var catchUpTable = []mutant{
 		new:  "bytes < 0",
 		pkg:  "./replication", test: "TestRestartOverTheShare", want: "leads after a minute",
 	},
+	{
+		name: "a pull waits for the Settle of the catch-up before",
+		file: "replication/catchup.go",
+		old:  "\tif err := r.Checkpoint(); err != nil {\n\t\treturn 0, 0, err\n",
+		new:  "\tif err := error(nil); err != nil {\n\t\treturn 0, 0, err\n",
+		pkg:  "./replication", test: "TestPullWaitsForSettle", want: "1 pulls began beside a Settle",
+	},
+	{
+		name: "a mark that the switch has moved counts at the next start",
+		file: "partition/store/prefetch.go",
+		old:  "\t\t\tp.dropped = max(p.dropped, below)\n",
+		new:  "\t\t\t_ = below\n",
+		pkg:  "./partition/store", test: "TestCrashInDroppedSwitch", want: "no segment holds it",
+	},
 }

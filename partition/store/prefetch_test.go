@@ -249,6 +249,56 @@ func TestPrefetchDropped(t *testing.T) {
 	}
 }
 
+// TestCrashInDroppedSwitch takes the power at each operation of the switch to a
+// checkpoint of which the source had dropped a part: the next start has the rest.
+func TestCrashInDroppedSwitch(t *testing.T) {
+	t.Parallel()
+	mem := vfs.NewMem(1)
+	a, h := newAway(t, mem)
+	rs := a.target.restored()
+	end := a.source.state[0].log.end()
+	a.source.sh.SetLogStart(0, end-2)
+	if err := a.pull(h.sh); err != nil {
+		t.Fatal(err)
+	}
+	var cuts []cut
+	mem.OnOp(func(op vfs.Op, phase vfs.Phase) {
+		switch op.Kind {
+		case vfs.OpReadAt, vfs.OpOpen, vfs.OpStat, vfs.OpReadDir, vfs.OpWriteBack:
+			return
+		}
+		for _, left := range []vfs.Unsynced{vfs.Lose, vfs.Keep} {
+			cuts = append(cuts, cut{
+				name: fmt.Sprintf("op %d (%v %s), phase %v, unsynced %v", op.Seq, op.Kind, op.Path, phase, left),
+				mem:  mem.CrashClone(vfs.CrashOptions{Unsynced: left}),
+			})
+		}
+	})
+	if _, err := h.sh.Replace(rs); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.sh.DropPrefetch(); err != nil {
+		t.Fatal(err)
+	}
+	mem.OnOp(nil)
+	if len(cuts) < 20 {
+		t.Errorf("%d cuts, want more", len(cuts))
+	}
+	want := a.target.state[0].log.bytes(end-2, end)
+	for _, c := range cuts {
+		again := newHistory(t, c.mem)
+		damage, err := again.sh.Restore(rs)
+		if err != nil || len(damage) > 0 {
+			t.Fatalf("%s: %v, %v", c.name, damage, err)
+		}
+		again.sh.SetLogStart(0, end-2)
+		if got, err := readFrom(again.sh, 0, end-2, 1000); err != nil || string(got) != string(want) {
+			t.Fatalf("%s: above the new log start are %d bytes, %v; want %d", c.name, len(got), err, len(want))
+		}
+		_ = again.st.Close()
+	}
+}
+
 // TestPrefetchRefuses what is not the batches that are wanted.
 func TestPrefetchRefuses(t *testing.T) {
 	t.Parallel()
