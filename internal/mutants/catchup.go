@@ -53,13 +53,6 @@ var catchUpTable = []mutant{
 		pkg:  "./replication", test: "TestCatchUpFailsForGood", want: "it goes on after an install that failed",
 	},
 	{
-		name: "an interrupted install is ended at the start",
-		file: "replication/rebase.go",
-		old:  "if r.checkpoints.installing == 0 {",
-		new:  "if r.checkpoints.installing < never {",
-		pkg:  "./replication", test: "TestCatchUpCrash", want: "the power was gone at operation",
-	},
-	{
 		name: "room for the entry that opens a term",
 		file: "replication/link.go",
 		old:  "(bytes <= urgentBytes || r.opensTerm(entries))",
