@@ -254,7 +254,7 @@ var kafkaTable = []mutant{
 		file: "kafka/writing.go",
 		old:  "\tq.keepFetch(0)\n",
 		new:  "",
-		pkg:  "./kafka", test: "TestFetchMemory", want: "i/o timeout",
+		pkg:  "./kafka", test: "TestFetchMemory", want: "EOF",
 	},
 	{
 		name: "memory of fetch sessions",
