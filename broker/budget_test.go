@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,10 +14,12 @@ import (
 type holder struct {
 	b     *Budget
 	bytes int64
+	began time.Time
+
+	mu    sync.Mutex
 	yield *Yield
 	asked []time.Duration // when, since began
-	began time.Time
-	keeps bool // what it is asked for
+	keeps bool            // what it is asked for
 }
 
 func hold(t *testing.T, b *Budget, bytes int64, began time.Time) *holder {
@@ -24,19 +28,44 @@ func hold(t *testing.T, b *Budget, bytes int64, began time.Time) *holder {
 		t.Fatal("no room")
 	}
 	h := &holder{b: b, bytes: bytes, began: began}
-	h.yield = b.Yield(bytes, func() {
-		h.asked = append(h.asked, time.Since(began))
+	h.begin()
+	return h
+}
+
+// begin yields what h holds.
+func (h *holder) begin() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.yield = h.b.Yield(h.bytes, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.asked = append(h.asked, time.Since(h.began))
 		if !h.keeps {
 			go h.release() // as a fetch does
 		}
 	})
-	return h
 }
 
 func (h *holder) release() {
+	h.mu.Lock()
+	yield := h.yield
+	h.mu.Unlock()
 	h.b.Release(h.bytes)
-	h.yield.End()
-	h.yield.End() // it may be
+	yield.End()
+	yield.End() // it may be
+}
+
+// askedAt returns when h was asked.
+func (h *holder) askedAt() []time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.asked)
+}
+
+func (h *holder) keep() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.keeps = true
 }
 
 // TestYield: those who yield are asked when others wait for their memory: the
@@ -51,16 +80,16 @@ func TestYield(t *testing.T) {
 			t.Helper()
 			synctest.Wait()
 			for i, h := range holders {
-				if !slices.Equal(h.asked, want[i]) {
-					t.Errorf("%s: holder %d was asked after %v, want %v", when, i, h.asked, want[i])
+				if got := h.askedAt(); !slices.Equal(got, want[i]) {
+					t.Errorf("%s: holder %d was asked after %v, want %v", when, i, got, want[i])
 				}
 			}
 		}
-		admitted := 0
+		var admitted atomic.Int32
 		wait := func(ctx context.Context, n int64) {
 			go func() {
 				if b.Acquire(ctx, n) == nil {
-					admitted++
+					admitted.Add(1)
 				}
 			}()
 			synctest.Wait()
@@ -75,10 +104,10 @@ func TestYield(t *testing.T) {
 		time.Sleep(time.Second)
 		ms := time.Millisecond
 		asked("when 30 bytes are missing", []time.Duration{100 * ms}, nil, nil)
-		if admitted != 1 || b.Used() != 100 {
-			t.Errorf("%d were let in, and %d bytes are taken; want 1 and 100", admitted, b.Used())
+		if admitted.Load() != 1 || b.Used() != 100 {
+			t.Errorf("%d were let in, and %d bytes are taken; want 1 and 100", admitted.Load(), b.Used())
 		}
-		holders[1].keeps = true
+		holders[1].keep()
 		wait(t.Context(), 10)
 		wait(t.Context(), 20) // of what was asked for already
 		asked("at once", []time.Duration{100 * ms}, []time.Duration{1060 * ms}, nil)
@@ -86,8 +115,8 @@ func TestYield(t *testing.T) {
 		asked("when more is missing than was asked for", []time.Duration{100 * ms}, []time.Duration{1060 * ms}, []time.Duration{1060 * ms})
 		holders[1].release()
 		synctest.Wait()
-		if admitted != 4 || b.asked != 0 || b.wanted != 0 || b.yields.Len() != 0 {
-			t.Errorf("%d were let in, and %d bytes are asked for, %d wanted, in the end", admitted, b.asked, b.wanted)
+		if admitted.Load() != 4 || b.asked != 0 || b.wanted != 0 || b.yields.Len() != 0 {
+			t.Errorf("%d were let in, and %d bytes are asked for, %d wanted, in the end", admitted.Load(), b.asked, b.wanted)
 		}
 	})
 }
@@ -106,12 +135,9 @@ func TestYieldLater(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- b.Acquire(ctx, 70) }()
 		time.Sleep(time.Second)
-		late.yield = b.Yield(20, func() {
-			late.asked = append(late.asked, time.Since(began))
-			go late.release()
-		})
-		if err := <-done; err != nil || len(over.asked) > 0 || !slices.Equal(late.asked, []time.Duration{1100 * time.Millisecond}) {
-			t.Errorf("%v: asked %v, and %v of what was over", err, late.asked, over.asked)
+		late.begin()
+		if err := <-done; err != nil || len(over.askedAt()) > 0 || !slices.Equal(late.askedAt(), []time.Duration{1100 * time.Millisecond}) {
+			t.Errorf("%v: asked %v, and %v of what was over", err, late.askedAt(), over.askedAt())
 		}
 		var none *Yield
 		none.End()

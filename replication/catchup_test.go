@@ -104,7 +104,8 @@ func TestCatchUpCrash(t *testing.T) {
 		crashes := 0
 		for at := 1; ; at++ {
 			tr.resume(from)
-			ops, frozen := 0, make(chan struct{})
+			var ops atomic.Int32
+			frozen := make(chan struct{})
 			mem := tr.mem[away]
 			for _, n := range tr.others(away) {
 				tr.start(n)
@@ -115,7 +116,7 @@ func TestCatchUpCrash(t *testing.T) {
 				case vfs.OpReadAt, vfs.OpOpen, vfs.OpStat, vfs.OpReadDir, vfs.OpWriteBack:
 					return
 				}
-				if ops++; ops == at {
+				if ops.Add(1) == int32(at) {
 					mem.Freeze()
 					close(frozen)
 				}
