@@ -167,7 +167,7 @@ var table = []mutant{
 		name: "probe before records are said not to be there (R19)",
 		file: "broker/alter.go",
 		old:  "\tif step.needsCurrent() {",
-		new:  "\tif step.needsCurrent() && ctx == nil {",
+		new:  "\tif step.needsCurrent() && confirm == nil {",
 		pkg:  "./internal/sim", test: "TestVotersDirected", want: "a deposed leader refuses to delete",
 	},
 	{
