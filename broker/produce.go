@@ -130,7 +130,10 @@ func (p *produce) abandon() {
 		refuse(proposals, errAbandoned)
 	}
 	for i := range p.parts {
-		if p.parts[i].grown > 0 && p.parts[i].proposal == nil { // it was being made ready
+		p.mu.Lock() // what was proposed may be answered meanwhile
+		making := p.parts[i].grown > 0 && p.parts[i].proposal == nil
+		p.mu.Unlock()
+		if making {
 			p.answer(i, failed(CodeOf(errAbandoned)))
 		}
 	}
