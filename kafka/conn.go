@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -117,7 +116,7 @@ func (c *conn) serve() broker.Ending {
 	}()
 	err := c.read()
 	waited := len(c.inflight) > 1 // for an answer, beside what was read last
-	if err != nil && !intake.Quiet(err) && !errors.Is(err, errPanic) {
+	if err != nil && !intake.Quiet(err) {
 		c.log.Info("connection closed", "err", err)
 	}
 	ended := ending(err)
@@ -174,7 +173,7 @@ func (c *conn) linger() {
 // ending says why a connection ended whose reading ended with err.
 func ending(err error) broker.Ending {
 	switch {
-	case errors.Is(err, errPanic):
+	case errors.Is(err, intake.ErrPanic):
 		return broker.EndedByPanic
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return broker.EndedByTimeout
@@ -200,24 +199,9 @@ func (c *conn) abort() {
 	_ = c.nc.Close()
 }
 
-// panicked logs a panic, which is the connection's end and nobody else's. args
-// say where it was.
-func (c *conn) panicked(p any, args ...any) {
-	c.log.Error("a panic; its connection is closed, and no other", append(args, "panic", p, "stack", string(debug.Stack()))...)
-}
-
-// survive is deferred by the parts of a connection's goroutines: a panic is then
-// their error. args are those of panicked.
-func (c *conn) survive(err *error, args ...any) {
-	if p := recover(); p != nil {
-		c.panicked(p, args...)
-		*err = errPanic
-	}
-}
-
 // read starts requests until the stream ends.
 func (c *conn) read() (err error) {
-	defer c.survive(&err, "at", "reading requests")
+	defer intake.Survive(c.log, &err, "at", "reading requests")
 	for {
 		select {
 		case c.inflight <- struct{}{}:

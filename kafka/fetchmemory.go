@@ -39,11 +39,13 @@ func (c *conn) claimFetch(q *request, parts int) error {
 	from := intake.Budget(n, c.s.fetches.small, c.s.fetches.large)
 	ctx, cancel := context.WithTimeout(c.ctx, answerWait) // what the request holds is held for no longer
 	defer cancel()
-	if err := c.fetches.Acquire(ctx, n); err != nil {
-		return fmt.Errorf("kafka: no memory in %v for the %d partitions of a Fetch: %w", answerWait, parts, err)
+	err := c.fetches.Acquire(ctx, n)
+	if err == nil {
+		if err = from.Acquire(ctx, n); err != nil {
+			c.fetches.Release(n)
+		}
 	}
-	if err := from.Acquire(ctx, n); err != nil {
-		c.fetches.Release(n)
+	if err != nil {
 		return fmt.Errorf("kafka: no memory in %v for the %d partitions of a Fetch: %w", answerWait, parts, err)
 	}
 	q.fetchFrom, q.fetchHeld = from, n

@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
 )
 
 // peer is who sent a request.
@@ -140,7 +141,7 @@ func (q *request) send(a answer) {
 		if p := recover(); p != nil {
 			q.panicked(p)
 			a.release(q.s)
-			a = answer{err: errPanic}
+			a = answer{err: intake.ErrPanic}
 		}
 		q.answer = a
 		close(q.ready)
@@ -164,12 +165,12 @@ func (q *request) survive() {
 // fail ends the connection for a panic where the request is worked on.
 func (q *request) fail(p any) {
 	q.panicked(p)
-	q.send(answer{err: errPanic})
+	q.send(answer{err: intake.ErrPanic})
 }
 
 // panicked logs a panic where the request was worked on.
 func (q *request) panicked(p any) {
-	q.conn.panicked(p, "request", q.api.name, "version", q.version, "client", q.peer.clientID)
+	intake.LogPanic(q.conn.log, p, "request", q.api.name, "version", q.version, "client", q.peer.clientID)
 }
 
 // error counts an error of the request, or of a part of it, and returns its

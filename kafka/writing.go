@@ -23,9 +23,6 @@ const freeDecodeBytes = 64 << 10
 const flushBytes = 64 << 10
 
 var (
-	// errPanic reports a panic in what serves a connection, which is logged where it
-	// was.
-	errPanic = errors.New("kafka: a panic")
 	// errUnanswered reports a request that a handler had no answer for.
 	errUnanswered = errors.New("kafka: no answer")
 )
@@ -78,7 +75,7 @@ func (c *conn) write() {
 func (c *conn) breakOff(err error) {
 	if c.ctx.Err() == nil { // else it is over, and this is what comes of it
 		c.broken = err
-		if !intake.Quiet(err) && !errors.Is(err, errPanic) {
+		if !intake.Quiet(err) {
 			c.log.Info("connection closed", "err", err)
 		}
 	}
@@ -89,7 +86,7 @@ func (c *conn) breakOff(err error) {
 
 // settle gives back what the answer holds, once it is written or never will be.
 func (q *request) settle() (err error) {
-	defer q.conn.survive(&err, "at", "giving back an answer", "request", q.api.name)
+	defer intake.Survive(q.conn.log, &err, "at", "giving back an answer", "request", q.api.name)
 	q.answer.release(q.s)
 	q.keepFetch(0)
 	return nil
@@ -124,7 +121,7 @@ func (q *request) mayWait() bool {
 // respond queues the answer of q, which it waits for or makes. If broken, it
 // only waits for what is under way, which then holds nothing any more.
 func (c *conn) respond(q *request, broken bool) (err error) {
-	defer c.survive(&err, "at", "answering", "request", q.api.name, "version", q.version)
+	defer intake.Survive(c.log, &err, "at", "answering", "request", q.api.name, "version", q.version)
 	switch {
 	case q.api.start != nil || q.answered:
 		<-q.ready
@@ -178,7 +175,7 @@ func (c *conn) handle(q *request) (a answer) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.panicked(p)
-			a = answer{err: errPanic}
+			a = answer{err: intake.ErrPanic}
 		}
 	}()
 	alloc, err := guard.Check(q.api.key, q.version, q.body, guard.LimitsFor(len(q.body)))
@@ -212,7 +209,7 @@ func (c *conn) handle(q *request) (a answer) {
 // flush writes what is queued. held says that it holds memory of the node's for
 // answers until it is written, other than a delivery, which sees to that itself.
 func (c *conn) flush(held bool) (err error) {
-	defer c.survive(&err, "at", "writing answers")
+	defer intake.Survive(c.log, &err, "at", "writing answers")
 	n := c.w.Queued()
 	if n == 0 {
 		return nil

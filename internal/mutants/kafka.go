@@ -518,14 +518,14 @@ var kafkaTable = []mutant{
 	{
 		name: "a native connection that ends by a panic is counted so",
 		file: "wire/server/meter.go",
-		old:  "\tcase errors.Is(err, errPanic):\n\t\treturn broker.EndedByPanic\n",
+		old:  "\tcase errors.Is(err, intake.ErrPanic):\n\t\treturn broker.EndedByPanic\n",
 		new:  "",
 		pkg:  "./wire/server", test: "TestPanicOfRequest", want: "Metadata: 0 connections ended by a panic",
 	},
 	{
 		name: "a panic after the answer ends the native connection",
 		file: "wire/server/panics.go",
-		old:  "\t\tq.breakOff(errPanic)\n",
+		old:  "\t\tq.breakOff(intake.ErrPanic)\n",
 		new:  "",
 		pkg:  "./wire/server", test: "TestPanicInAnswer", want: "when it was answered: 0 connections ended by a panic",
 	},

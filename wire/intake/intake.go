@@ -41,9 +41,10 @@ const (
 // while others waited for it.
 var ErrSlow = errors.New("intake: a request came too slowly, and others wait for the memory that was kept for it")
 
-// Quiet reports whether err is how connections end when nothing is wrong.
+// Quiet reports whether err is how connections end when nothing is wrong, or when
+// what is wrong is logged already.
 func Quiet(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
+	return errors.Is(err, ErrPanic) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // Reader reads a connection. Only its reading goroutine uses it.

@@ -118,7 +118,7 @@ func TestBudgetBySize(t *testing.T) {
 func TestQuiet(t *testing.T) {
 	t.Parallel()
 	for err, want := range map[error]bool{
-		io.EOF: true, net.ErrClosed: true, os.ErrDeadlineExceeded: true, context.Canceled: true,
+		io.EOF: true, net.ErrClosed: true, os.ErrDeadlineExceeded: true, context.Canceled: true, ErrPanic: true,
 		ErrSlow: false, io.ErrUnexpectedEOF: false, errors.New("reset"): false,
 	} {
 		if Quiet(err) != want || Quiet(fmt.Errorf("read: %w", err)) != want {

@@ -107,7 +107,7 @@ func (s *Server) refuse(nc net.Conn, why error) {
 				return
 			}
 			var err error // or a panic
-			defer s.survive(nc, &err)
+			defer intake.Survive(s.opt.Log, &err, "remote", nc.RemoteAddr().String())
 			if p, _, err := frame.ReadMagic(nc); err == nil && p == frame.Native {
 				_ = frame.Refuse(frame.NewReader(nc), frame.NewWriter(nc), e) // it is closed either way
 			}
@@ -172,11 +172,11 @@ func (s *Server) serve(l *link) (count func()) {
 		return func() {}
 	case err == nil:
 		s.logStrange(l, protocol, read)
-	case !intake.Quiet(err) && !errors.Is(err, errPanic):
+	case !intake.Quiet(err):
 		s.opt.Log.Info("connection refused", "remote", l.nc.RemoteAddr().String(), "err", err)
 	}
 	ended := broker.EndedHandshake
-	if errors.Is(err, errPanic) {
+	if errors.Is(err, intake.ErrPanic) {
 		ended = broker.EndedByPanic
 	}
 	if s.ctx.Err() != nil {
@@ -191,7 +191,7 @@ func (s *Server) serve(l *link) (count func()) {
 
 // tell reads what a connection opens with.
 func (s *Server) tell(nc net.Conn) (protocol frame.Protocol, read []byte, err error) {
-	defer s.survive(nc, &err)
+	defer intake.Survive(s.opt.Log, &err, "remote", nc.RemoteAddr().String())
 	if err := nc.SetDeadline(time.Now().Add(s.opt.HandshakeTimeout)); err != nil {
 		return frame.Unknown, nil, err
 	}

@@ -78,7 +78,7 @@ func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
 // was.
 func (c *conn) serve() broker.Ending {
 	if err := c.handshake(); err != nil {
-		if errors.Is(err, errPanic) {
+		if errors.Is(err, intake.ErrPanic) {
 			return broker.EndedByPanic
 		}
 		if !intake.Quiet(err) {
@@ -92,7 +92,7 @@ func (c *conn) serve() broker.Ending {
 		c.write()
 	}()
 	err := c.read()
-	if err != nil && !intake.Quiet(err) && !errors.Is(err, errPanic) {
+	if err != nil && !intake.Quiet(err) {
 		c.log.Info("connection closed", "err", err)
 	}
 	ended := ending(err)
@@ -119,7 +119,7 @@ func (c *conn) breakOff(err error) {
 	c.breaking.Do(func() {
 		if c.ctx.Err() == nil { // else it is over, and this is what comes of it
 			c.broken = err
-			if !intake.Quiet(err) && !errors.Is(err, errPanic) {
+			if !intake.Quiet(err) {
 				c.log.Info("connection closed", "err", err)
 			}
 		}
@@ -132,7 +132,7 @@ func (c *conn) breakOff(err error) {
 
 // handshake is held to the deadline that was set for the magic.
 func (c *conn) handshake() (err error) {
-	defer c.survive(&err, "at", "shaking hands")
+	defer intake.Survive(c.log, &err, "at", "shaking hands")
 	c.r, c.w = frame.NewReader(c.in), frame.NewWriter(c.nc)
 	if _, err := frame.Accept(c.r, c.w, c.s.hello); err != nil {
 		return err
@@ -142,7 +142,7 @@ func (c *conn) handshake() (err error) {
 
 // read starts requests until the stream ends.
 func (c *conn) read() (err error) {
-	defer c.survive(&err, "at", "reading requests")
+	defer intake.Survive(c.log, &err, "at", "reading requests")
 	for {
 		select {
 		case c.inflight <- struct{}{}:
@@ -290,7 +290,7 @@ func (c *conn) gather(batch []answer) []answer {
 
 // writeAnswers writes batch.
 func (c *conn) writeAnswers(batch []answer) (err error) {
-	defer c.survive(&err, "at", "writing answers")
+	defer intake.Survive(c.log, &err, "at", "writing answers")
 	for _, a := range batch {
 		if a.err != nil {
 			return errors.Join(a.err, c.flush()) // the answers before it
@@ -344,7 +344,7 @@ func payloadOf(d *delivery.Delivery) ([]frame.Part, error) {
 
 // writeDelivery writes one delivery, if there is any.
 func (c *conn) writeDelivery() (err error) {
-	defer c.survive(&err, "at", "delivering")
+	defer intake.Survive(c.log, &err, "at", "delivering")
 	header, d := c.streams.next()
 	if d == nil {
 		return nil
@@ -377,7 +377,7 @@ func (c *conn) flush() error {
 
 // settle gives back an answer's place and what its payload holds.
 func (c *conn) settle(a answer) (err error) {
-	defer c.survive(&err, "at", "giving back an answer")
+	defer intake.Survive(c.log, &err, "at", "giving back an answer")
 	defer func() { <-c.inflight }()
 	if a.body != nil {
 		defer c.unsent.Add(-1)
@@ -402,7 +402,7 @@ func (q *request) send(a answer) {
 	defer func() { // serve waits for it, whatever becomes of the rest
 		if p := recover(); p != nil {
 			q.panicked(p)
-			a = answer{err: errPanic, body: a.body}
+			a = answer{err: intake.ErrPanic, body: a.body}
 		}
 		q.answers <- a
 		q.requests.Done()

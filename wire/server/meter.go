@@ -9,6 +9,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/wire/frame"
+	"github.com/flotilla-log/flotilla/wire/intake"
 )
 
 // meterKinds are the kinds of requests, as metrics name them; what is none of
@@ -62,7 +63,7 @@ var deliverPlace = len(meterKinds)
 // ending says why a connection ended whose reading ended with err.
 func ending(err error) broker.Ending {
 	switch {
-	case errors.Is(err, errPanic):
+	case errors.Is(err, intake.ErrPanic):
 		return broker.EndedByPanic
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return broker.EndedByTimeout
