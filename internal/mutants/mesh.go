@@ -5,7 +5,7 @@ package main
 var meshTable = []mutant{
 	{
 		name: "mesh: calls for another incarnation (R11)",
-		file: "replication/transport/hub.go",
+		file: "replication/transport/roster.go",
 		old:  "if m.id != want {",
 		new:  "if m.id != want && want.Node < 0 {",
 		pkg:  "./replication/transport", test: "TestMeshConformance", want: "meant for another incarnation",

@@ -137,7 +137,7 @@ var table = []mutant{
 	},
 	{
 		name: "calls for another incarnation (R11)",
-		file: "replication/transport/hub.go",
+		file: "replication/transport/roster.go",
 		old:  "if m.id != want {",
 		new:  "if m.id != want && want.Node < 0 {",
 		pkg:  "./replication/transport", test: "TestHubConformance", want: "meant for another incarnation",

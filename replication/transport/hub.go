@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -44,20 +43,14 @@ type Faults struct {
 //
 // Everything that waits does so on a channel or a timer of its Clock.
 type Hub struct {
+	roster
 	opt HubOptions
 
-	mu      sync.Mutex
-	rng     *rand.Rand
-	members map[place]*Member
-	nodes   map[int32]*HubNode
-	faults  map[way]Faults
-	queues  map[way]*queue
-}
-
-// place is where a replica is found: which incarnation is there, it knows.
-type place struct {
-	shard ShardID
-	node  int32
+	mu     sync.Mutex
+	rng    *rand.Rand
+	nodes  map[int32]*HubNode
+	faults map[way]Faults
+	queues map[way]*queue
 }
 
 // way is a direction between two nodes.
@@ -83,12 +76,11 @@ func NewHub(opt HubOptions) *Hub {
 		opt.MaxInFlightBytes = 8 << 20
 	}
 	return &Hub{
-		opt:     opt,
-		rng:     rand.New(rand.NewPCG(opt.Seed, 0)),
-		members: make(map[place]*Member),
-		nodes:   make(map[int32]*HubNode),
-		faults:  make(map[way]Faults),
-		queues:  make(map[way]*queue),
+		opt:    opt,
+		rng:    rand.New(rand.NewPCG(opt.Seed, 0)),
+		nodes:  make(map[int32]*HubNode),
+		faults: make(map[way]Faults),
+		queues: make(map[way]*queue),
 	}
 }
 
@@ -112,12 +104,7 @@ func (h *Hub) Cut(from, to int32, cut bool) {
 // Join makes the transport of a replica. It takes the place of an earlier one of
 // the same shard and node, which then reaches nobody and is reached by nobody.
 func (h *Hub) Join(shard ShardID, id ReplicaID) *Member {
-	m := newMember(h, h.opt.Clock, h.opt.Timeout, h.opt.MaxInFlightBytes, shard, id)
-	h.mu.Lock()
-	h.members[m.place()] = m
-	h.mu.Unlock()
-	m.group.Go(m.deliver)
-	return m
+	return h.enter(newMember(h, h.opt.Clock, h.opt.Timeout, h.opt.MaxInFlightBytes, shard, id))
 }
 
 // carry implements carrier.
@@ -144,34 +131,6 @@ func (h *Hub) moved(*call) (time.Time, time.Duration) { return time.Time{}, 0 }
 
 // drop implements carrier. What is under way arrives all the same.
 func (h *Hub) drop(*call) {}
-
-// leave implements carrier.
-func (h *Hub) leave(m *Member) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.members[m.place()] == m {
-		delete(h.members, m.place())
-	}
-}
-
-// find returns who is at a place, or why it is not the replica that is wanted.
-func (h *Hub) find(shard ShardID, want ReplicaID) (*Member, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return findMember(h.members, shard, want)
-}
-
-// findMember returns the replica that is wanted, or why it is not there.
-func findMember(members map[place]*Member, shard ShardID, want ReplicaID) (*Member, error) {
-	m := members[place{shard, want.Node}]
-	if m == nil {
-		return nil, fmt.Errorf("%w: %s of shard %d", ErrUnreachable, want, shard)
-	}
-	if m.id != want {
-		return nil, fmt.Errorf("%w: to %s of shard %d, and there is %s", ErrOtherReplica, want, shard, m.id)
-	}
-	return m, nil
-}
 
 // send lets a message arrive at the other end of a way, some time or never.
 // Messages arrive in order unless the way reorders them. twice may have it

@@ -70,6 +70,7 @@ type MeshOptions struct {
 // the call has ended: it must never change. Entries that come in alias the buffer
 // that one AppendEntries was read into, which is theirs.
 type Mesh struct {
+	roster
 	opt    MeshOptions
 	log    *slog.Logger
 	began  time.Time
@@ -81,7 +82,6 @@ type Mesh struct {
 
 	mu        sync.Mutex
 	ended     bool
-	members   map[place]*Member
 	answerer  Answerer
 	links     map[int32]*link
 	inbound   map[int32]*session // by the node that dialled
@@ -127,7 +127,6 @@ func NewMesh(opt MeshOptions) (*Mesh, error) {
 	}
 	m := &Mesh{
 		opt: opt, log: opt.Log, began: opt.Clock.Now(),
-		members: make(map[place]*Member),
 		links:   make(map[int32]*link),
 		inbound: make(map[int32]*session),
 		logged:  make(map[string]time.Time),
@@ -142,29 +141,7 @@ func NewMesh(opt MeshOptions) (*Mesh, error) {
 // earlier one of the same shard, which then reaches nobody and is reached by
 // nobody.
 func (m *Mesh) Join(shard ShardID, id ReplicaID) *Member {
-	r := newMember(m, m.opt.Clock, m.opt.Timeout, m.opt.MaxInFlightBytes, shard, id)
-	m.mu.Lock()
-	m.members[r.place()] = r
-	m.mu.Unlock()
-	r.group.Go(r.deliver)
-	return r
-}
-
-// leave implements carrier.
-func (m *Mesh) leave(r *Member) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.members[r.place()] == r {
-		delete(m.members, r.place())
-	}
-}
-
-// find returns this node's replica of a shard, or why it is not the one that is
-// wanted.
-func (m *Mesh) find(shard ShardID, want ReplicaID) (*Member, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return findMember(m.members, shard, want)
+	return m.enter(newMember(m, m.opt.Clock, m.opt.Timeout, m.opt.MaxInFlightBytes, shard, id))
 }
 
 // carry implements carrier.
