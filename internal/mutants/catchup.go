@@ -68,7 +68,7 @@ var catchUpTable = []mutant{
 	},
 	{
 		name: "a mark that the switch has moved counts at the next start",
-		file: "partition/store/prefetch.go",
+		file: "partition/store/adopt.go",
 		old:  "\t\t\tp.dropped = max(p.dropped, below)\n",
 		new:  "\t\t\t_ = below\n",
 		pkg:  "./partition/store", test: "TestCrashInDroppedSwitch", want: "no segment holds it",

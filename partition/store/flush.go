@@ -241,3 +241,15 @@ func (st *Store) roll(p *part, base int64) (*segment.Segment, error) {
 	st.event(EventRoll, p, base, 0)
 	return seg, nil
 }
+
+// makeDir makes the directory of a partition, whose name is durable with the next
+// syncRoot.
+func (st *Store) makeDir(dir string) error {
+	if err := st.fs.MkdirAll(dir); err != nil {
+		return fmt.Errorf("store: make %s: %w", dir, err)
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.rootMade++
+	return nil
+}
