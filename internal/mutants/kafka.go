@@ -519,7 +519,7 @@ var kafkaTable = []mutant{
 		name: "a native connection that ends by a panic is counted so",
 		file: "wire/server/meter.go",
 		old:  "\tcase errors.Is(err, intake.ErrPanic):\n\t\treturn broker.EndedByPanic\n",
-		new:  "",
+		new:  "\tcase errors.Is(err, intake.ErrPanic) && err == nil:\n\t\treturn broker.EndedByPanic\n",
 		pkg:  "./wire/server", test: "TestPanicOfRequest", want: "Metadata: 0 connections ended by a panic",
 	},
 	{
