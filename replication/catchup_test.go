@@ -168,7 +168,9 @@ func TestCatchUpBesideACheckpoint(t *testing.T) {
 		_, away, want := tr.leaveBehind()
 		tr.start(away)
 		r := tr.rigs[away]
-		r.replica.checkpointing <- struct{}{} // as Checkpoint does
+		r.replica.checkpointing <- struct{}{} // so that the pull waits
+		r.replica.opt.CatchUp = &checkpointer{taking: r.replica.checkpointing}
+		<-r.replica.checkpointing
 		pause(20 * time.Second)
 		if got := len(r.fsm.all()); got == len(want) {
 			t.Fatal("a checkpoint was installed beside another that was being taken")
@@ -179,6 +181,18 @@ func TestCatchUpBesideACheckpoint(t *testing.T) {
 		<-r.replica.checkpointing
 		tr.agree(want, 1, 2, 3)
 	})
+}
+
+// checkpointer is a CatchUp that has everything, and after whose pulls a checkpoint
+// begins at once.
+type checkpointer struct {
+	pulls
+	taking chan struct{}
+}
+
+func (c *checkpointer) Pull(context.Context, Pull) (int64, error) {
+	c.taking <- struct{}{} // as Checkpoint does
+	return 0, nil
 }
 
 // pulls is a CatchUp that has everything, and counts how often it is asked.

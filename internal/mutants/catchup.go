@@ -50,7 +50,7 @@ var catchUpTable = []mutant{
 		file: "replication/raftfsm.go",
 		old:  "\t\tr.halt(fmt.Errorf(\"replication: install",
 		new:  "\t\treturn (fmt.Errorf(\"replication: install",
-		pkg:  "./replication", test: "TestCatchUpFailsForGood", want: "it goes on after an install that failed",
+		pkg:  "./replication", test: "TestCatchUpFailsForGood", want: "list: a checkpoint that it refuses",
 	},
 	{
 		name: "room for the entry that opens a term",
