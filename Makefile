@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/de
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test test-clients race race-all kill mutants soak fuzz bench bench-kafka fmt clean kafka-jars record-kafka test-differential
+.PHONY: build run check test test-clients test-cluster race race-all kill mutants soak fuzz bench bench-kafka fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -26,7 +26,7 @@ check: ## quick: format, vet, staticcheck, layering, unit and scenario tests, ra
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt: the files above need formatting'; exit 1; }
 	$(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
-	$(STATICCHECK) -tags clients ./...
+	$(STATICCHECK) -tags 'clients cluster' ./...
 	$(GO) test -short ./...
 	$(GO) test -short -race $(RACE)
 
@@ -36,9 +36,16 @@ test: ## everything that needs Go alone: about 20 minutes on two cores
 
 # Debian: apt-get install kcat jq nodejs npm default-jdk-headless maven build-essential zlib1g-dev libzstd-dev
 test-clients: ## Kafka's clients, built from examples/, against the real server; the first time builds librdkafka
-	$(GO) vet -tags clients ./internal/clienttest ./internal/killtest
+	$(GO) vet -tags 'clients cluster' ./internal/clienttest ./internal/killtest
 	$(GO) test -count=1 -tags clients -parallel 8 -timeout 30m ./internal/clienttest
 	$(GO) test -count=1 -tags clients -run Kcat -timeout 10m ./internal/killtest
+
+# Debian, beside the above: apt-get install iproute2 nftables util-linux. make test-cluster CLUSTER_FOR=1h KILL_SEED=7
+CLUSTER_FOR ?= 3m
+
+test-cluster: build kafka-jars ## as root: three processes in network name spaces, killed, stopped, cut off and filled, and restarted in turn under Kafka's clients
+	KILL_BINARY='$(abspath $(BIN))' KILL_KAFKA='$(abspath $(KAFKA))' CLUSTER_FOR=$(CLUSTER_FOR) \
+		$(GO) test -count=1 -v -tags 'cluster clients' -exec 'unshare --net --mount' -run '^TestCluster' -timeout 0 ./internal/killtest
 
 race: ## the concurrent packages under the race detector
 	$(GO) test -count=1 -race -timeout 30m $(RACE)

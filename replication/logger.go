@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // raftLogger hands Raft's log lines to log. Raft's Info is chatty (each
@@ -27,6 +29,25 @@ var ordinary = map[string]bool{
 	"failed to start pipeline replication to":   true,
 	"failed to contact":                         true,
 	"peer has newer term, stopping replication": true,
+
+	// What a replica that is behind its leader's log has to do with, as long as it
+	// is: it says itself that it catches up, and what holds it up.
+	"failed to get previous log":      true,
+	"failed to send snapshot to":      true,
+	"skipping application of old log": true,
+}
+
+// routine reports whether a message is ordinary by what comes with it: a leader
+// finds that the log which a follower needs is compacted, or is told that the
+// follower has not taken its checkpoint yet.
+func routine(msg string, args []any) bool {
+	switch msg {
+	case "failed to get log":
+		return slices.Contains(args, any(raft.ErrLogNotFound))
+	case "failed to install snapshot":
+		return slices.Contains(args, any("peer")) // a follower that fails has none
+	}
+	return ordinary[msg]
 }
 
 type discard struct{}
@@ -41,7 +62,7 @@ func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	switch {
 	case msg == "failed to take snapshot":
 		// Replica.Checkpoint returns it, and a full disk repeats it.
-	case ordinary[msg]:
+	case routine(msg, args):
 	case level == hclog.Warn:
 		to = slog.LevelWarn
 	case level == hclog.Error:

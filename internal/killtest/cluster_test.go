@@ -21,12 +21,13 @@ const clusterPartitions = 6
 
 // processes are three nodes of a cluster, each a process.
 type processes struct {
-	t      *testing.T
-	binary string
-	dir    string
-	host   string
-	nodes  [3]*server // nil: it is down
-	logs   [3]*os.File
+	t     *testing.T
+	nodes [3]*server // nil: it is down
+	logs  [3]*os.File
+	host  [3]string   // the address that node i+1 has
+	data  [3]string   // its directory
+	run   [3][]string // the command to which its arguments are appended
+	more  []string    // arguments beside those of every node
 }
 
 // startCluster starts three nodes with fresh directories, which found a cluster.
@@ -34,10 +35,22 @@ func startCluster(t *testing.T, b *bench) *processes {
 	// An address of this machine that no other run has: the ports are known before
 	// anybody listens, and nobody takes them in between.
 	pid := os.Getpid()
-	ps := &processes{t: t, binary: b.binary, dir: b.dir, host: fmt.Sprintf("127.%d.%d.%d", 1+pid>>16&0x7f, pid>>8&0xff, pid&0xff)}
+	ps := &processes{t: t}
+	for i := range ps.host {
+		ps.host[i] = fmt.Sprintf("127.%d.%d.%d", 1+pid>>16&0x7f, pid>>8&0xff, pid&0xff)
+		ps.data[i] = filepath.Join(b.dir, fmt.Sprint("node-", i+1))
+		ps.run[i] = []string{b.binary}
+	}
+	ps.found(b.dir)
+	return ps
+}
+
+// found starts the nodes, whose logs go to dir, and waits until they serve.
+func (ps *processes) found(dir string) {
+	t := ps.t
 	for i := range ps.logs {
 		var err error
-		if ps.logs[i], err = os.Create(filepath.Join(b.dir, fmt.Sprintf("node-%d.log", i+1))); err != nil {
+		if ps.logs[i], err = os.Create(filepath.Join(dir, fmt.Sprintf("node-%d.log", i+1))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -56,24 +69,24 @@ func startCluster(t *testing.T, b *bench) *processes {
 	for i := range ps.nodes {
 		ps.serving(i)
 	}
-	return ps
 }
 
-func (ps *processes) addr(i int) string { return fmt.Sprintf("%s:%d", ps.host, 19091+i) }
+func (ps *processes) addr(i int) string { return fmt.Sprintf("%s:%d", ps.host[i], 19091+i) }
 
 // start starts node i+1, and does not wait for it.
 func (ps *processes) start(i int) {
 	ps.t.Helper()
 	list := ""
 	for n := range ps.nodes {
-		list += fmt.Sprintf(",%d@%s:%d", n+1, ps.host, 19191+n)
+		list += fmt.Sprintf(",%d@%s:%d", n+1, ps.host[n], 19191+n)
 	}
-	s, err := startServer(ps.binary, ps.logs[i], []string{
-		"serve", "--data.dir", filepath.Join(ps.dir, fmt.Sprint("node-", i+1)), "--node.id", fmt.Sprint(i + 1),
-		"--cluster.id", "killed", "--cluster.nodes", list[1:], "--node.listen", fmt.Sprintf("%s:%d", ps.host, 19191+i),
+	args := append(slices.Clip(ps.run[i][1:]),
+		"serve", "--data.dir", ps.data[i], "--node.id", fmt.Sprint(i+1),
+		"--cluster.id", "killed", "--cluster.nodes", list[1:], "--node.listen", fmt.Sprintf("%s:%d", ps.host[i], 19191+i),
 		"--listen", ps.addr(i), "--admin.listen", "off", "--shards.per.node", "1",
 		"--journal.bytes", "8MiB", "--journal.file.bytes", "1MiB", "--memory.bytes", "32MiB", "--log.level", "debug", "--log.format", "json",
-	}, nil)
+	)
+	s, err := startServer(ps.run[i][0], ps.logs[i], append(args, ps.more...), nil)
 	if err != nil {
 		ps.t.Fatal(err)
 	}

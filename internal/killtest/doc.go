@@ -15,6 +15,10 @@
 // written, deleted topics and records that come back, and formats that an
 // interrupted step leaves half done.
 //
+// A cluster of three processes is killed too. With the tag cluster, as root, each has
+// a name space of the kernel's network of its own, and is cut off, slowed by losses,
+// stopped and deprived of its disk besides: make test-cluster.
+//
 // One seed decides all but what the scheduler does: KILL_SEED gives another one.
 // KILL_BINARY names a server to test instead of one built from this module, and
 // KILL_KEEP=1 keeps logs and histories of what went well too.

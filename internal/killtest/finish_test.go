@@ -37,7 +37,7 @@ func (r *round) finish(ctx context.Context) error {
 	if err := r.serving(ctx); err != nil {
 		return err
 	}
-	if err := r.readAll(); err != nil {
+	if err := r.load.readAll(); err != nil {
 		return err
 	}
 	r.load.stop()
@@ -63,10 +63,10 @@ func (r *round) awaitEnd() error {
 
 // readAll reads every partition of every topic from its beginning to its end,
 // and asks which topics there are.
-func (r *round) readAll() error {
-	ctx, cancel := context.WithTimeoutCause(r.load.ctx, phaseTimeout, errors.New("the final reads do not end"))
+func (l *load) readAll() error {
+	ctx, cancel := context.WithTimeoutCause(l.ctx, phaseTimeout, errors.New("the final reads do not end"))
 	defer cancel()
-	c, err := r.load.connect()
+	c, err := l.connect()
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (r *round) readAll() error {
 			return err
 		}
 		process := finalProcess + int32(i)
-		co, err := r.load.assign(c, process, t.Name, int32(len(ends)))
+		co, err := l.assign(c, process, t.Name, int32(len(ends)))
 		if err != nil {
 			return err
 		}
@@ -91,7 +91,7 @@ func (r *round) readAll() error {
 				} else if at >= end {
 					break
 				}
-				if _, err := r.load.poll(ctx, process, co); err != nil {
+				if _, err := l.poll(ctx, process, co); err != nil {
 					return fmt.Errorf("final read of %s: %w", t.Name, errors.Join(err, context.Cause(ctx)))
 				}
 			}
@@ -99,7 +99,7 @@ func (r *round) readAll() error {
 		_ = co.Close()
 	}
 	// Nothing above what is answered now may have been missing.
-	if err := r.load.logStarts(ctx, finalProcess, c.Admin()); err != nil {
+	if err := l.logStarts(ctx, finalProcess, c.Admin()); err != nil {
 		return err
 	}
 	exists := make(map[string]bool)
@@ -108,7 +108,7 @@ func (r *round) readAll() error {
 	}
 	for i := range churnTopics {
 		name := churnTopic(i)
-		r.load.ask(finalProcess, c.Admin(), history.DescribeTopic, topicSpec(name, 2), !exists[name])
+		l.ask(finalProcess, c.Admin(), history.DescribeTopic, topicSpec(name, 2), !exists[name])
 	}
 	return nil
 }

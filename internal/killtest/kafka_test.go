@@ -105,7 +105,7 @@ func (l *load) sendKafka(process int32, cl *kgo.Client, chance *rand.Rand, n int
 		if err == nil {
 			op.Mops = []history.Mop{mop.At(r.Offset)}
 			l.rec.Complete(op, history.OK)
-			l.acked.Add(1)
+			l.ack(op.Process)
 			return
 		}
 		op.Err = err.Error()

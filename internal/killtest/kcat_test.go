@@ -156,7 +156,7 @@ func (l *load) acknowledged(stderr io.Reader, ops []history.Op) (acked int, said
 		op := ops[acked]
 		op.Mops = []history.Mop{op.Mops[0].At(offset)}
 		l.rec.Complete(op, history.OK)
-		l.acked.Add(1)
+		l.ack(op.Process)
 		acked++
 	}
 	return acked, other.String()

@@ -113,12 +113,8 @@ func (b *bench) round(i int, set settings, kills func(context.Context, *round) e
 			_ = os.RemoveAll(dir)
 			return
 		}
-		f, err := os.Create(filepath.Join(dir, "history.jsonl"))
-		if err == nil {
-			err = cmp.Or(r.save(f), f.Close())
-		}
-		if err != nil {
-			b.t.Error(err)
+		if r.load != nil {
+			b.save(dir, r.load)
 		}
 	}()
 	err = kills(ctx, r)
@@ -129,8 +125,21 @@ func (b *bench) round(i int, set settings, kills func(context.Context, *round) e
 		b.t.Errorf("round %d, after %d kills of all: %v", i, b.tally.kills, err)
 	}
 	b.verdict(i, r.load.rec.History(), err == nil)
+	b.topics(i, r.load.rec.History())
 	if b.t.Failed() {
 		b.t.FailNow()
+	}
+}
+
+// save writes the history of a load into dir, for a reader's eyes.
+func (b *bench) save(dir string, l *load) {
+	b.t.Helper()
+	f, err := os.Create(filepath.Join(dir, "history.jsonl"))
+	if err == nil {
+		err = cmp.Or(history.Write(f, l.rec.History()), f.Close())
+	}
+	if err != nil {
+		b.t.Error(err)
 	}
 }
 
@@ -150,6 +159,11 @@ func (b *bench) verdict(i int, h history.History, final bool) {
 	} else {
 		b.t.Logf("round %d: %s", i, report)
 	}
+}
+
+// topics checks what a history says of topics that come and go.
+func (b *bench) topics(i int, h history.History) {
+	b.t.Helper()
 	if err := history.CheckTopics(h, topicsLimit); err != nil {
 		b.t.Errorf("round %d: %v", i, err)
 	}

@@ -52,6 +52,7 @@ type load struct {
 	cancel context.CancelCauseFunc
 	group  sync.WaitGroup
 	acked  atomic.Int64
+	kinds  [10]atomic.Int64 // of acked, by the hundreds of the process
 
 	clients   []*client.Client
 	producers []*client.Producer // to the stable topic
@@ -196,6 +197,12 @@ func (l *load) stop() {
 	}
 }
 
+// ack counts a record that was acknowledged to a process.
+func (l *load) ack(process int32) {
+	l.kinds[process/100].Add(1)
+	l.acked.Add(1)
+}
+
 var errStopped = errors.New("the load was stopped")
 
 // fail ends the load for a reason that the test is told.
@@ -297,7 +304,7 @@ func (l *load) send(ctx context.Context, process int32, p *client.Producer, key 
 		case r.Err == nil:
 			op.Mops = []history.Mop{mop.At(r.Offset)}
 			l.rec.Complete(op, history.OK)
-			l.acked.Add(1)
+			l.ack(op.Process)
 		case errors.Is(r.Err, client.ErrUnknownOutcome):
 			op.Err = r.Err.Error()
 			l.rec.Complete(op, history.Info)

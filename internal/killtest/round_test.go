@@ -3,15 +3,12 @@ package killtest
 import (
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/flotilla-log/flotilla/internal/history"
 )
 
 // settings are what differs between the data directories of a run. All are
@@ -149,12 +146,4 @@ func (r *round) until(what string, is func() bool) error {
 		}
 	}
 	return nil
-}
-
-// save writes the history to the round's directory, for a reader's eyes.
-func (r *round) save(w io.Writer) error {
-	if r.load == nil {
-		return nil
-	}
-	return history.Write(w, r.load.rec.History())
 }
