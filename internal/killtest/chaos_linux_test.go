@@ -20,8 +20,8 @@ const chaosFor = 3 * time.Minute
 
 // fault is what a majority of the nodes, or of the ways between them, is spared.
 type fault struct {
-	name    string
-	clients bool // only clients suffer: what the node leads it goes on to lead
+	name   string
+	stalls bool // the node goes on to lead, and what it leads may wait until it is over
 	// begin makes it happen to node i+1, and returns what ends it. For how long the
 	// dice say.
 	begin func(c *chaos, i int) (end func())
@@ -42,7 +42,7 @@ var faults = []fault{
 	{name: "cut off from all", begin: func(c *chaos, i int) func() {
 		return c.losing(i, dropped((i+1)%3)+dropped((i+2)%3)+dropped(3))
 	}},
-	{name: "cut off from the clients", clients: true, begin: func(c *chaos, i int) func() { return c.losing(i, dropped(3)) }},
+	{name: "cut off from the clients", stalls: true, begin: func(c *chaos, i int) func() { return c.losing(i, dropped(3)) }},
 	{name: "hears nobody, is heard", begin: func(c *chaos, i int) func() {
 		// TCP acknowledges nothing; what the node has sent before arrives.
 		return c.losing(i, "ip saddr 10.77.0.0/24 tcp flags & (syn|fin|rst|ack) == ack meta length > 60 drop\n")
@@ -51,7 +51,7 @@ var faults = []fault{
 	{name: "a fifth is lost", begin: func(c *chaos, i int) func() {
 		return c.losing(i, "numgen random mod 100 < 20 drop\n")
 	}},
-	{name: "full disk", begin: func(c *chaos, i int) func() {
+	{name: "full disk", stalls: true, begin: func(c *chaos, i int) func() {
 		c.disks[i].fill()
 		return c.disks[i].empty
 	}},
@@ -115,7 +115,7 @@ func (c *chaos) strike() {
 	what := fmt.Sprintf("node %d: %s", i+1, f.name)
 	began := time.Now()
 	end := f.begin(c, i)
-	if !f.clients {
+	if !f.stalls {
 		c.progress(what, 200)
 	}
 	wait(c.load.ctx, time.Duration(c.chance.Int64N(int64(4*time.Second))))
