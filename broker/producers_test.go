@@ -6,6 +6,7 @@ import (
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/log/batch"
+	"github.com/flotilla-log/flotilla/partition"
 )
 
 // giveProducer returns a producer's id.
@@ -62,6 +63,32 @@ func TestInventedProducer(t *testing.T) {
 		r.restart(Limits{Producers: 3})
 		if got := r.producedBy(topic, 0, 1<<40); got != errcode.InvalidProducerIDMapping {
 			t.Errorf("after a restart: %v, want %v", got, errcode.InvalidProducerIDMapping)
+		}
+	})
+}
+
+// TestAbsentElsewhere: a node that does not lead the metadata may not have heard of
+// a topic yet, as after a restart, and a consumer that is told that there is none
+// gives it up. Of a topic that it saw deleted it knows.
+func TestAbsentElsewhere(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		topic := tr.controller().create("t", 1, nil)
+		tr.rest(time.Second)
+		if err := tr.controller().DeleteTopic(t.Context(), topic.ID); err != nil {
+			t.Fatal(err)
+		}
+		tr.rest(time.Second)
+		for _, r := range tr.rigs {
+			want := errcode.LeaderNotAvailable
+			if r == tr.controller() {
+				want = errcode.UnknownTopicID
+			}
+			if err := r.absent(partition.TopicID{1}, 0); err.Code != want {
+				t.Errorf("node %d, of a topic that it does not know: %v, want %v", r.NodeID(), err, want)
+			}
+			if err := r.absent(topic.ID, 0); err.Code != errcode.UnknownTopicID {
+				t.Errorf("node %d, of a topic that was deleted: %v, want %v", r.NodeID(), err, errcode.UnknownTopicID)
+			}
 		}
 	})
 }

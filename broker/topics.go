@@ -465,8 +465,11 @@ func (b *Broker) DescribePartition(topic partition.TopicID, index int32) Partiti
 
 // absent says why this node does not have a partition.
 func (b *Broker) absent(topic partition.TopicID, index int32) *errcode.Error {
-	t := b.image().TopicByID(metadata.TopicID(topic))
+	im := b.image()
+	t := im.TopicByID(metadata.TopicID(topic))
 	switch {
+	case t == nil && im.Tombstone(metadata.TopicID(topic)) == nil && b.mayBeBehind():
+		return errcode.Errorf(errcode.LeaderNotAvailable, "no topic with the id %s is known to this node, which may be behind; ask another", topic)
 	case t == nil:
 		return errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s; it was deleted, perhaps", topic)
 	case index < 0 || int(index) >= len(t.Assignment):

@@ -4,6 +4,13 @@ package main
 // and what they do for each other.
 var clusterTable = []mutant{
 	{
+		name: "a node that may be behind does not say that a topic is gone",
+		file: "broker/topics.go",
+		old:  "case t == nil && im.Tombstone(metadata.TopicID(topic)) == nil && b.mayBeBehind():",
+		new:  "case t == nil && im.Tombstone(metadata.TopicID(topic)) == nil && false:",
+		pkg:  "./broker", test: "TestAbsentElsewhere", want: "of a topic that it does not know",
+	},
+	{
 		name: "a cluster starts when all have recorded its plan",
 		file: "internal/node/plan.go",
 		old:  "case planned && recorded == others:",
