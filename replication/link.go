@@ -25,6 +25,9 @@ var (
 	errStillBehind = errors.New("replication: the replica has not caught up yet")
 )
 
+// errCampaigned answers who tells a replica to campaign that has done it.
+var errCampaigned = errors.New("replication: the replica leads or campaigns already")
+
 // maxAppendBytes bounds the entries of one AppendEntries, or a single larger
 // one. Raft counts entries only.
 const maxAppendBytes = 8 << 20
@@ -39,7 +42,9 @@ const maxAppendBytes = 8 << 20
 //     leader's: Raft would commit up to the follower's own last index, with
 //     whatever another leader has left there;
 //   - a checkpoint is one of what is here already, or the beginning of a
-//     catch-up (R18).
+//     catch-up (R18);
+//   - who leads or campaigns already is not told to campaign: a TimeoutNow that
+//     came twice, or late, would depose the leader that the first one made.
 //
 // Requests pass one at a time, as Raft takes them.
 type link struct {
@@ -51,6 +56,7 @@ type link struct {
 	started *atomic.Bool
 	applied func() (index, term uint64)
 	term    func() uint64
+	follows func() bool // Raft neither leads nor campaigns
 	reserve func(entries []*raft.Log) (release func(), err error)
 	behind  func(to raft.ServerID, index uint64) // told of a peer that needs a checkpoint
 
@@ -197,6 +203,10 @@ func (l *link) incoming(rpc raft.RPC) (raft.RPCResponse, bool) {
 		defer release()
 	case *raft.InstallSnapshotRequest:
 		return l.installed(rpc, req)
+	case *raft.TimeoutNowRequest:
+		if !l.follows() {
+			return raft.RPCResponse{Error: errCampaigned}, true
+		}
 	}
 	return l.deliver(rpc)
 }

@@ -109,6 +109,7 @@ type Replica[R any] struct {
 	mu       sync.Mutex  // taken before proposer.mu
 	term     uint64      // guarded by mu: the term that this replica leads, or 0
 	inflight []*entry[R] // guarded by mu: in the order of proposing
+	granted  grant       // guarded by mu: see Grant
 
 	ready    atomic.Uint64 // written under mu: the term whose TermStart is applied while it leads, or 0
 	applied  atomic.Uint64
@@ -185,7 +186,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 	}
 	r.link = &link{
 		Transport: opt.Transport, rpc: make(chan raft.RPC), stop: ctx.Done(), peers: r.peers,
-		started: &r.started, applied: r.lastApplied, term: r.currentTerm,
+		started: &r.started, applied: r.lastApplied, term: r.currentTerm, follows: r.follows,
 		reserve: r.reserveEntries, behind: r.fellBehind, install: r.install, maxAppendBytes: maxAppendBytes,
 	}
 	if opt.Journal != nil {
@@ -226,10 +227,7 @@ func (r *Replica[R]) Run() error {
 	r.group.Go(r.proposeUrgent)
 	if r.alone() {
 		// One voter need not wait for a silence that nobody could break.
-		opt.Transport.Inject(raft.RPC{
-			Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
-			RespChan: make(chan raft.RPCResponse, 1),
-		})
+		r.campaign()
 	}
 	return nil
 }

@@ -51,6 +51,8 @@ type Hub struct {
 	nodes  map[int32]*HubNode
 	faults map[way]Faults
 	queues map[way]*queue
+	cuts   map[way]uint64 // how often a way was cut or healed
+	silent map[way]bool   // cut for so long that its ends know
 }
 
 // way is a direction between two nodes.
@@ -81,24 +83,34 @@ func NewHub(opt HubOptions) *Hub {
 		nodes:  make(map[int32]*HubNode),
 		faults: make(map[way]Faults),
 		queues: make(map[way]*queue),
+		cuts:   make(map[way]uint64),
+		silent: make(map[way]bool),
 	}
 }
 
 // SetFaults says what happens from now on to messages from one node to another.
 // What is under way arrives as it would have, unless the way is cut by then.
 func (h *Hub) SetFaults(from, to int32, f Faults) {
+	w := way{from, to}
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.faults[way{from, to}] = f
+	was := h.faults[w].Cut
+	h.faults[w] = f
+	if f.Cut != was {
+		h.cutLocked(w, f.Cut)
+	}
+	h.mu.Unlock()
+	if f.Cut != was {
+		h.notify()
+	}
 }
 
 // Cut cuts the way from one node to another, or heals it. Other faults stay.
 func (h *Hub) Cut(from, to int32, cut bool) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	f := h.faults[way{from, to}]
+	h.mu.Unlock()
 	f.Cut = cut
-	h.faults[way{from, to}] = f
+	h.SetFaults(from, to, f)
 }
 
 // Join makes the transport of a replica. It takes the place of an earlier one of

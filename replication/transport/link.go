@@ -164,9 +164,9 @@ func (l *link) connection() error {
 		return ErrClosed
 	}
 	l.mesh.log.Info("connected to another node", "node", l.node, "address", s.addr)
-	l.mesh.opt.OnState(l.node, true)
+	l.mesh.tell(l.node, true)
 	<-s.done
-	l.mesh.opt.OnState(l.node, false)
+	l.mesh.tell(l.node, false)
 	if l.down() {
 		l.mesh.log.Warn("the way to another node broke", "node", l.node, "address", s.addr, "cause", s.err)
 	}

@@ -83,6 +83,7 @@ type Mesh struct {
 	mu        sync.Mutex
 	ended     bool
 	answerer  Answerer
+	changed   func() // see Watch; nil: nobody watches
 	links     map[int32]*link
 	inbound   map[int32]*session // by the node that dialled
 	strangers []*stranger        // the oldest first

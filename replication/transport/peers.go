@@ -37,6 +37,16 @@ type Peers interface {
 	// Serve says who answers. It is called once; what comes before is
 	// ErrUnreachable for the caller.
 	Serve(a Answerer)
+
+	// Watch keeps a way to each of nodes from now on, and has changed called
+	// whenever Connected may answer differently. That must not block. It is
+	// called once.
+	Watch(nodes []int32, changed func())
+
+	// Connected reports whether there is a way to a node that is watched: what is
+	// sent now is not known to be in vain. A node whose process has ended is
+	// not connected within milliseconds, one that is silent after a few time-outs.
+	Connected(node int32) bool
 }
 
 // HubNode is a node's Peers through a Hub.
@@ -46,6 +56,8 @@ type HubNode struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	group  sync.WaitGroup
+
+	changed func() // see Watch; nil: nobody watches. Guarded by hub.mu
 
 	mu     sync.Mutex
 	answer Answerer
@@ -60,8 +72,9 @@ func (h *Hub) Node(id int32) *HubNode {
 	n := &HubNode{hub: h, id: id}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.nodes[id] = n
+	h.mu.Unlock()
+	h.notify()
 	return n
 }
 
@@ -148,6 +161,7 @@ func (n *HubNode) Close() error {
 		delete(n.hub.nodes, n.id)
 	}
 	n.hub.mu.Unlock()
+	n.hub.notify()
 	n.mu.Lock()
 	n.ended = true
 	n.mu.Unlock()

@@ -34,6 +34,7 @@ func peersConformance(t *testing.T, open func() peerNetwork) {
 		{"calls do not wait for each other", testPeersBeside},
 		{"what is too large", testPeersTooLarge},
 		{"close aborts what waits", testPeersClose},
+		{"who is connected", testPeersConnected},
 	} {
 		t.Run(strings.ReplaceAll(tt.name, " ", "_"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -177,6 +178,51 @@ func testPeersClose(t *testing.T, _ peerNetwork, a, b closablePeers) {
 	}
 	if _, err := a.Call(t.Context(), 2, 1, nil); !errors.Is(err, ErrClosed) {
 		t.Errorf("a call after Close: %v", err)
+	}
+}
+
+// testPeersConnected: who watches learns of an end at once, of a cut in either
+// direction when it has lasted, and of what is there again.
+func testPeersConnected(t *testing.T, net peerNetwork, a, b closablePeers) {
+	changes := make(chan struct{}, 1)
+	a.Watch([]int32{1, 2}, func() {
+		select {
+		case changes <- struct{}{}:
+		default:
+		}
+	})
+	await := func(what string, want bool, within time.Duration) {
+		t.Helper()
+		began := time.Now()
+		for a.Connected(2) != want {
+			select {
+			case <-changes:
+			case <-time.After(within - time.Since(began)):
+				t.Fatalf("%s: connected is %t after %v, and nobody said otherwise", what, !want, within)
+			}
+		}
+	}
+	await("at first", true, time.Second)
+	for _, way := range [][2]int32{{1, 2}, {2, 1}} {
+		net.cut(way[0], way[1], true)
+		if !a.Connected(2) {
+			t.Errorf("cut from %d to %d: nobody can know yet", way[0], way[1])
+		}
+		await("cut", false, 3*time.Second)
+		net.cut(way[0], way[1], false)
+		await("healed", true, 10*time.Second)
+	}
+	if a.Connected(3) {
+		t.Error("connected to a node that there is not")
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	await("closed", false, 50*time.Millisecond)
+	b = net.node(2)
+	await("there again", true, 10*time.Second)
+	if err := b.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
