@@ -166,6 +166,8 @@ type Broker struct {
 	shards     map[replication.ShardID]*dataShard // fixed once Start has returned
 	reconciler *reconciler
 	retention  *retention
+	failover   *failover
+	watchdog   *watchdog
 	freed      chan struct{} // 1-buffered: a checkpoint would free disk space
 	producers  producerIDs
 	streams    streamSet
@@ -209,6 +211,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.hashes = newHashes(b.reportHash)
 	b.quarantines = newQuarantines(opt.FS, opt.QuarantineDir, opt.OnFailed)
 	b.retention = newRetention(b, opt.RetentionInterval)
+	b.failover, b.watchdog = newFailover(b), newWatchdog(b)
 	b.disk = newDiskWatch(&b.opt)
 	b.disk.look() // before anything can be asked for
 	defer context.AfterFunc(ctx, b.stop)()
@@ -229,6 +232,8 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	if opt.Cluster != nil {
 		b.reconciler.kick()
 		b.group.Go(func() { b.register(self) })
+		b.group.Go(b.failover.run)
+		b.group.Go(b.watchdog.run)
 	} else {
 		late, cancel := context.WithTimeout(b.stopping, settleTimeout)
 		err = b.reconciler.settle(b.stopping, late.Done())

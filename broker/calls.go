@@ -7,8 +7,9 @@ import (
 	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
-// Methods of calls between nodes; methodPull, 4, and methodReport, 5, are others. MethodStanding is
-// internal/node's: what a node says of itself before it has a cluster.
+// Methods of calls between nodes; methodPull, 4, methodReport, 5, methodClaim, 16,
+// and methodTakeOver, 17, are others. MethodStanding is internal/node's: what a
+// node says of itself before it has a cluster.
 const (
 	MethodStanding transport.Method = 1
 	methodPropose  transport.Method = 2
@@ -26,6 +27,10 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 		return b.answerReport()
 	case methodPull:
 		return b.answerPull(ctx, payload)
+	case methodClaim:
+		return b.answerClaims(from, payload)
+	case methodTakeOver:
+		return b.answerTakeOver(ctx, from, payload)
 	}
 	return nil, fmt.Errorf("node %d knows no method %d, which node %d asks for; is it of an older version?", b.opt.NodeID, m, from)
 }

@@ -17,6 +17,7 @@ type trio struct {
 	t      *testing.T
 	hub    *transport.Hub
 	rigs   [3]*rig
+	peers  [3]*transport.HubNode
 	probes [4]atomic.Int64 // that the leaders of data shards have sent, by node
 }
 
@@ -63,6 +64,7 @@ func inTrio(t *testing.T, test func(t *testing.T, tr *trio)) {
 			tr.rigs[i] = startRig(t, vfs.NewMem(uint64(i+1)), func(o *Options) {
 				o.NodeID, o.Incarnation, o.Cluster = int32(i+1), uint64(i+1), &of
 			})
+			tr.peers[i] = peers
 			peers.Serve(tr.rigs[i].Answer)
 			defer func() { _ = peers.Close() }()
 		}
@@ -99,6 +101,31 @@ func (tr *trio) leader(topic Topic, index int32) *rig {
 	}
 	tr.t.Fatalf("nobody leads partition %d of %s", index, topic.Name)
 	return nil
+}
+
+// lose has the others find a broker's connections broken, and nothing of it
+// reach them: its process has ended, for them.
+func (tr *trio) lose(r *rig) {
+	tr.cutOff(r, true)
+	if err := tr.peers[r.NodeID()-1].Close(); err != nil {
+		tr.t.Error(err)
+	}
+}
+
+// leads returns which term of which shard which broker leads.
+func (tr *trio) leads(but *rig) map[replication.ShardID][2]uint64 {
+	all := make(map[replication.ShardID][2]uint64)
+	for _, r := range tr.rigs {
+		if r == but {
+			continue
+		}
+		for shard, c := range r.candidates() {
+			if p := c.Progress(); p.Leading {
+				all[shard] = [2]uint64{uint64(r.NodeID()), p.Term}
+			}
+		}
+	}
+	return all
 }
 
 // cutOff keeps a broker from the others, or brings it back.

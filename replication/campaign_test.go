@@ -100,7 +100,7 @@ func TestLateTimeoutNow(t *testing.T) {
 		r := tr.rigs[a].replica
 		term := r.Leading()
 		r.campaign()
-		time.Sleep(5 * time.Second)
+		tr.rest(5 * time.Second)
 		if now := r.Leading(); now != term {
 			t.Errorf("node %d led term %d, and leads term %d after it was told to campaign", a, term, now)
 		}

@@ -44,6 +44,7 @@ type logStore struct {
 	droppable func(upTo uint64) uint64 // the last index, at most upTo, that a compaction may drop
 
 	started *atomic.Bool
+	strokes *strokes
 }
 
 // FirstIndex implements raft.LogStore.
@@ -81,11 +82,16 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		s.halt(err)
 		return err
 	}
-	if err := s.patiently(func() error { return s.log.append(logs) }); err != nil {
+	if err := s.write(func() error { return s.log.append(logs) }); err != nil {
 		s.halt(err)
 		return err
 	}
 	return nil
+}
+
+// write is patiently for what Raft's main goroutine writes; see Replica.Writing.
+func (s *logStore) write(do func() error) error {
+	return s.patiently(func() error { return s.strokes.do(do) })
 }
 
 // patiently does what the control log has no room for when it has, once the
@@ -123,7 +129,7 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 		s.halt(err)
 		return err
 	}
-	if err := s.patiently(func() error { return s.log.truncateFrom(lo) }); err != nil {
+	if err := s.write(func() error { return s.log.truncateFrom(lo) }); err != nil {
 		s.halt(err)
 		return err
 	}

@@ -111,8 +111,11 @@ type Replica[R any] struct {
 	inflight []*entry[R] // guarded by mu: in the order of proposing
 	granted  grant       // guarded by mu: see Grant
 
-	ready    atomic.Uint64 // written under mu: the term whose TermStart is applied while it leads, or 0
-	applied  atomic.Uint64
+	ready     atomic.Uint64 // written under mu: the term whose TermStart is applied while it leads, or 0
+	applied   atomic.Uint64
+	strokes   strokes
+	successor atomic.Pointer[successor] // see Deposed; nil: none
+
 	gaveUp   atomic.Pointer[error] // of the checkpoint under way; see Temporary
 	restore  atomic.Pointer[error] // why the FSM refused a checkpoint: Raft only logs it
 	started  atomic.Bool           // Raft's goroutines may run
@@ -182,7 +185,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 	}
 	r.store = &logStore{
 		log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, droppable: r.droppable,
-		fail: r.fail, halt: r.halt, noRoom: r.noRoom, started: &r.started,
+		fail: r.fail, halt: r.halt, noRoom: r.noRoom, started: &r.started, strokes: &r.strokes,
 	}
 	r.link = &link{
 		Transport: opt.Transport, rpc: make(chan raft.RPC), stop: ctx.Done(), peers: r.peers,
@@ -264,7 +267,7 @@ func (r *Replica[R]) startRaft() (err error) {
 	vote, _ := opt.Votes.Load(uint32(opt.Shard))
 	vote.Incarnation = opt.ID.Incarnation
 	stable := newVotes(opt.Votes, opt.Shard, vote, r.halt)
-	stable.patiently = r.store.patiently
+	stable.patiently = r.store.write
 
 	cfg := raft.DefaultConfig()
 	cfg.LocalID = raft.ServerID(opt.ID.String())
@@ -489,6 +492,9 @@ func (r *Replica[R]) WaitLeading(stop <-chan struct{}) uint64 {
 
 // Leader returns who leads the shard, as far as this replica knows.
 func (r *Replica[R]) Leader() (ReplicaID, bool) {
+	if s := r.successor.Load(); s != nil && r.currentTerm() < s.term {
+		return s.id, true
+	}
 	_, id := r.raft.LeaderWithID()
 	leader, err := transport.ParseReplicaID(string(id))
 	return leader, err == nil

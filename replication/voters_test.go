@@ -188,6 +188,9 @@ func (tr *trio) mustWrite(node int, lines ...string) {
 	}
 }
 
+// rest lets virtual time pass.
+func (tr *trio) rest(d time.Duration) { time.Sleep(d) }
+
 // numbered makes lines that are told apart.
 func numbered(prefix string, n, bytes int) (lines []string) {
 	for i := range n {
