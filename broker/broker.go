@@ -79,6 +79,10 @@ type Options struct {
 	// asks its replicas for their state hashes (hash.interval); default 10 min.
 	HashInterval time.Duration
 
+	// BalanceInterval is how often to look for leaderships that another node is to
+	// have (leader.balance.interval); 0: they stay where they are.
+	BalanceInterval time.Duration
+
 	// CatchUpRate bounds what a replica that is behind its leader's log pulls in the
 	// first round, in bytes a second (catchup.rate.bytes); default 64 MiB.
 	CatchUpRate int64
@@ -168,6 +172,7 @@ type Broker struct {
 	retention  *retention
 	failover   *failover
 	watchdog   *watchdog
+	balance    *balance
 	freed      chan struct{} // 1-buffered: a checkpoint would free disk space
 	producers  producerIDs
 	streams    streamSet
@@ -212,6 +217,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.quarantines = newQuarantines(opt.FS, opt.QuarantineDir, opt.OnFailed)
 	b.retention = newRetention(b, opt.RetentionInterval)
 	b.failover, b.watchdog = newFailover(b), newWatchdog(b)
+	b.balance = newBalance(b)
 	b.disk = newDiskWatch(&b.opt)
 	b.disk.look() // before anything can be asked for
 	defer context.AfterFunc(ctx, b.stop)()
@@ -234,6 +240,9 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		b.group.Go(func() { b.register(self) })
 		b.group.Go(b.failover.run)
 		b.group.Go(b.watchdog.run)
+		if opt.BalanceInterval > 0 {
+			b.group.Go(b.balance.run)
+		}
 	} else {
 		late, cancel := context.WithTimeout(b.stopping, settleTimeout)
 		err = b.reconciler.settle(b.stopping, late.Done())

@@ -8,7 +8,7 @@ import (
 )
 
 // Methods of calls between nodes; methodPull, 4, methodReport, 5, methodClaim, 16,
-// and methodTakeOver, 17, are others. MethodStanding is internal/node's: what a
+// methodTakeOver, 17, and methodFit, 18, are others. MethodStanding is internal/node's: what a
 // node says of itself before it has a cluster.
 const (
 	MethodStanding transport.Method = 1
@@ -31,6 +31,8 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 		return b.answerClaims(from, payload)
 	case methodTakeOver:
 		return b.answerTakeOver(ctx, from, payload)
+	case methodFit:
+		return b.answerFit(payload)
 	}
 	return nil, fmt.Errorf("node %d knows no method %d, which node %d asks for; is it of an older version?", b.opt.NodeID, m, from)
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -149,6 +150,8 @@ func (b *Broker) Knows() error {
 
 // HandOver hands the leaderships of this node over, as far as there is somebody
 // to take them, before ctx ends: the others then need not notice its end first.
+// They go to voters that answer; if none of these is ready in time, the one that
+// is furthest is waited for.
 func (b *Broker) HandOver(ctx context.Context) {
 	if b.opt.Cluster == nil {
 		return
@@ -159,12 +162,15 @@ func (b *Broker) HandOver(ctx context.Context) {
 			b.opt.Log.Info("a leadership was not handed over; the others elect a leader", "shard", shard, "err", err)
 		}
 	}
-	if b.meta.Leading() != 0 {
-		group.Go(func() { report(replication.MetadataShard, b.meta.Transfer(ctx)) })
-	}
-	for id, s := range b.shards {
-		if s.replica.Leading() != 0 {
-			group.Go(func() { report(id, s.replica.Transfer(ctx)) })
+	for id, r := range b.held() {
+		if r.Leading() != 0 {
+			group.Go(func() {
+				err := transferAway(ctx, r, r.Progress())
+				if errors.Is(err, replication.ErrHeirLags) && ctx.Err() == nil {
+					err = r.Transfer(ctx)
+				}
+				report(id, err)
+			})
 		}
 	}
 	group.Wait()

@@ -95,6 +95,15 @@ type ShardStats struct {
 	CatchUpPulledBytes uint64    // since the start
 }
 
+// LeadershipStats counts how this node's part in leaderships changed by its own
+// doing.
+type LeadershipStats struct {
+	Claimed    uint64 // it stood for election at once, as the leader's node was gone
+	HandedOver uint64 // others won its terms, as its disk stood still
+	Balanced   uint64 // it transferred them to who is to lead
+	Unfit      bool   // it takes none, as its disk stands still, or did a moment ago
+}
+
 // Stats are a broker's numbers, and those of what it stands on. Counters count
 // from the start.
 type Stats struct {
@@ -108,6 +117,8 @@ type Stats struct {
 	TopicCount, PartitionCount, NodeCount int // of the cluster
 	TombstoneCount                        int // deleted topics of which something is left
 	FeatureLevel                          uint16
+
+	Leaderships LeadershipStats
 
 	// RemovedByRetention and RemovedByRequest are how many records left logs
 	// because this node, their leader, decided so, or was asked to.
@@ -123,6 +134,9 @@ func (b *Broker) Stats() Stats {
 		Checkpoints:  []CheckpointStats{b.checkpoints.data.stats("data"), b.checkpoints.metadata.stats("metadata")},
 		FeatureLevel: im.FeatureLevel(), RemovedByRetention: b.removed.byRetention.Load(), RemovedByRequest: b.removed.byRequest.Load(),
 		TopicCount: im.TopicCount(), PartitionCount: im.PartitionCount(), NodeCount: im.NodeCount(), TombstoneCount: im.TombstoneCount(),
+		Leaderships: LeadershipStats{
+			Claimed: b.failover.began.Load(), HandedOver: b.watchdog.moved.Load(), Balanced: b.balance.moved.Load(), Unfit: b.watchdog.unfit.Load(),
+		},
 		Topics: b.dir.topicStats(func(id partition.TopicID) string {
 			if t := im.TopicByID(metadata.TopicID(id)); t != nil {
 				return t.Name

@@ -35,6 +35,11 @@ func (c counted) Probe(ctx context.Context, to transport.ReplicaID) (uint64, err
 // inTrio gives a test three brokers, in a bubble.
 func inTrio(t *testing.T, test func(t *testing.T, tr *trio)) {
 	t.Helper()
+	inTunedTrio(t, func(*Options) {}, test)
+}
+
+func inTunedTrio(t *testing.T, tune func(*Options), test func(t *testing.T, tr *trio)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		tr := &trio{t: t, hub: transport.NewHub(transport.HubOptions{Seed: 1})}
 		voters := func(shard replication.ShardID) []replication.ReplicaID {
@@ -63,6 +68,7 @@ func inTrio(t *testing.T, test func(t *testing.T, tr *trio)) {
 			of.Peers = peers
 			tr.rigs[i] = startRig(t, vfs.NewMem(uint64(i+1)), func(o *Options) {
 				o.NodeID, o.Incarnation, o.Cluster = int32(i+1), uint64(i+1), &of
+				tune(o)
 			})
 			tr.peers[i] = peers
 			peers.Serve(tr.rigs[i].Answer)

@@ -40,6 +40,8 @@ var errUnfit = errors.New("broker: the disk stands still, or did a moment ago")
 // heldReplica is a replica as the watchdog needs it, whatever its shard carries.
 type heldReplica interface {
 	candidate
+	transferable
+	Transfer(ctx context.Context) error
 	Leading() (term uint64)
 	Writing() (number uint64, under bool)
 	Deposed(term uint64, by replication.ReplicaID, in uint64)
@@ -56,8 +58,8 @@ type heldReplica interface {
 type watchdog struct {
 	b     *Broker
 	seen  map[replication.ShardID]stroke
-	calm  int         // ticks since the disk stood still last
-	unfit atomic.Bool // it stands still, or did a moment ago
+	calm  atomic.Int64 // ticks since the disk stood still last
+	unfit atomic.Bool  // it stands still, or did a moment ago
 	moved atomic.Uint64
 	busy  map[replication.ShardID]*atomic.Bool // its leadership is being handed over
 }
@@ -69,7 +71,9 @@ type stroke struct {
 }
 
 func newWatchdog(b *Broker) *watchdog {
-	return &watchdog{b: b, seen: make(map[replication.ShardID]stroke), calm: calmTicks, busy: make(map[replication.ShardID]*atomic.Bool)}
+	w := &watchdog{b: b, seen: make(map[replication.ShardID]stroke), busy: make(map[replication.ShardID]*atomic.Bool)}
+	w.calm.Store(calmTicks)
+	return w
 }
 
 // held returns the replicas of this node, by shard.
@@ -112,12 +116,12 @@ func (w *watchdog) tick() {
 		longest = max(longest, s.ticks)
 	}
 	stands := longest >= stallTicks
-	if stands {
-		w.calm = 0
-	} else {
-		w.calm = min(w.calm+1, calmTicks)
+	calm := int64(0)
+	if !stands {
+		calm = min(w.calm.Load()+1, calmTicks)
 	}
-	if unfit := w.calm < calmTicks; unfit != w.unfit.Swap(unfit) {
+	w.calm.Store(calm)
+	if unfit := calm < calmTicks; unfit != w.unfit.Swap(unfit) {
 		if unfit {
 			w.b.opt.Log.Warn("the disk stands still: this node's leaderships are handed over", "dir", w.b.opt.DiskDir, "for_ms", int64(longest)*watchdogTick.Milliseconds())
 		} else {

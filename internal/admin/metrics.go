@@ -80,6 +80,9 @@ var Metrics = []Metric{
 	{"flotilla_checkpoint_failures_total", Counter, []string{"shards"}, "Checkpoints that failed; the next one covers them."},
 	{"flotilla_checkpoint_age_seconds", Gauge, []string{"shards"}, "Time since the newest checkpoint; -1 if there was none since the start."},
 	{"flotilla_shard_leading", Gauge, []string{"shard"}, "1 if this node leads and serves the shard, else 0. Shard 0 is the metadata."},
+	{"flotilla_leaderships_total", Counter, []string{"change"},
+		"Leaderships of shards that changed by this node's doing: `claimed` as the leader's node was gone (elections it stood for), `handed_over` as its own disk stood still, `balanced` to the node that is to lead."},
+	{"flotilla_leaderships_refused", Gauge, nil, "1 while this node takes no leadership, as its disk stands still, or did in the last 30 s; else 0."},
 	{"flotilla_shard_uncheckpointed_entries", Gauge, []string{"shard"}, "Entries applied since the shard's newest checkpoint."},
 	{"flotilla_shard_apply_version", Gauge, []string{"shard"}, "Behaviour that the shard's replicas have agreed on."},
 	{"flotilla_quarantined_partitions", Gauge, []string{"shard"},
@@ -324,6 +327,10 @@ func (s scrape) shards(stats *broker.Stats) {
 		}
 		s.value("flotilla_checkpoint_age_seconds", age, c.Shards)
 	}
+	s.value("flotilla_leaderships_total", float64(stats.Leaderships.Claimed), "claimed")
+	s.value("flotilla_leaderships_total", float64(stats.Leaderships.HandedOver), "handed_over")
+	s.value("flotilla_leaderships_total", float64(stats.Leaderships.Balanced), "balanced")
+	s.value("flotilla_leaderships_refused", truth(stats.Leaderships.Unfit))
 	for _, sh := range stats.Shards {
 		id := strconv.Itoa(int(sh.ID))
 		s.value("flotilla_shard_leading", truth(sh.Leading), id)

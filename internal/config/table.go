@@ -270,6 +270,12 @@ var Settings = []Setting{
 		Doc: "how long data may stay after a topic's retention.ms is over",
 	},
 	{
+		Key: "leader.balance.interval", Section: sectionOperate, Kind: Duration, Default: "30s", Min: 0, Max: 24 * hour,
+		Doc:     "how often a node looks for shards that it leads and another one is to lead; 0s: they stay where they are",
+		Explain: "Each node is to lead its share. One that was away gets it back when two looks in a row have found it caught up. What `flotilla cluster transfer` has moved is moved back as well. Kafka's auto.leader.rebalance.enable and leader.imbalance.check.interval.seconds.",
+		Metric:  "flotilla_shard_leading",
+	},
+	{
 		Key: "num.partitions", Section: sectionOperate, Kind: Int, Default: "1", Min: 1, Max: 100_000,
 		Doc:     "partitions of a topic whose creator does not say how many",
 		Explain: "Kafka's num.partitions; topics that are created because a Kafka client asked for them get as many.",

@@ -198,7 +198,8 @@ func testPeersConnected(t *testing.T, net peerNetwork, a, b closablePeers) {
 			select {
 			case <-changes:
 			case <-time.After(within - time.Since(began)):
-				t.Fatalf("%s: connected is %t after %v, and nobody said otherwise", what, !want, within)
+				t.Errorf("%s: connected is %t after %v, and nobody said otherwise", what, !want, within)
+				return
 			}
 		}
 	}
