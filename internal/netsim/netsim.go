@@ -158,9 +158,9 @@ func (n *Network) drawLocked(l link) time.Duration {
 	return 0
 }
 
-// Cut stops what flows from one host to another, until Heal: bytes that have
-// not arrived yet wait, and a Dial in either direction waits. Cut the other
-// direction too for a full partition.
+// Cut stops what flows from one host to another, until Mend or Heal: bytes that
+// have not arrived yet wait, and a Dial in either direction waits. Cut the other
+// direction too for a full partition. An empty name is every host.
 func (n *Network) Cut(from, to string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -168,7 +168,7 @@ func (n *Network) Cut(from, to string) {
 	now := time.Now()
 	for _, c := range n.conns {
 		for _, p := range []*pipe{c.in, c.out} {
-			if n.isCutLocked(p.link) {
+			if !p.isCut && n.isCutLocked(p.link) {
 				p.cut(now)
 			}
 		}
@@ -178,8 +178,24 @@ func (n *Network) Cut(from, to string) {
 
 // isCutLocked reports whether l is cut. A host always reaches itself.
 func (n *Network) isCutLocked(l link) bool {
-	_, ok := n.cuts[l]
-	return ok && l.from != l.to
+	if l.from == l.to {
+		return false
+	}
+	for _, l := range []link{l, {l.from, ""}, {"", l.to}, {}} {
+		if _, ok := n.cuts[l]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Mend undoes one Cut, by the same names. What waited arrives after the latency,
+// unless another Cut holds it.
+func (n *Network) Mend(from, to string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.cuts, link{from, to})
+	n.mendedLocked()
 }
 
 // Heal undoes all cuts. What waited arrives after the latency.
@@ -187,10 +203,15 @@ func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	clear(n.cuts)
+	n.mendedLocked()
+}
+
+// mendedLocked lets go of what no cut holds any more.
+func (n *Network) mendedLocked() {
 	now := time.Now()
 	for _, c := range n.conns {
 		for _, p := range []*pipe{c.in, c.out} {
-			if p.isCut {
+			if p.isCut && !n.isCutLocked(p.link) {
 				p.heal(now.Add(n.drawLocked(p.link)))
 			}
 		}

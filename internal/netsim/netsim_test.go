@@ -384,6 +384,37 @@ func TestCutBack(t *testing.T) {
 	})
 }
 
+// TestMend: each cut is undone by itself, and one of every host holds those that
+// no other names.
+func TestMend(t *testing.T) {
+	bubble(t, func(t *testing.T, n *Network, a, b net.Conn) {
+		n.Cut("a", "b")
+		n.Cut("a", "")
+		n.Cut("", "b")
+		n.Cut("b", "c")
+		send(t, a, "held")
+		for _, mend := range [][2]string{{"a", "b"}, {"b", "c"}, {"", "b"}, {"", ""}} {
+			n.Mend(mend[0], mend[1])
+			if got := receive(t, b, time.Minute); got != "" {
+				t.Errorf("%q through the cut of all that a says", got)
+			}
+		}
+		send(t, b, "back")
+		if got := receive(t, a, time.Minute); got != "back" {
+			t.Errorf("the other direction got %q", got)
+		}
+		n.Mend("a", "")
+		if got := receive(t, b, time.Minute); got != "held" {
+			t.Errorf("after all were mended %q", got)
+		}
+		n.Cut("", "")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := n.Dial(ctx, "c", b.LocalAddr().String())
+		wantErr(t, "Dial", err, context.DeadlineExceeded)
+	})
+}
+
 func TestHealDelivers(t *testing.T) {
 	bubble(t, func(t *testing.T, n *Network, a, b net.Conn) {
 		n.Cut("a", "b")
