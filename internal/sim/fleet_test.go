@@ -35,6 +35,7 @@ type fleet struct {
 	// lie stands between a node's replica and the hub; nil: nothing does.
 	lie func(transport.ShardID, transport.ReplicaID, transport.Transport) transport.Transport
 
+	meshed bool  // nodes have connections, as real ones have
 	reborn bool  // a wiped node takes its old place again, with its old identity
 	ring   int64 // most bytes of a node's journal; 0: plenty
 
@@ -48,11 +49,12 @@ type member struct {
 	id     int32
 	disk   *vfs.Mem
 	node   *node.Node // nil while it is down
-	peers  *transport.HubNode
+	peers  meetings
 	wiped  bool // it has lost its directory
 	starts int
 	inject vfs.Injector
 	wrap   func(vfs.FS) vfs.FS
+	clock  wallClock
 
 	moved     bool   // to another port
 	unserving func() // ends a node without its directory; nil: there is none
@@ -107,20 +109,6 @@ func (fl *fleet) acknowledged(key history.Key, offset int64) {
 	fl.floor[key] = max(fl.floor[key], offset+1)
 }
 
-func (fl *fleet) cluster(m *member) *node.Cluster {
-	return &node.Cluster{
-		Nodes: fl.ids(),
-		Connect: func(shard transport.ShardID, id transport.ReplicaID) transport.Transport {
-			var tr transport.Transport = fl.hub.Join(shard, id)
-			if fl.lie != nil {
-				tr = fl.lie(shard, id, tr)
-			}
-			return tr
-		},
-		Peers: m.peers,
-	}
-}
-
 func (fl *fleet) ids() (ids []int32) {
 	for _, m := range fl.members {
 		ids = append(ids, m.id)
@@ -160,11 +148,14 @@ func (fl *fleet) start(m *member) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	m.peers = fl.hub.Node(m.id)
-	m.node, err = node.Start(ctx, fl.options(m, disk, l))
+	opt := fl.options(m, disk, l)
+	if opt.Cluster, err = fl.meet(m); err == nil {
+		if m.node, err = node.Start(ctx, opt); err != nil {
+			_ = m.peers.Close()
+		}
+	}
 	if err != nil {
 		m.node = nil
-		_ = m.peers.Close()
 		_ = l.Close()
 		fl.problem("node %d, start %d: %v", m.id, m.starts, err)
 		return false
@@ -178,10 +169,10 @@ func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
 		ring = 32 * 32 << 10
 	}
 	return node.Options{
-		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Cluster: fl.cluster(m), Rack: fmt.Sprintf("r%d", m.id),
+		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Rack: fmt.Sprintf("r%d", m.id),
 		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: ring,
 		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond,
-		Now: time.Now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
+		DiskReserveBytes: 1, Now: m.clock.now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
 		Resolve: func(context.Context, string) error { return nil }, // no name is asked for outside
 		Log:     slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),
 	}
@@ -202,8 +193,14 @@ func (fl *fleet) startWiped(m *member) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	m.peers = fl.hub.Node(m.id)
-	opt, peers := fl.options(m, m.disk, l), m.peers
+	opt := fl.options(m, m.disk, l)
+	if opt.Cluster, err = fl.meet(m); err != nil {
+		cancel()
+		_ = l.Close()
+		fl.problem("node %d: %v", m.id, err)
+		return
+	}
+	peers := m.peers
 	go func() {
 		defer close(done)
 		n, err := node.Start(ctx, opt)
@@ -306,20 +303,8 @@ func (fl *fleet) isolate(m *member, from, to bool) {
 	fl.trace.add(fmt.Sprintf("NODE %d CUT OFF from it: %t, to it: %t", m.id, from, to))
 	for _, o := range fl.members {
 		if o != m {
-			fl.hub.Cut(m.id, o.id, from)
-			fl.hub.Cut(o.id, m.id, to)
-		}
-	}
-}
-
-// faults are what happens to messages between all nodes.
-func (fl *fleet) faults(f transport.Faults) {
-	fl.trace.add(fmt.Sprintf("NETWORK %+v", f))
-	for _, a := range fl.members {
-		for _, b := range fl.members {
-			if a != b {
-				fl.hub.SetFaults(a.id, b.id, f)
-			}
+			fl.cutWay(m, o, from)
+			fl.cutWay(o, m, to)
 		}
 	}
 }
