@@ -33,7 +33,7 @@ func (w *world) hire() *person {
 }
 
 func (p *person) connect() {
-	host := fmt.Sprintf("client%d", p.process)
+	host := clientHost(p.process)
 	c, err := client.New(client.Config{
 		Bootstrap: p.w.addrs,
 		ClientID:  host,
@@ -49,6 +49,9 @@ func (p *person) connect() {
 	}
 	p.c = c
 }
+
+// clientHost is the host of a process.
+func clientHost(process int32) string { return fmt.Sprintf("client%d", process) }
 
 func (p *person) leave() { _ = p.c.Close() }
 
@@ -104,13 +107,26 @@ type load struct {
 	maxPause time.Duration // between two bursts
 	timeout  time.Duration // delivery
 	crashes  bool          // the client is torn down now and then
+	until    time.Time     // when it is enough, however many they are; zero: when records were sent
+}
+
+// goesOn reports whether there is more to send.
+func (l *load) goesOn(sent int) bool {
+	if l.until.IsZero() {
+		return sent < l.records
+	}
+	return time.Now().Before(l.until)
 }
 
 // produce sends l in bursts and waits for every outcome.
 func (p *person) produce(l load) {
 	pr := p.producer(l)
-	for sent := 0; sent < l.records; {
-		for range min(1+p.rng.IntN(8), l.records-sent) {
+	for sent := 0; l.goesOn(sent); {
+		burst := 1 + p.rng.IntN(8)
+		if l.until.IsZero() {
+			burst = min(burst, l.records-sent)
+		}
+		for range burst {
 			p.send(pr, l.keys[p.rng.IntN(len(l.keys))], p.rng.IntN(l.maxBytes+1))
 			sent++
 		}

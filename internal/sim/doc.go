@@ -7,9 +7,18 @@
 // (history), and at the end everything is read back and checked: nothing
 // acknowledged is lost, no offset holds two records, no record has two offsets.
 //
-// A fleet is three nodes in one bubble, each with a voter of every shard, over
-// the transport in memory (replication/transport.Hub), whose ways are cut, lossy
-// or slow by the seed: leaders lose their power, are cut off, paused, stopped.
+// A fleet is three nodes in one bubble, each with a voter of every shard. They
+// talk over the connections that real nodes have (replication/transport.Mesh), on
+// the network that their clients use, or over a transport in memory (Hub), which
+// loses, doubles and reorders messages by the seed.
+//
+// A storm (TestClusterHistories) is a fleet's history of a minute and more, with
+// the native client and franz-go. The seed has one thing after the other go wrong,
+// mostly with a leader: power cuts, of all nodes as well, kills, restarts, cuts in
+// one direction, in both, between two of three or from the clients, pauses, disks
+// that hang, are slow, full or fail, lost and late messages, and clocks that are
+// set wrong. Then all is mended, and what was acknowledged has to be there, and
+// records have to be taken again. Shorter histories (TestVoters) do less, oftener.
 //
 // Half of the random histories, and a third of those of three nodes, have a topic
 // that loses records: clients delete some and change its configs, add a partition,

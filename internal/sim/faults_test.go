@@ -161,12 +161,15 @@ func fullDisk(w *world, spare int64) {
 }
 
 // used returns what the files on the disk take, in bytes.
-func (w *world) used() int64 {
+func (w *world) used() int64 { return usedOn(w.disk) }
+
+// usedOn returns what the files on a disk take, in bytes. It gets a capacity by it.
+func usedOn(disk *vfs.Mem) int64 {
 	const large = 1 << 40
-	w.disk.SetCapacity(large)
-	free, err := w.disk.Free(dataDir)
+	disk.SetCapacity(large)
+	free, err := disk.Free(dataDir)
 	if err != nil {
-		w.problem("free: %v", err)
+		panic("sim: " + err.Error()) // of a disk with a data directory
 	}
 	return large - free
 }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,8 @@ type member struct {
 	inject vfs.Injector
 	wrap   func(vfs.FS) vfs.FS
 	clock  wallClock
+
+	trouble atomic.Pointer[vfs.Injector] // of its disk, that a storm has made
 
 	moved     bool   // to another port
 	unserving func() // ends a node without its directory; nil: there is none

@@ -234,7 +234,7 @@ func report(t *testing.T, seed uint64, problems []string, tr *trace) {
 	}
 	test, _, _ := strings.Cut(t.Name(), "/")
 	again := fmt.Sprintf("go test -count=1 -run '^%s$' ./internal/sim", test)
-	if test == "TestRandomHistories" || test == "TestVoters" || test == "TestWaning" {
+	if test == "TestRandomHistories" || test == "TestVoters" || test == "TestClusterHistories" || test == "TestWaning" {
 		again = fmt.Sprintf("SIM_SEED=%d SIM_RUNS=20 %s", seed, again)
 	}
 	t.Errorf("seed %d:\n%s\nrepeat: %s\ntrace: %s", seed, strings.Join(problems, "\n"), again, tr.save(t.Name()))

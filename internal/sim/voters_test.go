@@ -280,7 +280,7 @@ func fleetVerdict(problems []string, h history.History) []string {
 // acknowledgements or changes of leaders shows little.
 func TestVoters(t *testing.T) {
 	t.Parallel()
-	all := seeds(t, 200, 6)
+	all := seeds(t, 100, 4)
 	var mu sync.Mutex
 	acks, leaderships := 0, 0
 	t.Cleanup(func() {

@@ -68,6 +68,10 @@ type world struct {
 	// acked is told of each record that was acknowledged; nil: nobody is.
 	acked func(key history.Key, offset int64)
 
+	// read is told of the leader epoch of each record that a Kafka client read; nil:
+	// nobody is.
+	read func(key history.Key, epoch int32)
+
 	// wrap stands between the node and its disk; nil: nothing does.
 	wrap func(vfs.FS) vfs.FS
 	// reserve is what is to be free for records to be taken; 0: a byte.
