@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/de
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test test-clients test-cluster race race-all kill mutants soak fuzz bench bench-kafka fmt clean kafka-jars record-kafka test-differential
+.PHONY: build run check test test-clients test-cluster race race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -73,6 +73,12 @@ SEED ?= $(shell date +%s)
 
 soak: ## the real server on a small disk under load, killed, restarted, paused and filled, by seed
 	$(GO) run ./internal/soak -for $(FOR) -seed $(SEED)
+
+soak-sim: ## histories of three nodes in virtual time for FOR, from seed SEED on: how many, and what they went through
+	SIM_FOR=$(FOR) SIM_FROM=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestClusterHistories$$' ./internal/sim
+
+sim-bugs: ## each seeded bug of internal/sim against the seeds 1 to 100, and how many of them found it
+	SIM_TABLE=1 $(GO) test -count=1 -timeout 0 -v -run '^TestSeededBugs$$' ./internal/sim
 
 # Folder with the jars of Apache Kafka; make kafka-jars fetches them. They need Java 17.
 KAFKA ?= bin/kafka

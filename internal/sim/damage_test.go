@@ -155,23 +155,28 @@ func (p *person) readFrom(key history.Key, from int64, r *read) (at int64, faile
 // everyFile returns the names of all files below dir.
 func everyFile(t *testing.T, fsys vfs.FS, dir string) (names []string) {
 	t.Helper()
-	list, err := fsys.ReadDir(dir)
+	names, err := filesBelow(fsys, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return names
+}
+
+// filesBelow returns the names of all files below dir.
+func filesBelow(fsys vfs.FS, dir string) (names []string, err error) {
+	list, err := fsys.ReadDir(dir)
 	for _, name := range list {
 		full := path.Join(dir, name)
-		info, err := fsys.Stat(full)
-		if err != nil {
-			t.Fatal(err)
+		info, serr := fsys.Stat(full)
+		below := []string{full}
+		if err = errors.Join(err, serr); serr == nil && info.IsDir() {
+			if below, serr = filesBelow(fsys, full); serr != nil {
+				return names, serr
+			}
 		}
-		if info.IsDir() {
-			names = append(names, everyFile(t, fsys, full)...)
-		} else {
-			names = append(names, full)
-		}
+		names = append(names, below...)
 	}
-	return names
+	return names, err
 }
 
 // contents is a directory as bytes, without the lock.

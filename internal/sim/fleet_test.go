@@ -40,6 +40,8 @@ type fleet struct {
 	reborn bool  // a wiped node takes its old place again, with its old identity
 	ring   int64 // most bytes of a node's journal; 0: plenty
 
+	hashes time.Duration // between two comparisons of replicas; 0: a history is too short for one
+
 	mu    sync.Mutex
 	acks  int
 	floor map[history.Key]int64 // one more than the highest acknowledged offset
@@ -174,7 +176,7 @@ func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
 	return node.Options{
 		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Rack: fmt.Sprintf("r%d", m.id),
 		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: ring,
-		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond,
+		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond, HashInterval: fl.hashes,
 		DiskReserveBytes: 1, Now: m.clock.now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
 		Resolve: func(context.Context, string) error { return nil }, // no name is asked for outside
 		Log:     slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),

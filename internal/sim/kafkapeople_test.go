@@ -131,7 +131,8 @@ func (p *person) pollKafka(c *kgo.Client, ends map[history.Key]int64) (ok bool) 
 	fetches := c.PollFetches(ctx)
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 		if f.Err != nil {
-			if !errors.Is(f.Err, context.DeadlineExceeded) && !errors.Is(f.Err, context.Canceled) {
+			var far *net.OpError // what the client did not mend by itself: it goes on
+			if !errors.Is(f.Err, context.DeadlineExceeded) && !errors.Is(f.Err, context.Canceled) && !errors.As(f.Err, &far) {
 				p.w.problem("process %d: Kafka consumer of %s[%d]: %v", p.process, f.Topic, f.Partition, f.Err)
 				ok = false
 			}

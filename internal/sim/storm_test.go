@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +38,7 @@ type storm struct {
 	troubles []trouble
 	counts   map[string]int // troubles that began, by name
 	led      ledBy
+	wipes    bool // the last trouble is that a node loses its directory
 }
 
 // newStorm draws what the seed decides of how things are before the storm.
@@ -46,6 +50,7 @@ func newStorm(fl *fleet) *storm {
 	if rng.IntN(3) == 0 {
 		st.ring = smallRing
 	}
+	st.wipes = rng.IntN(4) == 0
 	st.calm = transport.Faults{MaxDelay: time.Duration(rng.IntN(2000)) * time.Microsecond}
 	partitions := int32(1 + rng.IntN(3))
 	for topic := range 1 + rng.IntN(2) {
@@ -122,6 +127,9 @@ func (st *storm) rage() bool {
 			return false
 		}
 		well := st.well()
+		if st.wipes && n >= stormTroubles && time.Until(st.until) < wipeTakes {
+			return st.endTroubles(true) && st.wipeOne() && st.healthy()
+		}
 		if len(well) == 0 {
 			continue
 		}
@@ -281,7 +289,9 @@ func outcomes(h history.History) (ops, acked int) {
 func runStorm(t *testing.T, seed uint64, bug func(fl *fleet)) (problems []string, tr *trace, st *storm) {
 	problems, tr, _ = runFleet(t, seed, func(fl *fleet) {
 		st = newStorm(fl)
+		fl.hashes = 5 * time.Second
 		if bug != nil {
+			fl.hashes = 0 // clients are to notice it
 			bug(fl)
 		}
 		st.run()
@@ -289,43 +299,80 @@ func runStorm(t *testing.T, seed uint64, bug func(fl *fleet)) (problems []string
 	return fleetVerdict(problems, tr.history), tr, st
 }
 
-// TestClusterHistories also holds what the histories went through against what
-// they are to show something by.
+// tally is what histories went through, all together.
+type tally struct {
+	mu                         sync.Mutex
+	counts                     map[string]int // of troubles, by name
+	runs, ops, acked, elective int            // elective: a leader changed while clients wrote
+}
+
+// history runs one storm.
+func (ta *tally) history(t *testing.T, seed uint64) {
+	problems, tr, st := runStorm(t, seed, nil)
+	n, ok := outcomes(tr.history)
+	if troubles := st.begun(); len(problems) == 0 && (n < stormOps || 2*ok < n || troubles < stormTroubles) {
+		problems = append(problems, fmt.Sprintf("%d troubles, and %d of %d operations were acknowledged: too few to show anything", troubles, ok, n))
+	}
+	report(t, seed, problems, tr)
+	ta.mu.Lock()
+	defer ta.mu.Unlock()
+	ta.runs, ta.ops, ta.acked = ta.runs+1, ta.ops+n, ta.acked+ok
+	if st.led.changes() > 0 {
+		ta.elective++
+	}
+	for kind, n := range st.counts {
+		ta.counts[kind] += n
+	}
+}
+
+// check holds what the histories went through against what they are to show
+// something by.
+func (ta *tally) check(t *testing.T) {
+	t.Logf("%d histories: %d of %d operations acknowledged; a leader changed while clients wrote in %d; troubles: %v", ta.runs, ta.acked, ta.ops, ta.elective, ta.counts)
+	if 2*ta.acked < ta.ops || 10*ta.elective < 9*ta.runs {
+		t.Error("too few to show anything")
+	}
+	for _, kind := range troubleKinds {
+		if ta.runs >= 100 && ta.counts[kind.name] == 0 {
+			t.Errorf("no history had a %s", kind.name)
+		}
+	}
+}
+
+// TestClusterHistories runs storms: so many, or for as long as SIM_FOR says, from
+// SIM_FROM on.
 func TestClusterHistories(t *testing.T) {
 	t.Parallel()
-	all := seeds(t, 110, 2)
-	var mu sync.Mutex
-	counts := make(map[string]int)
-	ops, acked, changed := 0, 0, 0
-	t.Cleanup(func() {
-		t.Logf("%d histories: %d of %d operations acknowledged, a leader changed while clients wrote in %d; %v", len(all), acked, ops, changed, counts)
-		if 2*acked < ops || 10*changed < 9*len(all) {
-			t.Error("too few to show anything")
-		}
-		for _, kind := range troubleKinds {
-			if len(all) >= 100 && counts[kind.name] == 0 {
-				t.Errorf("no history had a %s", kind.name)
-			}
-		}
-	})
-	for _, seed := range all {
+	ta := &tally{counts: make(map[string]int)}
+	t.Cleanup(func() { ta.check(t) })
+	each := func(t *testing.T, seed uint64, parallel bool) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			t.Parallel()
-			problems, tr, st := runStorm(t, seed, nil)
-			n, ok := outcomes(tr.history)
-			if troubles := st.begun(); len(problems) == 0 && (n < stormOps || 2*ok < n || troubles < stormTroubles) {
-				problems = append(problems, fmt.Sprintf("%d troubles, and %d of %d operations were acknowledged: too few to show anything", troubles, ok, n))
+			if parallel {
+				t.Parallel()
 			}
-			report(t, seed, problems, tr)
-			mu.Lock()
-			defer mu.Unlock()
-			ops, acked = ops+n, acked+ok
-			if st.led.changes() > 0 {
-				changed++
-			}
-			for kind, n := range st.counts {
-				counts[kind] += n
-			}
+			ta.history(t, seed)
 		})
+	}
+	all := seeds(t, 110, 2)
+	if text := os.Getenv("SIM_FOR"); text != "" {
+		lasts, err := time.ParseDuration(text)
+		if err != nil {
+			t.Fatalf("SIM_FOR: %v", err)
+		}
+		ends := time.Now().Add(lasts)
+		var next atomic.Uint64
+		next.Store(all[0])
+		for worker := range runtime.GOMAXPROCS(0) {
+			t.Run(fmt.Sprintf("worker=%d", worker), func(t *testing.T) {
+				t.Parallel()
+				for time.Now().Before(ends) {
+					each(t, next.Add(1)-1, false)
+				}
+			})
+		}
+		return
+	}
+	for _, seed := range all {
+		each(t, seed, true)
 	}
 }

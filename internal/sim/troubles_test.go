@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,6 +37,7 @@ var troubleKinds = []troubleKind{
 	{"slow disk", (*storm).slowDisk},
 	{"full disk", (*storm).fullDisk},
 	{"all lose power", (*storm).allLosePower},
+	{"flipped bit", (*storm).flippedBit},
 	{"power cut", (*storm).powerCut},
 	{"killed", (*storm).killed},
 	{"cut off", (*storm).cutOff},
@@ -301,4 +303,55 @@ func (st *storm) allLosePower(_ *member, _ time.Duration) func() bool {
 	time.Sleep(time.Duration(st.rng.Int64N(int64(time.Second))))
 	st.startAll()
 	return nil
+}
+
+// heals are the kinds of files of which a node makes good a flipped bit, by itself
+// or from the others.
+var heals = []string{"index"}
+
+// flippedBit ends a node, and flips a bit of a file on its disk before it starts
+// again.
+func (st *storm) flippedBit(m *member, _ time.Duration) func() bool {
+	st.end(m, []end{killed, coin}[st.rng.IntN(2)])
+	names, err := filesBelow(m.disk, dataDir)
+	if err != nil {
+		st.problem("node %d: %v", m.id, err)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(heals, kindOf(name)) })
+	if len(names) == 0 {
+		return st.restart(m)
+	}
+	name, bit := names[st.rng.IntN(len(names))], byte(1)<<st.rng.IntN(8)
+	info, err := m.disk.Stat(name)
+	if err == nil && info.Size() > 0 {
+		at := st.rng.Int64N(info.Size())
+		st.trace.add(fmt.Sprintf("NODE %d FLIP %#02x AT %d OF %s", m.id, bit, at, name))
+		err = m.disk.Corrupt(name, at, func(b []byte) { b[0] ^= bit })
+	}
+	if err != nil {
+		st.problem("node %d: %v", m.id, err)
+	}
+	return st.restart(m)
+}
+
+// wipeTakes is how long before the clients have done enough a node is wiped.
+const wipeTakes = 15 * time.Second
+
+// wipeOne wipes the one node that has, beside a leader, what is acknowledged while
+// the third is cut off, takes the power from the leader, and starts the wiped one
+// with the third alone: they are a majority by number, and must not be one.
+func (st *storm) wipeOne() bool {
+	a := st.leader()
+	b, c := st.members[int(a.id)%fleetNodes], st.members[int(a.id+1)%fleetNodes]
+	st.counts["wiped"]++
+	st.isolate(b, true, true)
+	time.Sleep(2 * time.Second)
+	st.cut(a)
+	st.wipe(c)
+	st.isolate(b, false, false)
+	if !st.start(c) {
+		return false
+	}
+	time.Sleep(3 * time.Second)
+	return st.start(a)
 }

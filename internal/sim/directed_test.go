@@ -2,103 +2,14 @@ package sim
 
 import (
 	"context"
-	"path"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/raft"
 
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/internal/history"
 	"github.com/flotilla-log/flotilla/internal/vfs"
-	"github.com/flotilla-log/flotilla/replication/transport"
 )
-
-// eager is a transport that acknowledges its leader's entries for the followers,
-// which never see them: what the leader commits is on its own disk alone.
-type eager struct{ transport.Transport }
-
-// AppendEntries implements raft.Transport.
-func (e eager) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if len(req.Entries) == 0 {
-		return e.Transport.AppendEntries(id, addr, req, resp)
-	}
-	*resp = raft.AppendEntriesResponse{Term: req.Term, Success: true}
-	return nil
-}
-
-// AppendEntriesPipeline implements raft.Transport.
-func (eager) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
-	return nil, raft.ErrPipelineReplicationNotSupported
-}
-
-// credulous is a transport whose probes always find the own term.
-type credulous struct {
-	transport.Transport
-	own func() uint64
-}
-
-// Handle implements transport.Transport.
-func (c *credulous) Handle(h transport.Handler) {
-	c.own = h.Probed
-	c.Transport.Handle(h)
-}
-
-// Probe implements transport.Transport.
-func (c *credulous) Probe(context.Context, transport.ReplicaID) (uint64, error) { return c.own(), nil }
-
-// TestVotersCatches shows that histories of three nodes would see what matters
-// missing: with it left out, some seed must fail, within few.
-func TestVotersCatches(t *testing.T) {
-	t.Parallel()
-	const within = uint64(30)
-	for _, tt := range []struct {
-		name    string
-		bug     func(fl *fleet)
-		history func(fl *fleet)
-	}{
-		{"acknowledged by the leader's disk alone", func(fl *fleet) {
-			fl.lie = func(_ transport.ShardID, _ transport.ReplicaID, tr transport.Transport) transport.Transport {
-				return eager{tr}
-			}
-		}, votersHistory},
-		{"votes are forgotten", func(fl *fleet) {
-			for _, m := range fl.members {
-				forget := func(name string) bool { return strings.HasPrefix(name, path.Join(dataDir, "votes")) }
-				m.wrap = func(fs vfs.FS) vfs.FS { return &forgetful{FS: fs, files: forget, dirs: forget} }
-			}
-		}, votersHistory},
-		{"nobody deduplicates", func(fl *fleet) { fl.notIdempotent = true }, votersHistory},
-		{"a wiped replica votes under its old name", func(fl *fleet) { fl.reborn = true }, wipedHistory},
-		{"a deposed leader is read from", func(fl *fleet) {
-			fl.lie = func(_ transport.ShardID, _ transport.ReplicaID, tr transport.Transport) transport.Transport {
-				return &credulous{Transport: tr}
-			}
-		}, deposedHistory},
-	} {
-		t.Run(strings.ReplaceAll(tt.name, " ", "_"), func(t *testing.T) {
-			t.Parallel()
-			for seed := uint64(1); seed <= within; seed++ {
-				problems, tr, _ := runFleet(t, seed, func(fl *fleet) {
-					tt.bug(fl)
-					tt.history(fl)
-				})
-				if problems = fleetVerdict(problems, tr.history); len(problems) == 0 {
-					continue
-				}
-				sound, tr, _ := runFleet(t, seed, tt.history)
-				if sound = fleetVerdict(sound, tr.history); len(sound) > 0 {
-					t.Fatalf("seed %d fails without the bug as well: %s", seed, firstLine(sound[0]))
-				}
-				t.Logf("seed %d: %s", seed, firstLine(problems[0]))
-				return
-			}
-			t.Errorf("no seed up to %d noticed it", within)
-		})
-	}
-}
 
 // TestVotersDirected runs the histories that are made for one situation.
 func TestVotersDirected(t *testing.T) {
