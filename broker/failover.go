@@ -37,6 +37,7 @@ type candidate interface {
 	Leader() (replication.ReplicaID, bool)
 	Claim(now time.Time, lost int32) (replication.Claim, bool)
 	Grant(now time.Time, c replication.Claim) bool
+	Withdraw(c replication.Claim)
 	Campaign(term uint64) bool
 }
 
@@ -170,7 +171,8 @@ type contest struct {
 }
 
 // claim asks the other voters, each once for all shards, and campaigns for those
-// that a majority agrees to, as soon as it does.
+// that a majority agrees to, as soon as it does. The others it withdraws: who lacks
+// an entry that another has must not be in its way.
 func (f *failover) claim(claims []contest) {
 	ctx, cancel := context.WithTimeout(f.b.stopping, claimTimeout)
 	defer cancel()
@@ -197,6 +199,13 @@ func (f *failover) claim(claims []contest) {
 			answers <- answer{of, granted}
 		})
 	}
+	defer func() {
+		for i := range claims {
+			if c := &claims[i]; c.granted <= len(c.voters)/2 {
+				c.replica.Withdraw(c.Claim)
+			}
+		}
+	}()
 	for range asked {
 		a := <-answers
 		for k, granted := range a.granted {

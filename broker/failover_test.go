@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/replication"
 )
 
@@ -43,6 +44,39 @@ func TestFailover(t *testing.T) {
 		}
 		if campaigns != uint64(moved) {
 			t.Errorf("%d campaigns for %d shards", campaigns, moved)
+		}
+	})
+}
+
+// TestFailoverLagging: the voter whose turn is first lacks an entry that the other
+// has. That one leads as soon as it would have with the first turn, but for the
+// turn.
+func TestFailoverLagging(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		topic := tr.controller().create("t", 1, nil)
+		tr.rest(time.Second)
+		lost := tr.leader(topic, 0)
+		shard := lost.dir.find(topic.ID, 0).shard.id
+		var first, second *rig
+		for _, r := range tr.rigs {
+			leader, _ := r.shards[shard].replica.Leader()
+			switch rank := r.failover.rank(shard, r.shards[shard].replica, leader); {
+			case r == lost:
+			case rank == 0:
+				first = r
+			default:
+				second = r
+			}
+		}
+		tr.hub.Cut(lost.NodeID(), first.NodeID(), true)
+		if got := lost.produce(topic, 0, records(t, batch.Producer{ID: -1}, "acknowledged")); got.Err != nil {
+			t.Fatal(got.Err)
+		}
+		tr.lose(lost)
+		tr.rest(400 * time.Millisecond)
+		if second.shards[shard].replica.Leading() == 0 {
+			leader, known := second.shards[shard].replica.Leader()
+			t.Errorf("node %d does not lead shard %d: replica %v does, known %t", second.NodeID(), shard, leader, known)
 		}
 	})
 }

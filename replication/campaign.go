@@ -82,6 +82,16 @@ func (r *Replica[R]) Grant(now time.Time, c Claim) bool {
 	return true
 }
 
+// Withdraw takes back this replica's own claim, which was not granted: it may let
+// another campaign at once, one that lacks less.
+func (r *Replica[R]) Withdraw(c Claim) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.granted.term == c.Term && r.granted.by == c.By {
+		r.granted = grant{}
+	}
+}
+
 // Campaign has this replica stand for election at once, in the term after the
 // given one, and reports whether it began: it does not if it has heard of a later
 // term by now, or is no voter. Others vote for it although they have a leader, so it is

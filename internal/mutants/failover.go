@@ -39,6 +39,13 @@ var failoverTable = []mutant{
 		pkg:  "./broker", test: "TestFailoverSpread", want: "ranks [0 0]",
 	},
 	{
+		name: "failover: who was refused lets others",
+		file: "broker/failover.go",
+		old:  "\t\t\t\tc.replica.Withdraw(c.Claim)\n",
+		new:  "\t\t\t\t_ = c.replica\n",
+		pkg:  "./broker", test: "TestFailoverLagging", want: "does not lead shard",
+	},
+	{
 		name: "failover: who campaigns lacks nothing",
 		file: "replication/campaign.go",
 		old:  "cmp.Compare(c.LastIndex, index)) < 0:",
@@ -148,6 +155,6 @@ var failoverTable = []mutant{
 		file: "broker/cluster.go",
 		old:  "err := transferAway(ctx, r, r.Progress())",
 		new:  "err := r.Transfer(ctx)",
-		pkg:  "./broker", test: "TestHandOverToTheLiving", want: "it took",
+		pkg:  "./broker", test: "TestHandOverToTheLiving", want: "it leads [",
 	},
 }
