@@ -58,8 +58,8 @@ func (l *balance) run() {
 
 // look looks at each shard that this node leads and another is to lead.
 func (l *balance) look() {
-	if l.b.watchdog.unfit.Load() {
-		return // leaderships go away otherwise, or came back too soon
+	if l.b.refusal() != nil {
+		return // leaderships go away otherwise
 	}
 	var due []*dataShard
 	for id, s := range l.b.shards {
@@ -131,8 +131,8 @@ func (b *Broker) fitToLead(shard replication.ShardID) error {
 	if b.held()[shard] == nil {
 		return fmt.Errorf("node %d has no shard %d", b.opt.NodeID, shard)
 	}
-	if b.watchdog.unfit.Load() {
-		return errUnfit
+	if err := b.refusal(); err != nil {
+		return err
 	}
 	if d := b.DiskState(); d.Low {
 		return fmt.Errorf("the disk of node %d is nearly full: %s", b.opt.NodeID, d.Cause)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,39 @@ func TestBalanceUnfit(t *testing.T) {
 			if _, err := one.Answer(t.Context(), two.NodeID(), methodFit, payload); err == nil {
 				t.Errorf("would lead %s", name)
 			}
+		}
+	})
+}
+
+// TestStopperClaimsNothing: a node that has begun to stop takes no shard of a node
+// that is lost then, and says so.
+func TestStopperClaimsNothing(t *testing.T) {
+	inBalancedTrio(t, func(t *testing.T, tr *trio) {
+		one, two := tr.wanted()
+		two.HandOver(t.Context())
+		tr.rest(100 * time.Millisecond)
+		if led := two.Leads(); len(led) > 0 {
+			t.Fatalf("it leads %v after it has handed over", led)
+		}
+		if _, err := two.Answer(t.Context(), one.NodeID(), methodFit, encodeMandate(mandate{shard: 1})); err == nil || !strings.Contains(err.Error(), errLeaving.Error()) {
+			t.Errorf("asked whether it would lead: %v", err)
+		}
+		for _, r := range tr.rigs { // of two shards in a row each of the others is the first to claim one
+			for shard, held := range r.held() {
+				if err := held.TransferTo(t.Context(), one.NodeID(), maxLagEntries); err != nil && !errors.Is(err, replication.ErrNotLeader) {
+					t.Errorf("shard %d: %v", shard, err)
+				}
+			}
+		}
+		tr.rest(100 * time.Millisecond)
+		before := tr.leads(nil)
+		tr.lose(one)
+		tr.rest(500 * time.Millisecond)
+		if led := two.Leads(); len(led) > 0 {
+			t.Errorf("it leads %v in place of the lost one", led)
+		}
+		if after := tr.leads(one); len(after) != len(before) {
+			t.Errorf("led are %v, of %v", after, before)
 		}
 	})
 }

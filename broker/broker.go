@@ -173,6 +173,7 @@ type Broker struct {
 	failover   *failover
 	watchdog   *watchdog
 	balance    *balance
+	leaving    atomic.Bool   // HandOver was called
 	freed      chan struct{} // 1-buffered: a checkpoint would free disk space
 	producers  producerIDs
 	streams    streamSet

@@ -151,11 +151,18 @@ func (b *Broker) Knows() error {
 // HandOver hands the leaderships of this node over, as far as there is somebody
 // to take them, before ctx ends: the others then need not notice its end first.
 // They go to voters that answer; if none of these is ready in time, the one that
-// is furthest is waited for.
+// is furthest is waited for. From then on this node takes none, as far as it is
+// asked.
 func (b *Broker) HandOver(ctx context.Context) {
 	if b.opt.Cluster == nil {
 		return
 	}
+	b.leaving.Store(true)
+	b.handOverAll(ctx)
+	b.handOverAll(ctx) // of an election that was under way
+}
+
+func (b *Broker) handOverAll(ctx context.Context) {
 	var group sync.WaitGroup
 	report := func(shard replication.ShardID, err error) {
 		if err != nil {

@@ -124,7 +124,7 @@ func (f *failover) tick(now time.Time) (claims []contest, wait time.Duration) {
 			t.due = now.Add(lossGrace + t.rank)
 		}
 		if !now.Before(t.due) {
-			if f.b.watchdog.unfit.Load() {
+			if f.b.refusal() != nil {
 				// The others' turns.
 			} else if c, ok := r.Claim(now, leader.Node); ok {
 				claims = append(claims, contest{Claim: c, replica: r, voters: voterNodes(r)})

@@ -37,6 +37,20 @@ const (
 // errUnfit is why a node does not take a leadership.
 var errUnfit = errors.New("broker: the disk stands still, or did a moment ago")
 
+// errLeaving is another reason.
+var errLeaving = errors.New("broker: the node is stopping")
+
+// refusal returns why this node takes no leadership of any shard now, or nil.
+func (b *Broker) refusal() error {
+	switch {
+	case b.leaving.Load():
+		return errLeaving
+	case b.watchdog.unfit.Load():
+		return errUnfit
+	}
+	return nil
+}
+
 // heldReplica is a replica as the watchdog needs it, whatever its shard carries.
 type heldReplica interface {
 	candidate
@@ -200,8 +214,8 @@ func (b *Broker) answerTakeOver(ctx context.Context, from int32, payload []byte)
 	if r == nil {
 		return nil, fmt.Errorf("node %d has no shard %d", b.opt.NodeID, m.shard)
 	}
-	if b.watchdog.unfit.Load() {
-		return nil, errUnfit
+	if err := b.refusal(); err != nil {
+		return nil, err
 	}
 	switch p := r.Progress(); {
 	case p.ID != m.replica || p.Term < m.term:

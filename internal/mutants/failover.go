@@ -118,8 +118,8 @@ var failoverTable = []mutant{
 	{
 		name: "watchdog: no heir whose own disk stands still",
 		file: "broker/watchdog.go",
-		old:  "if b.watchdog.unfit.Load() {",
-		new:  "if b.watchdog == nil {",
+		old:  "case b.watchdog.unfit.Load():",
+		new:  "case b.watchdog == nil:",
 		pkg:  "./broker", test: "TestWatchdogHeir", want: "asked to lead with a disk that stands still: <nil>",
 	},
 	{
@@ -156,5 +156,12 @@ var failoverTable = []mutant{
 		old:  "err := transferAway(ctx, r, r.Progress())",
 		new:  "err := r.Transfer(ctx)",
 		pkg:  "./broker", test: "TestHandOverToTheLiving", want: "it leads [",
+	},
+	{
+		name: "who stops claims nothing",
+		file: "broker/watchdog.go",
+		old:  "case b.leaving.Load():",
+		new:  "case b.watchdog == nil:",
+		pkg:  "./broker", test: "TestStopperClaimsNothing", want: "in place of the lost one",
 	},
 }
