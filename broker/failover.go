@@ -49,6 +49,7 @@ type candidate interface {
 // are taken over by different ones.
 //
 // It gives up when Raft itself has noticed, which happens an election timeout later.
+// Its time is monotonic: the node's clock may be set.
 type failover struct {
 	b       *Broker
 	changed chan struct{} // 1-buffered: a way between nodes broke, or is there again
@@ -97,7 +98,7 @@ func (f *failover) run() {
 		case <-f.b.stopping.Done():
 			return
 		}
-		claims, wait := f.tick(f.b.opt.Now())
+		claims, wait := f.tick(time.Now())
 		if len(claims) > 0 {
 			f.b.group.Go(func() { f.claim(claims) })
 		}
@@ -249,7 +250,7 @@ func (b *Broker) answerClaims(from int32, payload []byte) ([]byte, error) {
 		if r == nil || c.By.Node != from || b.opt.Cluster.Peers.Connected(c.Lost) {
 			continue
 		}
-		if r.Grant(b.opt.Now(), c) {
+		if r.Grant(time.Now(), c) {
 			grants[i] = 1
 		}
 	}
