@@ -57,7 +57,7 @@ type link struct {
 	applied func() (index, term uint64)
 	term    func() uint64
 	follows func() bool // Raft neither leads nor campaigns
-	reserve func(entries []*raft.Log) (release func(), err error)
+	reserve func(entries []*raft.Log, unproven bool) (release func(), err error)
 	behind  func(to raft.ServerID, index uint64) // told of a peer that needs a checkpoint
 
 	// install answers a checkpoint beyond what is applied.
@@ -196,7 +196,7 @@ func (l *link) incoming(rpc raft.RPC) (raft.RPCResponse, bool) {
 			l.peers.told(req.Term, binary.LittleEndian.Uint64(keep))
 		}
 		l.trim(req)
-		release, err := l.reserve(req.Entries)
+		release, err := l.reserve(req.Entries, l.unproven(req))
 		if err != nil {
 			return l.withoutEntries(rpc, req, err)
 		}
@@ -258,6 +258,14 @@ func (l *link) trim(req *raft.AppendEntriesRequest) {
 	req.PrevLogEntry, req.PrevLogTerm = applied, term
 }
 
+// unproven reports whether the leader that sends req, trimmed, has committed nothing
+// in its term that is applied here, and knows of nothing else to apply: that it has a
+// majority for its log is still to be shown, by this follower perhaps.
+func (l *link) unproven(req *raft.AppendEntriesRequest) bool {
+	applied, term := l.applied()
+	return term < req.Term && req.LeaderCommitIndex <= applied
+}
+
 // installed answers a checkpoint that the leader would install (R18). False says
 // that the replica stops.
 func (l *link) installed(rpc raft.RPC, req *raft.InstallSnapshotRequest) (raft.RPCResponse, bool) {
@@ -273,8 +281,8 @@ func (l *link) installed(rpc raft.RPC, req *raft.InstallSnapshotRequest) (raft.R
 }
 
 // reserveEntries makes room for those of a leader's entries that the log does not
-// hold yet. It never waits.
-func (r *Replica[R]) reserveEntries(entries []*raft.Log) (release func(), err error) {
+// hold yet. It never waits. unproven: see link.
+func (r *Replica[R]) reserveEntries(entries []*raft.Log, unproven bool) (release func(), err error) {
 	if r.journal == nil || len(entries) == 0 {
 		return func() {}, nil
 	}
@@ -288,21 +296,15 @@ func (r *Replica[R]) reserveEntries(entries []*raft.Log) (release func(), err er
 		return func() {}, nil
 	}
 	room, err := r.opt.Journal.TryReserve(r.journal, bytes)
-	if errors.Is(err, journal.ErrNoSpace) && (bytes <= urgentBytes || r.opensTerm(entries)) {
+	if errors.Is(err, journal.ErrNoSpace) && (bytes <= urgentBytes || unproven) {
 		// Everything above the checkpoint counts as not applied after a restart, and
 		// may be more than this shard's share. Nothing of it is known to be committed
-		// before an entry of the new term is: that one frees the rest.
+		// before an entry of the leader's term is. That one frees the rest, and may be
+		// behind several requests' entries.
 		room, err = r.opt.Journal.TryReserveUrgent(r.journal, bytes)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
 	}
 	return room.Release, nil
-}
-
-// opensTerm reports whether entries hold the first one of a term that this log has
-// nothing of.
-func (r *Replica[R]) opensTerm(entries []*raft.Log) bool {
-	term, _, _ := r.journal.Head(r.journal.Last())
-	return entries[len(entries)-1].Term > term
 }

@@ -18,7 +18,7 @@ func testLink() *link {
 		rpc: make(chan raft.RPC, 1), stop: make(chan struct{}), peers: newPeers(ReplicaID{Node: 1, Incarnation: 1}), started: new(atomic.Bool),
 		applied: func() (uint64, uint64) { return 10, 3 },
 		term:    func() uint64 { return 5 },
-		reserve: func([]*raft.Log) (func(), error) { return func() {}, nil },
+		reserve: func([]*raft.Log, bool) (func(), error) { return func() {}, nil },
 		behind:  func(raft.ServerID, uint64) {},
 		install: func(raft.RPC, *raft.InstallSnapshotRequest) (raft.RPCResponse, bool) {
 			return raft.RPCResponse{Error: errNoCatchUp}, true
@@ -145,7 +145,7 @@ func TestLinkRetains(t *testing.T) {
 func TestLinkWithoutRoom(t *testing.T) {
 	t.Parallel()
 	l := testLink()
-	l.reserve = func([]*raft.Log) (func(), error) { return nil, errNoRoom }
+	l.reserve = func([]*raft.Log, bool) (func(), error) { return nil, errNoRoom }
 	answerWith := func(resp *raft.AppendEntriesResponse) (seen *raft.AppendEntriesRequest, got raft.RPCResponse) {
 		done := make(chan struct{})
 		go func() {

@@ -101,3 +101,32 @@ func TestRestartOverTheShare(t *testing.T) {
 		tr.agree(append(want, "next"), 1, 2, 3)
 	})
 }
+
+// TestRestartFarOverTheShare is that of two voters which start without the third,
+// when one of them lacks more than a request of the other carries: no request that
+// it is sent before the last one opens the leader's term.
+func TestRestartFarOverTheShare(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		a := tr.leader(1, 2, 3)
+		b, c := tr.others(a)[0], tr.others(a)[1]
+		want := numbered("line", 130, 1000)
+		tr.mustWrite(a, want...)
+		tr.agree(want, 1, 2, 3)
+		if live, limit := tr.rigs[b].journal.Usage().LiveBytes, tr.rigs[b].journal.Usage().LimitBytes; live <= limit/4 {
+			t.Fatalf("node %d holds %d bytes of %d, want more than a quarter", b, live, limit)
+		}
+		tr.cutPower(b)
+		more := numbered("more", 90, 1000)
+		if carried := tr.rigs[a].journal.MaxRecordBytes(); carried > 45_000 {
+			t.Fatalf("a request carries %d bytes: this test no longer makes its situation", carried)
+		}
+		tr.mustWrite(a, more...)
+		want = append(want, more...)
+		tr.cutPower(a)
+		tr.cutPower(c)
+		tr.start(a)
+		tr.start(b)
+		tr.mustWrite(tr.leader(a, b), "next")
+		tr.agree(append(want, "next"), a, b)
+	})
+}

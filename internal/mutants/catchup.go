@@ -55,7 +55,7 @@ var catchUpTable = []mutant{
 	{
 		name: "room for the entry that opens a term",
 		file: "replication/link.go",
-		old:  "(bytes <= urgentBytes || r.opensTerm(entries))",
+		old:  "(bytes <= urgentBytes || unproven)",
 		new:  "bytes < 0",
 		pkg:  "./replication", test: "TestRestartOverTheShare", want: "leads after a minute",
 	},

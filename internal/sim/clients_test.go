@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
@@ -22,6 +23,7 @@ type person struct {
 	process int32
 	rng     *rand.Rand
 	c       *client.Client
+	ends    map[history.Key]int64 // the highest that its consumer was told of
 }
 
 // hire makes a new process. Any goroutine may call it.
@@ -260,6 +262,7 @@ func (p *person) assign(keys []history.Key) *client.Consumer {
 		}
 	}
 	op = p.w.rec.Invoke(op)
+	p.ends = make(map[history.Key]int64)
 	co, err := p.c.NewConsumer(cfg)
 	if err != nil {
 		panic("sim: " + err.Error())
@@ -286,6 +289,7 @@ func (p *person) poll(ctx context.Context, co *client.Consumer, wait time.Durati
 			continue
 		}
 		m := history.Mop{Key: history.Key{Topic: f.Topic, Partition: f.Partition}}
+		p.told(m.Key, f.HighWatermark)
 		for r, err := range f.Records() {
 			if err != nil {
 				failed = err
@@ -297,6 +301,15 @@ func (p *person) poll(ctx context.Context, co *client.Consumer, wait time.Durati
 	}
 	p.w.rec.Complete(op, history.OK)
 	return failed
+}
+
+// told takes it for a problem if a consumer is told of a lower end than before, of a
+// topic that is never made anew. end is negative if it is not known.
+func (p *person) told(key history.Key, end int64) {
+	if end >= 0 && end < p.ends[key] && strings.HasPrefix(key.Topic, "stays") {
+		p.w.problem("process %d: the high watermark of %s[%d] went from %d back to %d", p.process, key.Topic, key.Partition, p.ends[key], end)
+	}
+	p.ends[key] = max(p.ends[key], end)
 }
 
 // topicConfigs fit the small journal of the simulation.

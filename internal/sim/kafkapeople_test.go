@@ -91,9 +91,8 @@ func (p *person) sendKafka(c *kgo.Client, key history.Key, bytes int) {
 func (p *person) consumeKafka(keys []history.Key) {
 	for p.w.stopping.Err() == nil {
 		c := p.assignKafka(keys)
-		ends := make(map[history.Key]int64)
 		for left := 20 + p.rng.IntN(200); left > 0 && p.w.stopping.Err() == nil; left-- {
-			if !p.pollKafka(c, ends) {
+			if !p.pollKafka(c) {
 				break
 			}
 		}
@@ -113,6 +112,7 @@ func (p *person) assignKafka(keys []history.Key) *kgo.Client {
 		at[k.Topic][k.Partition] = kgo.NewOffset().At(0)
 	}
 	op = p.w.rec.Invoke(op)
+	p.ends = make(map[history.Key]int64)
 	c := p.kafka(
 		kgo.ConsumePartitions(at), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchMaxWait(100*time.Millisecond), kgo.FetchMaxPartitionBytes(32<<10),
@@ -121,9 +121,8 @@ func (p *person) assignKafka(keys []history.Key) *kgo.Client {
 	return c
 }
 
-// pollKafka polls once, and reports whether the client can go on. ends are the
-// highest ones that it was told of.
-func (p *person) pollKafka(c *kgo.Client, ends map[history.Key]int64) (ok bool) {
+// pollKafka polls once, and reports whether the client can go on.
+func (p *person) pollKafka(c *kgo.Client) (ok bool) {
 	op := p.w.rec.Invoke(history.Op{Process: p.process, F: history.Poll})
 	ctx, cancel := context.WithTimeout(p.w.stopping, time.Second)
 	defer cancel()
@@ -139,10 +138,7 @@ func (p *person) pollKafka(c *kgo.Client, ends map[history.Key]int64) (ok bool) 
 			return
 		}
 		key := history.Key{Topic: f.Topic, Partition: f.Partition}
-		if f.HighWatermark < ends[key] {
-			p.w.problem("process %d: the high watermark of %s[%d] went from %d back to %d", p.process, f.Topic, f.Partition, ends[key], f.HighWatermark)
-		}
-		ends[key] = max(ends[key], f.HighWatermark)
+		p.told(key, f.HighWatermark)
 		m := history.Mop{Key: key}
 		for _, r := range f.Records {
 			if p.w.read != nil {
