@@ -14,7 +14,7 @@ var stormTable = []mutant{
 		name: "room for what is before the entry that opens a term",
 		file: "replication/link.go",
 		old:  "return term < req.Term && req.LeaderCommitIndex <= applied",
-		new:  "return term < req.Term && len(req.Entries) > 0 && req.Entries[len(req.Entries)-1].Term == req.Term",
+		new:  "return term < req.Term && req.LeaderCommitIndex <= applied && len(req.Entries) > 0 && req.Entries[len(req.Entries)-1].Term == req.Term",
 		pkg:  "./replication", test: "TestRestartFarOverTheShare", want: "leads after a minute",
 	},
 	{

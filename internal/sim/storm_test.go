@@ -353,7 +353,7 @@ func TestClusterHistories(t *testing.T) {
 			ta.history(t, seed)
 		})
 	}
-	all := seeds(t, 110, 2)
+	all := seeds(t, 140, 2)
 	if text := os.Getenv("SIM_FOR"); text != "" {
 		lasts, err := time.ParseDuration(text)
 		if err != nil {
