@@ -47,10 +47,10 @@ func newStorm(fl *fleet) *storm {
 	st := &storm{fleet: fl, counts: make(map[string]int)}
 	fl.read = st.led.wrote
 	st.meshed = rng.IntN(3) > 0
-	if rng.IntN(3) == 0 {
-		st.ring = smallRing
-	}
 	st.wipes = rng.IntN(4) == 0
+	if rng.IntN(3) == 0 && !st.wipes { // of two voters each has to have room for all that the other has
+		st.ring = 2 * smallRing
+	}
 	st.calm = transport.Faults{MaxDelay: time.Duration(rng.IntN(2000)) * time.Microsecond}
 	partitions := int32(1 + rng.IntN(3))
 	for topic := range 1 + rng.IntN(2) {
