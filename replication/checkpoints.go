@@ -294,12 +294,12 @@ func (c *Checkpoints) Newest() (index, term uint64) {
 	return 0, 0
 }
 
-// configuration returns the newest checkpoint's, or none.
-func (c *Checkpoints) configuration() raft.Configuration {
+// configuration returns the newest checkpoint's and its index, or none.
+func (c *Checkpoints) configuration() (raft.Configuration, uint64) {
 	if f := c.newest.Load(); f != nil {
-		return f.config
+		return f.config, f.configIndex
 	}
-	return raft.Configuration{}
+	return raft.Configuration{}, 0
 }
 
 // Create implements raft.SnapshotStore: it starts the checkpoint at index,

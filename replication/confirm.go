@@ -29,7 +29,7 @@ func (r *Replica[R]) Confirm(ctx context.Context) (term uint64, err error) {
 	if term == 0 {
 		return 0, ErrNotLeader
 	}
-	if others, voter := r.peers.others(); voter && len(others) == 0 {
+	if others, voter := votersOf(r.latest(), r.opt.ID); voter && len(others) == 0 {
 		return term, nil
 	}
 	done := make(chan error, 1)
@@ -84,7 +84,9 @@ func (r *Replica[R]) confirmOnce() error {
 	if term == 0 {
 		return ErrNotLeader
 	}
-	others, voter := r.peers.others()
+	// Of the newest configuration, as Raft counts them: another leader is elected by
+	// one of them at least.
+	others, voter := votersOf(r.latest(), r.opt.ID)
 	agreed := 0
 	need := (len(others)+1)/2 + 1
 	if !voter {

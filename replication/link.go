@@ -44,7 +44,9 @@ const maxAppendBytes = 8 << 20
 //   - a checkpoint is one of what is here already, or the beginning of a
 //     catch-up (R18);
 //   - who leads or campaigns already is not told to campaign: a TimeoutNow that
-//     came twice, or late, would depose the leader that the first one made.
+//     came twice, or late, would depose the leader that the first one made;
+//   - a replica without a configuration gives no vote, and one without a vote does
+//     not campaign when it is told to (R11).
 //
 // Requests pass one at a time, as Raft takes them.
 type link struct {
@@ -62,6 +64,9 @@ type link struct {
 
 	// install answers a checkpoint beyond what is applied.
 	install func(rpc raft.RPC, req *raft.InstallSnapshotRequest) (raft.RPCResponse, bool)
+
+	// withoutVote answers what Raft must not be asked here.
+	withoutVote func(rpc raft.RPC) (answer raft.RPCResponse, answered bool)
 
 	maxAppendBytes int64
 }
@@ -204,8 +209,15 @@ func (l *link) incoming(rpc raft.RPC) (raft.RPCResponse, bool) {
 	case *raft.InstallSnapshotRequest:
 		return l.installed(rpc, req)
 	case *raft.TimeoutNowRequest:
+		if answer, answered := l.withoutVote(rpc); answered {
+			return answer, true
+		}
 		if !l.follows() {
 			return raft.RPCResponse{Error: errCampaigned}, true
+		}
+	case *raft.RequestVoteRequest, *raft.RequestPreVoteRequest:
+		if answer, answered := l.withoutVote(rpc); answered {
+			return answer, true
 		}
 	}
 	return l.deliver(rpc)

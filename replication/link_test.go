@@ -92,18 +92,19 @@ func TestLinkCuts(t *testing.T) {
 	}
 }
 
-// TestLinkRetains: a follower hears from its leader what no voter needs any
-// more, and not of a leader of an earlier term.
+// TestLinkRetains: a follower hears from its leader what no member needs any
+// more, learners among them, and not of a leader of an earlier term.
 func TestLinkRetains(t *testing.T) {
 	t.Parallel()
 	a, b, c := ReplicaID{Node: 1, Incarnation: 1}, ReplicaID{Node: 2, Incarnation: 2}, ReplicaID{Node: 3, Incarnation: 3}
+	learner := ReplicaID{Node: 9, Incarnation: 9}
 	cfg := raft.Configuration{Servers: []raft.Server{
 		{ID: raft.ServerID(a.String())}, {ID: raft.ServerID(b.String())}, {ID: raft.ServerID(c.String())},
-		{ID: "9-0000000000000009", Suffrage: raft.Nonvoter},
+		serverOf(learner, raft.Nonvoter),
 	}}
 	leader, follower := newPeers(a), newPeers(b)
-	leader.configure(cfg)
-	follower.configure(cfg)
+	leader.configure(cfg, 1)
+	follower.configure(cfg, 1)
 	answered := func(id ReplicaID, term, prev uint64, n int, ok bool) {
 		leader.appended(id, &raft.AppendEntriesRequest{Term: term, PrevLogEntry: prev, Entries: logs(prev+1, prev+uint64(n), 0)}, &raft.AppendEntriesResponse{Success: ok})
 	}
@@ -127,7 +128,10 @@ func TestLinkRetains(t *testing.T) {
 	answered(c, 5, 10, 2, true)
 	answered(c, 5, 15, 0, false)
 	send(5)
-	check("both have", 12, 12)
+	check("both voters have, and no learner", 0, 0)
+	answered(learner, 5, 10, 3, true)
+	send(5)
+	check("all have", 12, 12)
 	answered(c, 5, 3, 1, true) // an old answer
 	send(5)
 	check("an old answer", 12, 12)
@@ -136,6 +140,7 @@ func TestLinkRetains(t *testing.T) {
 	send(5)
 	check("a message of the old term", 0, 12)
 	answered(c, 7, 30, 1, true)
+	answered(learner, 7, 30, 1, true)
 	send(7)
 	check("the new term, answered", 21, 21)
 }

@@ -3,6 +3,7 @@ package replication
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 
@@ -16,15 +17,18 @@ import (
 // ring keeps for voters that lag.
 const maxRetainedEntries = 10_000
 
-// peers knows how far the other voters' logs agree with this replica's: Raft
+// peers knows how far the other members' logs agree with this replica's: Raft
 // shows nobody, but the answers to AppendEntries pass by. What all have may be
-// dropped from the log; a follower is told by its leader.
+// dropped from the log, learners among them; a follower is told by its leader.
 //
 // Safe for concurrent use.
 type peers struct {
 	mu       sync.Mutex
 	self     ReplicaID
-	voters   []ReplicaID          // of the newest configuration, this replica included
+	config   raft.Configuration   // the newest that is applied
+	configAt uint64               // its index; 0: it is assumed
+	voters   []ReplicaID          // of config, this replica included
+	members  []ReplicaID          // the voters and the learners
 	term     uint64               // of match
 	match    map[ReplicaID]uint64 // the last index known to be equal, as the leader of term
 	keep     uint64               // what the leader of keepTerm said last
@@ -36,17 +40,46 @@ func newPeers(self ReplicaID) *peers {
 	return &peers{self: self, match: make(map[ReplicaID]uint64), lagging: make(map[ReplicaID]uint64)}
 }
 
-// configure takes note of a configuration.
-func (p *peers) configure(c raft.Configuration) {
-	var voters []ReplicaID
-	for _, s := range c.Servers {
-		if id, err := transport.ParseReplicaID(string(s.ID)); err == nil && s.Suffrage == raft.Voter {
-			voters = append(voters, id)
-		}
-	}
+// configure takes note of the configuration that is applied, and its index. Nothing
+// is kept of who is no member any more.
+func (p *peers) configure(c raft.Configuration, index uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.voters = voters
+	p.configureLocked(c, index)
+	gone := func(id ReplicaID) bool { return !slices.Contains(p.members, id) }
+	maps.DeleteFunc(p.match, func(id ReplicaID, _ uint64) bool { return gone(id) })
+	maps.DeleteFunc(p.lagging, func(id ReplicaID, _ uint64) bool { return gone(id) })
+}
+
+// assume takes a configuration of the log that may not be committed for the one that
+// holds, until one is applied.
+func (p *peers) assume(c raft.Configuration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.configAt == 0 {
+		p.configureLocked(c, 0)
+	}
+}
+
+func (p *peers) configureLocked(c raft.Configuration, index uint64) {
+	p.config, p.configAt, p.voters, p.members = c.Clone(), index, nil, nil
+	for _, s := range c.Servers {
+		id, err := transport.ParseReplicaID(string(s.ID))
+		if err != nil {
+			continue
+		}
+		p.members = append(p.members, id)
+		if s.Suffrage == raft.Voter {
+			p.voters = append(p.voters, id)
+		}
+	}
+}
+
+// configuration returns a copy of the newest applied configuration, and its index.
+func (p *peers) configuration() (raft.Configuration, uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.config.Clone(), p.configAt
 }
 
 // others returns the other voters, and whether this replica is one.
@@ -97,7 +130,7 @@ func (p *peers) told(term, keep uint64) {
 	}
 }
 
-// retain returns the first index that some voter may still ask the leader of
+// retain returns the first index that some member may still ask the leader of
 // term for, itself included: 0 if that is not known.
 func (p *peers) retain(term uint64) uint64 {
 	p.mu.Lock()
@@ -110,7 +143,7 @@ func (p *peers) retain(term uint64) uint64 {
 
 func (p *peers) slowestLocked() uint64 {
 	least := uint64(never)
-	for _, id := range p.voters {
+	for _, id := range p.members {
 		if id != p.self {
 			least = min(least, p.match[id])
 		}
@@ -122,7 +155,7 @@ func (p *peers) slowestLocked() uint64 {
 func (p *peers) keepFrom() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.voters) == 1 && p.voters[0] == p.self {
+	if len(p.members) == 1 && p.members[0] == p.self {
 		return never
 	}
 	if p.term > p.keepTerm {
@@ -161,7 +194,19 @@ func (p *peers) voterOn(node int32, term uint64) (id ReplicaID, match uint64, be
 	return id, 0, false, false
 }
 
-// lags takes note of a voter whose next entry is not in this log any more, and
+// progress returns how much of this log a member has, as the leader of term knows,
+// and whether it needs more than this log holds.
+func (p *peers) progress(id ReplicaID, term uint64) (match uint64, behind bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if term != p.term {
+		return 0, false
+	}
+	_, behind = p.lagging[id]
+	return p.match[id], behind
+}
+
+// lags takes note of a member whose next entry is not in this log any more, and
 // reports whether that is news.
 func (p *peers) lags(id ReplicaID, index uint64) bool {
 	p.mu.Lock()
@@ -171,7 +216,7 @@ func (p *peers) lags(id ReplicaID, index uint64) bool {
 	return !known
 }
 
-// Behind lists the voters that lag further behind than this replica's log
+// Behind lists the members that lag further behind than this replica's log
 // reaches, as far as it has met them in the term that it leads: they need to
 // catch up from records, and take no part until then.
 func (r *Replica[R]) Behind() []ReplicaID {

@@ -30,7 +30,7 @@ func (f *fsm[R]) ApplyBatch(logs []*raft.Log) []any {
 		}
 		if l.Type == raft.LogConfiguration {
 			if c, err := decodeConfiguration(l.Data); err == nil {
-				r.peers.configure(c)
+				r.peers.configure(c, l.Index)
 			}
 		}
 		r.setApplied(l.Index, l.Term)

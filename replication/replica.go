@@ -99,6 +99,7 @@ type Replica[R any] struct {
 
 	checkpointing chan struct{} // 1-buffered: held by the Checkpoint or the install under way
 	turn          chan struct{} // 1-buffered: held while entries are handed to Raft, or the leadership to another
+	changing      chan struct{} // 1-buffered: held by the change of members under way
 	running       atomic.Pointer[raft.Raft]
 
 	appliedMu   sync.Mutex
@@ -175,6 +176,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 
 		checkpointing: make(chan struct{}, 1),
 		turn:          make(chan struct{}, 1),
+		changing:      make(chan struct{}, 1),
 		peers:         newPeers(opt.ID),
 		stopCtx:       ctx,
 		stop:          cancel,
@@ -190,7 +192,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 	r.link = &link{
 		Transport: opt.Transport, rpc: make(chan raft.RPC), stop: ctx.Done(), peers: r.peers,
 		started: &r.started, applied: r.lastApplied, term: r.currentTerm, follows: r.follows,
-		reserve: r.reserveEntries, behind: r.fellBehind, install: r.install, maxAppendBytes: maxAppendBytes,
+		reserve: r.reserveEntries, behind: r.fellBehind, install: r.install, withoutVote: r.withoutVote, maxAppendBytes: maxAppendBytes,
 	}
 	if opt.Journal != nil {
 		// A follower takes as much at once as a leader does.
@@ -312,9 +314,7 @@ func (r *Replica[R]) startRaft() (err error) {
 		return err
 	}
 	r.running.Store(r.raft)
-	if f := r.raft.GetConfiguration(); f.Error() == nil {
-		r.peers.configure(f.Configuration())
-	}
+	r.peers.assume(r.latest())
 	return nil
 }
 
@@ -341,7 +341,7 @@ func (r *Replica[R]) currentTerm() uint64 {
 	return 0
 }
 
-// fellBehind notes that a voter needs more than this log holds.
+// fellBehind notes that a member needs more than this log holds.
 func (r *Replica[R]) fellBehind(to raft.ServerID, index uint64) {
 	if id, err := transport.ParseReplicaID(string(to)); err == nil && r.peers.lags(id, index) {
 		r.opt.Log.Warn("a replica needs to catch up: the log does not reach back to what it has; it takes no part until then",
@@ -390,7 +390,7 @@ func (r *Replica[R]) bootstrap(stable *votes) error {
 	}
 	var cfg raft.Configuration
 	for _, id := range r.opt.Bootstrap {
-		cfg.Servers = append(cfg.Servers, raft.Server{ID: raft.ServerID(id.String()), Address: raft.ServerAddress(id.String())})
+		cfg.Servers = append(cfg.Servers, serverOf(id, raft.Voter))
 	}
 	if err := stable.SetUint64([]byte(keyTerm), 1); err != nil {
 		return err
@@ -400,11 +400,7 @@ func (r *Replica[R]) bootstrap(stable *votes) error {
 
 // alone reports whether this replica is the only voter.
 func (r *Replica[R]) alone() bool {
-	f := r.raft.GetConfiguration()
-	if f.Error() != nil {
-		return false
-	}
-	s := f.Configuration().Servers
+	s := r.latest().Servers
 	return len(s) == 1 && s[0].ID == raft.ServerID(r.opt.ID.String())
 }
 
