@@ -178,21 +178,23 @@ type Broker struct {
 	producers  producerIDs
 	streams    streamSet
 
-	hashes      *hashes
-	quarantines *quarantines
-	recorded    atomic.Uint32 // the feature level that RecordLevel has recorded
-	altering    chan struct{} // 1-buffered: held while a topic's configs change
-	lookups     chan struct{} // holds a token for each look-up by time
-	inspecting  chan struct{} // holds a token for each Inspect
-	began       time.Time     // when Start was called
-	forwards    chan struct{} // holds a token for each request of another node
-	pulls       chan struct{} // holds a token for each answer to a replica that catches up
-	disk        *diskWatch
-	creating    atomic.Int64 // partitions of topics that are being proposed
-	grown       *Budget      // of what recompression has made
-	unfolding   *Budget      // of memory to decompress in
-	checkpoints struct{ data, metadata checkpointCounters }
-	removed     struct{ byRetention, byRequest atomic.Uint64 } // records
+	hashes       *hashes
+	quarantines  *quarantines
+	recorded     atomic.Uint32 // the feature level that RecordLevel has recorded
+	altering     chan struct{} // 1-buffered: held while a topic's configs change
+	lookups      chan struct{} // holds a token for each look-up by time
+	inspecting   chan struct{} // holds a token for each Inspect
+	began        time.Time     // when Start was called
+	forwards     chan struct{} // holds a token for each request of another node
+	absences     absences      // of data directories that others would replace
+	replacements atomic.Uint64 // replicas that were replaced, as this node led their shards
+	pulls        chan struct{} // holds a token for each answer to a replica that catches up
+	disk         *diskWatch
+	creating     atomic.Int64 // partitions of topics that are being proposed
+	grown        *Budget      // of what recompression has made
+	unfolding    *Budget      // of memory to decompress in
+	checkpoints  struct{ data, metadata checkpointCounters }
+	removed      struct{ byRetention, byRequest atomic.Uint64 } // records
 
 	stopping context.Context
 	stop     context.CancelFunc
@@ -244,6 +246,8 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		if opt.BalanceInterval > 0 {
 			b.group.Go(b.balance.run)
 		}
+		b.group.Go(b.watchReplaced)
+		b.group.Go(b.runReplacing)
 	} else {
 		late, cancel := context.WithTimeout(b.stopping, settleTimeout)
 		err = b.reconciler.settle(b.stopping, late.Done())

@@ -25,6 +25,8 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 		return b.answerForwarded(ctx, from, m, payload)
 	case methodReport:
 		return b.answerReport()
+	case MethodReplace:
+		return b.answerReplace(ctx, from, payload)
 	case methodPull:
 		return b.answerPull(ctx, payload)
 	case methodClaim:

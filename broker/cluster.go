@@ -21,11 +21,12 @@ import (
 type Cluster struct {
 	Founders []Founder
 
-	// Voters returns a shard's first voters, one on each founder. A replica that
-	// has no record yet takes this node's place among them, so the directory has to
-	// be the founder's: one that has lost what it voted and acknowledged has to come
-	// back under another name (R11).
+	// Voters returns a shard's first voters, one on each founder.
 	Voters func(shard replication.ShardID) []replication.ReplicaID
+
+	// Replica returns the replica of a shard that belongs to a data directory of a
+	// node: one of Voters for a founder's, and for every other directory another one.
+	Replica func(shard replication.ShardID, node int32, directory uint64) replication.ReplicaID
 
 	// Connect makes the transport of one of this node's replicas, which owns it.
 	Connect func(shard replication.ShardID, id replication.ReplicaID) transport.Transport
@@ -50,18 +51,14 @@ func (b *Broker) connect(shard replication.ShardID, id replication.ReplicaID) (r
 	return b.opt.Cluster.Connect(shard, id), b.opt.Cluster.Voters(shard)
 }
 
-// place returns the incarnation that a shard's first configuration has for this
-// node, if it is one of a cluster.
-func (b *Broker) place(shard replication.ShardID) (uint64, bool) {
+// place returns the incarnation of a shard's replica that is this directory's, if the
+// node is one of a cluster, and 0 otherwise. A directory that has lost what it voted
+// and acknowledged is another one, so its replica has another name (R11).
+func (b *Broker) place(shard replication.ShardID) uint64 {
 	if b.opt.Cluster == nil {
-		return 0, false
+		return 0
 	}
-	for _, id := range b.opt.Cluster.Voters(shard) {
-		if id.Node == b.opt.NodeID {
-			return id.Incarnation, true
-		}
-	}
-	return 0, false
+	return b.opt.Cluster.Replica(shard, b.opt.NodeID, b.opt.Incarnation).Incarnation
 }
 
 // ConfirmController returns nil if this node leads the metadata shard, so that

@@ -62,7 +62,7 @@ func (b *Broker) replicaID(shard replication.ShardID) (replication.ReplicaID, er
 		return id, fmt.Errorf("%w: the metadata shard has entries up to %d", ErrForgotten, last)
 	}
 	var raw [8]byte
-	id.Incarnation, _ = b.place(shard)
+	id.Incarnation = b.place(shard)
 	for id.Incarnation == 0 {
 		if _, err := io.ReadFull(b.opt.Rand, raw[:]); err != nil {
 			return id, fmt.Errorf("broker: incarnation: %w", err)

@@ -93,6 +93,23 @@ type ShardStats struct {
 	CatchingUpSince    time.Time // zero: it is not
 	CatchUpPartitions  int       // that the present round has not finished
 	CatchUpPulledBytes uint64    // since the start
+
+	// Voters and Learners are the shard's members, as far as this replica knows, and
+	// Votes says that it is one of the voters.
+	Voters, Learners int
+	Votes            bool
+}
+
+// members counts p's members.
+func (s *ShardStats) members(p replication.Progress) {
+	for _, m := range p.Members {
+		if !m.Voter {
+			s.Learners++
+			continue
+		}
+		s.Voters++
+		s.Votes = s.Votes || m.ID == p.ID
+	}
 }
 
 // LeadershipStats counts how this node's part in leaderships changed by its own
@@ -123,6 +140,10 @@ type Stats struct {
 	// RemovedByRetention and RemovedByRequest are how many records left logs
 	// because this node, their leader, decided so, or was asked to.
 	RemovedByRetention, RemovedByRequest uint64
+
+	// ReplicasReplaced are replicas of lost data directories whose place this node,
+	// as their shards' leader, has given to others.
+	ReplicasReplaced uint64
 }
 
 // Stats returns the numbers of this moment. It is meant for a scrape every few
@@ -137,6 +158,7 @@ func (b *Broker) Stats() Stats {
 		Leaderships: LeadershipStats{
 			Claimed: b.failover.began.Load(), HandedOver: b.watchdog.moved.Load(), Balanced: b.balance.moved.Load(), Unfit: b.watchdog.unfit.Load(),
 		},
+		ReplicasReplaced: b.replacements.Load(),
 		Topics: b.dir.topicStats(func(id partition.TopicID) string {
 			if t := im.TopicByID(metadata.TopicID(id)); t != nil {
 				return t.Name
@@ -145,6 +167,7 @@ func (b *Broker) Stats() Stats {
 		}),
 	}
 	s.Shards = append(s.Shards, ShardStats{Leading: b.meta.Leading() != 0, Led: ledElsewhere(b, b.meta), Applied: b.meta.Applied(), Checkpointed: b.meta.Checkpointed()})
+	s.Shards[0].members(b.meta.Progress())
 	for id := range b.opt.Shards {
 		sh := b.shards[shardID(id+1)]
 		s.Shards = append(s.Shards, ShardStats{
@@ -154,6 +177,7 @@ func (b *Broker) Stats() Stats {
 			CatchingUpSince:   sh.replica.CatchUp().Since,
 			CatchUpPartitions: int(sh.catchUp.left.Load()), CatchUpPulledBytes: sh.catchUp.bytes.Load(),
 		})
+		s.Shards[len(s.Shards)-1].members(sh.replica.Progress())
 	}
 	return s
 }

@@ -51,6 +51,9 @@ func inTunedTrio(t *testing.T, tune func(*Options), test func(t *testing.T, tr *
 		}
 		cluster := &Cluster{
 			Voters: voters,
+			Replica: func(shard replication.ShardID, node int32, directory uint64) replication.ReplicaID {
+				return replication.ReplicaID{Node: node, Incarnation: uint64(shard)<<8 | directory}
+			},
 			Connect: func(shard replication.ShardID, id replication.ReplicaID) transport.Transport {
 				of := &tr.probes[id.Node]
 				if shard == replication.MetadataShard {

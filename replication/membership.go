@@ -83,7 +83,7 @@ func (r *Replica[R]) AddLearner(ctx context.Context, id ReplicaID) error {
 // if that is not so, and otherwise as AddLearner does.
 func (r *Replica[R]) Promote(ctx context.Context, id ReplicaID, lagEntries uint64) error {
 	server := serverOf(id, raft.Voter)
-	if err := r.promotable(ctx, id, lagEntries); err != nil {
+	if err := r.Promotable(ctx, id, lagEntries); err != nil {
 		return err
 	}
 	return r.change(ctx, change{
@@ -101,8 +101,10 @@ func (r *Replica[R]) Promote(ctx context.Context, id ReplicaID, lagEntries uint6
 	})
 }
 
-// promotable returns nil for a voter, and for a learner that may become one.
-func (r *Replica[R]) promotable(ctx context.Context, id ReplicaID, lagEntries uint64) error {
+// Promotable returns nil for a voter, and for a learner that Promote would give a
+// vote as far as its log goes; it changes nothing. Else it returns ErrNotLeader,
+// ErrNotMember or ErrLearnerLags.
+func (r *Replica[R]) Promotable(ctx context.Context, id ReplicaID, lagEntries uint64) error {
 	term := r.ready.Load()
 	if term == 0 {
 		return ErrNotLeader
@@ -149,6 +151,13 @@ func (r *Replica[R]) Remove(ctx context.Context, id ReplicaID) error {
 		},
 		submit: func(before uint64) { r.raft.RemoveServer(raft.ServerID(id.String()), before, electionTimeout) },
 	})
+}
+
+// Probe returns nil if another replica of the shard, member or not, answers under
+// its name, before ctx ends.
+func (r *Replica[R]) Probe(ctx context.Context, id ReplicaID) error {
+	_, err := r.opt.Transport.Probe(ctx, id)
+	return err
 }
 
 // change makes one change, unless nothing is left to do.

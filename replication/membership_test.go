@@ -53,7 +53,7 @@ func (tr *trio) replaceSteps(old, fresh ReplicaID) []func() {
 			tr.try("add", func(ctx context.Context, r *Replica[int]) error { return r.AddLearner(ctx, fresh) })
 		},
 		func() {
-			tr.try("catch up", func(ctx context.Context, r *Replica[int]) error { return r.promotable(ctx, fresh, lag) })
+			tr.try("catch up", func(ctx context.Context, r *Replica[int]) error { return r.Promotable(ctx, fresh, lag) })
 		},
 		func() {
 			tr.try("remove", func(ctx context.Context, r *Replica[int]) error { return r.Remove(ctx, old) })

@@ -83,6 +83,9 @@ var Metrics = []Metric{
 	{"flotilla_leaderships_total", Counter, []string{"change"},
 		"Leaderships of shards that changed by this node's doing: `claimed` as the leader's node was gone (elections it stood for), `handed_over` as its own disk stood still, `balanced` to the node that is to lead."},
 	{"flotilla_leaderships_refused", Gauge, nil, "1 while this node takes no leadership, as its disk stands still, or did in the last 30 s; else 0."},
+	{"flotilla_shard_voters", Gauge, []string{"shard"}, "Replicas of the shard that vote, as far as this node knows."},
+	{"flotilla_shard_learners", Gauge, []string{"shard"}, "Replicas of the shard that do not vote yet: they take the place of lost ones when they have caught up."},
+	{"flotilla_replicas_replaced_total", Counter, nil, "Replicas of lost data directories whose place this node, as their shards' leader, has given to others."},
 	{"flotilla_shard_uncheckpointed_entries", Gauge, []string{"shard"}, "Entries applied since the shard's newest checkpoint."},
 	{"flotilla_shard_apply_version", Gauge, []string{"shard"}, "Behaviour that the shard's replicas have agreed on."},
 	{"flotilla_quarantined_partitions", Gauge, []string{"shard"},
@@ -305,6 +308,7 @@ func (s scrape) store(stats *broker.Stats) {
 	s.value("flotilla_segments_removed_bytes_total", float64(st.UnlinkedBytes))
 	s.value("flotilla_records_removed_total", float64(stats.RemovedByRetention), "retention")
 	s.value("flotilla_records_removed_total", float64(stats.RemovedByRequest), "delete_records")
+	s.value("flotilla_replicas_replaced_total", float64(stats.ReplicasReplaced))
 	s.value("flotilla_segments_created_total", float64(st.SegmentsMade))
 	s.value("flotilla_segments_removed_total", float64(st.SegmentsUnlinked))
 	s.value("flotilla_segment_files_open", float64(st.OpenFiles-st.OpenFilesUnused), "used")
@@ -334,6 +338,8 @@ func (s scrape) shards(stats *broker.Stats) {
 	for _, sh := range stats.Shards {
 		id := strconv.Itoa(int(sh.ID))
 		s.value("flotilla_shard_leading", truth(sh.Leading), id)
+		s.value("flotilla_shard_voters", float64(sh.Voters), id)
+		s.value("flotilla_shard_learners", float64(sh.Learners), id)
 		s.value("flotilla_shard_uncheckpointed_entries", float64(sh.Applied-min(sh.Applied, sh.Checkpointed)), id)
 		if sh.ID != 0 {
 			s.value("flotilla_shard_apply_version", float64(sh.ApplyVersion), id)

@@ -36,6 +36,7 @@ const (
 	firstRound = 50 * time.Millisecond
 	lastRound  = time.Second
 	roundTime  = 2 * time.Second // that an answer may take
+	rejoinTime = 3 * roundTime   // that the metadata's leader may take to be found
 )
 
 // founding brings a directory into a cluster; see plan.
@@ -69,7 +70,7 @@ func (id *identity) checkMembers(nodes []int32, dir string) error {
 	case founded != nil && !slices.Equal(founded, nodes):
 		return fmt.Errorf("%w: cluster.nodes lists nodes %s, and the cluster of %s was founded with nodes %s, which cannot be changed yet; list those",
 			ErrMembers, list(nodes), dir, list(founded))
-	case founded != nil && id.Founders.incarnation(id.NodeID) != id.Incarnation:
+	case founded != nil && id.Replaces == 0 && id.Founders.incarnation(id.NodeID) != id.Incarnation:
 		return fmt.Errorf("%w: %s is of incarnation %016x, and the cluster was founded with %016x as node %d; put the directory's own %s back",
 			ErrMembers, dir, uint64(id.Incarnation), uint64(id.Founders.incarnation(id.NodeID)), id.NodeID, identityName)
 	}
@@ -112,7 +113,7 @@ func (n *Node) found(ctx context.Context) error {
 // members is what the broker knows of the cluster.
 func (n *Node) members() *broker.Cluster {
 	p := plan{clusterID: n.id.ClusterID, shards: n.id.Shards, founders: n.id.Founders}
-	c := &broker.Cluster{Voters: p.voters, Connect: n.opt.Cluster.Connect, Peers: n.opt.Cluster.Peers}
+	c := &broker.Cluster{Voters: p.voters, Replica: p.replica, Connect: n.opt.Cluster.Connect, Peers: n.opt.Cluster.Peers}
 	for _, f := range p.founders.list() {
 		c.Founders = append(c.Founders, broker.Founder{ID: f.node, Incarnation: uint64(f.incarnation)})
 	}
@@ -155,6 +156,8 @@ func (f *founding) round(ctx context.Context) (did bool, err error) {
 	own := f.standing()
 	s := decide(&own, f.n.opt.Shards, f.ask(ctx, own))
 	switch {
+	case s.rejoin.founders != "":
+		return f.rejoin(ctx, s.rejoin)
 	case s.record.founders != "":
 		err = f.record(s.record)
 	case s.found:

@@ -338,7 +338,7 @@ func TestFoundingLost(t *testing.T) {
 			p.start(p.seats[lostOne])
 			time.Sleep(10 * time.Second)
 			plans, nodes := p.end()
-			want := fmt.Sprintf("node %d lost its directory: the cluster's plan", lostOne+1)
+			want := fmt.Sprintf("node %d lost its directory, and its fresh one,", lostOne+1)
 			if plans != 1 || nodes != 3 || len(p.said) != 1 || !strings.Contains(p.said[0], want) {
 				t.Errorf("node %d lost its directory: %d plans by %d nodes, said %q", lostOne+1, plans, nodes, p.said)
 			}

@@ -86,6 +86,10 @@ type identity struct {
 	// that all of them have recorded it: see plan.
 	Founders founders `json:"founders,omitempty"`
 	Founded  bool     `json:"founded,omitempty"`
+
+	// Replaces is the directory of the same node whose place in the cluster this one
+	// takes, which was lost, 0 for a founder's: see rejoin.
+	Replaces hexNumber `json:"replaces,omitempty"`
 }
 
 // hexNumber is a uint64 that stands in JSON as 16 hex digits: JSON's own numbers

@@ -25,8 +25,8 @@ import (
 // directory of every node, and no directory records two. That holds whatever
 // crashes, whoever loses a directory meanwhile, and even with two processes under
 // one id. A node that has lost its directory comes back with another incarnation
-// than the plan's and is kept out (R11), as all the others know the plan by then
-// if anything was ever served.
+// than the plan's and founds nothing (R11), as all the others know the plan by then
+// if anything was ever served; how it takes its place again, rejoin says.
 
 // founders are the directories that a cluster is founded with: for each node its
 // id and the directory's incarnation, as "1=00c0ffee00c0ffee,2=...", ascending by
@@ -232,6 +232,7 @@ type reply struct {
 // step is what a node does next on its way to a cluster.
 type step struct {
 	record plan     // that it takes, if it has founders
+	rejoin plan     // of the cluster that knows it by a lost directory, if it has founders
 	found  bool     // every node of its plan has recorded it
 	wait   []string // what keeps it waiting, if it does nothing
 }
@@ -249,6 +250,10 @@ func decide(own *standing, shards uint32, replies map[int32]reply) step {
 		}
 		others++
 		r := replies[id]
+		if r.err == nil && r.NodeID == id && own.rejoins(&r.standing) {
+			p, _ := r.plan()
+			return step{rejoin: p}
+		}
 		why := own.judge(id, &r)
 		switch {
 		case why != "":
@@ -320,6 +325,6 @@ func (s *standing) judge(id int32, r *reply) string {
 // lost says that a node came back without its directory.
 func lost(node int32, was, is hexNumber, who string) string {
 	return fmt.Sprintf("node %d lost its directory: the cluster's plan, which %s, has it with the directory of incarnation %016x, and it came with a fresh one, %016x; "+
-		"put the lost directory back (only if it is the newest), or wait until the node can be replaced; if the cluster has never served anything, give all nodes empty directories",
+		"put the lost directory back; if the cluster has never served anything, give all nodes empty directories",
 		node, who, uint64(was), uint64(is))
 }

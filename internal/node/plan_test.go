@@ -46,7 +46,15 @@ func TestDecide(t *testing.T) {
 		{"founded, and fresh", at(1, nil), at(2, isFounded), standing{}, "record"},
 		{
 			"it lost its directory", at(1, func(s *standing) { s.Incarnation = 0x77 }), at(2, isFounded), at(3, isFounded),
+			"rejoin",
+		},
+		{
+			"it lost its directory before the cluster was founded", at(1, func(s *standing) { s.Incarnation = 0x77 }), at(2, planned), at(3, planned),
 			"node 1 lost its directory: the cluster's plan, which node 2 knows, has it with the directory of incarnation 000000000000000a, and it came with a fresh one, 0000000000000077",
+		},
+		{
+			"it was alone in a directory of that id", at(1, func(s *standing) { s.Incarnation, s.Alone = 0x77, true }), at(2, isFounded), at(3, isFounded),
+			"node 1 lost its directory",
 		},
 		{
 			"another lost its directory", at(1, planned), at(2, func(s *standing) { s.Incarnation = 0x77 }), at(3, planned),
@@ -107,6 +115,8 @@ func TestDecide(t *testing.T) {
 			if s.record.founders != three || s.record.shards != 4 || s.record.clusterID != "c" {
 				t.Errorf("%s: records %+v", tt.name, s.record)
 			}
+		case s.rejoin.founders != "":
+			got = "rejoin"
 		case s.found:
 			got = "found"
 		default:

@@ -61,8 +61,10 @@ type member struct {
 
 	trouble atomic.Pointer[vfs.Injector] // of its disk, that a storm has made
 
-	moved     bool   // to another port
-	unserving func() // ends a node without its directory; nil: there is none
+	moved     bool          // to another port
+	unserving func()        // ends a node without its directory; nil: there is none
+	joined    chan struct{} // closed when it has its place again, or was ended
+	late      *node.Node    // it, set before that
 }
 
 func (m *member) host() string { return fmt.Sprintf("node%d", m.id) }
@@ -133,7 +135,7 @@ func (fl *fleet) startAll() bool {
 }
 
 // start starts a node on its disk as it is. One that has lost its directory is
-// left waiting: it must not serve.
+// left waiting until it has its place again: see adopt.
 func (fl *fleet) start(m *member) bool {
 	if m.wiped {
 		fl.startWiped(m)
@@ -183,21 +185,21 @@ func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
 	}
 }
 
-// startWiped starts a node that has lost its directory, with no clients: it waits
-// until kill, and must not start its replicas before.
+// startWiped starts a node that has lost its directory. It takes no clients: it waits
+// until it is registered, or for kill, and must not start its replicas before.
 func (fl *fleet) startWiped(m *member) {
 	if m.unserving != nil {
 		return // it waits already
 	}
 	m.starts++
 	fl.trace.add(fmt.Sprintf("NODE %d START %d, WITHOUT ITS DIRECTORY", m.id, m.starts))
-	l, err := fl.net.Listen(m.host() + ":9999")
+	l, err := fl.net.Listen(m.addr())
 	if err != nil {
 		fl.problem("node %d: %v", m.id, err)
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
+	m.joined = make(chan struct{})
 	opt := fl.options(m, m.disk, l)
 	if opt.Cluster, err = fl.meet(m); err != nil {
 		cancel()
@@ -205,21 +207,49 @@ func (fl *fleet) startWiped(m *member) {
 		fl.problem("node %d: %v", m.id, err)
 		return
 	}
-	peers := m.peers
 	go func() {
-		defer close(done)
+		defer close(m.joined)
 		n, err := node.Start(ctx, opt)
-		if err == nil {
-			fl.problem("node %d started, though it lost its directory", m.id)
-			_ = n.Close(ctx)
+		if err != nil {
+			_ = l.Close()
+			if ctx.Err() == nil {
+				fl.problem("node %d, without its directory: %v", m.id, err)
+			}
+			return
 		}
-		_ = peers.Close()
-		_ = l.Close()
+		m.late = n
 	}()
 	m.unserving = func() {
 		cancel()
-		<-done
+		<-m.joined
+		if m.late != nil {
+			ended, end := context.WithCancel(context.Background())
+			end()
+			_ = m.late.Close(ended)
+			m.late = nil
+		}
+		_ = m.peers.Close()
 	}
+}
+
+// adopt waits until a node that lost its directory has its place in the cluster.
+// patience is positive.
+func (fl *fleet) adopt(m *member, patience time.Duration) bool {
+	if m.unserving == nil {
+		return true
+	}
+	select {
+	case <-m.joined:
+	case <-time.After(patience):
+		fl.problem("node %d has not got its place back in %s", m.id, patience)
+		return false
+	}
+	if m.late == nil {
+		return false // said already
+	}
+	m.node, m.late, m.unserving, m.wiped = m.late, nil, nil, false
+	fl.trace.add(fmt.Sprintf("NODE %d HAS ITS PLACE AGAIN", m.id))
+	return true
 }
 
 // kill ends a node without giving it time for anything.
@@ -241,7 +271,7 @@ func (fl *fleet) kill(m *member) {
 
 // end brings a node to its end, and leaves its disk to the next start.
 func (fl *fleet) end(m *member, e end) {
-	if m.node == nil {
+	if m.node == nil && m.unserving == nil {
 		return
 	}
 	seed := fl.rng.Uint64()
@@ -289,8 +319,19 @@ func (fl *fleet) healthy() bool {
 	return ok
 }
 
-// leader returns a node that leads some shard, by the dice, or any node.
+// leader returns a node that leads some shard, by the dice, or any node. One that has
+// its place again is a node like the others from here on.
 func (fl *fleet) leader() *member {
+	for _, m := range fl.members {
+		if m.unserving == nil {
+			continue
+		}
+		select {
+		case <-m.joined:
+			fl.adopt(m, time.Second) // at once
+		default:
+		}
+	}
 	var leaders []*member
 	for _, m := range fl.members {
 		if m.node != nil && len(m.node.Leads()) > 0 {
