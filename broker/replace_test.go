@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"strings"
@@ -186,6 +187,71 @@ func TestReplaceForAnother(t *testing.T) {
 		}
 		if b, err := boss.Answer(t.Context(), other, MethodReplace, Replacement{Node: boss.NodeID()}.append(nil)); err != nil || len(b) != replacedHeaderBytes {
 			t.Errorf("a query about another node: %x, %v", b, err)
+		}
+	})
+}
+
+// untouched is a shard's leader whose members must not be changed.
+type untouched struct {
+	members []replication.Member
+	touched []string
+}
+
+func (u *untouched) Leading() uint64                { return 1 }
+func (u *untouched) Progress() replication.Progress { return replication.Progress{Members: u.members} }
+func (u *untouched) AddLearner(_ context.Context, id replication.ReplicaID) error {
+	u.touched = append(u.touched, "add "+id.String())
+	return nil
+}
+
+func (u *untouched) Promotable(_ context.Context, id replication.ReplicaID, _ uint64) error {
+	return nil
+}
+
+func (u *untouched) Promote(_ context.Context, id replication.ReplicaID, _ uint64) error {
+	u.touched = append(u.touched, "promote "+id.String())
+	return nil
+}
+
+func (u *untouched) Remove(_ context.Context, id replication.ReplicaID) error {
+	u.touched = append(u.touched, "remove "+id.String())
+	return nil
+}
+
+// TestReplaceByOldMetadata: a leader that has not heard which directory is registered
+// does not replace the replica of the new one by that of the old one.
+func TestReplaceByOldMetadata(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		boss := tr.controller()
+		var lost, leader *rig
+		for _, r := range tr.rigs {
+			switch {
+			case r == boss:
+			case lost == nil:
+				lost = r
+			default:
+				leader = r
+			}
+		}
+		node, old := lost.NodeID(), lost.opt.Incarnation
+		before := leader.image()
+		tr.cutOff(lost, true)
+		taking := Replacement{Node: node, Level: metadata.MaxFeatureLevel, Incarnation: 0x77, Replaces: old}
+		for boss.replace(t.Context(), taking).err != nil {
+			tr.rest(time.Second)
+		}
+		replica := leader.opt.Cluster.Replica
+		u := &untouched{members: []replication.Member{{ID: replica(1, node, 0x77), Voter: true}}}
+		leader.metaState.image.Store(before) // as if it had not heard
+		if err := leader.replaceMembers(t.Context(), 1, u); err != nil || len(u.touched) > 0 {
+			t.Errorf("by old metadata: %q, %v", u.touched, err)
+		}
+		if err := boss.replaceMembers(t.Context(), 1, u); err != nil || len(u.touched) > 0 {
+			t.Errorf("as it should be: %q, %v", u.touched, err)
+		}
+		u.members[0].ID = replica(1, node, old)
+		if err := boss.replaceMembers(t.Context(), 1, u); err != nil || len(u.touched) != 1 || u.touched[0] != "add "+replica(1, node, 0x77).String() {
+			t.Errorf("the old one is a member: %q, %v", u.touched, err)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -114,6 +115,7 @@ type devProcess struct {
 	cmd       *exec.Cmd
 	log       *transcript
 	bootstrap string
+	dir       string // of all nodes
 	pids      []int
 }
 
@@ -125,8 +127,8 @@ func startDev(t *testing.T, nodes, port int) *devProcess {
 			ports[i] = strconv.Itoa(port + i*nodes)
 		}
 	}
-	d := &devProcess{log: newTranscript()}
-	d.cmd = exec.Command(program, "dev", "--nodes", strconv.Itoa(nodes), "--dir", filepath.Join(t.TempDir(), "dev"),
+	d := &devProcess{log: newTranscript(), dir: filepath.Join(t.TempDir(), "dev")}
+	d.cmd = exec.Command(program, "dev", "--nodes", strconv.Itoa(nodes), "--dir", d.dir,
 		"--client-port", ports[0], "--node-port", ports[1], "--admin-port", ports[2], "--journal.file.bytes", "8MiB", "--journal.bytes", "32MiB")
 	d.cmd.Env, d.cmd.Stderr = environment(), d.log
 	out, err := d.cmd.StdoutPipe()
@@ -233,6 +235,45 @@ func TestDevThree(t *testing.T) {
 	d.log.await(t, fmt.Sprintf("[dev] node %d is ready again", leader))
 	if got := s.ok(t, "", "cluster", "nodes", "--wait", "10s").stdout; strings.Count(got, " up ") != 3 {
 		t.Errorf("cluster nodes prints\n%s", got)
+	}
+	d.end(t)
+}
+
+// TestDevWiped: three real nodes, of which one is killed and loses its data. It comes
+// back with none, has its place again by itself, and is worth as much as before: the
+// cluster outlives another node.
+func TestDevWiped(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, 3, ownPorts(t, 9))
+	s := &server{addr: d.bootstrap}
+	s.ok(t, "", "topic", "create", "t", "--partitions", "4")
+	s.ok(t, "a\nb\n", "produce", "t")
+	kill := func(node int) {
+		t.Helper()
+		if err := syscall.Kill(d.pids[node-1], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		d.log.await(t, fmt.Sprintf("[dev] node %d, pid %d, has ended: signal: killed\n", node, d.pids[node-1]))
+	}
+	kill(3)
+	if err := os.RemoveAll(filepath.Join(d.dir, "node3")); err != nil {
+		t.Fatal(err)
+	}
+	s.ok(t, "c\n", "produce", "t")
+	if err := d.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	d.log.await(t, "[dev] node 3 is ready again")
+	for shard := range 13 { // the metadata's, and four of data a node
+		d.log.await(t, fmt.Sprintf("a replica was replaced: the one of the fresh directory votes\" shard=%d ", shard))
+	}
+	s.ok(t, "", "cluster", "status", "--wait", "10s")
+	kill(1)
+	s.ok(t, "d\n", "produce", "t")
+	got := strings.Fields(s.ok(t, "", "consume", "t", "--until", "end", "-q").stdout)
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"a", "b", "c", "d"}) {
+		t.Errorf("consume prints %q", got)
 	}
 	d.end(t)
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -124,6 +125,30 @@ func TestDecide(t *testing.T) {
 		}
 		if !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestPlanReplica: a founder's directory has the replicas that the plan begins with,
+// and every other directory of the node others.
+func TestPlanReplica(t *testing.T) {
+	t.Parallel()
+	p := plan{"c", 4, three}
+	seen := make(map[replication.ReplicaID]string)
+	for shard := range replication.ShardID(5) {
+		voters := p.voters(shard)
+		for node := range int32(3) {
+			founder := uint64(p.founders.incarnation(node + 1))
+			if got := p.replica(shard, node+1, founder); got != voters[node] {
+				t.Errorf("shard %d: the founder's directory of node %d has %s, want %s", shard, node+1, got, voters[node])
+			}
+			for _, directory := range []uint64{founder, founder + 1, 0x77} {
+				id, is := p.replica(shard, node+1, directory), fmt.Sprintf("shard %d of directory %x", shard, directory)
+				if was := seen[id]; was != "" || id.Node != node+1 || id.Incarnation == 0 {
+					t.Errorf("%s is %s, which is %s already", is, id, was)
+				}
+				seen[id] = is
+			}
 		}
 	}
 }
