@@ -285,6 +285,18 @@ func (b *Broker) registeredNow(ctx context.Context, node int32) (uint64, error) 
 	return AskReplacement(ctx, b.opt.Cluster.Peers, b.opt.NodeID, nodes, query)
 }
 
+// checkPlace returns an error that matches ErrReplaced if another directory than that
+// of an incarnation is registered under this node's id, nil if that one is, and other
+// errors if nobody has said.
+func (b *Broker) checkPlace(ctx context.Context, incarnation uint64) error {
+	registered, err := b.registeredNow(ctx, b.opt.NodeID)
+	if err == nil && registered != incarnation {
+		return fmt.Errorf("%w: node %d is of the directory of incarnation %016x now, and this one, %016x, is refused for good; give the node an empty directory",
+			ErrReplaced, b.opt.NodeID, registered, incarnation)
+	}
+	return err
+}
+
 // replacedCheck is how often a node without a leader of the metadata asks whether
 // its directory is still the one.
 const replacedCheck = time.Second
@@ -298,16 +310,12 @@ func (b *Broker) watchReplaced() {
 	defer tick.Stop()
 	for {
 		if _, _, led := leaderOfShard(b.meta); !asked || !led && b.meta.Leading() == 0 {
-			registered, err := b.registeredNow(b.stopping, b.opt.NodeID)
-			switch {
-			case err != nil:
-			case registered != b.opt.Incarnation:
-				b.opt.OnFailed(fmt.Errorf("%w: node %d is of the directory of incarnation %016x now, and this one, %016x, is refused for good; give the node an empty directory",
-					ErrReplaced, b.opt.NodeID, registered, b.opt.Incarnation))
+			err := b.checkPlace(b.stopping, b.opt.Incarnation)
+			if errors.Is(err, ErrReplaced) {
+				b.opt.OnFailed(err)
 				return
-			default:
-				asked = true
 			}
+			asked = asked || err == nil
 		}
 		select {
 		case <-tick.C:

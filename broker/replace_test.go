@@ -176,6 +176,27 @@ func TestReplaceDirectory(t *testing.T) {
 	})
 }
 
+// TestCheckPlace: any node learns whether its directory is still the one.
+func TestCheckPlace(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		for _, r := range tr.rigs {
+			if err := r.checkPlace(t.Context(), r.opt.Incarnation); err != nil {
+				t.Errorf("node %d with its own directory: %v", r.NodeID(), err)
+			}
+			if err := r.checkPlace(t.Context(), 0x99); !errors.Is(err, ErrReplaced) {
+				t.Errorf("node %d with another directory than the registered one: %v, want ErrReplaced", r.NodeID(), err)
+			}
+		}
+		boss := tr.controller()
+		for _, r := range tr.rigs {
+			tr.cutOff(r, true)
+		}
+		if err := boss.checkPlace(t.Context(), 0x99); err == nil || errors.Is(err, ErrReplaced) {
+			t.Errorf("without a majority: %v", err)
+		}
+	})
+}
+
 // TestReplaceForAnother: a node asks for its own place only.
 func TestReplaceForAnother(t *testing.T) {
 	inTrio(t, func(t *testing.T, tr *trio) {

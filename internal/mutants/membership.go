@@ -80,7 +80,7 @@ var membershipTable = []mutant{
 		pkg:  "./broker", test: "TestReplaceDirectory", want: "nobody has looked meanwhile",
 	},
 	{
-		name: "two fresh directories of one node do not take turns",
+		name: "two fresh directories of one node never alternate",
 		file: "broker/replace.go",
 		old:  "case r.Replaces != 0 && r.Replaces != n.Incarnation:",
 		new:  "case r.Replaces == 1:",
@@ -89,9 +89,9 @@ var membershipTable = []mutant{
 	{
 		name: "a directory that was replaced stops",
 		file: "broker/replace.go",
-		old:  "case registered != b.opt.Incarnation:",
-		new:  "case registered == 0:",
-		pkg:  "./broker", test: "TestReplaceDirectory", want: "a directory that was replaced goes on",
+		old:  "if err == nil && registered != incarnation {",
+		new:  "if err == nil && registered == 0 {",
+		pkg:  "./broker", test: "TestCheckPlace", want: "with another directory than the registered one",
 	},
 	{
 		name: "a node asks for its own place only",
