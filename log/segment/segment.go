@@ -266,7 +266,7 @@ func Discard(files *Files, dir string, base int64) error {
 
 // Move moves the files of a segment, which is whole, synced, and in nobody's use,
 // to another directory, where it can be opened then; files of the same names are
-// replaced. It syncs nothing. A crash may leave the data file alone where it was:
+// replaced, also those of a segment that is read meanwhile. It syncs nothing. A crash may leave the data file alone where it was:
 // moving it again is right then.
 func Move(files *Files, from, to string, base int64) error {
 	for _, name := range []string{IndexName(base), DataName(base)} {
@@ -276,6 +276,7 @@ func Move(files *Files, from, to string, base int64) error {
 		if err != nil && !(name == IndexName(base) && errors.Is(err, fs.ErrNotExist)) {
 			return fmt.Errorf("segment: move: %w", err)
 		}
+		files.forget(path.Join(to, name)) // a reader may have opened the file that was there
 	}
 	return nil
 }

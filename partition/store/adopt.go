@@ -275,7 +275,14 @@ func (sh *Shard) replace(p *part, r Restored) ([]Damage, error) {
 		sh.causes = append(sh.causes, cause{p: p, at: sh.captures, below: r.LogStart})
 	}
 	p.flushed, p.end = r.End, r.End
+	known := p.damage
 	p.damage = p.holes(found)
+	for _, d := range known { // what is damaged within a segment is no hole
+		if !slices.ContainsFunc(p.damage, func(o Damage) bool { return o.From <= d.From && d.From < o.To }) {
+			p.damage = append(p.damage, d)
+		}
+	}
+	slices.SortFunc(p.damage, func(a, b Damage) int { return cmp.Compare(a.From, b.From) })
 	if own < r.End {
 		sh.noteMovedLocked(p)
 	}

@@ -105,8 +105,9 @@ func (sh *Shard) Read(key uint32, offset int64, maxBytes int, minOneBatch bool) 
 		}
 		sh.mu.Unlock()
 		c, err := segmentChunk(seg, offset, maxBytes, minOneBatch)
-		// Unlinked since we looked: the log start has passed offset.
+		// Unlinked since we looked: the log start has passed offset, or it was repaired.
 		if !errors.Is(err, segment.ErrGone) {
+			sh.met(p, seg, err)
 			return c, err
 		}
 	}

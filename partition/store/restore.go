@@ -34,13 +34,6 @@ type Epoch struct {
 	Start int64
 }
 
-// Damage is a range of a restored partition that cannot be read.
-type Damage struct {
-	Key      uint32
-	From, To int64 // half-open, within [LogStart, End)
-	Err      *segment.CorruptError
-}
-
 // Restore brings the shard to its newest durable checkpoint. It is called once,
 // before anything else, on a shard without partitions.
 //
@@ -58,6 +51,11 @@ type Damage struct {
 // matches segment.ErrVersion, and the shard cannot be used.
 func (sh *Shard) Restore(rs []Restored) ([]Damage, error) {
 	var damage []Damage
+	if _, left := sh.st.pulled[path.Base(sh.repairRoot())]; left {
+		if err := sh.clearRepair(sh.repairRoot()); err != nil {
+			return nil, err
+		}
+	}
 	pulled, err := sh.pulledParts()
 	if err != nil {
 		return nil, fmt.Errorf("store: restore: %w", err)
@@ -212,7 +210,7 @@ func (p *part) holes(damaged []*segment.CorruptError) (ds []Damage) {
 				err = ce
 			}
 		}
-		ds = append(ds, Damage{Key: p.key, From: from, To: to, Err: err})
+		ds = append(ds, p.damageOf(from, to, err))
 	}
 	at := max(p.logStart, min(p.dropped, p.end))
 	for _, seg := range p.segs {

@@ -37,7 +37,8 @@ type Shard struct {
 	adopted        []*part // see adopt
 	prefetches     bool    // BeginPrefetch was called
 
-	onFlush func(topicID [16]byte, index int32) // see OnFlush; nil: nobody asks
+	onFlush  func(topicID [16]byte, index int32) // see OnFlush; nil: nobody asks
+	onDamage func(Damage)                        // see OnDamage; nil: nobody asks
 
 	moved []*part // watched, appended to since AppliedBatch
 	fire  []*Watch
@@ -68,7 +69,7 @@ type part struct {
 	dirMade, dirUnsynced   bool
 	stale                  bool     // the directory may hold files of an earlier life
 	dropped                int64    // files below were unlinked early, see FreeEarly; 0: none
-	damage                 []Damage // found by Restore
+	damage                 []Damage // what is known, ascending; see damage.go
 	watches                []*Watch
 	moved                  bool
 

@@ -170,7 +170,7 @@ type Store struct {
 	notBusy   sync.Cond // on mu: some partition's busy was cleared, or the root was synced
 	shards    map[uint32]*Shard
 	unclaimed map[string]struct{} // directories found at Open that no shard claimed
-	pulled    map[string]struct{} // what shards had pulled by then, see prefetch.go; not changed since
+	pulled    map[string]struct{} // what shards had pulled or were repairing by then, see prefetch.go, repair.go; not changed since
 	aging     agingList
 	full      []*part // tails of TailFlushBytes or more, first come first served
 	admitting []*admission
@@ -213,7 +213,7 @@ func Open(fsys vfs.FS, dir string, opt Options) (*Store, error) {
 		if _, ok := parseDir(name); ok {
 			st.unclaimed[name] = struct{}{}
 		}
-		if strings.HasPrefix(name, prefetchPrefix) {
+		if strings.HasPrefix(name, prefetchPrefix) || strings.HasPrefix(name, repairPrefix) {
 			st.pulled[name] = struct{}{}
 		}
 	}
