@@ -87,6 +87,12 @@ type Options struct {
 	// first round, in bytes a second (catchup.rate.bytes); default 64 MiB.
 	CatchUpRate int64
 
+	// ScrubRate is how many bytes a second are read of the segments to look for
+	// damage (scrub.bytes.per.second); 0: nothing is looked for. ScrubInterval is
+	// how often all of them are (scrub.interval); default 7 days.
+	ScrubRate     int64
+	ScrubInterval time.Duration
+
 	// QuarantineDir keeps what is needed to repeat a panic (R5). It is made when
 	// there is something to keep.
 	QuarantineDir string
@@ -143,6 +149,9 @@ func (o Options) withDefaults() Options {
 	if o.CatchUpRate == 0 {
 		o.CatchUpRate = defaultCatchUpRate
 	}
+	if o.ScrubInterval == 0 {
+		o.ScrubInterval = defaultScrubInterval
+	}
 	if o.RecordLevel == nil {
 		o.RecordLevel = func(uint16) error { return nil }
 	}
@@ -180,6 +189,8 @@ type Broker struct {
 
 	hashes       *hashes
 	quarantines  *quarantines
+	repairs      *repairs
+	scrubber     *scrubber
 	recorded     atomic.Uint32 // the feature level that RecordLevel has recorded
 	altering     chan struct{} // 1-buffered: held while a topic's configs change
 	lookups      chan struct{} // holds a token for each look-up by time
@@ -218,6 +229,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.reconciler = newReconciler(b)
 	b.hashes = newHashes(b.reportHash)
 	b.quarantines = newQuarantines(opt.FS, opt.QuarantineDir, opt.OnFailed)
+	b.repairs, b.scrubber = newRepairs(b), &scrubber{b: b}
 	b.retention = newRetention(b, opt.RetentionInterval)
 	b.failover, b.watchdog = newFailover(b), newWatchdog(b)
 	b.balance = newBalance(b)
@@ -238,6 +250,10 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.group.Go(func() { b.hashes.run(b.stopping.Done()) })
 	b.group.Go(func() { b.quarantines.run(b.stopping.Done()) })
 	b.group.Go(b.watchLeaders)
+	b.group.Go(b.repairs.run)
+	if opt.ScrubRate > 0 {
+		b.group.Go(b.scrubber.run)
+	}
 	if opt.Cluster != nil {
 		b.reconciler.kick()
 		b.group.Go(func() { b.register(self) })

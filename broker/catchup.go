@@ -156,21 +156,11 @@ var errSource = errors.New("broker: a source of batches")
 
 // ask asks one node, and keeps what it gives.
 func (j *pullJob) ask(ctx context.Context, node int32, request *pullRequest, p *store.Prefetch) (n int, err error) {
+	a, err := j.c.b.pull(ctx, node, request)
+	if err != nil {
+		return 0, err
+	}
 	failed := func(err error) (int, error) { return 0, fmt.Errorf("%w, node %d: %w", errSource, node, err) }
-	peers := j.c.b.opt.Cluster.Peers
-	if peers == nil {
-		return failed(errors.New("this node has no way to ask others"))
-	}
-	late, cancel := context.WithTimeout(ctx, pullTimeout)
-	defer cancel()
-	raw, err := peers.Call(late, node, methodPull, request.encode())
-	if err != nil {
-		return failed(err)
-	}
-	a, err := decodePullAnswer(raw)
-	if err != nil {
-		return failed(err)
-	}
 	switch a.what {
 	case pullDeleted:
 		return 0, p.Skip(request.end)
@@ -190,4 +180,25 @@ func (j *pullJob) ask(ctx context.Context, node int32, request *pullRequest, p *
 		return failed(fmt.Errorf("%w: it gives nothing from offset %d on", errPull, before))
 	}
 	return len(a.batches), nil
+}
+
+// pull asks a node for batches. Its errors match errSource.
+func (b *Broker) pull(ctx context.Context, node int32, request *pullRequest) (pullAnswer, error) {
+	failed := func(err error) (pullAnswer, error) {
+		return pullAnswer{}, fmt.Errorf("%w, node %d: %w", errSource, node, err)
+	}
+	if b.opt.Cluster == nil || b.opt.Cluster.Peers == nil {
+		return failed(errors.New("this node has no way to ask others"))
+	}
+	late, cancel := context.WithTimeout(ctx, pullTimeout)
+	defer cancel()
+	raw, err := b.opt.Cluster.Peers.Call(late, node, methodPull, request.encode())
+	if err != nil {
+		return failed(err)
+	}
+	a, err := decodePullAnswer(raw)
+	if err != nil {
+		return failed(err)
+	}
+	return a, nil
 }

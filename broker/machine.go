@@ -227,8 +227,8 @@ func (m *machine) Restore(checkpoint io.Reader) error {
 	}
 	for _, d := range damage {
 		v, _ := state.Partition(partition.Number(d.Key))
-		m.log.Error("a range of a partition is damaged; reads of it will fail",
-			"topic_id", v.TopicID, "partition", v.Index, "from", d.From, "to", d.To, "err", d.Err)
+		m.log.Error("a range of a partition is damaged; reads of it fail until it is repaired",
+			"shard", m.shard.id, "topic_id", v.TopicID, "partition", v.Index, "from", d.From, "to", d.To, "err", d.Err)
 	}
 	if before != nil {
 		m.unpublish(before)

@@ -67,6 +67,9 @@ func (b *Broker) ownReport() nodeReport {
 	if s := b.DiskState(); s.Low {
 		r.Trouble = cut("the disk is nearly full, records and topics are not taken: " + s.Cause)
 	}
+	if n, d := b.damaged(); n > 0 && r.Trouble == "" {
+		r.Trouble = cut(fmt.Sprintf("%d ranges of its partitions are damaged and not yet repaired, the first at offset %d of %s", n, d.From, d.Err.File))
+	}
 	r.Shards = append(r.Shards, reportOf(uint32(replication.MetadataShard), b.meta.Progress()))
 	for id := range b.opt.Shards {
 		if s := b.shards[shardID(id+1)]; s != nil {

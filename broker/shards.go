@@ -115,6 +115,7 @@ func (b *Broker) openData(shard replication.ShardID) error {
 		placed: b.retention.look, freed: func() { b.noteFreed(s) },
 		returned: make(chan *partition.Capture, 1),
 	}
+	s.store.OnDamage(func(d store.Damage) { b.repairs.found(s, d) })
 	s.catchUp = &catchUp{b: b, shard: s}
 	// Restore would find it out too, but after other replicas have run.
 	if err := b.quarantines.check(shard); err != nil {
@@ -129,7 +130,10 @@ func (b *Broker) openData(shard replication.ShardID) error {
 		Transport: to, Bootstrap: voters, CatchUp: s.catchUp,
 		Encode: encodeEntry, TermStart: termStart{},
 		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,
-		OnFailed: b.opt.OnFailed, OnLeading: b.reconciler.kick,
+		OnFailed: b.opt.OnFailed, OnLeading: func() {
+			b.reconciler.kick()
+			b.repairs.kick()
+		},
 	})
 	if err != nil {
 		return err

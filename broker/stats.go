@@ -88,6 +88,7 @@ type ShardStats struct {
 	Producers, ProducerLimit int
 	ApplyVersion             uint16
 	Quarantined              int // partitions, on this replica (R5)
+	Damaged                  int // ranges of partitions, on this replica, not repaired yet
 
 	// While the replica is behind its leader's log (R18):
 	CatchingUpSince    time.Time // zero: it is not
@@ -137,6 +138,13 @@ type Stats struct {
 
 	Leaderships LeadershipStats
 
+	// Repaired counts segments that were written anew because of damage, and
+	// RepairPulledBytes what other nodes gave for them. ScrubbedBytes were read to
+	// look for damage, in ScrubPasses over everything; the last came to its end at
+	// LastScrub, zero: none has.
+	Repaired, RepairPulledBytes, ScrubbedBytes, ScrubPasses uint64
+	LastScrub                                               time.Time
+
 	// RemovedByRetention and RemovedByRequest are how many records left logs
 	// because this node, their leader, decided so, or was asked to.
 	RemovedByRetention, RemovedByRequest uint64
@@ -166,6 +174,11 @@ func (b *Broker) Stats() Stats {
 			return ""
 		}),
 	}
+	s.Repaired, s.RepairPulledBytes = b.repairs.done.Load(), b.repairs.bytes.Load()
+	s.ScrubbedBytes, s.ScrubPasses = b.scrubber.bytes.Load(), b.scrubber.passes.Load()
+	if ns := b.scrubber.last.Load(); ns != 0 {
+		s.LastScrub = time.Unix(0, ns)
+	}
 	s.Shards = append(s.Shards, ShardStats{Leading: b.meta.Leading() != 0, Led: ledElsewhere(b, b.meta), Applied: b.meta.Applied(), Checkpointed: b.meta.Checkpointed()})
 	s.Shards[0].members(b.meta.Progress())
 	for id := range b.opt.Shards {
@@ -173,7 +186,7 @@ func (b *Broker) Stats() Stats {
 		s.Shards = append(s.Shards, ShardStats{
 			ID: id + 1, Leading: sh.replica.Leading() != 0, Led: ledElsewhere(b, sh.replica), Applied: sh.replica.Applied(), Checkpointed: sh.replica.Checkpointed(),
 			Producers: int(sh.producers.Load()), ProducerLimit: int(sh.limits.Load().MaxProducers),
-			ApplyVersion: sh.applyVersion(), Quarantined: int(sh.quarantined.Load()),
+			ApplyVersion: sh.applyVersion(), Quarantined: int(sh.quarantined.Load()), Damaged: len(sh.store.Damaged()),
 			CatchingUpSince:   sh.replica.CatchUp().Since,
 			CatchUpPartitions: int(sh.catchUp.left.Load()), CatchUpPulledBytes: sh.catchUp.bytes.Load(),
 		})

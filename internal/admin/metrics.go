@@ -75,6 +75,11 @@ var Metrics = []Metric{
 	{"flotilla_flush_oldest_seconds", Gauge, nil, "Age of the oldest record that is in no segment file yet; it is in the journal."},
 	{"flotilla_flush_full_disk_total", Counter, nil, "Writes to segment files that met a full disk, to be tried again."},
 	{"flotilla_orphan_directories", Gauge, nil, "Directories of partitions that no shard knows."},
+	{"flotilla_segments_repaired_total", Counter, nil, "Segments that were written anew because something of them was damaged or missing."},
+	{"flotilla_repair_pulled_bytes_total", Counter, nil, "Bytes of records that other nodes gave for them."},
+	{"flotilla_scrubbed_bytes_total", Counter, nil, "Bytes of segments that were read to look for damage."},
+	{"flotilla_scrubs_total", Counter, nil, "Passes over all segments that came to an end."},
+	{"flotilla_scrub_age_seconds", Gauge, nil, "Time since the newest of them; -1 if there was none since the start."},
 
 	{"flotilla_checkpoint_seconds", Histogram, []string{"shards"}, "How long one checkpoint of a shard took, those that failed included."},
 	{"flotilla_checkpoint_failures_total", Counter, []string{"shards"}, "Checkpoints that failed; the next one covers them."},
@@ -90,6 +95,8 @@ var Metrics = []Metric{
 	{"flotilla_shard_apply_version", Gauge, []string{"shard"}, "Behaviour that the shard's replicas have agreed on."},
 	{"flotilla_quarantined_partitions", Gauge, []string{"shard"},
 		"Partitions that are out of service on this node, because handling one of their commands panicked."},
+	{"flotilla_damaged_ranges", Gauge, []string{"shard"},
+		"Ranges of partitions that are damaged on this node and not repaired yet: reads of them fail, and another node leads the shard if it can."},
 	{"flotilla_catch_up_seconds", Gauge, []string{"shard"},
 		"For how long this node's replica of the shard has been behind its leader's log, and pulls records; 0: it is not."},
 	{"flotilla_catch_up_partitions", Gauge, []string{"shard"}, "Partitions that the present round of a catch-up has not finished."},
@@ -319,6 +326,15 @@ func (s scrape) store(stats *broker.Stats) {
 	s.value("flotilla_flush_oldest_seconds", st.OldestUnflushed.Seconds())
 	s.value("flotilla_flush_full_disk_total", float64(st.FullDisk))
 	s.value("flotilla_orphan_directories", float64(st.OrphanDirectories))
+	s.value("flotilla_segments_repaired_total", float64(stats.Repaired))
+	s.value("flotilla_repair_pulled_bytes_total", float64(stats.RepairPulledBytes))
+	s.value("flotilla_scrubbed_bytes_total", float64(stats.ScrubbedBytes))
+	s.value("flotilla_scrubs_total", float64(stats.ScrubPasses))
+	age := -1.0
+	if !stats.LastScrub.IsZero() {
+		age = s.src.Now().Sub(stats.LastScrub).Seconds()
+	}
+	s.value("flotilla_scrub_age_seconds", age)
 }
 
 func (s scrape) shards(stats *broker.Stats) {
@@ -344,6 +360,7 @@ func (s scrape) shards(stats *broker.Stats) {
 		if sh.ID != 0 {
 			s.value("flotilla_shard_apply_version", float64(sh.ApplyVersion), id)
 			s.value("flotilla_quarantined_partitions", float64(sh.Quarantined), id)
+			s.value("flotilla_damaged_ranges", float64(sh.Damaged), id)
 			behind := 0.0
 			if !sh.CatchingUpSince.IsZero() {
 				behind = s.src.Now().Sub(sh.CatchingUpSince).Seconds()

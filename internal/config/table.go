@@ -266,6 +266,17 @@ var Settings = []Setting{
 		Explain: "A replica whose state differs from the majority's stops.",
 	},
 	{
+		Key: "scrub.bytes.per.second", Section: sectionOperate, Kind: Size, Default: "8MiB", Min: 0, Max: 64 << 30,
+		Doc:     "how fast segments are read to look for damage that nobody has met yet; 0: not at all",
+		Explain: "A damaged range is fetched from another replica. A pass that takes longer than scrub.interval is followed by the next one.",
+		Metric:  "flotilla_scrub_age_seconds",
+	},
+	{
+		Key: "scrub.interval", Section: sectionOperate, Kind: Duration, Default: "168h", Min: minute, Max: 365 * 24 * hour,
+		Doc:    "how often all segments are read to look for damage",
+		Metric: "flotilla_scrub_age_seconds",
+	},
+	{
 		Key: "retention.check.interval", Section: sectionOperate, Kind: Duration, Default: "5m", Min: second, Max: 24 * hour,
 		Doc: "how long data may stay after a topic's retention.ms is over",
 	},

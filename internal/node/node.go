@@ -85,6 +85,10 @@ type Options struct {
 	// have; 0: they stay where they are.
 	BalanceInterval time.Duration
 
+	// ScrubRate is how many bytes a second of the segments are read to look for
+	// damage, 0: none, and ScrubInterval how often all of them are; default 7 days.
+	ScrubRate     int64
+	ScrubInterval time.Duration
 	// RetentionInterval is how long data may stay after its retention.ms; default
 	// 5 min.
 	RetentionInterval time.Duration
@@ -311,7 +315,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		QuarantineDir: dir(quarantineDir), FeatureLevel: opt.featureLevel, RecordLevel: n.recordLevel,
 		DiskDir: opt.Dir, DiskReserveBytes: opt.DiskReserveBytes, KeepFreeBytes: keepFree(opt.DiskReserveBytes), OnDisk: n.spare.look,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
-		RetentionInterval: opt.RetentionInterval,
+		RetentionInterval: opt.RetentionInterval, ScrubRate: opt.ScrubRate, ScrubInterval: opt.ScrubInterval,
 		DefaultPartitions: opt.DefaultPartitions, DefaultReplication: opt.DefaultReplication, Settings: opt.Settings,
 	})
 	if err != nil {

@@ -220,7 +220,7 @@ func (p *person) consume(keys []history.Key, transient bool) {
 			if err == nil {
 				continue
 			}
-			if !transient {
+			if !transient && !(p.w.rots && errors.Is(err, client.ErrCorrupt)) {
 				p.w.problem("process %d: consumer: %v", p.process, err)
 			}
 			p.rest(200 * time.Millisecond)

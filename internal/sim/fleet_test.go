@@ -24,6 +24,8 @@ import (
 const (
 	fleetNodes  = 3
 	fleetShards = 2
+
+	scrubEvery = 5 * time.Second // of a fleet that scrubs
 )
 
 // fleet is a world of three nodes, each with a voter of every shard. Its
@@ -39,6 +41,7 @@ type fleet struct {
 	meshed bool  // nodes have connections, as real ones have
 	reborn bool  // a wiped node takes its old place again, with its old identity
 	ring   int64 // most bytes of a node's journal; 0: plenty
+	scrub  int64 // bytes a second of segments that a node reads to look for damage; 0: none
 
 	hashes time.Duration // between two comparisons of replicas; 0: a history is too short for one
 
@@ -179,6 +182,7 @@ func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
 		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Rack: fmt.Sprintf("r%d", m.id),
 		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: ring,
 		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond, HashInterval: fl.hashes,
+		ScrubRate: fl.scrub, ScrubInterval: scrubEvery,
 		DiskReserveBytes: 1, Now: m.clock.now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
 		Resolve: func(context.Context, string) error { return nil }, // no name is asked for outside
 		Log:     slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),

@@ -58,6 +58,7 @@ type world struct {
 	addrs   []string     // what clients are given to begin with
 
 	notIdempotent bool // producers do not deduplicate
+	rots          bool // a consumer may get records whose checksum is not theirs, and refuses them
 
 	waning  string                // the topic that loses records; "": the seed decides
 	tighter map[string]string     // its configs, beyond what is allowed; nil: they are not

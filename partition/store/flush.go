@@ -1,7 +1,9 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"slices"
 	"syscall"
@@ -159,7 +161,20 @@ func (p *part) dropLocked() (f freed) {
 	return p.popLocked(n)
 }
 
-// write appends a chunk to a segment and takes it off the tail.
+// lost reports whether an error says that a segment's file is gone, which nothing
+// of this process has removed. That is damage of what it held: the next write goes
+// to another segment.
+func (p *part) lost(seg *segment.Segment, err error) bool {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	seg.Freeze()
+	p.sh.met(p, seg, &segment.CorruptError{File: seg.Name(), Offset: seg.Base(), Position: -1, Err: err})
+	return true
+}
+
+// write appends a chunk to a segment and takes it off the tail, or does nothing
+// because the segment's file is gone.
 func (st *Store) write(p *part, w write) error {
 	first := w.batches[0].Base
 	if err := st.room(w.bytes + writeOverheadBytes); err != nil {
@@ -167,7 +182,9 @@ func (st *Store) write(p *part, w write) error {
 	}
 	st.event(EventFlushStart, p, first, w.bytes)
 	if w.sealed != nil {
-		if err := w.sealed.Seal(); err != nil {
+		if err := w.sealed.Seal(); p.lost(w.sealed, err) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 		p.noteUnsynced(w.sealed)
@@ -180,7 +197,9 @@ func (st *Store) write(p *part, w write) error {
 		w.active = seg
 	}
 	start := st.opt.Now()
-	if err := w.active.Append(w.batches); err != nil {
+	if err := w.active.Append(w.batches); p.lost(w.active, err) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	st.stats.flushTimes.ObserveDuration(st.opt.Now().Sub(start))
@@ -229,9 +248,13 @@ func (st *Store) roll(p *part, base int64) (*segment.Segment, error) {
 	p.sh.mu.Lock()
 	p.dirMade, p.stale, p.dirUnsynced = true, false, true
 	p.sh.mu.Unlock()
-	seg, err := segment.Create(st.files, dir, segment.Header{
-		TopicID: p.topicID, Partition: p.index, Base: base, TombstoneHorizon: -1,
-	})
+	h := segment.Header{TopicID: p.topicID, Partition: p.index, Base: base, TombstoneHorizon: -1}
+	seg, err := segment.Create(st.files, dir, h)
+	if errors.Is(err, fs.ErrNotExist) { // the directory is gone: so is what is in it
+		if err = st.makeDir(dir); err == nil {
+			seg, err = segment.Create(st.files, dir, h)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -372,6 +372,48 @@ func TestRepairMoot(t *testing.T) {
 	}
 }
 
+// TestWriteAfterLoss takes files away from under a partition that is written to: it
+// goes on in new ones, and what was lost is known, and repaired.
+func TestWriteAfterLoss(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"the active segment", "the directory"} {
+		mem, other := vfs.NewMem(1), newHurt(t, vfs.NewMem(1))
+		opt := manual()
+		opt.IdleFiles = 1 // files are opened again
+		st := mustOpen(t, mem, opt)
+		h := &history{tb: t, st: st, sh: st.Shard(1), state: machine{}}
+		for _, c := range other.commands {
+			h.apply(c)
+			h.flush(c.key)
+		}
+		h.capture()
+		h.persist()
+		dir := h.sh.lookup(0).dir()
+		lost := dir
+		if what == "the active segment" {
+			lost += "/" + segment.DataName(segmentsOf(t, mem, 0)[len(segmentsOf(t, mem, 0))-1])
+		}
+		if err := mem.Lose(lost); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range []*history{h, other} {
+			h.append(0, 70)
+			h.flush(0)
+			h.append(0, 2500, 2600)
+			h.flush(0)
+		}
+		if err := st.Failed(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		h.scrub()
+		if len(h.sh.Damaged()) == 0 {
+			t.Errorf("%s: nobody noticed", what)
+		}
+		h.mend(other.sh)
+		h.whole(mem)
+	}
+}
+
 // TestCrashInRepair cuts the power at every operation of repairs. What is there
 // after the restart is what was there before, or what was to be: nothing that was
 // readable is lost, and a repair brings back the rest.
