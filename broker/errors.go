@@ -21,6 +21,9 @@ var codes = []struct {
 	{replication.ErrStopped, errcode.NotLeaderOrFollower},
 	{replication.ErrTooLarge, errcode.MessageTooLarge},
 
+	// What is wrong with a stored batch is not the client's doing: it asks again.
+	{store.ErrCorrupt, errcode.KafkaStorageError},
+
 	{batch.ErrTooLarge, errcode.MessageTooLarge},
 	{batch.ErrMagic, errcode.UnsupportedForMessageFormat},
 	{batch.ErrCodec, errcode.UnsupportedCompressionType},
@@ -33,7 +36,6 @@ var codes = []struct {
 
 	{store.ErrOutOfRange, errcode.OffsetOutOfRange},
 	{store.ErrUnknownPartition, errcode.UnknownTopicOrPartition},
-	{store.ErrCorrupt, errcode.KafkaStorageError},
 	{store.ErrFailed, errcode.KafkaStorageError},
 	{store.ErrClosed, errcode.NotLeaderOrFollower},
 }

@@ -164,20 +164,20 @@ func (w *scrub) block(f vfs.File, from, to state, vouched bool) error {
 	if err := w.pace(to.size - from.size); err != nil {
 		return err
 	}
-	var err error
 	if vouched {
-		err = w.s.checkBatches(f, from, to)
-	} else {
-		err = w.s.walk(f, from, to, func(before state, h batch.Header, prefix []byte) error {
-			if w.check != nil {
-				if err := w.check(h); err != nil {
-					return w.s.corruptAt(walkPoint{before.end, before.size}, err)
-				}
-			}
-			from = before.advance(h, prefix) // what was intact is kept
-			return nil
-		})
+		bad, err := w.s.checkWrite(f, from, to)
+		w.bad = append(w.bad, bad...)
+		return err
 	}
+	err := w.s.walk(f, from, to, func(before state, h batch.Header, prefix []byte) error {
+		if w.check != nil {
+			if err := w.check(h); err != nil {
+				return w.s.corruptAt(walkPoint{before.end, before.size}, err)
+			}
+		}
+		from = before.advance(h, prefix) // what was intact is kept
+		return nil
+	})
 	var damage *CorruptError
 	if errors.As(err, &damage) {
 		w.spoil(from, to, damage)

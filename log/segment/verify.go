@@ -3,6 +3,7 @@ package segment
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -24,7 +25,7 @@ type prefixes struct {
 	bad     []badPrefixes
 }
 
-// badPrefixes is a write whose batches are not as they were written.
+// badPrefixes is a batch, or a write, that is not as it was written.
 type badPrefixes struct {
 	from, to walkPoint
 	err      error
@@ -115,14 +116,57 @@ func (s *Segment) checkInterval(f vfs.File, marks []mark, k int, indexBytes int6
 		if blk, n, err := parseBlock(raw); err == nil && blk.start.size == at.size && blk.end.size <= end.size {
 			to, raw = blk.end, raw[n:]
 		} // else the interval as a whole
-		err := s.checkBatches(f, at, to)
-		if ce := (*CorruptError)(nil); errors.As(err, &ce) {
-			s.files.log.Error("batches are damaged; reads of them will fail", "file", s.Name(), "from", at.end, "to", to.end, "err", ce.Err)
-			bad = append(bad, badPrefixes{walkPoint{at.end, at.size}, walkPoint{to.end, to.size}, ce.Err})
-		} else if err != nil {
+		more, err := s.checkWrite(f, at, to)
+		if err != nil {
 			return nil, err
 		}
+		for _, b := range more {
+			s.files.log.Error("batches are damaged; reads of them will fail", "file", s.Name(), "from", b.from.offset, "to", b.to.offset, "err", b.err)
+		}
+		bad = append(bad, more...)
 		at = to
+	}
+	return bad, nil
+}
+
+// checkWrite reads the batches of a write, [from, to), and returns those that are
+// damaged. If their first 16 bytes are not all as written, where batches begin is
+// not certain, and it is all of them. The error is the disk's.
+func (s *Segment) checkWrite(f vfs.File, from, to state) ([]badPrefixes, error) {
+	err := s.checkBatches(f, from, to)
+	var damage *CorruptError
+	if err == nil || !errors.As(err, &damage) {
+		return nil, err
+	}
+	all := []badPrefixes{{walkPoint{from.end, from.size}, walkPoint{to.end, to.size}, damage.Err}}
+	var bad []badPrefixes
+	cur := from
+	for cur.size < to.size {
+		at := walkPoint{cur.end, cur.size}
+		head := make([]byte, min(batch.HeaderBytes, to.size-cur.size))
+		if err := readFull(f, head, cur.size); errors.Is(err, io.ErrUnexpectedEOF) {
+			return all, nil
+		} else if err != nil {
+			return nil, s.readError(at, err)
+		}
+		h, err := s.checkHeader(head, at, to)
+		if err != nil {
+			return all, nil
+		}
+		next := cur.advance(h, head[:batch.PrefixBytes])
+		b := make([]byte, h.Size())
+		if err := readFull(f, b, cur.size); errors.Is(err, io.ErrUnexpectedEOF) {
+			return all, nil
+		} else if err != nil {
+			return nil, s.readError(at, err)
+		}
+		if err := batch.CheckCRC(b); err != nil {
+			bad = append(bad, badPrefixes{at, walkPoint{next.end, next.size}, err})
+		}
+		cur = next
+	}
+	if cur.size != to.size || cur.end != to.end || cur.sum != to.sum || len(bad) == 0 {
+		return all, nil
 	}
 	return bad, nil
 }

@@ -181,10 +181,6 @@ func (p *part) openLocked(base int64) *segment.Segment {
 
 // inspect finds out what of the old segment is damaged.
 func (r *Repair) inspect(epochs []Epoch, pace func(int64) error, to int64) error {
-	// A checkpoint may rely on it: what takes its place is a copy of durable bytes.
-	if err := r.old.Sync(); err != nil {
-		return r.sh.st.syncFailed(err)
-	}
 	bad, err := r.old.Scrub(pace, checkEpochs(epochs))
 	var index *segment.CorruptError
 	switch {
