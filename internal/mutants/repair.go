@@ -36,7 +36,7 @@ var repairTable = []mutant{
 		file: "partition/store/prefetch.go",
 		old:  "\tif err := seg.Sync(); err != nil {\n\t\treturn p.sh.st.syncFailed(err)\n\t}\n",
 		new:  "",
-		pkg:  "./partition/store", test: "TestCrashInRepair", want: "cut: ",
+		pkg:  "./partition/store", test: "TestCrashInRepair", want: "after a restart:",
 	},
 	{
 		name: "a repair of what has changed changes nothing",
