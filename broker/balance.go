@@ -134,6 +134,9 @@ func (b *Broker) fitToLead(shard replication.ShardID) error {
 	if err := b.refusal(); err != nil {
 		return err
 	}
+	if b.hurt(shard) {
+		return fmt.Errorf("a range of shard %d is damaged on node %d", shard, b.opt.NodeID)
+	}
 	if d := b.DiskState(); d.Low {
 		return fmt.Errorf("the disk of node %d is nearly full: %s", b.opt.NodeID, d.Cause)
 	}

@@ -125,8 +125,8 @@ func (f *failover) tick(now time.Time) (claims []contest, wait time.Duration) {
 			t.due = now.Add(lossGrace + t.rank)
 		}
 		if !now.Before(t.due) {
-			if f.b.refusal() != nil {
-				// The others' turns.
+			if f.b.refusal() != nil || f.b.hurt(shard) {
+				// The others' turns; a voter that is alone goes by Raft's own time-out.
 			} else if c, ok := r.Claim(now, leader.Node); ok {
 				claims = append(claims, contest{Claim: c, replica: r, voters: voterNodes(r)})
 			}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,9 +21,6 @@ const (
 	// handOverRetry is how long a replica with damage that leads again waits until
 	// it hands the leadership over once more: the others may be damaged too.
 	handOverRetry = 30 * time.Second
-
-	// damageHandOver bounds how long a repair waits for the leadership to go.
-	damageHandOver = 5 * time.Second
 )
 
 // repairs brings back what is damaged of this node's data shards: a replica that
@@ -115,13 +113,28 @@ func (r *repairs) handOver(ctx context.Context, s *dataShard) {
 		return
 	}
 	r.handed[s.id] = now
-	late, cancel := context.WithTimeout(ctx, damageHandOver)
-	defer cancel()
-	if err := transferAway(late, s.replica, s.replica.Progress()); err != nil {
-		r.b.opt.Log.Warn("a shard of which a range is damaged here is led on: nobody else could take it over", "shard", s.id, "err", err)
-		return
+	p := s.replica.Progress()
+	heirs := slices.DeleteFunc(p.Members, func(m replication.Member) bool { return !m.Voter || m.ID == p.ID })
+	slices.SortStableFunc(heirs, func(a, b replication.Member) int { return cmp.Compare(b.Match, a.Match) })
+	var errs []error
+	for _, m := range heirs {
+		err := r.b.balance.move(s, m.ID.Node)
+		if err == nil {
+			r.b.opt.Log.Info("the leadership of a shard of which a range is damaged here was handed over", "shard", s.id, "node", m.ID.Node)
+			return
+		}
+		errs = append(errs, err)
 	}
-	r.b.opt.Log.Info("the leadership of a shard of which a range is damaged here was handed over", "shard", s.id)
+	if ctx.Err() == nil {
+		r.b.opt.Log.Warn("a shard of which a range is damaged here is led on: nobody else could take it over", "shard", s.id, "err", errors.Join(errs...))
+	}
+}
+
+// hurt reports whether a range of a shard is known to be damaged on this node: it
+// leads the shard only if nobody else can.
+func (b *Broker) hurt(shard replication.ShardID) bool {
+	s := b.shards[shard]
+	return s != nil && len(s.store.Damaged()) > 0
 }
 
 // report says what came of a repair, once.

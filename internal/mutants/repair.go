@@ -74,11 +74,11 @@ var repairTable = []mutant{
 		pkg:  "./broker", test: "TestRepairByOthers", want: "the damaged replica still leads",
 	},
 	{
-		name: "a leadership is not passed around among damaged replicas",
-		file: "broker/repair.go",
-		old:  " || now.Sub(r.handed[s.id]) < handOverRetry {",
-		new:  " || now.Before(r.handed[s.id]) {",
-		pkg:  "./broker", test: "TestNobodyCanRepair", want: "terms in two minutes",
+		name: "a damaged replica takes no leadership",
+		file: "broker/balance.go",
+		old:  "\tif b.hurt(shard) {\n\t\treturn",
+		new:  "\tif false {\n\t\treturn",
+		pkg:  "./broker", test: "TestNobodyCanRepair", want: "would lead: <nil>",
 	},
 	{
 		name: "damage of a stored batch is retriable",

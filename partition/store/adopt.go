@@ -282,6 +282,7 @@ func (sh *Shard) replace(p *part, r Restored) ([]Damage, error) {
 			p.damage = append(p.damage, d)
 		}
 	}
+	p.noteHarmLocked()
 	slices.SortFunc(p.damage, func(a, b Damage) int { return cmp.Compare(a.From, b.From) })
 	if own < r.End {
 		sh.noteMovedLocked(p)

@@ -32,8 +32,15 @@ func (sh *Shard) OnDamage(fn func(Damage)) { sh.onDamage = fn }
 func (sh *Shard) Damaged() (all []Damage) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for _, p := range sh.parts {
-		p.forgetDamageLocked(0, p.logStart)
+	for key := range sh.harmed {
+		p := sh.parts[key]
+		if p != nil {
+			p.forgetDamageLocked(0, p.logStart)
+		}
+		if p == nil || len(p.damage) == 0 {
+			delete(sh.harmed, key)
+			continue
+		}
 		all = append(all, p.damage...)
 	}
 	slices.SortFunc(all, func(a, b Damage) int {
@@ -75,12 +82,24 @@ func (sh *Shard) noteDamage(p *part, bad segment.BadOffsets) {
 	})
 	if !known {
 		p.damage = append(p.damage, d)
+		p.noteHarmLocked()
 		slices.SortFunc(p.damage, func(a, b Damage) int { return cmp.Compare(a.From, b.From) })
 	}
 	sh.mu.Unlock()
 	if !known && sh.onDamage != nil {
 		sh.onDamage(d)
 	}
+}
+
+// noteHarmLocked has Damaged look at p, if it is damaged.
+func (p *part) noteHarmLocked() {
+	if len(p.damage) == 0 {
+		return
+	}
+	if p.sh.harmed == nil {
+		p.sh.harmed = make(map[uint32]struct{})
+	}
+	p.sh.harmed[p.key] = struct{}{}
 }
 
 // forgetDamageLocked takes [from, to) out of what is known to be damaged.

@@ -148,6 +148,7 @@ func (sh *Shard) restore(r Restored, pulled map[string]bool) ([]Damage, error) {
 		panic(fmt.Sprintf("store: partition %d restored twice", r.Key))
 	}
 	sh.parts[r.Key] = p
+	p.noteHarmLocked()
 	sh.mu.Unlock()
 	return p.damage, nil
 }

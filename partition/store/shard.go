@@ -25,9 +25,10 @@ type Shard struct {
 	st *Store
 	id uint32
 
-	mu    sync.Mutex
-	parts map[uint32]*part
-	dying map[uint32]*part // deleted, files not yet unlinked
+	mu     sync.Mutex
+	parts  map[uint32]*part
+	dying  map[uint32]*part    // deleted, files not yet unlinked
+	harmed map[uint32]struct{} // keys of parts with damage, and perhaps of others
 
 	// captures counts Capture calls; open is the last one if it is neither
 	// durable nor abandoned, else 0. See Capture.
