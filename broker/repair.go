@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	// repairRetry is when to look again at what could not be repaired.
-	repairRetry = 2 * time.Second
+	// repairRetry is when to look again at what could not be repaired. The pause
+	// doubles, since a try reads the whole segment, up to lastRepairRetry.
+	repairRetry     = 2 * time.Second
+	lastRepairRetry = time.Minute
 
 	// handOverRetry is how long a replica with damage that leads again waits until
 	// it hands the leadership over once more: the others may be damaged too.
@@ -33,8 +35,9 @@ type repairs struct {
 
 	// The goroutine's.
 	handed map[replication.ShardID]time.Time // when a leadership was last handed over
-	failed map[failedRepair]string           // what was said
+	failed map[failedRepair]failure
 
+	tries       atomic.Uint64
 	done, bytes atomic.Uint64 // segments repaired, and what came from others for them
 }
 
@@ -44,10 +47,17 @@ type failedRepair struct {
 	from int64
 }
 
+// failure is what came of the tries to repair a range.
+type failure struct {
+	text  string // was said
+	pause time.Duration
+	until time.Time // no other try before
+}
+
 func newRepairs(b *Broker) *repairs {
 	return &repairs{
 		b: b, wake: make(chan struct{}, 1),
-		handed: make(map[replication.ShardID]time.Time), failed: make(map[failedRepair]string),
+		handed: make(map[replication.ShardID]time.Time), failed: make(map[failedRepair]failure),
 	}
 }
 
@@ -98,9 +108,15 @@ func (r *repairs) pass(ctx context.Context) (whole bool) {
 			if ctx.Err() != nil {
 				return true
 			}
+			if r.b.opt.Now().Before(r.failed[nameOf(d)].until) {
+				continue
+			}
 			r.report(s, d, r.repair(ctx, s, d))
 		}
 		whole = whole && len(s.store.Damaged()) == 0
+	}
+	if whole {
+		clear(r.failed)
 	}
 	return whole
 }
@@ -137,17 +153,27 @@ func (b *Broker) hurt(shard replication.ShardID) bool {
 	return s != nil && len(s.store.Damaged()) > 0
 }
 
-// report says what came of a repair, once.
+func nameOf(d store.Damage) failedRepair {
+	return failedRepair{partitionKey{d.TopicID, d.Index}, d.From}
+}
+
+// report says what came of a repair, once, and when the next try is due.
 func (r *repairs) report(s *dataShard, d store.Damage, err error) {
-	of := failedRepair{partitionKey{d.TopicID, d.Index}, d.From}
+	of := nameOf(d)
 	if err == nil {
 		delete(r.failed, of)
 		return
 	}
-	if r.b.stopping.Err() != nil || r.failed[of] == err.Error() {
+	if r.b.stopping.Err() != nil {
 		return
 	}
-	r.failed[of] = err.Error()
+	was := r.failed[of]
+	now := failure{text: err.Error(), pause: min(max(2*was.pause, repairRetry), lastRepairRetry)}
+	now.until = r.b.opt.Now().Add(now.pause)
+	r.failed[of] = now
+	if was.text == now.text {
+		return
+	}
 	r.b.opt.Log.Warn("a damaged range could not be repaired; trying again",
 		"shard", s.id, "topic_id", partition.TopicID(d.TopicID).String(), "partition", d.Index, "from", d.From, "to", d.To, "err", err)
 }
@@ -155,6 +181,7 @@ func (r *repairs) report(s *dataShard, d store.Damage, err error) {
 // repair repairs the segment that d begins in. Nil says that something was
 // repaired, or need not be.
 func (r *repairs) repair(ctx context.Context, s *dataShard, d store.Damage) error {
+	r.tries.Add(1)
 	rate := pace{bytesPerSecond: r.b.opt.CatchUpRate, now: r.b.opt.Now}
 	job, err := s.store.BeginRepair(d, s.machine.epochHistory(partition.Number(d.Key)), func(n int64) error { return rate.spend(ctx, int(n)) })
 	if errors.Is(err, store.ErrMoot) {

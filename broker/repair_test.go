@@ -98,8 +98,14 @@ func TestNobodyCanRepair(t *testing.T) {
 			}
 		}
 		tr.rest(2 * time.Minute)
+		// Each try reads the whole segment.
+		tried := tr.rigs[0].repairs.tries.Load()
+		tr.rest(4 * time.Minute)
+		if n := tr.rigs[0].repairs.tries.Load() - tried; n < 2 || n > 6 {
+			t.Errorf("%d tries in four minutes", n)
+		}
 		if n := terms() - before; n > 3 {
-			t.Errorf("%d terms in two minutes", n)
+			t.Errorf("%d terms in six minutes", n)
 		}
 		shard := tr.rigs[0].dir.find(topic.ID, 0).shard.id
 		for _, r := range tr.rigs {

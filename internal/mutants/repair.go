@@ -81,6 +81,13 @@ var repairTable = []mutant{
 		pkg:  "./broker", test: "TestNobodyCanRepair", want: "would lead: <nil>",
 	},
 	{
+		name: "what cannot be repaired is tried less often",
+		file: "broker/repair.go",
+		old:  "if r.b.opt.Now().Before(r.failed[nameOf(d)].until) {",
+		new:  "if false {",
+		pkg:  "./broker", test: "TestNobodyCanRepair", want: "tries in four minutes",
+	},
+	{
 		name: "damage of a stored batch is retriable",
 		file: "broker/errors.go",
 		old:  "\t{store.ErrCorrupt, errcode.KafkaStorageError},\n",
