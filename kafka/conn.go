@@ -79,8 +79,10 @@ type conn struct {
 	order    chan *request  // as many as may be in flight, in the order of arrival
 	taking   *broker.Budget // memory that requests hold until they are answered
 	fetches  *broker.Budget // memory that Fetches hold for their partitions
+	unsent   unsentFetches
 	polls    polls
 
+	out        *intake.Outgoing
 	deliveries delivery.Peer
 	turn       atomic.Pointer[request] // whose answer is next
 	broken     error                   // why the writer ended the connection, once it has ended
@@ -100,8 +102,9 @@ func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), c.in), readBufferBytes)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.polls.of = make(map[*request]*broker.Fetch)
+	c.out = intake.NewOutgoing(nc)
 	c.deliveries = delivery.Peer{
-		Conn: nc, Ctx: c.ctx, Broker: s.broker, Answers: s.opt.Answers, WriteTimeout: s.opt.WriteTimeout, Hold: s.opt.PushHold,
+		Conn: c.out, Ctx: c.ctx, Broker: s.broker, Answers: s.opt.Answers, WriteTimeout: s.opt.WriteTimeout, Hold: s.opt.PushHold, Pause: c.out.Pause,
 	}
 	return c
 }

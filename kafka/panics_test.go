@@ -20,6 +20,7 @@ func wantNothingHeld(t *testing.T, s *Server, what string) {
 	t.Helper()
 	for name, b := range map[string]*broker.Budget{
 		"requests": s.opt.Requests, "small requests": s.opt.SmallRequests, "answers": s.opt.Answers, "decoding": s.decoding,
+		"small fetches": s.fetches.small, "fetches": s.fetches.large,
 	} {
 		if n := b.Used(); n != 0 {
 			t.Errorf("%s: %d bytes of %s are held", what, n, name)

@@ -37,6 +37,13 @@ func (p *polls) remove(q *request) {
 	delete(p.of, q)
 }
 
+// some reports whether there are any.
+func (p *polls) some() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.of) > 0
+}
+
 // hurry ends the fetches that wait.
 func (p *polls) hurry() {
 	p.mu.Lock()

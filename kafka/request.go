@@ -92,6 +92,8 @@ type request struct {
 	fetchFrom *broker.Budget // that fetchHeld is of; set before a Fetch is in conn.polls
 	fetchHeld int64          // bytes of it, and of the connection's own, until settle
 
+	fetchYield *broker.Yield // of fetchHeld, by send; nil: the answer's turn does not wait for others' records
+
 	sent     atomic.Bool   // by send, or by a panic in its place
 	ready    chan struct{} // closed by send
 	answer   answer        // read after ready
@@ -147,7 +149,7 @@ func (q *request) send(a answer) {
 		close(q.ready)
 	}()
 	q.letGo()
-	q.keepFetch(q.fetchHeld / fetchPartBytes * sentPartBytes)
+	q.sendFetch()
 	q.s.meter.Done(q.api.place, time.Since(q.began))
 	if a.body != nil && q.turn.Load() != q && len(q.inflight) > 1 {
 		a.body.LetGo() // its turn may be long in coming: others are before it

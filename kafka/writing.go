@@ -88,7 +88,7 @@ func (c *conn) breakOff(err error) {
 func (q *request) settle() (err error) {
 	defer intake.Survive(q.conn.log, &err, "at", "giving back an answer", "request", q.api.name)
 	q.answer.release(q.s)
-	q.keepFetch(0)
+	q.settleFetch()
 	return nil
 }
 
@@ -208,18 +208,19 @@ func (c *conn) handle(q *request) (a answer) {
 
 // flush writes what is queued. held says that it holds memory of the node's for
 // answers until it is written, other than a delivery, which sees to that itself.
+// The answers behind it may hold memory of the node's for Fetches meanwhile.
 func (c *conn) flush(held bool) (err error) {
 	defer intake.Survive(c.log, &err, "at", "writing answers")
 	n := c.w.Queued()
 	if n == 0 {
 		return nil
 	}
-	if err := c.nc.SetWriteDeadline(delivery.Deadline(c.s.opt.WriteTimeout, n)); err != nil {
+	c.out.Begin(n, func() bool {
+		return held && c.s.opt.Answers.Waiting() > 0 || c.unsent.waitedFor(&c.s.fetches)
+	})
+	defer func() { err = c.out.Taken(err) }()
+	if err := c.out.SetWriteDeadline(delivery.Deadline(c.s.opt.WriteTimeout, n)); err != nil {
 		return err
-	}
-	if held {
-		out := intake.NewOutgoing(c.nc, c.s.opt.Answers, n)
-		defer func() { err = out.Taken(err) }()
 	}
 	if err = c.w.Flush(); err == nil {
 		c.s.meter.Wrote(n)

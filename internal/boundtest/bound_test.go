@@ -53,6 +53,7 @@ func TestBounds(t *testing.T) {
 		{name: "idle Kafka connections", connections: idle, resident: 300_000_000, records: 500, begin: idleKafkaConnections},
 		{name: "giant and tiny requests", connections: 100, records: 1000, begin: giantsAndDwarfs},
 		{name: "small batches that unfold to much", connections: 60, records: 20, begin: unfolding},
+		{name: "Fetches of many partitions whose answers nobody takes", connections: 50, records: 20, begin: deafFetches},
 	} {
 		t.Run(ab.name, func(t *testing.T) {
 			s := start(t, ab.disk)
@@ -364,6 +365,90 @@ func ask(t *testing.T, a *attack, req []byte) {
 		}
 		a.done.Add(1)
 	}
+}
+
+// deafFetches ask for many partitions each, one of which has a MiB of records,
+// again and again, and read none of the answers, while one that reads them asks for
+// few.
+func deafFetches(t *testing.T, a *attack) {
+	create(t, a, "many", 1)
+	p, err := connect(t, a.s).NewProducer(client.ProducerConfig{Topic: "many"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(t.Context())
+	for range 20 {
+		if _, err := p.SendSync(t.Context(), client.Record{Value: make([]byte, 50_000)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var cut atomic.Int64 // of their connections
+	for i := range 50 {
+		req := fetchOf(0, 73)
+		if i%10 == 0 {
+			req = fetchOf(0, 10_000)
+		}
+		a.run(func() {
+			for a.ctx.Err() == nil {
+				nc, err := net.Dial("tcp", a.s.addr)
+				if err != nil {
+					return
+				}
+				stop := context.AfterFunc(a.ctx, func() { _ = nc.Close() })
+				_ = nc.(*net.TCPConn).SetReadBuffer(4 << 10)
+				for err == nil {
+					_, err = nc.Write(req) // until it is cut off: it comes again
+				}
+				stop()
+				_ = nc.Close()
+				cut.Add(1)
+			}
+		})
+	}
+	a.run(func() {
+		req := fetchOf(1, 71)
+		nc, err := net.Dial("tcp", a.s.addr)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer nc.Close()
+		defer context.AfterFunc(a.ctx, func() { _ = nc.Close() })()
+		for a.ctx.Err() == nil {
+			var length [4]byte
+			_, err := nc.Write(req)
+			if err == nil {
+				_, err = io.ReadFull(nc, length[:])
+			}
+			if err == nil {
+				_, err = io.CopyN(io.Discard, nc, int64(binary.BigEndian.Uint32(length[:])))
+			}
+			if err != nil {
+				if a.ctx.Err() == nil {
+					t.Errorf("one that takes its answers is not served: %v", err)
+					a.done.Add(1) // all that there will be
+				}
+				return
+			}
+			if cut.Load() > 0 { // from here on the others have filled what there is between them and the node
+				a.done.Add(1)
+			}
+		}
+	})
+}
+
+// fetchOf is a Fetch of partitions [first, end) of the topic "many", in bytes.
+func fetchOf(first, end int32) []byte {
+	// Fetch (1), version 4, correlation id, null client id; no replica, no wait, no
+	// least bytes, 1 MiB, read uncommitted, one topic.
+	b := []byte{0, 1, 0, 4, 0, 0, 0, 1, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 1}
+	b = append(append(b, 0, 4), "many"...)
+	b = binary.BigEndian.AppendUint32(b, uint32(end-first))
+	for i := first; i < end; i++ { // from the beginning, 1 MiB of each
+		b = binary.BigEndian.AppendUint32(b, uint32(i))
+		b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0)
+	}
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)
 }
 
 // claim announces the largest payload that there may be and sends little of it.

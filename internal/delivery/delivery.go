@@ -59,15 +59,23 @@ type Reloader interface {
 	Reload(r *broker.StreamResult, bytes int64) error
 }
 
+// Deadlines sets until when the peer has to take what is being written to it, as
+// net.Conn does. An error ends the delivery.
+type Deadlines interface{ SetWriteDeadline(t time.Time) error }
+
 // Peer is what the deliveries of one connection have in common.
 type Peer struct {
-	Conn    net.Conn
+	Conn    Deadlines
 	Ctx     context.Context // ends when the connection does
 	Broker  Reloader
 	Answers *broker.Budget // of the memory that deliveries hold
 
 	WriteTimeout time.Duration // a peer that takes nothing for as long is given up
 	Hold         time.Duration // how long memory waits for the peer to take it
+
+	// Pause is called before the peer is kept waiting by this end, and what it
+	// returns when that is over; nil: nobody wants to know.
+	Pause func() (resume func())
 }
 
 // Delivery is batches of some partitions on their way out, each partition's
@@ -210,7 +218,7 @@ func (d *Delivery) Release() {
 // Len returns how many bytes are written in all.
 func (d *Delivery) Len() int64 { return d.bytes }
 
-// WriteTo writes everything to w, which is Peer.Conn, after Prepare. An error is
+// WriteTo writes everything to w, the connection of Peer.Conn, after Prepare. An error is
 // the connection's end: some of what was announced is missing.
 func (d *Delivery) WriteTo(w io.Writer) (int64, error) {
 	if d.memory() > d.held {
@@ -329,6 +337,9 @@ func (d *Delivery) reload() error {
 	p := &d.parts[d.first]
 	began := time.Now()
 	defer func() { d.end = d.end.Add(time.Since(began)) }()
+	if d.peer.Pause != nil {
+		defer d.peer.Pause()()
+	}
 	if err := d.room(p.bytes); err != nil {
 		return err
 	}

@@ -142,6 +142,7 @@ const room = 20_000
 // a bubble.
 type paused struct {
 	*Delivery
+	near    net.Conn
 	far     net.Conn
 	answers *broker.Budget
 	store   store
@@ -153,7 +154,7 @@ func newPaused(t *testing.T, hold time.Duration, chunks func() []broker.StreamRe
 	t.Helper()
 	near, far := net.Pipe()
 	ctx, cancel := context.WithCancel(t.Context())
-	p := &paused{far: far, answers: broker.NewBudget(room), store: store{make: chunks}, ended: make(chan error, 1)}
+	p := &paused{near: near, far: far, answers: broker.NewBudget(room), store: store{make: chunks}, ended: make(chan error, 1)}
 	p.Delivery = New(&Peer{
 		Conn: near, Ctx: ctx, Broker: &p.store, Answers: p.answers, WriteTimeout: time.Minute, Hold: hold,
 	}, chunks(), heads, nil)
@@ -174,13 +175,13 @@ func (p *paused) write(t *testing.T) {
 	}
 	began := time.Now()
 	go func() {
-		n, err := p.WriteTo(p.peer.Conn)
+		n, err := p.WriteTo(p.near)
 		if err == nil && n != p.Len() {
 			err = io.ErrShortWrite
 		}
 		p.took = time.Since(began)
 		if err != nil {
-			_ = p.peer.Conn.Close() // as who serves it does
+			_ = p.near.Close() // as who serves it does
 		}
 		p.ended <- err
 	}()
@@ -232,6 +233,14 @@ func TestRoomIsTheNodes(t *testing.T) {
 		if !p.answers.TryAcquire(room) {
 			t.Fatal("no room")
 		}
+		pauses, paused := 0, time.Duration(0)
+		p.peer.Pause = func() (resume func()) {
+			began := time.Now()
+			return func() {
+				pauses++
+				paused += time.Since(began)
+			}
+		}
 		p.write(t)
 		got := make([]byte, len(whole))
 		if _, err := io.ReadFull(p.far, got[:3]); err != nil { // what comes before the first batch
@@ -239,6 +248,10 @@ func TestRoomIsTheNodes(t *testing.T) {
 		}
 		time.Sleep(50 * time.Second)
 		p.answers.Release(room)
+		synctest.Wait()
+		if pauses == 0 || paused != 50*time.Second {
+			t.Errorf("told of %d pauses, of %v; want 50s", pauses, paused)
+		}
 		time.Sleep(50 * time.Second)
 		if _, err := io.ReadFull(p.far, got[3:]); err != nil || string(got) != whole {
 			t.Errorf("%q, %v; want %q", got, err, whole)

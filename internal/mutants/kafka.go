@@ -252,7 +252,7 @@ var kafkaTable = []mutant{
 	{
 		name: "what a Fetch took for its partitions is given back",
 		file: "kafka/writing.go",
-		old:  "\tq.keepFetch(0)\n",
+		old:  "\tq.settleFetch()\n",
 		new:  "",
 		pkg:  "./kafka", test: "TestFetchMemory", want: "EOF",
 	},
@@ -462,15 +462,15 @@ var kafkaTable = []mutant{
 	{
 		name: "who takes an answer slowly gives way",
 		file: "wire/intake/answer.go",
-		old:  "case o.from.Waiting() > 0:",
-		new:  "case o.from.Waiting() > 1:",
+		old:  "case o.waited():",
+		new:  "case o.waited() && o.left > 0:",
 		pkg:  "./wire/intake", test: "TestUntaken", want: "others wait for the memory that it holds after 1s",
 	},
 	{
 		name: "an answer that holds memory is held to a pace",
 		file: "kafka/writing.go",
-		old:  "\tif held {\n",
-		new:  "\tif held && n < 0 {\n",
+		old:  "return held && c.s",
+		new:  "return held && n < 0 && c.s",
 		pkg:  "./kafka", test: "TestSlowAnswer", want: "for the memory of an answer that is not taken",
 	},
 	{

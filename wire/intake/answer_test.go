@@ -65,7 +65,8 @@ func TestUntaken(t *testing.T) {
 				if err := ours.SetWriteDeadline(began.Add(time.Minute)); err != nil {
 					t.Fatal(err)
 				}
-				o := NewOutgoing(ours, from, tt.bytes)
+				o := NewOutgoing(ours)
+				o.Begin(tt.bytes, func() bool { return from.Waiting() > 0 })
 				_, err := ours.Write([]byte{1})
 				err = o.Taken(err)
 				if took := time.Since(began); !errors.Is(err, tt.want) || took != tt.after {
@@ -91,15 +92,67 @@ func TestTaken(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() { _ = budget.Acquire(ctx, 1) }()
-		why := errors.New("reset")
+		o, why := NewOutgoing(ours), errors.New("reset")
 		for _, want := range []error{nil, why} {
-			if err := NewOutgoing(ours, budget, 0).Taken(want); !errors.Is(err, want) {
+			o.Begin(0, func() bool { return budget.Waiting() > 0 })
+			if err := o.Taken(want); !errors.Is(err, want) {
 				t.Errorf("%v, want %v", err, want)
 			}
 		}
 		time.AfterFunc(time.Minute, func() { _, _ = theirs.Read(make([]byte, 1)) })
 		if _, err := ours.Write([]byte{1}); err != nil {
 			t.Errorf("what is written a minute later: %v", err)
+		}
+	})
+}
+
+// TestPause: the time for which this end keeps the peer waiting is not the peer's,
+// however often; and one that was too slow is written to no more, whatever
+// deadlines are set.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		defer theirs.Close()
+		o := NewOutgoing(ours)
+		if err := o.SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		o.Begin(0, func() bool { return true }) // a second
+		for range 2 {
+			time.Sleep(400 * time.Millisecond)
+			resume := o.Pause()
+			o.Pause()() // within it, which is nothing more
+			time.Sleep(10 * time.Second)
+			resume()
+		}
+		began := time.Now()
+		if err := o.SetWriteDeadline(began.Add(time.Hour)); err != nil {
+			t.Errorf("a deadline after two pauses: %v", err)
+		}
+		_, err := ours.Write([]byte{1})
+		if took := time.Since(began); !errors.Is(err, os.ErrDeadlineExceeded) || took != 200*time.Millisecond {
+			t.Errorf("%v after %v, want a deadline after 200ms", err, took)
+		}
+		o.Pause()()
+		for range 2 {
+			if err := o.SetWriteDeadline(time.Now().Add(time.Hour)); !errors.Is(err, ErrUntaken) {
+				t.Errorf("a deadline for one that was too slow: %v", err)
+			}
+		}
+		if err := o.Taken(err); !errors.Is(err, ErrUntaken) {
+			t.Errorf("%v, want ErrUntaken", err)
+		}
+		o.Pause()() // of nothing
+		time.AfterFunc(time.Hour, func() { _, _ = theirs.Read(make([]byte, 1)) })
+		o.Begin(0, func() bool { return false })
+		if err := o.SetWriteDeadline(time.Now().Add(2 * time.Hour)); err != nil {
+			t.Errorf("the next deadline: %v", err)
+		}
+		_, err = ours.Write([]byte{1})
+		if err = o.Taken(err); err != nil {
+			t.Errorf("what is written then: %v", err)
 		}
 	})
 }

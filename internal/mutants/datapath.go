@@ -1,0 +1,55 @@
+package main
+
+// dataPathTable lists the guards of what Kafka clients may keep others from: the
+// memory of Fetches, and that of decompression.
+var dataPathTable = []mutant{
+	{
+		name: "who takes no answers gives way to Fetches",
+		file: "kafka/writing.go",
+		old:  " || c.unsent.waitedFor(&c.s.fetches)",
+		new:  "",
+		pkg:  "./kafka", test: "TestDeafFetches", want: "EOF",
+	},
+	{
+		name: "who takes no answers gives way to small Fetches",
+		file: "kafka/fetchmemory.go",
+		old:  "return u.small.Load() > 0 && m.small.Waiting() > 0 || u.large",
+		new:  "return u.large",
+		pkg:  "./kafka", test: "TestDeafFetches", want: "EOF",
+	},
+	{
+		name: "answers behind Fetches that wait",
+		file: "kafka/fetchmemory.go",
+		old:  "if q.turn.Load() != q && q.polls.some() {",
+		new:  "if q.turn.Load() == q && q.polls.some() {",
+		pkg:  "./kafka", test: "TestFetchBehindFetch", want: "EOF",
+	},
+	{
+		name: "a Fetch that waits for memory yields that of its request",
+		file: "kafka/fetchmemory.go",
+		old:  "giveWay(errClaimYields)",
+		new:  "",
+		pkg:  "./kafka", test: "TestClaimYields", want: "ended by 5 after 30s, want 5s",
+	},
+	{
+		name: "a pause is not the peer's time",
+		file: "wire/intake/answer.go",
+		old:  "o.lookLocked(max(o.left, 0))",
+		new:  "o.lookLocked(0)",
+		pkg:  "./wire/intake", test: "TestPause", want: "a deadline after two pauses",
+	},
+	{
+		name: "no deadline for who was too slow",
+		file: "wire/intake/answer.go",
+		old:  "\tif o.slow {\n\t\treturn ErrUntaken\n\t}\n\treturn o.nc",
+		new:  "\treturn o.nc",
+		pkg:  "./wire/intake", test: "TestPause", want: "a deadline for one that was too slow",
+	},
+	{
+		name: "a delivery says when it waits for the node",
+		file: "internal/delivery/delivery.go",
+		old:  "if d.peer.Pause != nil {",
+		new:  "if d.peer.Pause != nil && d.bytes < 0 {",
+		pkg:  "./internal/delivery", test: "TestRoomIsTheNodes", want: "told of 0 pauses",
+	},
+}
