@@ -203,7 +203,7 @@ type Broker struct {
 	disk         *diskWatch
 	creating     atomic.Int64 // partitions of topics that are being proposed
 	grown        *Budget      // of what recompression has made
-	unfolding    *Budget      // of memory to decompress in
+	unfolding    unfolding     // of memory to decompress in
 	checkpoints  struct{ data, metadata checkpointCounters }
 	removed      struct{ byRetention, byRequest atomic.Uint64 } // records
 
@@ -220,7 +220,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b := &Broker{opt: opt, began: opt.Now(), dir: newDirectory(opt.Limits.MetricTopics), shards: make(map[replication.ShardID]*dataShard)}
 	b.checkpoints.data.times, b.checkpoints.metadata.times = histogram.New(histogram.Long), histogram.New(histogram.Long)
 	b.producers.turn = make(chan struct{}, 1)
-	b.grown, b.unfolding = NewBudget(maxGrownBytes), NewBudget(maxUnfoldingBytes)
+	b.grown, b.unfolding = NewBudget(maxGrownBytes), newUnfolding()
 	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.inspecting, b.forwards = make(chan struct{}, maxInspections), make(chan struct{}, maxForwarded)
 	b.pulls = make(chan struct{}, maxPulls)

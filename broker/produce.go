@@ -167,7 +167,7 @@ func (b *Broker) recode(p *produce, i int, sent []byte, rules *policy, sum *batc
 func (b *Broker) takeGrown(p *produce, i int, bytes int64) *errcode.Error {
 	if !p.grown.TryAcquire(bytes) {
 		p.propose() // they make room, and may be the only ones that do
-		if err := b.awaitRoom(p.grown, bytes, p.room.until.Sub(b.opt.Now())); err != nil {
+		if err := p.room.await(p.grown, bytes, "no room in time for what recompression makes of the batch"); err != nil {
 			return err
 		}
 	}
@@ -181,19 +181,6 @@ func (p *produce) keepGrown(i int, bytes int64) {
 		p.grown.Release(part.grown - bytes)
 		part.grown = bytes
 	}
-}
-
-// awaitRoom waits for room for what a batch is recompressed to.
-func (b *Broker) awaitRoom(grown *Budget, bytes int64, timeout time.Duration) *errcode.Error {
-	ctx, cancel := context.WithTimeout(b.stopping, timeout)
-	defer cancel()
-	switch err := grown.Acquire(ctx, bytes); {
-	case err == nil:
-		return nil
-	case b.stopping.Err() != nil:
-		return errcode.Errorf(errcode.NotLeaderOrFollower, "the node is stopping; the batch was not appended")
-	}
-	return errcode.Errorf(errcode.RequestTimedOut, "no room in time for what recompression makes of the batch; it was not appended")
 }
 
 // admit waits until the tails have room for the batches.

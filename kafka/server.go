@@ -137,6 +137,11 @@ func newServer(opt Options, apis *table) *Server {
 // Stats returns what the server has counted.
 func (s *Server) Stats() broker.MeterStats { return s.meter.Stats() }
 
+// Memory returns the server's own budgets of memory, by name.
+func (s *Server) Memory() map[string]*broker.Budget {
+	return map[string]*broker.Budget{"decoding": s.decoding, "small fetches": s.fetches.small, "fetches": s.fetches.large}
+}
+
 // Sessions returns what the fetch sessions of the node are.
 func (s *Server) Sessions() SessionStats { return s.sessions.stats() }
 

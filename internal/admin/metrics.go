@@ -57,7 +57,7 @@ var Metrics = []Metric{
 	{"flotilla_journal_sync_seconds", Histogram, nil, "How long one sync (fdatasync) of the journal took."},
 	{"flotilla_journal_commit_running_seconds", Gauge, nil, "How long the commit under way has been running; 0 if there is none."},
 
-	{"flotilla_memory_used_bytes", Gauge, []string{"for"}, "Memory in use: tails are records not yet in segment files."},
+	{"flotilla_memory_used_bytes", Gauge, []string{"for"}, "Memory in use: tails are records not yet in segment files, fetches what Kafka clients' Fetches take for their partitions, recompressed what batches were made to that are not in the log yet."},
 	{"flotilla_memory_limit_bytes", Gauge, []string{"for"}, "Its bound, a share of memory.bytes."},
 	{"flotilla_memory_waiting", Gauge, []string{"for"}, "Requests or answers that wait for room."},
 

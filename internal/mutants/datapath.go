@@ -52,4 +52,18 @@ var dataPathTable = []mutant{
 		new:  "if d.peer.Pause != nil && d.bytes < 0 {",
 		pkg:  "./internal/delivery", test: "TestRoomIsTheNodes", want: "told of 0 pauses",
 	},
+	{
+		name: "what needs little memory does not wait for what needs much",
+		file: "broker/unfold.go",
+		old:  "if bytes <= smallUnfoldBytes {",
+		new:  "if bytes < 0 {",
+		pkg:  "./broker", test: "TestMuchIsApart", want: "one that needs little:",
+	},
+	{
+		name: "the memory of Fetches has metrics",
+		file: "kafka/server.go",
+		old:  ", \"small fetches\": s.fetches.small, \"fetches\": s.fetches.large}",
+		new:  "}",
+		pkg:  "./internal/node", test: "TestMetricsAreComplete", want: "no flotilla_memory_limit_bytes{for=\"small fetches\"}",
+	},
 }

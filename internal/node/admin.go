@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/admin"
@@ -112,11 +114,19 @@ func (n *Node) memory() []admin.Memory {
 	budget := func(name string, b *broker.Budget) admin.Memory {
 		return admin.Memory{For: name, Used: b.Used(), Limit: b.Limit(), Waiting: b.Waiting()}
 	}
-	return []admin.Memory{
+	unfolding, muchUnfolding := n.broker.Unfolding()
+	all := []admin.Memory{
 		{For: "tails", Used: tails.MemoryBytes, Limit: tails.MemoryLimitBytes, Waiting: tails.Waiting},
 		budget("requests", n.requests),
 		budget("small requests", n.small),
 		budget("answers", n.answers),
-		budget("decompression", n.broker.Unfolding()),
+		budget("decompression", unfolding),
+		budget("large decompression", muchUnfolding),
+		budget("recompressed", n.broker.Recompressed()),
 	}
+	kafkas := n.kafka.Memory()
+	for _, name := range slices.Sorted(maps.Keys(kafkas)) {
+		all = append(all, budget(name, kafkas[name]))
+	}
+	return all
 }

@@ -131,6 +131,14 @@ func TestMetricsAreComplete(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, body)
 		}
 	}
+	for _, name := range []string{"tails", "requests", "small requests", "answers", "decoding", "small fetches", "fetches", "decompression", "large decompression", "recompressed"} {
+		for _, want := range []string{`limit_bytes{for=%q} [1-9]`, `used_bytes{for=%q} \d`, `waiting{for=%q} 0`} {
+			want = fmt.Sprintf("flotilla_memory_"+want, name)
+			if !regexp.MustCompile(want).MatchString(body) {
+				t.Errorf("no %s in\n%s", want, body)
+			}
+		}
+	}
 	// Values that could be anything are the same at the second look.
 	if _, again := get(t, url+"/metrics"); strings.Count(again, "\nflotilla_") != strings.Count(body, "\nflotilla_") {
 		t.Error("the second scrape has other series")
