@@ -75,6 +75,10 @@ type Options struct {
 	// appends nothing (producer.id.expiration.ms); default 24 h.
 	ProducerExpiry time.Duration
 
+	// ReplicaLag is how long ago a replica may have had all of its shard's log last
+	// and count as in sync (replica.lag.time.max); default 30 s.
+	ReplicaLag time.Duration
+
 	// HashInterval is how often the leader of a data shard that was written to
 	// asks its replicas for their state hashes (hash.interval); default 10 min.
 	HashInterval time.Duration
@@ -139,6 +143,9 @@ func (o Options) withDefaults() Options {
 	o.Limits = o.Limits.withDefaults()
 	if o.ProducerExpiry == 0 {
 		o.ProducerExpiry = defaultProducerExpiry
+	}
+	if o.ReplicaLag == 0 {
+		o.ReplicaLag = defaultReplicaLag
 	}
 	if o.HashInterval == 0 {
 		o.HashInterval = defaultHashInterval

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/errcode"
@@ -123,21 +124,26 @@ func (p *policy) tooLarge(bytes string, mostBytes int) *errcode.Error {
 		bytes, p.codec, mostBytes)
 }
 
-// maxLagEntries is how many entries of its shard's log a replica may lack and
-// count as caught up: more than are on their way at a time.
+// maxLagEntries is how many entries of its shard's log a replica may lack and be
+// handed its leadership: more than are on their way at a time.
 const maxLagEntries = 128
+
+// defaultReplicaLag is Options.ReplicaLag if nothing is set: Kafka's.
+const defaultReplicaLag = 30 * time.Second
 
 // checkInsync refuses what too few replicas would have soon. Whatever the topic
 // says, a majority has it before it is acknowledged; and it cannot ask for more
 // replicas than there are.
-func (p *policy) checkInsync(s *dataShard) *errcode.Error {
+//
+// A replica counts that had all of its shard's log within lag.
+func (p *policy) checkInsync(s *dataShard, lag time.Duration) *errcode.Error {
 	if p.minInsync <= 1 {
 		return nil
 	}
-	caughtUp, voters := s.replica.CaughtUp(maxLagEntries)
-	if want := min(p.minInsync, voters); caughtUp < want {
-		return errcode.Errorf(errcode.NotEnoughReplicas, "%d of %d replicas are caught up, the topic wants %d (min.insync.replicas); nothing was appended",
-			caughtUp, voters, want)
+	inSync, voters := s.replica.InSync(lag)
+	if want := min(p.minInsync, voters); inSync < want {
+		return errcode.Errorf(errcode.NotEnoughReplicas, "%d of %d replicas have had all records within %v (replica.lag.time.max), the topic wants %d (min.insync.replicas); nothing was appended",
+			inSync, voters, lag, want)
 	}
 	return nil
 }

@@ -34,10 +34,11 @@ type peers struct {
 	keep     uint64               // what the leader of keepTerm said last
 	keepTerm uint64
 	lagging  map[ReplicaID]uint64 // who needs more than this log holds, by its index then
+	standing map[ReplicaID]standing
 }
 
 func newPeers(self ReplicaID) *peers {
-	return &peers{self: self, match: make(map[ReplicaID]uint64), lagging: make(map[ReplicaID]uint64)}
+	return &peers{self: self, match: make(map[ReplicaID]uint64), lagging: make(map[ReplicaID]uint64), standing: make(map[ReplicaID]standing)}
 }
 
 // configure takes note of the configuration that is applied, and its index. Nothing
@@ -110,6 +111,7 @@ func (p *peers) appended(to ReplicaID, req *raft.AppendEntriesRequest, resp *raf
 		p.term = req.Term
 		clear(p.match)
 		clear(p.lagging)
+		clear(p.standing)
 	}
 	at := req.PrevLogEntry + uint64(len(req.Entries))
 	p.match[to] = max(p.match[to], at)
@@ -272,23 +274,4 @@ func (r *Replica[R]) Trim() error {
 		r.fail(err)
 	}
 	return err
-}
-
-// CaughtUp counts the voters, and those of them that lack at most lagEntries of
-// this replica's log, itself included, as far as it knows as the leader. One that
-// does not lead knows of itself alone.
-func (r *Replica[R]) CaughtUp(lagEntries uint64) (caughtUp, voters int) {
-	return r.peers.caughtUp(r.raft.CurrentTerm(), r.store.log.last(), lagEntries)
-}
-
-func (p *peers) caughtUp(term, last, lagEntries uint64) (caughtUp, voters int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, id := range p.voters {
-		match := p.match[id]
-		if id == p.self || term == p.term && p.lagging[id] == 0 && match > 0 && match+lagEntries >= last {
-			caughtUp++
-		}
-	}
-	return caughtUp, len(p.voters)
 }

@@ -2,34 +2,87 @@ package replication
 
 import (
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
 
-// TestCaughtUp: who lacks more than a little, who has to catch up from records,
-// and who was not heard of in this term is not caught up.
-func TestCaughtUp(t *testing.T) {
+// TestInSync: a voter is in sync that had all of the log, as it was then, at some
+// moment of the last half minute, however much is on its way to it; and not one
+// that is silent, that comes to lack more and more, that has to catch up from
+// records, or that was not heard of in this term.
+func TestInSync(t *testing.T) {
 	t.Parallel()
+	const lag = 30 * time.Second
 	ids := []ReplicaID{{Node: 1, Incarnation: 1}, {Node: 2, Incarnation: 2}, {Node: 3, Incarnation: 3}}
 	p := newPeers(ids[0])
 	p.voters = ids
-	has := func(id ReplicaID, term, index uint64) {
-		p.appended(id, &raft.AppendEntriesRequest{Term: term, PrevLogEntry: index}, &raft.AppendEntriesResponse{Success: true})
+	began := time.Unix(1_000_000, 0)
+	now, last, term := began, uint64(100), uint64(1)
+	answer := func(id ReplicaID, index uint64) {
+		req, resp := &raft.AppendEntriesRequest{Term: term, PrevLogEntry: index}, &raft.AppendEntriesResponse{Success: true}
+		p.appended(id, req, resp)
+		p.seen(id, req, resp, now, last)
 	}
-	want := func(what string, term, last uint64, n int) {
+	want := func(what string, n int) {
 		t.Helper()
-		if got, voters := p.caughtUp(term, last, 10); got != n || voters != 3 {
-			t.Errorf("%s: %d of %d, want %d of 3", what, got, voters, n)
+		if got, voters := p.inSync(term, now.Add(-lag)); got != n || voters != 3 {
+			t.Errorf("%s, %v from the beginning: %d of %d in sync, want %d of 3", what, now.Sub(began), got, voters, n)
 		}
 	}
-	want("alone", 1, 100, 1)
-	has(ids[1], 1, 90)
-	want("one a little behind", 1, 100, 2)
-	want("one too far behind", 1, 101, 1)
-	has(ids[1], 1, 101)
-	has(ids[2], 1, 101)
-	want("all", 1, 101, 3)
-	p.lags(ids[2], 200)
-	want("one that has to catch up", 1, 101, 2)
-	want("in a term of which nothing is known", 2, 101, 1)
+	want("alone", 1)
+	answer(ids[1], 0) // a heartbeat of one that nothing is known of
+	want("after a heartbeat", 1)
+	answer(ids[1], 100)
+	want("one that is there", 2)
+	last = 1_000_000
+	now = now.Add(lag)
+	want("half a minute after it was there last", 2)
+	now = now.Add(1)
+	want("half a minute and more after it was there last", 1)
+
+	answer(ids[1], 101) // of 1,000,000, which it is to reach
+	want("one that lacks much", 1)
+	for range 60 { // a hundred answers a second, each of which lacks a second's records
+		for range 100 {
+			last += 10
+			now = now.Add(10 * time.Millisecond)
+			answer(ids[1], last-1000)
+		}
+	}
+	want("one that is never at the end", 2)
+	for match, seconds := last-1000, 0; seconds < 120; seconds++ { // it takes half of what comes
+		last, match, now = last+1000, match+500, now.Add(time.Second)
+		answer(ids[1], match)
+		if seconds == 10 {
+			want("one that comes to lack more", 2)
+		}
+	}
+	want("one that lacks what came in a minute", 1)
+
+	now, last = now.Add(time.Hour), last+1000
+	answer(ids[1], last)
+	answer(ids[2], last)
+	want("all", 3)
+	for range 10 { // an hour without records
+		now = now.Add(6 * time.Minute)
+		answer(ids[1], 0)
+	}
+	want("one that answers heartbeats, and one that does not", 2)
+	answer(ids[2], 0)
+	want("both", 3)
+	req := &raft.AppendEntriesRequest{Term: term, PrevLogEntry: last}
+	now = now.Add(time.Minute)
+	p.seen(ids[1], req, &raft.AppendEntriesResponse{}, now, last)
+	answer(ids[2], 0)
+	want("one that refuses", 2)
+	p.lags(ids[2], last+5)
+	want("one that has to catch up from records", 1)
+	answer(ids[2], last)
+	p.seen(ids[2], &raft.AppendEntriesRequest{Term: term + 1}, &raft.AppendEntriesResponse{Success: true}, now, last)
+	term++
+	want("in a term of which nothing is known", 1)
+	answer(ids[1], last)
+	term--
+	want("in a term that is over", 1)
 }

@@ -198,7 +198,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 		// A follower takes as much at once as a leader does.
 		r.link.maxAppendBytes = min(maxAppendBytes, opt.Journal.MaxRecordBytes())
 	}
-	opt.Transport.Handle(transport.Handler{Probed: r.currentTerm, Appended: r.peers.appended})
+	opt.Transport.Handle(transport.Handler{Probed: r.currentTerm, Appended: r.appended})
 	if err := r.checkLog(); err != nil {
 		cancel()
 		return nil, errors.Join(fmt.Errorf("replication: shard %d: %w", opt.Shard, err), opt.Transport.Close())

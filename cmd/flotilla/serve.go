@@ -111,7 +111,7 @@ func nodeOptions(v *config.Values, files int64) node.Options {
 		Version: version, Commit: commit, Shards: uint32(v.Int("shards.per.node")) * uint32(max(len(nodes), 1)), Rack: v.Text("rack"),
 		JournalBytes: v.Bytes("journal.bytes"), JournalFileBytes: v.Bytes("journal.file.bytes"),
 		MemoryBytes: v.Bytes("memory.bytes"), FlushAge: v.Duration("flush.age"), DiskReserveBytes: v.Bytes("disk.reserve.bytes"),
-		ProducerExpiry: v.Duration("producer.id.expiration"), HashInterval: v.Duration("hash.interval"),
+		ProducerExpiry: v.Duration("producer.id.expiration"), HashInterval: v.Duration("hash.interval"), ReplicaLag: v.Duration("replica.lag.time.max"),
 		RetentionInterval: v.Duration("retention.check.interval"), BalanceInterval: v.Duration("leader.balance.interval"),
 		ScrubRate: v.Bytes("scrub.bytes.per.second"), ScrubInterval: v.Duration("scrub.interval"),
 		DefaultPartitions: int32(v.Int("num.partitions")), DefaultReplication: int32(v.Int("default.replication.factor")), Settings: v.Kafka(),

@@ -32,6 +32,7 @@ var kafkaNames = []struct {
 	{"node.id", "node.id", false},
 	{"num.partitions", "num.partitions", false},
 	{"producer.id.expiration.ms", "producer.id.expiration", false},
+	{"replica.lag.time.max.ms", "replica.lag.time.max", true},
 	{"socket.request.max.bytes", "request.bytes.max", false},
 }
 

@@ -249,6 +249,13 @@ var Settings = []Setting{
 		Error:   "none: a forgotten producer may go on from any sequence",
 	},
 	{
+		Key: "replica.lag.time.max", Section: sectionLimits, Kind: Duration, Default: "30s", Min: second, Max: hour,
+		Doc:     "how long ago a replica may have had all records last and count as in sync",
+		Explain: "Topics with a min.insync.replicas above 1 take records while so many replicas are in sync. It says nothing of when a record is acknowledged: a majority of the replicas has it then. Kafka's replica.lag.time.max.ms.",
+		Metric:  "flotilla_errors_total{code=\"NOT_ENOUGH_REPLICAS\"}",
+		Error:   "NOT_ENOUGH_REPLICAS, retriable, for topics that want more replicas than are in sync",
+	},
+	{
 		Key: "metrics.topics.max", Section: sectionLimits, Kind: Int, Default: "100", Min: 0, Max: 10_000,
 		Doc:     "topics that have metrics of their own",
 		Explain: "Topics beyond it are counted together, under the name (other). Which topic has its own is decided when it comes, at a start in no particular order.",
