@@ -170,7 +170,7 @@ func mendHistory(t *testing.T, fl *fleet, pl mendPlan) (outcome string) {
 		}
 	}
 	writers.wait()
-	if !fl.whole(m) {
+	if !fl.undamaged(m) {
 		return ""
 	}
 	outcome = byItself
@@ -195,8 +195,8 @@ func mendHistory(t *testing.T, fl *fleet, pl mendPlan) (outcome string) {
 	return outcome
 }
 
-// whole waits until a node has looked at everything twice and knows of no damage.
-func (fl *fleet) whole(m *member) bool {
+// undamaged waits until a node has looked at everything twice and knows of no damage.
+func (fl *fleet) undamaged(m *member) bool {
 	passes := m.node.Stats().ScrubPasses
 	for range 600 {
 		time.Sleep(100 * time.Millisecond)
