@@ -42,6 +42,7 @@ const (
 	KindAllocateProducerIDs Kind = 11
 	KindSetFeatureLevel     Kind = 12
 	KindRegisterNodeLevel   Kind = 13 // RegisterNode with a feature level
+	KindAddShards           Kind = 14
 )
 
 // Command is one of the command structs of this package.
@@ -76,10 +77,26 @@ type RegisterNode struct {
 	FeatureLevel uint16 // the newest that the node knows; 0: not said
 }
 
-// CreateShard adds a data shard. Its replicas are registered nodes.
+// CreateShard adds a data shard that the cluster is founded with. Its replicas are
+// registered nodes.
 type CreateShard struct {
 	ID       ShardID
 	Replicas []NodeID
+}
+
+// AddShards adds data shards to a cluster that is founded, all or none: those of
+// the ids from First on. Each begins with the directories that its replicas' nodes
+// are registered with: see Shard.Founders. If there is a shard of such an id, the
+// answer is errcode.DuplicateResource.
+type AddShards struct {
+	First  ShardID // not 0, which is the metadata shard
+	Shards []NewShard
+}
+
+// NewShard is a shard to be added.
+type NewShard struct {
+	Preferred NodeID   // one of Replicas
+	Replicas  []NodeID // registered nodes
 }
 
 // SetShardReplicas replaces a shard's replica set.
@@ -131,6 +148,7 @@ type SetFeatureLevel struct{ Level uint16 }
 func (TermStart) kind() Kind           { return KindTermStart }
 func (SetClusterID) kind() Kind        { return KindSetClusterID }
 func (CreateShard) kind() Kind         { return KindCreateShard }
+func (AddShards) kind() Kind           { return KindAddShards }
 func (SetShardReplicas) kind() Kind    { return KindSetShardReplicas }
 func (CreateTopic) kind() Kind         { return KindCreateTopic }
 func (AddPartitions) kind() Kind       { return KindAddPartitions }
@@ -217,6 +235,8 @@ func (r *reader) command(k Kind) Command {
 		return AllocateProducerIDs{int32(r.uint32())}
 	case KindSetFeatureLevel:
 		return SetFeatureLevel{r.level()}
+	case KindAddShards:
+		return AddShards{ShardID(r.uint32()), list(r, 8, func() NewShard { return NewShard{NodeID(r.uint32()), r.nodes()} })}
 	}
 	return nil
 }
@@ -238,6 +258,15 @@ func (c RegisterNode) append(b []byte) []byte {
 
 func (c CreateShard) append(b []byte) []byte {
 	return appendNodes(binary.LittleEndian.AppendUint32(b, uint32(c.ID)), c.Replicas)
+}
+
+func (c AddShards) append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(c.First))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(c.Shards)))
+	for _, s := range c.Shards {
+		b = appendNodes(binary.LittleEndian.AppendUint32(b, uint32(s.Preferred)), s.Replicas)
+	}
+	return b
 }
 
 func (c SetShardReplicas) append(b []byte) []byte {

@@ -92,6 +92,33 @@ type Shard struct {
 	Replicas   []NodeID // ascending
 	Partitions int      // that topics have placed on it
 	UpdatedAt  uint64   // metadata index; the count of partitions does not move it
+
+	// Founders are the directories that it begins with, ascending by node, CreatedAt
+	// is the metadata index that made it, and preferred who is to lead it. A shard
+	// that the cluster was founded with has none of them: it begins with those of
+	// the cluster.
+	Founders  []Founder
+	CreatedAt uint64
+	preferred NodeID
+}
+
+// Founder is a node as a shard begins with it. A node that has another directory
+// by now must not start that replica (R11).
+type Founder struct {
+	Node      NodeID
+	Directory uint64 // its Incarnation
+}
+
+// Preferred returns the node that is to lead the shard if it can: leaders are
+// spread over nodes so. Of a shard without replicas there is none, -1.
+func (s *Shard) Preferred() NodeID {
+	switch {
+	case slices.Contains(s.Replicas, s.preferred) && s.CreatedAt > 0:
+		return s.preferred
+	case len(s.Replicas) == 0:
+		return -1
+	}
+	return s.Replicas[int(s.ID-1)%len(s.Replicas)]
 }
 
 // Topic is a topic. Immutable.

@@ -43,6 +43,7 @@ var everyCommand = []Command{
 	RegisterNode{1, 11, 0, "rack", []Address{{"client", "host", 9092}, {"node", "host", 9192}}, 2},
 	RegisterNode{2, 21, 0, "", []Address{{"client", "other", 9092}}, 3},
 	SetFeatureLevel{2},
+	AddShards{8, []NewShard{{2, []NodeID{1, 2}}, {2, []NodeID{2}}}},
 }
 
 func sample(t testing.TB) *machine {
@@ -272,7 +273,7 @@ func TestPlace(t *testing.T) {
 		}
 	}
 	im := sample(t).s.Image()
-	if d := cmp.Diff([]Load{{7, 3}}, im.Loads(2)); d != "" {
+	if d := cmp.Diff([]Load{{7, 3}, {8, 0}}, im.Loads(2)); d != "" {
 		t.Errorf("Loads differ (-want +got):\n%s", d)
 	}
 	if got := im.Loads(3); got != nil {
@@ -343,6 +344,40 @@ func TestRestoreNodeLevels(t *testing.T) {
 	}
 }
 
+// What is said of added shards is of shards that are there, once each.
+func TestRestoreAddedShards(t *testing.T) {
+	t.Parallel()
+	added := func(id ShardID, at uint64, founders ...Founder) []byte {
+		return (&Shard{ID: id, CreatedAt: at, preferred: 1, Founders: founders}).appendAdded(nil)
+	}
+	one := Founder{1, 11}
+	for _, tt := range []struct {
+		name  string
+		added []byte
+		want  error
+	}{
+		{"of one", added(7, 5, one), nil},
+		{"of none that is there", added(6, 5, one), ErrDamaged},
+		{"twice", append(added(7, 5, one), added(7, 5, one)...), ErrDamaged},
+		{"never created", added(7, 0, one), ErrDamaged},
+		{"without founders", added(7, 5), ErrDamaged},
+		{"cut off", added(7, 5, one)[:20], ErrDamaged},
+	} {
+		var buf bytes.Buffer
+		im := sample(t).s.Image()
+		sw := snapshotWriter{w: section.NewWriter(&buf)}
+		sw.item(sectionCluster, im.appendCluster)
+		sw.item(sectionShards, im.Shard(7).append)
+		sw.item(sectionAddedShards, func(b []byte) []byte { return append(b, tt.added...) })
+		if err := sw.close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Restore(&buf); !errors.Is(err, tt.want) {
+			t.Errorf("%s: error = %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
 func TestRestoreUnknownSections(t *testing.T) {
 	t.Parallel()
 	var buf bytes.Buffer
@@ -378,10 +413,20 @@ topic orders: on=[7 7 7] configs=[{max.message.bytes 2048}] created=7 updated=9 
 tombstone gone: partitions=1 deleted=11
 `
 
+// goldenLevels is what testdata/golden/snapshot-v1-levels.bin holds, of when all
+// shards were there from the begin.
+const goldenLevels = `index=18 term=1 cluster="cluster" next producer=1000 feature level=2
+node 1: incarnation=11 [{client host 9092} {node host 9192}] at 16 knows=2
+node 2: incarnation=21 [{client other 9092}] at 17 knows=3
+shard 7: replicas=[1 2] partitions=3 at 6
+topic orders: on=[7 7 7] configs=[{max.message.bytes 2048}] created=7 updated=9 grown=[{2 8}]
+tombstone gone: partitions=1 deleted=11
+`
+
 // TestGolden reads what the first version wrote, and writes it again.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	files := map[string][]byte{"snapshot-v1-levels.bin": snapshot(t, sample(t).s.Image())}
+	files := map[string][]byte{"snapshot-v1-added.bin": snapshot(t, sample(t).s.Image())}
 	for _, c := range everyCommand {
 		files["commands-v1.txt"] = fmt.Appendf(files["commands-v1.txt"], "%x\n", Append(nil, 9, c))
 	}
@@ -400,7 +445,7 @@ func TestGolden(t *testing.T) {
 			t.Errorf("%s: now %x, was %x", name, got, want)
 		}
 	}
-	for name, want := range map[string]string{"snapshot-v1.bin": goldenBefore, "snapshot-v1-levels.bin": describe(sample(t).s.Image())} {
+	for name, want := range map[string]string{"snapshot-v1.bin": goldenBefore, "snapshot-v1-levels.bin": goldenLevels, "snapshot-v1-added.bin": describe(sample(t).s.Image())} {
 		old, err := os.ReadFile(filepath.Join("testdata", "golden", name))
 		if err != nil {
 			t.Fatal(err)
@@ -447,18 +492,18 @@ func FuzzDecode(f *testing.F) {
 func FuzzRestore(f *testing.F) {
 	r := section.NewReader(bytes.NewReader(snapshot(f, sample(f).s.Image())))
 	var payloads [][]byte
-	for range 6 {
+	for range 7 {
 		s, err := r.Next()
 		if err != nil {
 			f.Fatal(err)
 		}
 		payloads = append(payloads, bytes.Clone(s.Payload))
 	}
-	f.Add(payloads[0], payloads[1], payloads[2], payloads[3], payloads[4], payloads[5])
-	f.Fuzz(func(t *testing.T, a, b, c, d, e, g []byte) {
+	f.Add(payloads[0], payloads[1], payloads[2], payloads[3], payloads[4], payloads[5], payloads[6])
+	f.Fuzz(func(t *testing.T, a, b, c, d, e, g, h []byte) {
 		var buf bytes.Buffer
 		w := section.NewWriter(&buf)
-		for i, payload := range [][]byte{a, b, c, d, e, g} {
+		for i, payload := range [][]byte{a, b, c, d, e, g, h} {
 			s := section.Section{Kind: section.Kind(i + 1), Version: snapshotVersion, Mandatory: true, Payload: payload}
 			if err := w.Write(s); err != nil {
 				t.Fatal(err)

@@ -135,6 +135,13 @@ func (m *machine) command(name string, args map[string]string) Command {
 		return c
 	case "shard":
 		return CreateShard{ShardID(num("id")), numbers[NodeID](m.t, args["replicas"])}
+	case "add-shards":
+		c := AddShards{First: ShardID(num("first"))}
+		for set := range strings.SplitSeq(args["shards"], ";") {
+			leader, replicas, _ := strings.Cut(set, ":")
+			c.Shards = append(c.Shards, NewShard{numbers[NodeID](m.t, leader)[0], numbers[NodeID](m.t, replicas)})
+		}
+		return c
 	case "replicas":
 		return SetShardReplicas{ShardID(num("id")), numbers[NodeID](m.t, args["replicas"])}
 	case "create":
@@ -189,7 +196,11 @@ func describe(im *Image) string {
 		sb.WriteByte('\n')
 	}
 	for s := range im.Shards() {
-		fmt.Fprintf(&sb, "shard %d: replicas=%v partitions=%d at %d\n", s.ID, s.Replicas, s.Partitions, s.UpdatedAt)
+		fmt.Fprintf(&sb, "shard %d: replicas=%v partitions=%d at %d", s.ID, s.Replicas, s.Partitions, s.UpdatedAt)
+		if s.CreatedAt > 0 {
+			fmt.Fprintf(&sb, " created=%d founders=%v led by %d", s.CreatedAt, s.Founders, s.Preferred())
+		}
+		sb.WriteByte('\n')
 	}
 	for t := range im.Topics() {
 		fmt.Fprintf(&sb, "topic %s: on=%v configs=%v created=%d updated=%d grown=%v\n", t.Name, t.Assignment, t.Configs, t.CreatedAt, t.UpdatedAt, t.Grown)

@@ -23,6 +23,8 @@ import (
 //	               updated at 8, count 4 of growths: first 4, at 8
 //	5 tombstones   id 16, name, partitions 4, deleted at 8
 //	6 node levels  id 4, feature level 2, not 0; of nodes that have said one
+//	7 added shards id 4, created at 8, preferred node 4, count 4 of founders:
+//	               node 4, directory 8; of shards of AddShards
 const (
 	sectionCluster section.Kind = iota + 1
 	sectionNodes
@@ -30,6 +32,7 @@ const (
 	sectionTopics
 	sectionTombstones
 	sectionNodeLevels
+	sectionAddedShards
 )
 
 const (
@@ -73,6 +76,11 @@ func (im *Image) WriteSnapshot(w io.Writer) error {
 	for n := range im.Nodes() {
 		if n.FeatureLevel > 0 {
 			sw.item(sectionNodeLevels, n.appendLevel)
+		}
+	}
+	for s := range im.Shards() {
+		if s.CreatedAt > 0 {
+			sw.item(sectionAddedShards, s.appendAdded)
 		}
 	}
 	return sw.close()
@@ -147,7 +155,7 @@ type restorer struct {
 }
 
 func (rs *restorer) section(sec section.Section) error {
-	if known := sec.Kind <= sectionNodeLevels && sec.Version == snapshotVersion; !known {
+	if known := sec.Kind <= sectionAddedShards && sec.Version == snapshotVersion; !known {
 		if sec.Mandatory {
 			return fmt.Errorf("%w: version %d", ErrUnsupported, sec.Version)
 		}
@@ -204,6 +212,17 @@ func (rs *restorer) item(k section.Kind, in *reader) {
 			return
 		}
 		n.FeatureLevel = level // nobody has seen the node yet
+	case sectionAddedShards:
+		s := im.Shard(in.shard())
+		if s == nil || s.CreatedAt > 0 {
+			in.damaged("an added shard that is not there, or twice")
+			return
+		}
+		s.CreatedAt, s.preferred = in.uint64(), NodeID(in.uint32())
+		s.Founders = list(in, 12, func() Founder { return Founder{NodeID(in.uint32()), in.uint64()} })
+		if s.CreatedAt == 0 || len(s.Founders) == 0 {
+			in.damaged("shard %d, created at %d with %d founders", s.ID, s.CreatedAt, len(s.Founders))
+		}
 	}
 }
 
@@ -258,6 +277,16 @@ func (n *Node) appendLevel(b []byte) []byte {
 func (s *Shard) append(b []byte) []byte {
 	b = appendNodes(binary.LittleEndian.AppendUint32(b, uint32(s.ID)), s.Replicas)
 	return binary.LittleEndian.AppendUint64(b, s.UpdatedAt)
+}
+
+func (s *Shard) appendAdded(b []byte) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint64(le.AppendUint32(b, uint32(s.ID)), s.CreatedAt)
+	b = le.AppendUint32(le.AppendUint32(b, uint32(s.preferred)), uint32(len(s.Founders)))
+	for _, f := range s.Founders {
+		b = le.AppendUint64(le.AppendUint32(b, uint32(f.Node)), f.Directory)
+	}
+	return b
 }
 
 func (t *Topic) append(b []byte) []byte {

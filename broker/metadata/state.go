@@ -148,6 +148,41 @@ func (c CreateShard) apply(a *application) {
 	}
 }
 
+func (c AddShards) apply(a *application) {
+	n := len(c.Shards)
+	if n == 0 || c.First == 0 || int64(c.First)+int64(n)-1 > math.MaxUint32 {
+		a.fail(errcode.InvalidRequest, "%d shards from %d on", n, c.First)
+		return
+	}
+	if a.im.shards.rows+n > MaxShards {
+		a.fail(errcode.PolicyViolation, "%d shards more: the cluster has %d, at most %d", n, a.im.shards.rows, MaxShards)
+		return
+	}
+	for i, s := range c.Shards {
+		id := c.First + ShardID(i)
+		switch {
+		case a.im.Shard(id) != nil:
+			a.fail(errcode.DuplicateResource, "shard %d exists already", id)
+			return
+		case a.refuse(a.checkReplicas(s.Replicas)):
+			return
+		case !slices.Contains(s.Replicas, s.Preferred):
+			a.fail(errcode.InvalidReplicaAssignment, "node %d is to lead shard %d, and has no replica of it", s.Preferred, id)
+			return
+		}
+	}
+	for i, s := range c.Shards {
+		shard := &Shard{
+			ID: c.First + ShardID(i), Replicas: s.Replicas, UpdatedAt: a.res.Index,
+			CreatedAt: a.res.Index, preferred: s.Preferred,
+		}
+		for _, node := range s.Replicas {
+			shard.Founders = append(shard.Founders, Founder{node, a.im.Node(node).Incarnation})
+		}
+		a.im.shards = a.im.shards.put(shard.ID, shard)
+	}
+}
+
 func (c SetShardReplicas) apply(a *application) {
 	old := a.im.Shard(c.ID)
 	switch {
