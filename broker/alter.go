@@ -155,10 +155,11 @@ func joined(value, more string) string {
 }
 
 // AddPartitions gives a topic more partitions, total in all, and returns when
-// the new ones take records. They are empty; records of a key may go to another
+// the new ones take records. They have as many replicas as the others, on the nodes
+// that replicas lists for each new one; nil: on any. They are empty; records of a key may go to another
 // partition from then on than before. A time-out leaves partitions that are
 // completed later.
-func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, total int32, validateOnly bool) (Topic, error) {
+func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, total int32, replicas [][]int32, validateOnly bool) (Topic, error) {
 	im := b.image()
 	t := im.TopicByID(metadata.TopicID(topic))
 	if t == nil {
@@ -169,16 +170,13 @@ func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, tot
 		return Topic{}, errcode.Errorf(errcode.InvalidPartitions,
 			"topic %s has %d partitions; give a total above that, up to %d (topics.partitions.max; partitions cannot be taken away)", t.Name, have, most)
 	}
-	replicas := 0
-	if s := im.Shard(t.Assignment[0]); s != nil {
-		replicas = len(s.Replicas)
-	}
-	c := metadata.AddPartitions{
-		ID: t.ID, First: int32(have),
-		Assignment: metadata.Place(im.Loads(replicas), t.Assignment, int(total)-have),
-	}
-	if c.Assignment == nil {
-		return Topic{}, errcode.Errorf(errcode.InvalidReplicationFactor, "no shard has %d replica(s)", replicas)
+	c := metadata.AddPartitions{ID: t.ID, First: int32(have)}
+	// A topic's shards are of one replication factor, and are never taken away.
+	loads := im.Loads(len(b.replicasOf(t.Assignment[0])))
+	of := func(id metadata.ShardID) []metadata.NodeID { return im.Shard(id).Replicas }
+	var err error
+	if c.Assignment, err = chooseShards(loads, of, t.Assignment, int(total)-have, replicas); err != nil {
+		return Topic{}, err
 	}
 	if validateOnly {
 		return Topic{Name: t.Name, ID: topic, Partitions: make([]PartitionLeader, total)}, nil
@@ -192,7 +190,7 @@ func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, tot
 	if err != nil {
 		return Topic{}, err
 	}
-	if err := b.awaitPartitions(ctx, topic, int(total), true); err != nil {
+	if err := b.awaitPartitions(ctx, topic, slices.Concat(t.Assignment, c.Assignment), true); err != nil {
 		return Topic{}, err
 	}
 	now, missing := b.TopicByID(topic)

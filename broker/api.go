@@ -104,6 +104,7 @@ type TopicSpec struct {
 	Name         string
 	Partitions   int32             // 0: num.partitions
 	Replication  int32             // 0 and -1: default.replication.factor
+	Replicas     [][]int32         // by partition, the nodes that are to have it, as many as Replication; nil: any
 	Configs      map[string]string // by Kafka's names
 	ValidateOnly bool
 }

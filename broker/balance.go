@@ -62,7 +62,7 @@ func (l *balance) look() {
 		return // leaderships go away otherwise
 	}
 	var due []*dataShard
-	for id, s := range l.b.shards {
+	for id, s := range l.b.carried() {
 		switch to := l.b.wantedLeader(id); {
 		case s.replica.Leading() == 0 || to < 0 || to == l.b.opt.NodeID || !l.caughtUp(s, to):
 			delete(l.ready, id)
@@ -94,7 +94,7 @@ func (b *Broker) wantedLeader(shard replication.ShardID) int32 {
 	if s == nil || len(s.Replicas) == 0 {
 		return -1
 	}
-	return int32(s.Replicas[int(s.ID-1)%len(s.Replicas)])
+	return int32(s.Preferred())
 }
 
 // caughtUp reports whether a node has a voter of a shard that this one leads, is

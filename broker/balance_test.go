@@ -12,7 +12,7 @@ import (
 // astray returns the data shards that are not led by the node that is to.
 func (tr *trio) astray() (ids []replication.ShardID) {
 	leads := tr.leads(nil)
-	for id := range tr.rigs[0].shards {
+	for id := range tr.rigs[0].carried() {
 		if leads[id][0] != uint64(tr.rigs[0].wantedLeader(id)) {
 			ids = append(ids, id)
 		}
@@ -80,7 +80,7 @@ func TestBalance(t *testing.T) {
 func TestBalanceUnfit(t *testing.T) {
 	inBalancedTrio(t, func(t *testing.T, tr *trio) {
 		one, two := tr.wanted()
-		shard := one.shards[1]
+		shard := one.carried()[1]
 		one.watchdog.calm.Store(-1000) // ticks: for a while
 		one.watchdog.unfit.Store(true)
 		if _, err := one.Answer(t.Context(), two.NodeID(), methodFit, encodeMandate(mandate{shard: 1})); err == nil || !strings.Contains(err.Error(), errUnfit.Error()) {

@@ -55,8 +55,8 @@ type Options struct {
 	Store       *store.Store
 
 	// DefaultPartitions and DefaultReplication are what a topic gets if nobody
-	// says (num.partitions, default.replication.factor); defaults: 1, and as many
-	// replicas as there are nodes.
+	// says (num.partitions, default.replication.factor); defaults: 1, and three
+	// replicas, or as many as there are nodes.
 	DefaultPartitions  int32
 	DefaultReplication int32
 
@@ -183,7 +183,9 @@ type Broker struct {
 	dir        *directory
 	meta       *replication.Replica[metadata.Result]
 	metaState  *metaMachine
-	shards     map[replication.ShardID]*dataShard // fixed once Start has returned
+	shards     atomic.Pointer[map[replication.ShardID]*dataShard] // see carried
+	carrying   sync.WaitGroup                                     // of runCarrying
+	contacts   *contacts
 	reconciler *reconciler
 	retention  *retention
 	failover   *failover
@@ -200,6 +202,7 @@ type Broker struct {
 	scrubber     *scrubber
 	recorded     atomic.Uint32 // the feature level that RecordLevel has recorded
 	altering     chan struct{} // 1-buffered: held while a topic's configs change
+	adding       chan struct{} // 1-buffered: held while shards are added
 	lookups      chan struct{} // holds a token for each look-up by time
 	inspecting   chan struct{} // holds a token for each Inspect
 	began        time.Time     // when Start was called
@@ -210,7 +213,7 @@ type Broker struct {
 	disk         *diskWatch
 	creating     atomic.Int64 // partitions of topics that are being proposed
 	grown        *Budget      // of what recompression has made
-	unfolding    unfolding     // of memory to decompress in
+	unfolding    unfolding    // of memory to decompress in
 	checkpoints  struct{ data, metadata checkpointCounters }
 	removed      struct{ byRetention, byRequest atomic.Uint64 } // records
 
@@ -224,11 +227,13 @@ type Broker struct {
 // who leads is for the voters to say. It gives up when ctx ends.
 func Start(ctx context.Context, opt Options) (*Broker, error) {
 	opt = opt.withDefaults()
-	b := &Broker{opt: opt, began: opt.Now(), dir: newDirectory(opt.Limits.MetricTopics), shards: make(map[replication.ShardID]*dataShard)}
+	b := &Broker{opt: opt, began: opt.Now(), dir: newDirectory(opt.Limits.MetricTopics)}
+	b.shards.Store(&map[replication.ShardID]*dataShard{})
+	b.contacts = newContacts(b)
 	b.checkpoints.data.times, b.checkpoints.metadata.times = histogram.New(histogram.Long), histogram.New(histogram.Long)
 	b.producers.turn = make(chan struct{}, 1)
 	b.grown, b.unfolding = NewBudget(maxGrownBytes), newUnfolding()
-	b.altering, b.lookups = make(chan struct{}, 1), make(chan struct{}, maxLookups)
+	b.altering, b.adding, b.lookups = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.inspecting, b.forwards = make(chan struct{}, maxInspections), make(chan struct{}, maxForwarded)
 	b.pulls = make(chan struct{}, maxPulls)
 	b.stopping, b.stop = context.WithCancel(context.Background())
@@ -271,6 +276,8 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		}
 		b.group.Go(b.watchReplaced)
 		b.group.Go(b.runReplacing)
+		b.group.Go(b.contacts.run)
+		b.carrying.Go(b.runCarrying)
 	} else {
 		late, cancel := context.WithTimeout(b.stopping, settleTimeout)
 		err = b.reconciler.settle(b.stopping, late.Done())
@@ -301,21 +308,31 @@ func (b *Broker) startAll() error {
 	if err := b.openMetadata(); err != nil {
 		return err
 	}
+	added, err := b.kept()
+	if err != nil {
+		return err
+	}
+	var shards []replication.ShardID
 	for id := range b.opt.Shards {
-		if err := b.openData(replication.ShardID(id + 1)); err != nil {
+		shards = append(shards, replication.ShardID(id+1))
+	}
+	for _, id := range append(shards, added...) {
+		s, err := b.openData(id)
+		if err != nil {
 			return err
 		}
+		b.enter(s)
 	}
 	// What had been compacted is back after a crash. All let go of it before the
 	// first one writes: on a full disk it would leave no room.
-	for _, s := range b.shards {
+	for _, s := range b.carried() {
 		s.replica.Compact()
 	}
 	if err := b.meta.Run(); err != nil {
 		return err
 	}
-	for id := range b.opt.Shards {
-		if err := b.shards[replication.ShardID(id+1)].replica.Run(); err != nil {
+	for _, s := range b.carriedInOrder() {
+		if err := s.replica.Run(); err != nil {
 			return err
 		}
 	}
@@ -325,7 +342,7 @@ func (b *Broker) startAll() error {
 	if b.meta.WaitLeading(b.stopping.Done()) == 0 {
 		return errStartStopped
 	}
-	for _, s := range b.shards {
+	for _, s := range b.carried() {
 		if s.replica.WaitLeading(b.stopping.Done()) == 0 {
 			return errStartStopped
 		}
@@ -339,7 +356,7 @@ func (b *Broker) why() error {
 	if b.meta != nil {
 		errs = append(errs, b.meta.Failed())
 	}
-	for _, s := range b.shards {
+	for _, s := range b.carried() {
 		errs = append(errs, s.replica.Failed())
 	}
 	return errors.Join(errs...)
@@ -351,7 +368,7 @@ var errStartStopped = errors.New("broker: a replica stopped while it was startin
 // refuses what comes. Close follows.
 func (b *Broker) Interrupt() {
 	b.stop()
-	for _, s := range b.shards {
+	for _, s := range b.carried() {
 		s.replica.Interrupt()
 	}
 	b.meta.Interrupt()
@@ -361,8 +378,9 @@ func (b *Broker) Interrupt() {
 // says so.
 func (b *Broker) Close() error {
 	b.stop()
+	b.carrying.Wait() // from then on there are no more replicas than carried knows
 	var errs []error
-	for _, s := range b.shards {
+	for _, s := range b.carried() {
 		errs = append(errs, s.replica.Close())
 	}
 	if b.meta != nil {

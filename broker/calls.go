@@ -7,9 +7,9 @@ import (
 	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
-// Methods of calls between nodes; methodPull, 4, methodReport, 5, methodClaim, 16,
-// methodTakeOver, 17, and methodFit, 18, are others. MethodStanding is internal/node's: what a
-// node says of itself before it has a cluster.
+// Methods of calls between nodes; methodPull, 4, methodReport, 5, methodContact, 6,
+// methodPresent, 7, methodClaim, 16, methodTakeOver, 17, and methodFit, 18, are others.
+// MethodStanding is internal/node's: what a node says of itself before it has a cluster.
 const (
 	MethodStanding transport.Method = 1
 	methodPropose  transport.Method = 2
@@ -27,6 +27,10 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 		return b.answerReport()
 	case MethodReplace:
 		return b.answerReplace(ctx, from, payload)
+	case methodContact:
+		return b.contacts.answer(from, payload)
+	case methodPresent:
+		return b.answerPresent(payload)
 	case methodPull:
 		return b.answerPull(ctx, payload)
 	case methodClaim:

@@ -38,7 +38,7 @@ func (b *Broker) noteFreed(s *dataShard) {
 
 // reclaim takes a checkpoint of every shard that has something to free.
 func (b *Broker) reclaim() {
-	for _, s := range b.shards {
+	for _, s := range b.carried() {
 		if s.freed.Swap(false) && s.replica.Applied() != s.replica.Checkpointed() && b.stopping.Err() == nil {
 			b.checkpoint(s)
 		}
@@ -75,7 +75,7 @@ func (b *Broker) runCheckpoints() {
 			return
 		}
 		full := b.relieve()
-		for _, s := range b.shards {
+		for _, s := range b.carried() {
 			_ = s.replica.Trim() // an error stops the node elsewhere
 		}
 		switch {
@@ -99,7 +99,7 @@ func (b *Broker) relieve() (full bool) {
 	infos := b.opt.Journal.Shards()
 	slices.SortFunc(infos, func(x, y journal.ShardInfo) int { return cmp.Compare(x.OldestLSN, y.OldestLSN) })
 	for _, info := range infos {
-		s := b.shards[replication.ShardID(info.ID)]
+		s := b.carried()[replication.ShardID(info.ID)]
 		if s == nil || s.replica.Applied() == s.replica.Checkpointed() {
 			continue
 		}
@@ -147,7 +147,7 @@ func (b *Broker) freeEarly() bool {
 // whose files go with it. Nobody else may ask for one: while the disk is nearly
 // full nothing is written.
 func (b *Broker) freeSpace() {
-	for _, s := range b.shards {
+	for _, s := range b.carried() {
 		if s.store.Droppable() && b.stopping.Err() == nil {
 			b.checkpoint(s)
 		}
@@ -157,7 +157,7 @@ func (b *Broker) freeSpace() {
 // Checkpoint takes a checkpoint of every shard, so that the next start has
 // little to read.
 func (b *Broker) Checkpoint() {
-	for _, s := range b.shards {
+	for _, s := range b.carried() {
 		b.checkpointData(s)
 	}
 	b.checkpointMetadata()

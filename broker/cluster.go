@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -48,7 +50,72 @@ func (b *Broker) connect(shard replication.ShardID, id replication.ReplicaID) (r
 	if b.opt.Cluster == nil {
 		return transport.NewSolo(id), []replication.ReplicaID{id}
 	}
-	return b.opt.Cluster.Connect(shard, id), b.opt.Cluster.Voters(shard)
+	return b.opt.Cluster.Connect(shard, id), b.firstVoters(shard)
+}
+
+// firstVoters returns the replicas that a shard of a cluster begins with. Of an
+// added shard that this node does not know of yet there are none.
+func (b *Broker) firstVoters(shard replication.ShardID) []replication.ReplicaID {
+	if b.founded(shard) {
+		return b.opt.Cluster.Voters(shard)
+	}
+	im := b.image()
+	if im == nil {
+		return nil
+	}
+	return addedVoters(im, metadata.ShardID(shard))
+}
+
+// addedVoters returns the replicas that an added shard begins with. Their
+// incarnations follow from the shard, the entry that added it, and the random ones
+// of the directories, so that all nodes know them, and neither another directory
+// nor another shard of the same id ever has them (R11).
+func addedVoters(im *metadata.Image, shard metadata.ShardID) []replication.ReplicaID {
+	s := im.Shard(shard)
+	if s == nil {
+		return nil
+	}
+	var ids []replication.ReplicaID
+	for _, f := range s.Founders {
+		ids = append(ids, addedReplica(im, s, f))
+	}
+	return ids
+}
+
+// addedReplica returns the replica of an added shard that belongs to a directory.
+func addedReplica(im *metadata.Image, s *metadata.Shard, f metadata.Founder) replication.ReplicaID {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %d %d %d %016x", im.ClusterID(), s.ID, s.CreatedAt, f.Node, f.Directory))
+	return replication.ReplicaID{Node: int32(f.Node), Incarnation: binary.LittleEndian.Uint64(sum[:]) | 1} // never zero
+}
+
+// replicaOf returns the replica of a shard that belongs to a data directory of a
+// node: one of the shard's first voters for theirs, and for every other directory
+// another one. Of an added shard that this node does not know it is the zero one.
+func (b *Broker) replicaOf(shard replication.ShardID, node int32, directory uint64) replication.ReplicaID {
+	if b.founded(shard) {
+		return b.opt.Cluster.Replica(shard, node, directory)
+	}
+	im := b.image()
+	if im == nil || im.Shard(metadata.ShardID(shard)) == nil {
+		return replication.ReplicaID{}
+	}
+	return addedReplica(im, im.Shard(metadata.ShardID(shard)), metadata.Founder{Node: metadata.NodeID(node), Directory: directory})
+}
+
+// begins reports whether this directory may have a replica of an added shard that
+// it has no record of: the shard begins with it, or it has taken the place of one
+// that was lost.
+func (b *Broker) begins(shard replication.ShardID) bool {
+	im := b.image()
+	if im == nil {
+		return false
+	}
+	s, here := im.Shard(metadata.ShardID(shard)), metadata.NodeID(b.opt.NodeID)
+	if s == nil || !slices.Contains(s.Replicas, here) {
+		return false
+	}
+	n := im.Node(here)
+	return slices.Contains(s.Founders, metadata.Founder{Node: here, Directory: b.opt.Incarnation}) || n != nil && n.Incarnation == b.opt.Incarnation
 }
 
 // place returns the incarnation of a shard's replica that is this directory's, if the
@@ -58,7 +125,10 @@ func (b *Broker) place(shard replication.ShardID) uint64 {
 	if b.opt.Cluster == nil {
 		return 0
 	}
-	return b.opt.Cluster.Replica(shard, b.opt.NodeID, b.opt.Incarnation).Incarnation
+	if !b.founded(shard) && !b.begins(shard) {
+		return 0
+	}
+	return b.replicaOf(shard, b.opt.NodeID, b.opt.Incarnation).Incarnation
 }
 
 // ConfirmController returns nil if this node leads the metadata shard, so that
@@ -127,7 +197,7 @@ func (b *Broker) Leads() []replication.ShardID {
 	if b.meta.Leading() != 0 {
 		ids = append(ids, replication.MetadataShard)
 	}
-	for id, s := range b.shards {
+	for id, s := range b.carried() {
 		if s.replica.Leading() != 0 {
 			ids = append(ids, id)
 		}

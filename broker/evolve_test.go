@@ -54,7 +54,7 @@ func TestNextApplyVersion(t *testing.T) {
 
 func (r *rig) versions() (vs []uint16) {
 	for id := range r.opt.Shards {
-		vs = append(vs, r.shards[replication.ShardID(id+1)].applyVersion())
+		vs = append(vs, r.carried()[replication.ShardID(id+1)].applyVersion())
 	}
 	return vs
 }
@@ -91,7 +91,7 @@ func TestApplyVersionRaised(t *testing.T) {
 		if d := cmp.Diff([]uint16{2, 2}, r.versions()); d != "" {
 			t.Errorf("versions (-want +got):\n%s", d)
 		}
-		applied := r.shards[1].replica.Applied()
+		applied := r.carried()[1].replica.Applied()
 		r.stop()
 
 		r = startRig(t, fsys, tune)
@@ -99,7 +99,7 @@ func TestApplyVersionRaised(t *testing.T) {
 		if d := cmp.Diff([]uint16{2, 2}, r.versions()); d != "" {
 			t.Errorf("versions after a restart (-want +got):\n%s", d)
 		}
-		if now := r.shards[1].replica.Applied(); now > applied+2 { // no-op and TermStart
+		if now := r.carried()[1].replica.Applied(); now > applied+2 { // no-op and TermStart
 			t.Errorf("a restart applied %d entries", now-applied)
 		}
 		if d := cmp.Diff([]uint16{2, 2}, recorded); d != "" { // once each start
@@ -163,7 +163,7 @@ func TestProducersExpire(t *testing.T) {
 		defer func() { r.stop() }()
 		topic := r.create("t", 2, nil)
 		count := func() (n int) {
-			for _, s := range r.shards {
+			for _, s := range r.carried() {
 				s.machine.mu.Lock()
 				n += s.machine.state.Producers()
 				s.machine.mu.Unlock()
@@ -187,9 +187,9 @@ func TestProducersExpire(t *testing.T) {
 		if got := count(); got != 0 {
 			t.Errorf("%d producers at the end", got)
 		}
-		applied := r.shards[1].replica.Applied() + r.shards[2].replica.Applied()
+		applied := r.carried()[1].replica.Applied() + r.carried()[2].replica.Applied()
 		time.Sleep(5 * time.Minute)
-		if now := r.shards[1].replica.Applied() + r.shards[2].replica.Applied(); now != applied {
+		if now := r.carried()[1].replica.Applied() + r.carried()[2].replica.Applied(); now != applied {
 			t.Errorf("%d entries of an idle cluster", now-applied)
 		}
 		// KIP-360: a producer that was forgotten may go on.

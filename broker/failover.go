@@ -71,7 +71,7 @@ func newFailover(b *Broker) *failover {
 // candidates returns the replicas of this node, by shard.
 func (b *Broker) candidates() map[replication.ShardID]candidate {
 	all := map[replication.ShardID]candidate{replication.MetadataShard: b.meta}
-	for id, s := range b.shards {
+	for id, s := range b.carried() {
 		all[id] = s.replica
 	}
 	return all

@@ -59,8 +59,8 @@ func TestFailoverLagging(t *testing.T) {
 		shard := lost.dir.find(topic.ID, 0).shard.id
 		var first, second *rig
 		for _, r := range tr.rigs {
-			leader, _ := r.shards[shard].replica.Leader()
-			switch rank := r.failover.rank(shard, r.shards[shard].replica, leader); {
+			leader, _ := r.carried()[shard].replica.Leader()
+			switch rank := r.failover.rank(shard, r.carried()[shard].replica, leader); {
 			case r == lost:
 			case rank == 0:
 				first = r
@@ -74,8 +74,8 @@ func TestFailoverLagging(t *testing.T) {
 		}
 		tr.lose(lost)
 		tr.rest(400 * time.Millisecond)
-		if second.shards[shard].replica.Leading() == 0 {
-			leader, known := second.shards[shard].replica.Leader()
+		if second.carried()[shard].replica.Leading() == 0 {
+			leader, known := second.carried()[shard].replica.Leader()
 			t.Errorf("node %d does not lead shard %d: replica %v does, known %t", second.NodeID(), shard, leader, known)
 		}
 	})

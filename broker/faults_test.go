@@ -195,7 +195,7 @@ func TestCloseWhileCheckpoint(t *testing.T) {
 		case <-closed:
 		case <-time.After(time.Hour):
 			t.Error("Close after a failed disk has not returned in an hour")
-			for _, s := range r.shards {
+			for _, s := range r.carried() {
 				_ = s.replica.Close() // let the test end
 			}
 			<-closed

@@ -39,7 +39,7 @@ func (b *Broker) Features() (Features, error) {
 	for n := range im.Nodes() {
 		f.Nodes = append(f.Nodes, NodeFeatures{ID: int32(n.ID), MaxLevel: n.FeatureLevel})
 	}
-	for id, s := range b.shards {
+	for id, s := range b.carried() {
 		f.Shards = append(f.Shards, ShardFeatures{ID: uint32(id), ApplyVersion: s.applyVersion()})
 	}
 	slices.SortFunc(f.Shards, func(x, y ShardFeatures) int { return int(x.ID) - int(y.ID) })

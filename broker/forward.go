@@ -210,7 +210,7 @@ func (b *Broker) EnsureTopic(ctx context.Context, name string) (Topic, error) {
 		return Topic{}, err
 	}
 	if t := b.image().TopicByName(name); t != nil {
-		if err := b.awaitPartitions(ctx, partition.TopicID(t.ID), len(t.Assignment), true); err != nil {
+		if err := b.awaitPartitions(ctx, partition.TopicID(t.ID), t.Assignment, true); err != nil {
 			return Topic{}, err
 		}
 	}

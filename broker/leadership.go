@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/replication"
 )
@@ -23,11 +24,7 @@ func (b *Broker) ShardLeader(listener string, shard uint32) (Leader, bool) {
 	if shard == uint32(replication.MetadataShard) {
 		return b.Controller(listener)
 	}
-	s := b.shards[shardID(shard)]
-	if s == nil {
-		return Leader{}, false
-	}
-	id, term, ok := leaderOfShard(s.replica)
+	id, term, ok := b.shardLeaderOf(shardID(shard))
 	return b.leader(listener, id, int32(term), ok)
 }
 
@@ -51,8 +48,10 @@ func (b *Broker) TransferShard(ctx context.Context, shard uint32, to int32) (lea
 	var r transferable
 	if shard == uint32(replication.MetadataShard) {
 		r = b.meta
-	} else if s := b.shards[shardID(shard)]; s != nil {
+	} else if s := b.carried()[shardID(shard)]; s != nil {
 		r = s.replica
+	} else if b.image().Shard(metadata.ShardID(shard)) != nil {
+		return 0, 0, errcode.Errorf(errcode.NotLeaderOrFollower, "node %d has no replica of shard %d; nodes %v have", b.opt.NodeID, shard, b.replicasOf(metadata.ShardID(shard)))
 	} else {
 		return 0, 0, errcode.Errorf(errcode.ResourceNotFound, "node %d has no shard %d", b.opt.NodeID, shard)
 	}

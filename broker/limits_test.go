@@ -57,9 +57,9 @@ func TestPartitionsMax(t *testing.T) {
 		wantCode(t, r.tryCreate("b", 2, nil), errcode.None, "")
 		wantCode(t, r.tryCreate("c", 1, nil), errcode.PolicyViolation, "partitions.max")
 		b, _ := r.TopicByName("b")
-		_, err := r.AddPartitions(t.Context(), b.ID, 3, false)
+		_, err := r.AddPartitions(t.Context(), b.ID, 3, nil, false)
 		wantCode(t, err, errcode.PolicyViolation, "partitions.max")
-		_, err = r.AddPartitions(t.Context(), b.ID, 4, false)
+		_, err = r.AddPartitions(t.Context(), b.ID, 4, nil, false)
 		wantCode(t, err, errcode.InvalidPartitions, "topics.partitions.max")
 		if s := r.Stats(); s.PartitionCount != 5 || s.TopicCount != 2 || s.Limits.Partitions != 5 {
 			t.Errorf("%d partitions, %d topics, limits %+v", s.PartitionCount, s.TopicCount, s.Limits)

@@ -172,7 +172,7 @@ func (b *Broker) answerPull(ctx context.Context, payload []byte) ([]byte, error)
 // batchesFor reads what r asks for.
 func (b *Broker) batchesFor(r *pullRequest) (a pullAnswer, err error) {
 	a.horizon = -1
-	s := b.shards[r.shard]
+	s := b.carried()[r.shard]
 	if s == nil {
 		return a, fmt.Errorf("node %d has no replica of shard %d", b.opt.NodeID, r.shard)
 	}

@@ -127,7 +127,7 @@ func (r *reconciler) settle(ctx context.Context, giveUp <-chan struct{}) error {
 	// What makes room comes first, in every shard: the rest of any of them may
 	// wait for it.
 	lacking := make(map[*dataShard]*lack)
-	for _, s := range r.b.shards {
+	for _, s := range r.b.carried() {
 		l := &lack{term: s.replica.Leading()}
 		if l.term == 0 {
 			continue

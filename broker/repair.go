@@ -97,8 +97,7 @@ func (r *repairs) run() {
 // pass looks at all shards once. It reports whether nothing is left to do.
 func (r *repairs) pass(ctx context.Context) (whole bool) {
 	whole = true
-	for id := range r.b.opt.Shards {
-		s := r.b.shards[replication.ShardID(id+1)]
+	for _, s := range r.b.carriedInOrder() {
 		damaged := s.store.Damaged()
 		if len(damaged) == 0 {
 			continue
@@ -149,7 +148,7 @@ func (r *repairs) handOver(ctx context.Context, s *dataShard) {
 // hurt reports whether a range of a shard is known to be damaged on this node: it
 // leads the shard only if nobody else can.
 func (b *Broker) hurt(shard replication.ShardID) bool {
-	s := b.shards[shard]
+	s := b.carried()[shard]
 	return s != nil && len(s.store.Damaged()) > 0
 }
 
@@ -281,11 +280,7 @@ func (m *machine) epochHistory(n partition.Number) (all []store.Epoch) {
 // damaged returns how many ranges of this node's data shards are known to be
 // damaged, and the first.
 func (b *Broker) damaged() (ranges int, first store.Damage) {
-	for id := range b.opt.Shards {
-		s := b.shards[shardID(id+1)]
-		if s == nil {
-			continue
-		}
+	for _, s := range b.carriedInOrder() {
 		all := s.store.Damaged()
 		if ranges == 0 && len(all) > 0 {
 			first = all[0]

@@ -83,7 +83,7 @@ func (b *Broker) runReplacing() {
 	defer tick.Stop()
 	for {
 		b.replaceIn(replication.MetadataShard, b.meta, said)
-		for id, s := range b.shards {
+		for id, s := range b.carried() {
 			b.replaceIn(id, s.replica, said)
 		}
 		select {
@@ -123,7 +123,7 @@ func (b *Broker) replaceMembers(ctx context.Context, shard replication.ShardID, 
 		if n == nil {
 			continue
 		}
-		want := b.opt.Cluster.Replica(shard, node, n.Incarnation)
+		want := b.replicaOf(shard, node, n.Incarnation)
 		step, old := nextStep(members, want)
 		if step == stepNone {
 			continue

@@ -71,12 +71,10 @@ func (b *Broker) ownReport() nodeReport {
 		r.Trouble = cut(fmt.Sprintf("%d ranges of its partitions are damaged and not yet repaired, the first at offset %d of %s", n, d.From, d.Err.File))
 	}
 	r.Shards = append(r.Shards, reportOf(uint32(replication.MetadataShard), b.meta.Progress()))
-	for id := range b.opt.Shards {
-		if s := b.shards[shardID(id+1)]; s != nil {
-			one := reportOf(id+1, s.replica.Progress())
-			one.Quarantined = int(s.quarantined.Load())
-			r.Shards = append(r.Shards, one)
-		}
+	for _, s := range b.carriedInOrder() {
+		one := reportOf(uint32(s.id), s.replica.Progress())
+		one.Quarantined = int(s.quarantined.Load())
+		r.Shards = append(r.Shards, one)
 	}
 	return r
 }

@@ -78,6 +78,11 @@ func tryRig(t *testing.T, fsys *vfs.Mem, tune ...func(*Options)) (*rig, error) {
 // stop closes everything, and lets the goroutines end that Raft does not wait
 // for.
 func (r *rig) stop() {
+	r.close()
+	time.Sleep(time.Minute)
+}
+
+func (r *rig) close() {
 	if r.Broker != nil {
 		_ = r.Close()
 	}
@@ -85,7 +90,6 @@ func (r *rig) stop() {
 	_ = r.journal.Close()
 	_ = r.meta.Close()
 	_ = r.votes.Close()
-	time.Sleep(time.Minute)
 }
 
 func inBubble(t *testing.T, test func(t *testing.T, r *rig)) {

@@ -56,8 +56,7 @@ func (c *scrubber) first() time.Duration {
 // pass reads all segments once.
 func (c *scrubber) pass(ctx context.Context) error {
 	rate := pace{bytesPerSecond: c.b.opt.ScrubRate, now: c.b.opt.Now}
-	for id := range c.b.opt.Shards {
-		s := c.b.shards[shardID(id+1)]
+	for _, s := range c.b.carriedInOrder() {
 		epochs := func(key uint32) []store.Epoch { return s.machine.epochHistory(partition.Number(key)) }
 		_, err := s.store.Scrub(epochs, func(n int64) error {
 			if err := rate.spend(ctx, int(n)); err != nil {

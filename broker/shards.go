@@ -49,7 +49,7 @@ func (b *Broker) replicaID(shard replication.ShardID) (replication.ReplicaID, er
 		id.Incarnation = v.Incarnation
 		return id, nil
 	}
-	if b.opt.Established {
+	if b.opt.Established && b.founded(shard) {
 		return id, fmt.Errorf("%w: shard %d, in %s; is a part of the data directory missing, or not mounted? See flotilla check", ErrForgotten, shard, b.opt.Votes.Dir())
 	}
 	if shard != replication.MetadataShard {
@@ -58,11 +58,17 @@ func (b *Broker) replicaID(shard replication.ShardID) (replication.ReplicaID, er
 				return id, fmt.Errorf("%w: shard %d has entries up to %d in the journal", ErrForgotten, shard, s.Last)
 			}
 		}
+		if has, err := b.hasCheckpoint(shard); err != nil || has {
+			return id, errors.Join(err, fmt.Errorf("%w: shard %d, in %s; it has a checkpoint in %s", ErrForgotten, shard, b.opt.Votes.Dir(), b.checkpointDir(shard)))
+		}
 	} else if last := b.opt.MetadataLog.Last(); last > 0 {
 		return id, fmt.Errorf("%w: the metadata shard has entries up to %d", ErrForgotten, last)
 	}
 	var raw [8]byte
 	id.Incarnation = b.place(shard)
+	if id.Incarnation == 0 && !b.founded(shard) {
+		return id, fmt.Errorf("%w: shard %d, and the directory of incarnation %016x", errNotFounder, shard, b.opt.Incarnation)
+	}
 	for id.Incarnation == 0 {
 		if _, err := io.ReadFull(b.opt.Rand, raw[:]); err != nil {
 			return id, fmt.Errorf("broker: incarnation: %w", err)
@@ -102,10 +108,10 @@ func (b *Broker) openMetadata() error {
 }
 
 // openData opens the replica of a data shard.
-func (b *Broker) openData(shard replication.ShardID) error {
+func (b *Broker) openData(shard replication.ShardID) (*dataShard, error) {
 	id, err := b.replicaID(shard)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s := &dataShard{id: shard, store: b.opt.Store.Shard(uint32(shard))}
 	s.store.OnFlush(func(topicID [16]byte, index int32) { b.retention.grew(partitionKey{topicID, index}) })
@@ -119,7 +125,7 @@ func (b *Broker) openData(shard replication.ShardID) error {
 	s.catchUp = &catchUp{b: b, shard: s}
 	// Restore would find it out too, but after other replicas have run.
 	if err := b.quarantines.check(shard); err != nil {
-		return err
+		return nil, err
 	}
 	to, voters := b.connect(shard, id)
 	s.replica, err = replication.Open(replication.Options[partition.Result]{
@@ -130,16 +136,14 @@ func (b *Broker) openData(shard replication.ShardID) error {
 		Transport: to, Bootstrap: voters, CatchUp: s.catchUp,
 		Encode: encodeEntry, TermStart: termStart{},
 		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,
-		OnFailed: b.opt.OnFailed, OnLeading: func() {
+		OnFailed: b.opt.OnFailed,
+		OnLeading: func() {
 			b.reconciler.kick()
+			b.contacts.kick()
 			b.repairs.kick()
 		},
 	})
-	if err != nil {
-		return err
-	}
-	b.shards[shard] = s
-	return nil
+	return s, err
 }
 
 // commandOverheadBytes is more than a command takes in an entry, beside a batch.

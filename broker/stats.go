@@ -181,10 +181,9 @@ func (b *Broker) Stats() Stats {
 	}
 	s.Shards = append(s.Shards, ShardStats{Leading: b.meta.Leading() != 0, Led: ledElsewhere(b, b.meta), Applied: b.meta.Applied(), Checkpointed: b.meta.Checkpointed()})
 	s.Shards[0].members(b.meta.Progress())
-	for id := range b.opt.Shards {
-		sh := b.shards[shardID(id+1)]
+	for _, sh := range b.carriedInOrder() {
 		s.Shards = append(s.Shards, ShardStats{
-			ID: id + 1, Leading: sh.replica.Leading() != 0, Led: ledElsewhere(b, sh.replica), Applied: sh.replica.Applied(), Checkpointed: sh.replica.Checkpointed(),
+			ID: uint32(sh.id), Leading: sh.replica.Leading() != 0, Led: ledElsewhere(b, sh.replica), Applied: sh.replica.Applied(), Checkpointed: sh.replica.Checkpointed(),
 			Producers: int(sh.producers.Load()), ProducerLimit: int(sh.limits.Load().MaxProducers),
 			ApplyVersion: sh.applyVersion(), Quarantined: int(sh.quarantined.Load()), Damaged: len(sh.store.Damaged()),
 			CatchingUpSince:   sh.replica.CatchUp().Since,

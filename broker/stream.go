@@ -439,7 +439,7 @@ func (b *Broker) watchLeaders() {
 	tick := time.NewTicker(leaderCheckInterval)
 	defer tick.Stop()
 	for {
-		for _, sh := range b.shards {
+		for _, sh := range b.carried() {
 			term := sh.replica.Leading()
 			if was, known := terms[sh]; known && was != term {
 				for _, s := range b.streams.all() {

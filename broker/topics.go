@@ -81,10 +81,19 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 		return Topic{}, err
 	}
 	if spec.ValidateOnly {
+		if _, err := b.assign(&spec); err != nil {
+			return Topic{}, err
+		}
 		return Topic{Name: spec.Name, Partitions: make([]PartitionLeader, spec.Partitions)}, nil
 	}
 	if full := b.disk.refusal(); full != nil {
 		return Topic{}, full
+	}
+	if err := b.shardsFor(ctx, int(spec.Replication)); err != nil {
+		return Topic{}, err
+	}
+	if c.Assignment, err = b.assign(&spec); err != nil {
+		return Topic{}, err
 	}
 	give, err := b.reservePartitions(len(c.Assignment))
 	if err != nil {
@@ -102,7 +111,7 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 		return Topic{}, err
 	}
 	b.reportInert(c.Name, c.Configs)
-	if err := b.awaitPartitions(ctx, partition.TopicID(c.ID), len(c.Assignment), true); err != nil {
+	if err := b.awaitPartitions(ctx, partition.TopicID(c.ID), c.Assignment, true); err != nil {
 		return Topic{}, err
 	}
 	t, missing := b.TopicByID(partition.TopicID(c.ID))
@@ -123,7 +132,7 @@ func (b *Broker) awaitExisting(ctx context.Context, name string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, maxAwaitExisting) // or the answer comes when nobody waits for it any more
 	defer cancel()
 	if t := b.image().TopicByName(name); t != nil {
-		_ = b.awaitPartitions(ctx, partition.TopicID(t.ID), len(t.Assignment), true) // err is the answer, whatever comes of it
+		_ = b.awaitPartitions(ctx, partition.TopicID(t.ID), t.Assignment, true) // err is the answer, whatever comes of it
 	}
 }
 
@@ -132,10 +141,11 @@ func (b *Broker) awaitExisting(ctx context.Context, name string, err error) {
 func (b *Broker) TopicDefaults() (partitions, replication int32) {
 	partitions, replication = max(b.opt.DefaultPartitions, 1), b.opt.DefaultReplication
 	if replication <= 0 {
-		replication = 1
+		nodes := max(b.image().NodeCount(), 1)
 		if c := b.opt.Cluster; c != nil {
-			replication = int32(len(c.Founders)) // every shard has a replica on each
+			nodes = max(nodes, len(c.Founders)) // not all of them are registered yet, perhaps
 		}
+		replication = int32(min(nodes, maxDefaultReplication))
 	}
 	return partitions, replication
 }
@@ -157,8 +167,8 @@ func (b *Broker) reservePartitions(n int) (give func(), err error) {
 	return give, nil
 }
 
-// planTopic checks what can be checked before proposing, and places the
-// partitions.
+// planTopic checks what can be checked before proposing. The partitions are not
+// placed yet.
 func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 	im := b.image()
 	c := metadata.CreateTopic{Name: spec.Name}
@@ -177,13 +187,7 @@ func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 		return c, errcode.Errorf(errcode.InvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
 	}
 	if nodes := im.NodeCount(); int(spec.Replication) > nodes {
-		return c, errcode.Errorf(errcode.InvalidReplicationFactor,
-			"Unable to replicate the partition %d time(s): The target replication factor of %[1]d cannot be reached because only %d broker(s) are registered.",
-			spec.Replication, nodes)
-	}
-	c.Assignment = metadata.Place(im.Loads(int(spec.Replication)), nil, int(spec.Partitions))
-	if c.Assignment == nil {
-		return c, errcode.Errorf(errcode.InvalidReplicationFactor, "no shard has %d replica(s)", spec.Replication)
+		return c, tooFewNodes(int(spec.Replication), nodes)
 	}
 	return c, nil
 }
@@ -239,37 +243,6 @@ func partitionConfig(configs []metadata.Config) partition.Config {
 	}
 }
 
-// awaitPartitions waits until all partitions of a topic are here, or the topic
-// is deleted again; or until none of them is here any more.
-func (b *Broker) awaitPartitions(ctx context.Context, topic partition.TopicID, n int, present bool) error {
-	tick := time.NewTicker(awaitTick)
-	defer tick.Stop()
-	for i := range n {
-		for {
-			changed, stop := b.dir.changed(partitionKey{topic, int32(i)}, present)
-			if changed == nil {
-				break
-			}
-			var err error
-			gone := false
-			select {
-			case <-changed:
-			case <-tick.C:
-				gone = present && b.image().TopicByID(metadata.TopicID(topic)) == nil
-			case <-ctx.Done():
-				err = errcode.Errorf(errcode.RequestTimedOut, "partition %d was not ready in time; it will be", i)
-			case <-b.stopping.Done():
-				err = errcode.Errorf(errcode.RequestTimedOut, "the node is stopping; what was asked is completed at its next start")
-			}
-			stop()
-			if err != nil || gone {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // DeleteTopic deletes a topic, and returns when none of its partitions can be
 // read or written any more. Their files go with the next checkpoint; on a disk
 // that has no room for one, without it. It passes while the disk is full.
@@ -283,7 +256,7 @@ func (b *Broker) DeleteTopic(ctx context.Context, id partition.TopicID) error {
 	if _, err := b.proposeMeta(ctx, metadata.DeleteTopic{ID: t.ID}); err != nil {
 		return err
 	}
-	return b.awaitPartitions(ctx, id, len(t.Assignment), false)
+	return b.awaitPartitions(ctx, id, t.Assignment, false)
 }
 
 // NodeIDs returns the ids of all nodes of the cluster, ascending.
@@ -388,16 +361,24 @@ func (b *Broker) mayBeBehind() bool { return b.opt.Cluster != nil && b.meta.Lead
 
 func (b *Broker) topic(t *metadata.Topic) Topic {
 	out := Topic{Name: t.Name, ID: partition.TopicID(t.ID), Partitions: make([]PartitionLeader, len(t.Assignment))}
-	replicas := make(map[metadata.ShardID][]int32, 1)
+	shards := make(map[metadata.ShardID]PartitionLeader, 1) // who leads a partition that is being created, and its replicas
 	for i, shard := range t.Assignment {
-		out.Partitions[i] = b.leaderOf(out.ID, int32(i))
+		of, known := shards[shard]
+		if !known {
+			of = PartitionLeader{Node: -1, Epoch: -1, Replicas: b.replicasOf(shard)}
+			if node, term, ok := b.shardLeaderOf(replication.ShardID(shard)); ok {
+				of.Node = node
+				if b.carried()[replication.ShardID(shard)] == nil {
+					of.Epoch = epochIn(term)
+				}
+			}
+			shards[shard] = of
+		}
+		out.Partitions[i] = b.leaderHere(out.ID, int32(i))
 		if out.Partitions[i].Node < 0 {
-			out.Partitions[i].Node = b.shardLeader(replication.ShardID(shard))
+			out.Partitions[i].Node, out.Partitions[i].Epoch = of.Node, of.Epoch
 		}
-		if replicas[shard] == nil {
-			replicas[shard] = b.replicasOf(shard)
-		}
-		out.Partitions[i].Replicas = replicas[shard]
+		out.Partitions[i].Replicas = of.Replicas
 	}
 	return out
 }
@@ -415,7 +396,26 @@ func (b *Broker) replicasOf(shard metadata.ShardID) []int32 {
 	return nodes
 }
 
+// epochIn is the leader epoch of a partition of a shard that this node does not
+// carry (R16). Every partition counts from 0: none was in another shard before.
+func epochIn(term uint64) int32 { return int32(term) }
+
+// leaderOf returns who leads a partition, as far as this node knows.
 func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader {
+	if l := b.leaderHere(topic, index); l.Node >= 0 {
+		return l
+	}
+	if t := b.image().TopicByID(metadata.TopicID(topic)); t != nil && index >= 0 && int(index) < len(t.Assignment) {
+		shard := replication.ShardID(t.Assignment[index])
+		if node, term, ok := b.shardLeaderOf(shard); ok && b.carried()[shard] == nil {
+			return PartitionLeader{Node: node, Epoch: epochIn(term)}
+		}
+	}
+	return PartitionLeader{Node: -1, Epoch: -1}
+}
+
+// leaderHere is leaderOf for a partition that this node carries.
+func (b *Broker) leaderHere(topic partition.TopicID, index int32) PartitionLeader {
 	if p := b.dir.find(topic, index); p != nil {
 		if epoch := p.epoch(); epoch >= 0 {
 			return PartitionLeader{Node: b.opt.NodeID, Epoch: epoch}
@@ -425,23 +425,6 @@ func (b *Broker) leaderOf(topic partition.TopicID, index int32) PartitionLeader 
 		}
 	}
 	return PartitionLeader{Node: -1, Epoch: -1}
-}
-
-// shardLeader returns the node that leads a shard, as far as this node knows, and
-// else -1. It is where a partition will be that is being created: clients may ask
-// there, and are told to ask again, as with Kafka.
-func (b *Broker) shardLeader(shard replication.ShardID) int32 {
-	s := b.shards[shard]
-	if s == nil {
-		return -1
-	}
-	if s.replica.Leading() != 0 {
-		return b.opt.NodeID
-	}
-	if node, _, ok := leaderOfShard(s.replica); ok && node != b.opt.NodeID {
-		return node
-	}
-	return -1
 }
 
 // DescribePartition returns what this node knows of a partition of an existing
@@ -475,5 +458,10 @@ func (b *Broker) absent(topic partition.TopicID, index int32) *errcode.Error {
 	case index < 0 || int(index) >= len(t.Assignment):
 		return errcode.Errorf(errcode.UnknownTopicOrPartition, "topic %s has partitions 0 to %d, not %d", t.Name, len(t.Assignment)-1, index)
 	}
-	return errcode.Errorf(errcode.LeaderNotAvailable, "partition %d of topic %s is being created", index, t.Name)
+	shard := t.Assignment[index]
+	if b.carried()[replication.ShardID(shard)] != nil || slices.Contains(b.replicasOf(shard), b.opt.NodeID) {
+		return errcode.Errorf(errcode.LeaderNotAvailable, "partition %d of topic %s is being created", index, t.Name)
+	}
+	return errcode.Errorf(errcode.NotLeaderOrFollower, "partition %d of topic %s is on shard %d, of which node %d has no replica; nodes %v have",
+		index, t.Name, shard, b.opt.NodeID, b.replicasOf(shard))
 }

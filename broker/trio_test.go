@@ -18,6 +18,7 @@ type trio struct {
 	hub    *transport.Hub
 	rigs   [3]*rig
 	peers  [3]*transport.HubNode
+	base   *Cluster        // without Peers
 	probes [4]atomic.Int64 // that the leaders of data shards have sent, by node
 }
 
@@ -65,26 +66,44 @@ func inTunedTrio(t *testing.T, tune func(*Options), test func(t *testing.T, tr *
 		for n := range int32(3) {
 			cluster.Founders = append(cluster.Founders, Founder{ID: n + 1, Incarnation: uint64(n + 1)})
 		}
+		tr.base = cluster
 		for i := range tr.rigs {
-			of := *cluster
-			peers := tr.hub.Node(int32(i + 1))
-			of.Peers = peers
-			tr.rigs[i] = startRig(t, vfs.NewMem(uint64(i+1)), func(o *Options) {
-				o.NodeID, o.Incarnation, o.Cluster = int32(i+1), uint64(i+1), &of
-				tune(o)
-			})
-			tr.peers[i] = peers
-			peers.Serve(tr.rigs[i].Answer)
-			defer func() { _ = peers.Close() }()
+			tr.start(i, vfs.NewMem(uint64(i+1)), tune)
 		}
 		defer func() {
 			for _, r := range tr.rigs {
+				_ = r.Close() // all of them first: who is left would hold elections
+			}
+			for i, r := range tr.rigs {
 				r.stop()
+				_ = tr.peers[i].Close()
 			}
 		}()
 		time.Sleep(30 * time.Second) // elections, and the cluster's first records
 		test(t, tr)
 	})
+}
+
+// start starts the broker of node i+1 on a disk.
+func (tr *trio) start(i int, disk *vfs.Mem, tune ...func(*Options)) {
+	tr.t.Helper()
+	of := *tr.base
+	tr.peers[i] = tr.hub.Node(int32(i + 1))
+	of.Peers = tr.peers[i]
+	tr.rigs[i] = startRig(tr.t, disk, append([]func(*Options){func(o *Options) {
+		o.NodeID, o.Incarnation, o.Cluster = int32(i+1), uint64(i+1), &of
+	}}, tune...)...)
+	tr.peers[i].Serve(tr.rigs[i].Answer)
+}
+
+// cutPower ends a broker as a power cut does, and returns what its disk is then.
+func (tr *trio) cutPower(i int) *vfs.Mem {
+	r := tr.rigs[i]
+	r.fs.Freeze()
+	disk := r.fs.CrashClone(vfs.CrashOptions{Unsynced: vfs.Lose})
+	r.close()
+	_ = tr.peers[i].Close()
+	return disk
 }
 
 // rest lets virtual time pass.

@@ -82,7 +82,7 @@ func (u *upkeep) tick(ctx context.Context, now time.Time) (next time.Time) {
 
 // each calls do for the shards that this node leads.
 func (u *upkeep) each(failed string, do func(*dataShard) error) {
-	for _, s := range u.b.shards {
+	for _, s := range u.b.carried() {
 		if s.replica.Leading() == 0 {
 			continue
 		}
@@ -126,7 +126,7 @@ func (u *upkeep) ask(ctx context.Context, s *dataShard) error {
 // state hash (see Options.OnStateHash and StateHashes), and returns when the
 // request is applied here.
 func (b *Broker) AskStateHash(ctx context.Context, shard uint32) error {
-	s := b.shards[replication.ShardID(shard)]
+	s := b.carried()[replication.ShardID(shard)]
 	if s == nil {
 		return errcode.Errorf(errcode.ResourceNotFound, "this node has no data shard %d", shard)
 	}

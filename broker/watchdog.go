@@ -93,7 +93,7 @@ func newWatchdog(b *Broker) *watchdog {
 // held returns the replicas of this node, by shard.
 func (b *Broker) held() map[replication.ShardID]heldReplica {
 	all := map[replication.ShardID]heldReplica{replication.MetadataShard: b.meta}
-	for id, s := range b.shards {
+	for id, s := range b.carried() {
 		all[id] = s.replica
 	}
 	return all

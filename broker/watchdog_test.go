@@ -82,7 +82,7 @@ func TestWatchdog(t *testing.T) {
 		goOn()
 		tr.rest(time.Minute)
 		shard := old.dir.find(topic.ID, 0).shard.id
-		if got, want := old.shards[shard].replica.Applied(), next.shards[shard].replica.Applied(); got != want {
+		if got, want := old.carried()[shard].replica.Applied(), next.carried()[shard].replica.Applied(); got != want {
 			t.Errorf("node %d has applied %d entries when its disk has gone on, its leader %d", old.NodeID(), got, want)
 		}
 	})
@@ -127,7 +127,7 @@ func TestWatchdogHeir(t *testing.T) {
 			}
 		}
 		shard := old.dir.find(topic.ID, 0).shard.id
-		m := mandate{shard: shard, replica: heirs[0].shards[shard].replica.Progress().ID, term: old.shards[shard].replica.Leading()}
+		m := mandate{shard: shard, replica: heirs[0].carried()[shard].replica.Progress().ID, term: old.carried()[shard].replica.Leading()}
 		ask := func(from int32, m mandate) error {
 			_, err := heirs[0].Answer(t.Context(), from, methodTakeOver, encodeMandate(m))
 			return err

@@ -49,6 +49,7 @@ func (s *Server) addPartitions(ctx context.Context, t *kmsg.CreatePartitionsRequ
 	case t.Count < have:
 		return errcode.Errorf(errcode.InvalidPartitions, "The topic %s currently has %d partition(s); %d would not be an increase.", t.Topic, have, t.Count)
 	}
+	var wanted [][]int32
 	if t.Assignment != nil {
 		if more := t.Count - have; int(more) != len(t.Assignment) {
 			return errcode.Errorf(errcode.InvalidReplicaAssignment,
@@ -59,8 +60,9 @@ func (s *Server) addPartitions(ctx context.Context, t *kmsg.CreatePartitionsRequ
 			if err := s.checkReplicas(a.Replicas, replicas); err != nil {
 				return err
 			}
+			wanted = append(wanted, a.Replicas)
 		}
 	}
-	_, failed := s.broker.AddPartitions(ctx, topic.ID, t.Count, validateOnly)
+	_, failed := s.broker.AddPartitions(ctx, topic.ID, t.Count, wanted, validateOnly)
 	return byName(coded(failed))
 }

@@ -98,6 +98,10 @@ func (s *Server) topicSpec(t *kmsg.CreateTopicsRequestTopic) (broker.TopicSpec, 
 		if partitions, replication, err = s.assigned(t); err != nil {
 			return spec, err
 		}
+		spec.Replicas = make([][]int32, partitions)
+		for _, a := range t.ReplicaAssignment {
+			spec.Replicas[a.Partition] = a.Replicas
+		}
 	}
 	// The broker takes 0 for the default, and Kafka -1.
 	switch spec.Partitions {
@@ -117,7 +121,7 @@ func (s *Server) topicSpec(t *kmsg.CreateTopicsRequestTopic) (broker.TopicSpec, 
 
 // assigned returns how many partitions and replicas a manual assignment gives a
 // topic. Which nodes carry a partition is its shard's: an assignment is taken if
-// it comes to the same, whatever its order.
+// there is a shard of just these nodes, whatever their order.
 func (s *Server) assigned(t *kmsg.CreateTopicsRequestTopic) (partitions, replication int32, err *errcode.Error) {
 	invalid := func(format string, args ...any) (int32, int32, *errcode.Error) {
 		return 0, 0, errcode.Errorf(errcode.InvalidReplicaAssignment, format, args...)

@@ -110,7 +110,7 @@ func (v *Values) check(m Machine) (problems []string) {
 		refuse("%s %s is more than %s %s", each.Name(), each.Text, most.Name(), most.Text)
 	}
 	if replicas := v.Of("default.replication.factor"); replicas.Number == 0 {
-		refuse("%s 0: give a number of replicas, or -1 for one on each node", replicas.Name())
+		refuse("%s 0: give a number of replicas, or -1 for 3, or one on each node if there are fewer", replicas.Name())
 	}
 	frame, batch := v.Of("request.bytes.max"), v.Of("batch.bytes.max")
 	if largest := min(batch.Number, v.Bytes("journal.file.bytes")/journalFiles); frame.Number < largest+frameApart {

@@ -80,7 +80,7 @@ var Settings = []Setting{
 	{
 		Key: "shards.per.node", Section: sectionNode, Kind: Int, Default: "4", Min: 1, Max: 64,
 		Doc:     "data shards of a fresh directory; of a fresh cluster, for each of its nodes",
-		Explain: "A shard is one Raft group that carries many partitions. An existing directory keeps its own number, and a cluster that of the node that founded it.",
+		Explain: "A shard is one Raft group that carries many partitions. An existing directory keeps its own number, and a cluster that of the node that founded it. Each replication factor below the number of nodes gets as many again, when the first topic asks for it.",
 	},
 	{
 		Key: "listen", Section: sectionNode, Kind: Text, Default: "127.0.0.1:9092",
@@ -300,9 +300,9 @@ var Settings = []Setting{
 	},
 	{
 		Key: "default.replication.factor", Section: sectionOperate, Kind: Int, Default: "-1", Min: -1, Max: 15,
-		DefaultText: "-1, which is the number of nodes",
+		DefaultText: "-1, which is 3, or the number of nodes if there are fewer",
 		Doc:         "replicas of a topic whose creator does not say how many",
-		Explain:     "Kafka's default.replication.factor. A topic that asks for more replicas than there are nodes is refused.",
+		Explain:     "Kafka's default.replication.factor. A topic that asks for more replicas than there are nodes is refused. The first topic of a factor has shards made for it: see shards.per.node.",
 	},
 	{
 		Key: "ready.commit.max", Section: sectionOperate, Kind: Duration, Default: "10s", Min: int64(10 * time.Millisecond), Max: hour,

@@ -98,7 +98,7 @@ type Options struct {
 	RetentionInterval time.Duration
 
 	// DefaultPartitions and DefaultReplication are what a topic gets if nobody
-	// says; defaults: 1, and as many replicas as there are nodes. Settings are
+	// says; defaults: 1, and three replicas, or as many as there are nodes. Settings are
 	// what Kafka clients are told of the node's.
 	DefaultPartitions  int32
 	DefaultReplication int32

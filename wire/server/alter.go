@@ -49,7 +49,7 @@ func (q *request) addPartitions(ctx context.Context, m *pb.AddPartitionsRequest)
 	if err != nil {
 		return nil, err
 	}
-	grown, err := q.s.opt.Broker.AddPartitions(ctx, t.ID, m.Total, m.ValidateOnly)
+	grown, err := q.s.opt.Broker.AddPartitions(ctx, t.ID, m.Total, nil, m.ValidateOnly)
 	if err != nil {
 		return nil, err
 	}

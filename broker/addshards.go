@@ -1,0 +1,115 @@
+package broker
+
+import (
+	"context"
+	"slices"
+
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+)
+
+// maxDefaultReplication is how many replicas a topic gets at most if nobody says.
+const maxDefaultReplication = 3
+
+// shardsFor makes sure that there are shards of a replication factor, on the node
+// that leads the metadata: the first topic that wants a factor has them made,
+// shards.per.node for each node, all or none of them. It returns
+// INVALID_REPLICATION_FACTOR if there are too few nodes.
+func (b *Broker) shardsFor(ctx context.Context, factor int) error {
+	if b.image().Loads(factor) != nil {
+		return nil
+	}
+	select {
+	case b.adding <- struct{}{}: // or two topics would get two sets
+		defer func() { <-b.adding }()
+	case <-ctx.Done():
+		return errcode.Errorf(errcode.RequestTimedOut, "the shards of another topic are being made; nothing was done")
+	}
+	im := b.image()
+	if im.Loads(factor) != nil {
+		return nil
+	}
+	nodes := placeable(im)
+	c := metadata.AddShards{First: im.NextShard(), Shards: metadata.Spread(nodes, factor, b.shardsPerNode())}
+	if c.Shards == nil {
+		return tooFewNodes(factor, len(nodes))
+	}
+	if _, err := b.proposeMeta(ctx, c); err != nil {
+		return err
+	}
+	b.opt.Log.Info("shards were added, because a topic wants their replication factor", "replication_factor", factor,
+		"first", uint32(c.First), "shards", len(c.Shards), "nodes", len(nodes))
+	return nil
+}
+
+// assign chooses the shards of a new topic's partitions: of those of its
+// replication factor, or, before there are any, of those that would be made. If
+// the topic says which nodes are to have a partition, its shard has just these;
+// without one it returns INVALID_REPLICA_ASSIGNMENT.
+func (b *Broker) assign(spec *TopicSpec) ([]metadata.ShardID, error) {
+	im, factor := b.image(), int(spec.Replication)
+	loads := im.Loads(factor)
+	replicas := func(id metadata.ShardID) []metadata.NodeID { return im.Shard(id).Replicas }
+	if loads == nil {
+		nodes, first := placeable(im), im.NextShard()
+		planned := metadata.Spread(nodes, factor, b.shardsPerNode())
+		if planned == nil {
+			return nil, tooFewNodes(factor, len(nodes))
+		}
+		for i := range planned {
+			loads = append(loads, metadata.Load{Shard: first + metadata.ShardID(i)})
+		}
+		replicas = func(id metadata.ShardID) []metadata.NodeID { return planned[id-first].Replicas }
+	}
+	return chooseShards(loads, replicas, nil, int(spec.Partitions), spec.Replicas)
+}
+
+// chooseShards chooses the shards of n new partitions of a topic, whose others are
+// on those in existing. wanted, if it is not nil, says which nodes each is to be on.
+func chooseShards(loads []metadata.Load, replicas func(metadata.ShardID) []metadata.NodeID, existing []metadata.ShardID, n int, wanted [][]int32) ([]metadata.ShardID, error) {
+	if wanted == nil {
+		return metadata.Place(loads, existing, n), nil
+	}
+	var chosen []metadata.ShardID
+	for i, nodes := range wanted {
+		nodes = slices.Sorted(slices.Values(nodes))
+		on := slices.DeleteFunc(slices.Clone(loads), func(l metadata.Load) bool {
+			return !slices.EqualFunc(replicas(l.Shard), nodes, func(have metadata.NodeID, want int32) bool { return int32(have) == want })
+		})
+		one := metadata.Place(on, slices.Concat(existing, chosen), 1)
+		if one == nil {
+			return nil, errcode.Errorf(errcode.InvalidReplicaAssignment,
+				"partition %d is to be on nodes %v, and no shard has just these; leave the assignment out, and the cluster chooses", len(existing)+i, nodes)
+		}
+		chosen = append(chosen, one...)
+	}
+	return chosen, nil
+}
+
+// placeable returns the nodes that may get new replicas, ascending by id: those
+// that have said where they are.
+func placeable(im *metadata.Image) []*metadata.Node {
+	var nodes []*metadata.Node
+	for n := range im.Nodes() {
+		if len(n.Addresses) > 0 {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+// tooFewNodes answers who wants more replicas than there are nodes for them.
+func tooFewNodes(factor, nodes int) *errcode.Error {
+	return errcode.Errorf(errcode.InvalidReplicationFactor,
+		"Unable to replicate the partition %d time(s): The target replication factor of %[1]d cannot be reached because only %d broker(s) are registered.",
+		factor, nodes)
+}
+
+// shardsPerNode is shards.per.node of when the cluster was founded.
+func (b *Broker) shardsPerNode() int {
+	founders := 1
+	if c := b.opt.Cluster; c != nil {
+		founders = len(c.Founders)
+	}
+	return max(int(b.opt.Shards)/founders, 1)
+}
