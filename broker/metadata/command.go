@@ -43,6 +43,7 @@ const (
 	KindSetFeatureLevel     Kind = 12
 	KindRegisterNodeLevel   Kind = 13 // RegisterNode with a feature level
 	KindAddShards           Kind = 14
+	KindFenceNode           Kind = 15
 )
 
 // Command is one of the command structs of this package.
@@ -75,6 +76,14 @@ type RegisterNode struct {
 	Addresses   []Address // none: of a founder that has not said yet
 
 	FeatureLevel uint16 // the newest that the node knows; 0: not said
+}
+
+// FenceNode says whether a node is out of contact. If the node is not registered
+// by that directory, the answer is errcode.StaleBrokerEpoch.
+type FenceNode struct {
+	ID          NodeID
+	Incarnation uint64 // of its directory
+	Fenced      bool
 }
 
 // CreateShard adds a data shard that the cluster is founded with. Its replicas are
@@ -148,6 +157,7 @@ type SetFeatureLevel struct{ Level uint16 }
 func (TermStart) kind() Kind           { return KindTermStart }
 func (SetClusterID) kind() Kind        { return KindSetClusterID }
 func (CreateShard) kind() Kind         { return KindCreateShard }
+func (FenceNode) kind() Kind           { return KindFenceNode }
 func (AddShards) kind() Kind           { return KindAddShards }
 func (SetShardReplicas) kind() Kind    { return KindSetShardReplicas }
 func (CreateTopic) kind() Kind         { return KindCreateTopic }
@@ -235,6 +245,8 @@ func (r *reader) command(k Kind) Command {
 		return AllocateProducerIDs{int32(r.uint32())}
 	case KindSetFeatureLevel:
 		return SetFeatureLevel{r.level()}
+	case KindFenceNode:
+		return FenceNode{NodeID(r.uint32()), r.uint64(), r.bool()}
 	case KindAddShards:
 		return AddShards{ShardID(r.uint32()), list(r, 8, func() NewShard { return NewShard{NodeID(r.uint32()), r.nodes()} })}
 	}
@@ -258,6 +270,14 @@ func (c RegisterNode) append(b []byte) []byte {
 
 func (c CreateShard) append(b []byte) []byte {
 	return appendNodes(binary.LittleEndian.AppendUint32(b, uint32(c.ID)), c.Replicas)
+}
+
+func (c FenceNode) append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint32(b, uint32(c.ID)), c.Incarnation)
+	if c.Fenced {
+		return append(b, 1)
+	}
+	return append(b, 0)
 }
 
 func (c AddShards) append(b []byte) []byte {

@@ -77,6 +77,10 @@ type Node struct {
 	UpdatedAt   uint64 // metadata index
 
 	FeatureLevel uint16 // the newest that the node knows; 0: it has not said
+
+	// Fenced says that the node is out of contact, as the leader of the metadata
+	// found: clients are not sent there, and it gets no new replicas.
+	Fenced bool
 }
 
 // Address is where a node listens, for one purpose.

@@ -44,6 +44,9 @@ var everyCommand = []Command{
 	RegisterNode{2, 21, 0, "", []Address{{"client", "other", 9092}}, 3},
 	SetFeatureLevel{2},
 	AddShards{8, []NewShard{{2, []NodeID{1, 2}}, {2, []NodeID{2}}}},
+	FenceNode{1, 11, true},
+	FenceNode{2, 21, true},
+	FenceNode{2, 21, false},
 }
 
 func sample(t testing.TB) *machine {
@@ -426,7 +429,7 @@ tombstone gone: partitions=1 deleted=11
 // TestGolden reads what the first version wrote, and writes it again.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	files := map[string][]byte{"snapshot-v1-added.bin": snapshot(t, sample(t).s.Image())}
+	files := map[string][]byte{"snapshot-v1-fenced.bin": snapshot(t, sample(t).s.Image())}
 	for _, c := range everyCommand {
 		files["commands-v1.txt"] = fmt.Appendf(files["commands-v1.txt"], "%x\n", Append(nil, 9, c))
 	}
@@ -445,7 +448,7 @@ func TestGolden(t *testing.T) {
 			t.Errorf("%s: now %x, was %x", name, got, want)
 		}
 	}
-	for name, want := range map[string]string{"snapshot-v1.bin": goldenBefore, "snapshot-v1-levels.bin": goldenLevels, "snapshot-v1-added.bin": describe(sample(t).s.Image())} {
+	for name, want := range map[string]string{"snapshot-v1.bin": goldenBefore, "snapshot-v1-levels.bin": goldenLevels, "snapshot-v1-fenced.bin": describe(sample(t).s.Image())} {
 		old, err := os.ReadFile(filepath.Join("testdata", "golden", name))
 		if err != nil {
 			t.Fatal(err)
@@ -492,19 +495,19 @@ func FuzzDecode(f *testing.F) {
 func FuzzRestore(f *testing.F) {
 	r := section.NewReader(bytes.NewReader(snapshot(f, sample(f).s.Image())))
 	var payloads [][]byte
-	for range 7 {
+	for range 8 {
 		s, err := r.Next()
 		if err != nil {
 			f.Fatal(err)
 		}
 		payloads = append(payloads, bytes.Clone(s.Payload))
 	}
-	f.Add(payloads[0], payloads[1], payloads[2], payloads[3], payloads[4], payloads[5], payloads[6])
-	f.Fuzz(func(t *testing.T, a, b, c, d, e, g, h []byte) {
+	f.Add(payloads[0], payloads[1], payloads[2], payloads[3], payloads[4], payloads[5], payloads[6], payloads[7])
+	f.Fuzz(func(t *testing.T, a, b, c, d, e, g, h, i []byte) {
 		var buf bytes.Buffer
 		w := section.NewWriter(&buf)
-		for i, payload := range [][]byte{a, b, c, d, e, g, h} {
-			s := section.Section{Kind: section.Kind(i + 1), Version: snapshotVersion, Mandatory: true, Payload: payload}
+		for kind, payload := range [][]byte{a, b, c, d, e, g, h, i} {
+			s := section.Section{Kind: section.Kind(kind + 1), Version: snapshotVersion, Mandatory: true, Payload: payload}
 			if err := w.Write(s); err != nil {
 				t.Fatal(err)
 			}

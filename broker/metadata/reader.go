@@ -41,6 +41,14 @@ func (r *reader) shard() ShardID   { return ShardID(r.uint32()) }
 func (r *reader) config() Config   { return Config{r.string(), r.string()} }
 func (r *reader) address() Address { return Address{r.string(), r.string(), r.uint16()} }
 
+func (r *reader) bool() bool {
+	v := r.take(1)[0]
+	if v > 1 {
+		r.damaged("%d is neither 0 nor 1", v)
+	}
+	return v == 1
+}
+
 // level reads a feature level, and refuses one that this build does not know:
 // what was written since may be anything.
 func (r *reader) level() uint16 {

@@ -142,6 +142,8 @@ func (m *machine) command(name string, args map[string]string) Command {
 			c.Shards = append(c.Shards, NewShard{numbers[NodeID](m.t, leader)[0], numbers[NodeID](m.t, replicas)})
 		}
 		return c
+	case "fence", "unfence":
+		return FenceNode{NodeID(num("id")), uint64(num("incarnation")), name == "fence"}
 	case "replicas":
 		return SetShardReplicas{ShardID(num("id")), numbers[NodeID](m.t, args["replicas"])}
 	case "create":
@@ -192,6 +194,9 @@ func describe(im *Image) string {
 		fmt.Fprintf(&sb, "node %d: incarnation=%d %v at %d", n.ID, n.Incarnation, n.Addresses, n.UpdatedAt)
 		if n.FeatureLevel > 0 {
 			fmt.Fprintf(&sb, " knows=%d", n.FeatureLevel)
+		}
+		if n.Fenced {
+			sb.WriteString(" fenced")
 		}
 		sb.WriteByte('\n')
 	}

@@ -25,6 +25,7 @@ import (
 //	6 node levels  id 4, feature level 2, not 0; of nodes that have said one
 //	7 added shards id 4, created at 8, preferred node 4, count 4 of founders:
 //	               node 4, directory 8; of shards of AddShards
+//	8 fenced nodes id 4
 const (
 	sectionCluster section.Kind = iota + 1
 	sectionNodes
@@ -33,6 +34,7 @@ const (
 	sectionTombstones
 	sectionNodeLevels
 	sectionAddedShards
+	sectionFencedNodes
 )
 
 const (
@@ -81,6 +83,11 @@ func (im *Image) WriteSnapshot(w io.Writer) error {
 	for s := range im.Shards() {
 		if s.CreatedAt > 0 {
 			sw.item(sectionAddedShards, s.appendAdded)
+		}
+	}
+	for n := range im.Nodes() {
+		if n.Fenced {
+			sw.item(sectionFencedNodes, func(b []byte) []byte { return binary.LittleEndian.AppendUint32(b, uint32(n.ID)) })
 		}
 	}
 	return sw.close()
@@ -155,7 +162,7 @@ type restorer struct {
 }
 
 func (rs *restorer) section(sec section.Section) error {
-	if known := sec.Kind <= sectionAddedShards && sec.Version == snapshotVersion; !known {
+	if known := sec.Kind <= sectionFencedNodes && sec.Version == snapshotVersion; !known {
 		if sec.Mandatory {
 			return fmt.Errorf("%w: version %d", ErrUnsupported, sec.Version)
 		}
@@ -212,6 +219,14 @@ func (rs *restorer) item(k section.Kind, in *reader) {
 			return
 		}
 		n.FeatureLevel = level // nobody has seen the node yet
+	case sectionFencedNodes:
+		id := NodeID(in.uint32())
+		n := im.Node(id)
+		if n == nil || n.Fenced {
+			in.damaged("fenced node %d, which is not there, or twice", id)
+			return
+		}
+		n.Fenced = true
 	case sectionAddedShards:
 		s := im.Shard(in.shard())
 		if s == nil || s.CreatedAt > 0 {

@@ -132,8 +132,20 @@ func (c RegisterNode) apply(a *application) {
 		if n.FeatureLevel == 0 && old != nil && old.Incarnation == c.Incarnation {
 			n.FeatureLevel = old.FeatureLevel
 		}
+		n.Fenced = old != nil && old.Incarnation == c.Incarnation && old.Fenced
 		a.im.nodes = a.im.nodes.put(c.ID, n)
 	}
+}
+
+func (c FenceNode) apply(a *application) {
+	old := a.im.Node(c.ID)
+	if old == nil || old.Incarnation != c.Incarnation {
+		a.fail(errcode.StaleBrokerEpoch, "node %d is not registered by the directory %016x", c.ID, c.Incarnation)
+		return
+	}
+	n := *old
+	n.Fenced = c.Fenced
+	a.im.nodes = a.im.nodes.put(c.ID, &n)
 }
 
 func (c CreateShard) apply(a *application) {

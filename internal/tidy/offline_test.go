@@ -241,7 +241,7 @@ func (o *offline) entry(b []byte) error {
 
 // command reads the data of a metadata entry, as far as its fields.
 func (o *offline) command(b []byte) error {
-	if len(b) < 12 || b[1] < 1 || b[1] > 14 || b[2]|b[3] != 0 {
+	if len(b) < 12 || b[1] < 1 || b[1] > 15 || b[2]|b[3] != 0 {
 		return errShort
 	}
 	return o.note("command", "", int(b[0]))
