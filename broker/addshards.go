@@ -61,14 +61,14 @@ func (b *Broker) assign(spec *TopicSpec) ([]metadata.ShardID, error) {
 		}
 		replicas = func(id metadata.ShardID) []metadata.NodeID { return planned[id-first].Replicas }
 	}
-	return chooseShards(loads, replicas, nil, int(spec.Partitions), spec.Replicas)
+	return chooseShards(im, loads, replicas, nil, int(spec.Partitions), spec.Replicas)
 }
 
 // chooseShards chooses the shards of n new partitions of a topic, whose others are
 // on those in existing. wanted, if it is not nil, says which nodes each is to be on.
-func chooseShards(loads []metadata.Load, replicas func(metadata.ShardID) []metadata.NodeID, existing []metadata.ShardID, n int, wanted [][]int32) ([]metadata.ShardID, error) {
+func chooseShards(im *metadata.Image, loads []metadata.Load, replicas func(metadata.ShardID) []metadata.NodeID, existing []metadata.ShardID, n int, wanted [][]int32) ([]metadata.ShardID, error) {
 	if wanted == nil {
-		return metadata.Place(loads, existing, n), nil
+		return metadata.Place(usable(im, loads), existing, n), nil
 	}
 	var chosen []metadata.ShardID
 	for i, nodes := range wanted {
@@ -86,12 +86,34 @@ func chooseShards(loads []metadata.Load, replicas func(metadata.ShardID) []metad
 	return chosen, nil
 }
 
+// usable returns the shards of loads that have a majority of their replicas on
+// nodes in contact, or all if none has: a partition on another one could not be
+// written to. Shards that are not there yet are.
+func usable(im *metadata.Image, loads []metadata.Load) []metadata.Load {
+	up := slices.DeleteFunc(slices.Clone(loads), func(l metadata.Load) bool {
+		s, away := im.Shard(l.Shard), 0
+		if s == nil {
+			return false
+		}
+		for _, id := range s.Replicas {
+			if n := im.Node(id); n == nil || n.Fenced {
+				away++
+			}
+		}
+		return 2*away >= len(s.Replicas)
+	})
+	if len(up) == 0 {
+		return loads
+	}
+	return up
+}
+
 // placeable returns the nodes that may get new replicas, ascending by id: those
-// that have said where they are.
+// that have said where they are, and are in contact.
 func placeable(im *metadata.Image) []*metadata.Node {
 	var nodes []*metadata.Node
 	for n := range im.Nodes() {
-		if len(n.Addresses) > 0 {
+		if len(n.Addresses) > 0 && !n.Fenced {
 			nodes = append(nodes, n)
 		}
 	}

@@ -175,7 +175,7 @@ func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, tot
 	loads := im.Loads(len(b.replicasOf(t.Assignment[0])))
 	of := func(id metadata.ShardID) []metadata.NodeID { return im.Shard(id).Replicas }
 	var err error
-	if c.Assignment, err = chooseShards(loads, of, t.Assignment, int(total)-have, replicas); err != nil {
+	if c.Assignment, err = chooseShards(im, loads, of, t.Assignment, int(total)-have, replicas); err != nil {
 		return Topic{}, err
 	}
 	if validateOnly {

@@ -43,9 +43,11 @@ type PartitionLeader struct {
 	Node  int32 // -1: nowhere, for now
 	Epoch int32 // leader epoch, -1 if unknown
 
-	// Replicas are the nodes that have one, in Topic alone. They are shared: do
-	// not change them.
+	// Replicas are the nodes that have one, in Topic alone, as what follows. They
+	// are shared: do not change them.
 	Replicas []int32
+	InSync   []int32 // of Replicas, those on nodes in contact
+	Offline  []int32 // the others
 }
 
 // PartitionState is what DescribeTopic adds about one partition.

@@ -87,6 +87,10 @@ type Options struct {
 	// have (leader.balance.interval); 0: they stay where they are.
 	BalanceInterval time.Duration
 
+	// SessionTimeout is how long a node may be out of contact before it is fenced
+	// (broker.session.timeout); default 9 s.
+	SessionTimeout time.Duration
+
 	// CatchUpRate bounds what a replica that is behind its leader's log pulls in the
 	// first round, in bytes a second (catchup.rate.bytes); default 64 MiB.
 	CatchUpRate int64
@@ -152,6 +156,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.FeatureLevel == 0 {
 		o.FeatureLevel = metadata.MaxFeatureLevel
+	}
+	if o.SessionTimeout == 0 {
+		o.SessionTimeout = defaultSessionTimeout
 	}
 	if o.CatchUpRate == 0 {
 		o.CatchUpRate = defaultCatchUpRate
@@ -277,6 +284,9 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		b.group.Go(b.watchReplaced)
 		b.group.Go(b.runReplacing)
 		b.group.Go(b.contacts.run)
+		if opt.Cluster.Peers != nil {
+			b.group.Go(b.runFencing)
+		}
 		b.carrying.Go(b.runCarrying)
 	} else {
 		late, cancel := context.WithTimeout(b.stopping, settleTimeout)

@@ -110,6 +110,8 @@ type contacts struct {
 	mu    sync.Mutex
 	peers map[metadata.NodeID]chan struct{} // wakes the goroutine that calls a node
 
+	heard heard
+
 	hearing sync.Mutex
 	leaders atomic.Pointer[map[metadata.ShardID]announced] // written under hearing, never changed
 }
@@ -226,6 +228,7 @@ func (c *contacts) hear(from int32, said *contact) {
 	if n == nil || n.Incarnation != said.incarnation {
 		return
 	}
+	c.heard.note(n.ID, time.Now())
 	c.hearing.Lock()
 	defer c.hearing.Unlock()
 	now := *c.leaders.Load()
@@ -256,6 +259,9 @@ func (c *contacts) hear(from int32, said *contact) {
 func (c *contacts) leaderOf(shard *metadata.Shard) (node int32, term uint64, ok bool) {
 	a, ok := (*c.leaders.Load())[shard.ID]
 	if !ok || a.addedAt != shard.CreatedAt {
+		return 0, 0, false
+	}
+	if n := c.b.image().Node(metadata.NodeID(a.node)); n == nil || n.Fenced {
 		return 0, 0, false
 	}
 	return a.node, a.term, true

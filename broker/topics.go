@@ -268,13 +268,13 @@ func (b *Broker) NodeIDs() []int32 {
 	return ids
 }
 
-// Nodes returns the cluster's nodes that have a listener, by id, with their
-// addresses for its clients.
+// Nodes returns the cluster's nodes that have a listener and are in contact, by id,
+// with their addresses for its clients.
 func (b *Broker) Nodes(listener string) []Node {
 	var nodes []Node
 	for n := range b.image().Nodes() {
 		for _, a := range n.Addresses {
-			if a.Listener == listener {
+			if a.Listener == listener && !n.Fenced {
 				nodes = append(nodes, Node{ID: int32(n.ID), Address: net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port))), Rack: n.Rack})
 			}
 		}
@@ -366,6 +366,7 @@ func (b *Broker) topic(t *metadata.Topic) Topic {
 		of, known := shards[shard]
 		if !known {
 			of = PartitionLeader{Node: -1, Epoch: -1, Replicas: b.replicasOf(shard)}
+			of.InSync, of.Offline = split(b.image(), of.Replicas)
 			if node, term, ok := b.shardLeaderOf(replication.ShardID(shard)); ok {
 				of.Node = node
 				if b.carried()[replication.ShardID(shard)] == nil {
@@ -378,7 +379,10 @@ func (b *Broker) topic(t *metadata.Topic) Topic {
 		if out.Partitions[i].Node < 0 {
 			out.Partitions[i].Node, out.Partitions[i].Epoch = of.Node, of.Epoch
 		}
-		out.Partitions[i].Replicas = of.Replicas
+		if out.Partitions[i].Node != b.opt.NodeID && slices.Contains(of.Offline, out.Partitions[i].Node) {
+			out.Partitions[i].Node = -1 // clients are not told where it is
+		}
+		out.Partitions[i].Replicas, out.Partitions[i].InSync, out.Partitions[i].Offline = of.Replicas, of.InSync, of.Offline
 	}
 	return out
 }

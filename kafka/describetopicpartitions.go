@@ -102,7 +102,7 @@ func describedTopic(p *peer, t *broker.Topic, err *errcode.Error, begin, end int
 		from := &t.Partitions[i]
 		to := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 		to.Partition, to.LeaderID, to.LeaderEpoch = int32(i), from.Node, from.Epoch
-		to.Replicas, to.ISR = from.Replicas, from.Replicas
+		to.Replicas, to.ISR, to.OfflineReplicas = from.Replicas, from.InSync, from.Offline
 		// What Kafka remembers of replicas that left the in-sync set is Raft's here.
 		to.EligibleLeaderReplicas, to.LastKnownELR = []int32{}, []int32{}
 		if from.Node < 0 {

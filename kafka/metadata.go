@@ -159,7 +159,7 @@ func metadataTopic(p *peer, t *broker.Topic, err *errcode.Error, operations int3
 		from, to := &t.Partitions[i], &out.Partitions[i]
 		to.Default()
 		to.Partition, to.Leader, to.LeaderEpoch = int32(i), from.Node, from.Epoch
-		to.Replicas, to.ISR = from.Replicas, from.Replicas
+		to.Replicas, to.ISR, to.OfflineReplicas = from.Replicas, from.InSync, from.Offline
 		if from.Node < 0 {
 			to.ErrorCode = int16(errcode.LeaderNotAvailable)
 		}

@@ -268,6 +268,11 @@ var Settings = []Setting{
 		Doc: "how long requests under way may take when the node is stopped",
 	},
 	{
+		Key: "broker.session.timeout", Section: sectionOperate, Kind: Duration, Default: "9s", Min: second, Max: hour,
+		Doc:     "how long a node may be out of contact before it is fenced",
+		Explain: "Kafka's broker.session.timeout.ms. Clients are not sent to a fenced node, its replicas are offline, and nothing new is placed on it; it is unfenced when it is heard again. Who leads its shards is decided by their voters, within a second or two. The setting of the node that leads the metadata holds.",
+	},
+	{
 		Key: "hash.interval", Section: sectionOperate, Kind: Duration, Default: "10m", Min: second, Max: 365 * 24 * hour,
 		Doc:     "how often the replicas of a shard that was written to compare their states",
 		Explain: "A replica whose state differs from the majority's stops.",

@@ -80,6 +80,7 @@ type Options struct {
 
 	ProducerExpiry time.Duration // of idempotent producers that send nothing; default 24 h
 	HashInterval   time.Duration // between state hashes of a shard; default 10 min
+	SessionTimeout time.Duration // out of contact, before a node is fenced; default 9 s
 
 	// ReplicaLag is how long ago a replica may have had all records and count as in
 	// sync; default 30 s.
@@ -315,7 +316,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		FS: opt.FS, ShardsDir: dir(shardsDir),
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store, Limits: opt.Limits,
 		ReplicaVersions: opt.replicaVersions,
-		ProducerExpiry:  opt.ProducerExpiry, HashInterval: opt.HashInterval, ReplicaLag: opt.ReplicaLag, BalanceInterval: opt.BalanceInterval,
+		ProducerExpiry:  opt.ProducerExpiry, HashInterval: opt.HashInterval, ReplicaLag: opt.ReplicaLag, BalanceInterval: opt.BalanceInterval, SessionTimeout: opt.SessionTimeout,
 		QuarantineDir: dir(quarantineDir), FeatureLevel: opt.featureLevel, RecordLevel: n.recordLevel,
 		DiskDir: opt.Dir, DiskReserveBytes: opt.DiskReserveBytes, KeepFreeBytes: keepFree(opt.DiskReserveBytes), OnDisk: n.spare.look,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
