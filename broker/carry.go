@@ -109,7 +109,7 @@ func (b *Broker) runCarrying() {
 			if b.carried()[id] != nil || b.founded(id) || b.stopping.Err() != nil {
 				continue
 			}
-			switch err := b.carry(id); {
+			switch err := b.carry(shard); {
 			case err == nil:
 				b.opt.Log.Info("this node carries one shard more", "shard", id, "replicas", fmt.Sprint(shard.Replicas))
 			case errors.Is(err, errNotFounder):
@@ -137,9 +137,13 @@ func (b *Broker) runCarrying() {
 	}
 }
 
+// campaignAfter is when the preferred leader of a new shard stands for election if
+// nobody leads it: the others run by then, and wait for a silence of a second.
+const campaignAfter = 200 * time.Millisecond
+
 // carry starts this node's replica of an added shard.
-func (b *Broker) carry(shard replication.ShardID) error {
-	s, err := b.openData(shard)
+func (b *Broker) carry(shard *metadata.Shard) error {
+	s, err := b.openData(replication.ShardID(shard.ID))
 	if err != nil {
 		return err
 	}
@@ -149,5 +153,21 @@ func (b *Broker) carry(shard replication.ShardID) error {
 	b.enter(s)
 	b.reconciler.kick() // it may lead already
 	b.contacts.kick()
+	if shard.Preferred() == metadata.NodeID(b.opt.NodeID) {
+		b.carrying.Go(func() { b.leadFirst(s) })
+	}
 	return nil
+}
+
+// leadFirst has the replica of a new shard lead it, unless another one does. To who
+// is too early for the others it happens as to them: an election after a silence.
+func (b *Broker) leadFirst(s *dataShard) {
+	select {
+	case <-time.After(campaignAfter):
+	case <-b.stopping.Done():
+		return
+	}
+	if _, led := s.replica.Leader(); !led {
+		s.replica.Campaign(s.replica.Term())
+	}
 }

@@ -57,7 +57,7 @@ func TestReplicationFactors(t *testing.T) {
 					if missing != nil {
 						t.Fatal(missing)
 					}
-					want := PartitionLeader{Node: leader.NodeID(), Epoch: leader.dir.find(topic.ID, i).epoch(), Replicas: seen.Partitions[i].Replicas}
+					want := PartitionLeader{Node: leader.NodeID(), Epoch: leader.dir.find(topic.ID, i).epoch(), Replicas: seen.Partitions[i].Replicas, InSync: seen.Partitions[i].Replicas}
 					if d := cmp.Diff(want, seen.Partitions[i]); d != "" || len(want.Replicas) != int(factor) {
 						t.Errorf("node %d, factor %d, partition %d: differs (-want +got):\n%s", r.NodeID(), factor, i, d)
 					}
@@ -380,6 +380,30 @@ func TestAssignment(t *testing.T) {
 		}
 		if _, err := controller.AddPartitions(t.Context(), topic.ID, 6, [][]int32{{1, 9}}, false); errcode.Of(err) != errcode.InvalidReplicaAssignment {
 			t.Errorf("grown on a node that is not there: %v", err)
+		}
+	})
+}
+
+// TestPreferredLeads: each new shard is led by the node that is meant to, well before
+// an election after a silence, so that leaders are spread and nobody waits long for
+// the first topic of a replication factor.
+func TestPreferredLeads(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		for factor := int32(1); factor <= 2; factor++ {
+			began := time.Now()
+			tr.createWith(fmt.Sprint("of", factor), 3, factor)
+			if took := time.Since(began); took > campaignAfter+500*time.Millisecond {
+				t.Errorf("a topic of %d replicas took %v", factor, took)
+			}
+		}
+		for shard := range tr.rigs[0].image().Shards() {
+			if shard.CreatedAt == 0 {
+				continue
+			}
+			r := tr.rigs[shard.Preferred()-1]
+			if r.carried()[replication.ShardID(shard.ID)].replica.Leading() == 0 {
+				t.Errorf("node %d does not lead shard %d of %v", shard.Preferred(), shard.ID, shard.Replicas)
+			}
 		}
 	})
 }

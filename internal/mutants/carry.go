@@ -129,4 +129,11 @@ var carryTable = []mutant{
 		new:  "return 2*away > 2*len(s.Replicas)",
 		pkg:  "./broker", test: "TestUsable", want: "differs (-want +got)",
 	},
+	{
+		name: "the preferred leader of a new shard stands for election at once",
+		file: "broker/carry.go",
+		old:  "if _, led := s.replica.Leader(); !led {",
+		new:  "if false {",
+		pkg:  "./broker", test: "TestPreferredLeads", want: "a topic of 2 replicas took",
+	},
 }
