@@ -120,6 +120,11 @@ func TestFencing(t *testing.T) {
 				t.Errorf("partition %d, on %v, was placed on the node that is fenced", i, p.Replicas)
 			}
 		}
+		for _, shard := range tr.controller().image().Carried(metadata.NodeID(away.NodeID())) {
+			if len(shard.Replicas) == 2 {
+				t.Errorf("shard %d, on %v, was made on the node that is fenced", shard.ID, shard.Replicas)
+			}
+		}
 		tr.cutOff(away, false)
 		tr.rest(5 * contactInterval)
 		says("back", all, all, nil)

@@ -120,7 +120,7 @@ var carryTable = []mutant{
 		file: "broker/addshards.go",
 		old:  "if len(n.Addresses) > 0 && !n.Fenced {",
 		new:  "if len(n.Addresses) > 0 {",
-		pkg:  "./broker", test: "TestFencing", want: "was placed on the node that is fenced",
+		pkg:  "./broker", test: "TestFencing", want: "was made on the node that is fenced",
 	},
 	{
 		name: "no partition is placed where a majority is out of contact",
