@@ -291,6 +291,44 @@ func TestNotFounder(t *testing.T) {
 	})
 }
 
+// TestBegins: an added shard begins with the directories of when it was added, and a
+// directory that takes the place of a lost one has a replica of another name (R11).
+func TestBegins(t *testing.T) {
+	t.Parallel()
+	state := metadata.New()
+	for i, c := range []metadata.Command{
+		metadata.RegisterNode{ID: 1, Incarnation: 11}, metadata.RegisterNode{ID: 2, Incarnation: 21}, metadata.RegisterNode{ID: 3, Incarnation: 31},
+		metadata.AddShards{First: 1, Shards: []metadata.NewShard{{Preferred: 1, Replicas: []metadata.NodeID{1, 2}}}},
+		metadata.RegisterNode{ID: 2, Incarnation: 22, Replaces: 21},
+	} {
+		if r, err := state.Apply(uint64(i+1), 1, metadata.Append(nil, 1, c)); err != nil || r.Err() != nil {
+			t.Fatal(err, r.Err())
+		}
+	}
+	im := state.Image()
+	for _, tt := range []struct {
+		what  string
+		shard metadata.ShardID
+		here  metadata.Founder
+		want  bool
+	}{
+		{"a founder", 1, metadata.Founder{Node: 1, Directory: 11}, true},
+		{"another directory of it", 1, metadata.Founder{Node: 1, Directory: 12}, false},
+		{"a lost one", 1, metadata.Founder{Node: 2, Directory: 21}, true}, // which is told elsewhere that it is replaced
+		{"the one that took its place", 1, metadata.Founder{Node: 2, Directory: 22}, true},
+		{"a node without a replica", 1, metadata.Founder{Node: 3, Directory: 31}, false},
+		{"of a shard that is not there", 2, metadata.Founder{Node: 1, Directory: 11}, false},
+	} {
+		if got := begins(im, tt.shard, tt.here); got != tt.want {
+			t.Errorf("%s: %t, want %t", tt.what, got, tt.want)
+		}
+	}
+	lost, fresh := addedReplica(im, im.Shard(1), metadata.Founder{Node: 2, Directory: 21}), addedReplica(im, im.Shard(1), metadata.Founder{Node: 2, Directory: 22})
+	if lost == fresh || !slices.Contains(addedVoters(im, 1), lost) || slices.Contains(addedVoters(im, 1), fresh) {
+		t.Errorf("the lost replica is %s and the fresh one %s; the shard begins with %s", lost, fresh, addedVoters(im, 1))
+	}
+}
+
 // TestKept: what a restart runs before it knows any metadata is what the disk has
 // entries or a checkpoint of.
 func TestKept(t *testing.T) {

@@ -102,20 +102,16 @@ func (b *Broker) replicaOf(shard replication.ShardID, node int32, directory uint
 	return addedReplica(im, im.Shard(metadata.ShardID(shard)), metadata.Founder{Node: metadata.NodeID(node), Directory: directory})
 }
 
-// begins reports whether this directory may have a replica of an added shard that
+// begins reports whether a data directory may have a replica of an added shard that
 // it has no record of: the shard begins with it, or it has taken the place of one
 // that was lost.
-func (b *Broker) begins(shard replication.ShardID) bool {
-	im := b.image()
-	if im == nil {
+func begins(im *metadata.Image, shard metadata.ShardID, here metadata.Founder) bool {
+	s := im.Shard(shard)
+	if s == nil || !slices.Contains(s.Replicas, here.Node) {
 		return false
 	}
-	s, here := im.Shard(metadata.ShardID(shard)), metadata.NodeID(b.opt.NodeID)
-	if s == nil || !slices.Contains(s.Replicas, here) {
-		return false
-	}
-	n := im.Node(here)
-	return slices.Contains(s.Founders, metadata.Founder{Node: here, Directory: b.opt.Incarnation}) || n != nil && n.Incarnation == b.opt.Incarnation
+	n := im.Node(here.Node)
+	return slices.Contains(s.Founders, here) || n != nil && n.Incarnation == here.Directory
 }
 
 // place returns the incarnation of a shard's replica that is this directory's, if the
@@ -125,8 +121,11 @@ func (b *Broker) place(shard replication.ShardID) uint64 {
 	if b.opt.Cluster == nil {
 		return 0
 	}
-	if !b.founded(shard) && !b.begins(shard) {
-		return 0
+	if !b.founded(shard) {
+		here := metadata.Founder{Node: metadata.NodeID(b.opt.NodeID), Directory: b.opt.Incarnation}
+		if im := b.image(); im == nil || !begins(im, metadata.ShardID(shard), here) {
+			return 0
+		}
 	}
 	return b.replicaOf(shard, b.opt.NodeID, b.opt.Incarnation).Incarnation
 }

@@ -6,9 +6,16 @@ var carryTable = []mutant{
 	{
 		name: "another directory than the shard begins with has no place in it (R11)",
 		file: "broker/cluster.go",
-		old:  "|| !slices.Contains(im.Shard(metadata.ShardID(shard)).Founders, here) {",
-		new:  "|| false && !slices.Contains(im.Shard(metadata.ShardID(shard)).Founders, here) {",
+		old:  "if im := b.image(); im == nil || !begins(im, metadata.ShardID(shard), here) {",
+		new:  "if im := b.image(); im == nil {",
 		pkg:  "./broker", test: "TestNotFounder", want: "another directory has the place",
+	},
+	{
+		name: "a directory in the place of a lost one gets its replicas of added shards",
+		file: "broker/cluster.go",
+		old:  "|| n != nil && n.Incarnation == here.Directory",
+		new:  "",
+		pkg:  "./broker", test: "TestBegins", want: "the one that took its place",
 	},
 	{
 		name: "a replica of an added shard never draws its incarnation",

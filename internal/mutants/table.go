@@ -271,33 +271,20 @@ var table = []mutant{
 	{
 		name: "all replicas are opened before one runs",
 		file: "broker/broker.go",
-		old: "\tfor id := range b.opt.Shards {\n" +
-			"\t\tif err := b.openData(replication.ShardID(id + 1)); err != nil {\n" +
+		old: "\tfor _, id := range append(shards, added...) {\n" +
+			"\t\ts, err := b.openData(id)\n" +
+			"\t\tif err != nil {\n" +
 			"\t\t\treturn err\n" +
-			"\t\t}\n" +
-			"\t}\n" +
-			"\t// What had been compacted is back after a crash. All let go of it before the\n" +
-			"\t// first one writes: on a full disk it would leave no room.\n" +
-			"\tfor _, s := range b.shards {\n" +
-			"\t\ts.replica.Compact()\n" +
-			"\t}\n" +
-			"\tif err := b.meta.Run(); err != nil {\n" +
-			"\t\treturn err\n" +
-			"\t}\n",
+			"\t\t}\n",
 		new: "\tif err := b.meta.Run(); err != nil {\n" +
 			"\t\treturn err\n" +
 			"\t}\n" +
 			"\tb.meta.WaitLeading(b.stopping.Done())\n" +
-			"\tfor id := range b.opt.Shards {\n" +
-			"\t\tif err := b.openData(replication.ShardID(id + 1)); err != nil {\n" +
+			"\tfor _, id := range append(shards, added...) {\n" +
+			"\t\ts, err := b.openData(id)\n" +
+			"\t\tif err != nil {\n" +
 			"\t\t\treturn err\n" +
-			"\t\t}\n" +
-			"\t}\n" +
-			"\t// What had been compacted is back after a crash. All let go of it before the\n" +
-			"\t// first one writes: on a full disk it would leave no room.\n" +
-			"\tfor _, s := range b.shards {\n" +
-			"\t\ts.replica.Compact()\n" +
-			"\t}\n",
+			"\t\t}\n",
 		pkg: "./internal/node", test: "TestDamagedCheckpoint", want: "a refused start changed",
 	},
 	{
