@@ -275,7 +275,17 @@ var table = []mutant{
 			"\t\ts, err := b.openData(id)\n" +
 			"\t\tif err != nil {\n" +
 			"\t\t\treturn err\n" +
-			"\t\t}\n",
+			"\t\t}\n" +
+			"\t\tb.enter(s)\n" +
+			"\t}\n" +
+			"\t// What had been compacted is back after a crash. All let go of it before the\n" +
+			"\t// first one writes: on a full disk it would leave no room.\n" +
+			"\tfor _, s := range b.carried() {\n" +
+			"\t\ts.replica.Compact()\n" +
+			"\t}\n" +
+			"\tif err := b.meta.Run(); err != nil {\n" +
+			"\t\treturn err\n" +
+			"\t}\n",
 		new: "\tif err := b.meta.Run(); err != nil {\n" +
 			"\t\treturn err\n" +
 			"\t}\n" +
@@ -284,7 +294,14 @@ var table = []mutant{
 			"\t\ts, err := b.openData(id)\n" +
 			"\t\tif err != nil {\n" +
 			"\t\t\treturn err\n" +
-			"\t\t}\n",
+			"\t\t}\n" +
+			"\t\tb.enter(s)\n" +
+			"\t}\n" +
+			"\t// What had been compacted is back after a crash. All let go of it before the\n" +
+			"\t// first one writes: on a full disk it would leave no room.\n" +
+			"\tfor _, s := range b.carried() {\n" +
+			"\t\ts.replica.Compact()\n" +
+			"\t}\n",
 		pkg: "./internal/node", test: "TestDamagedCheckpoint", want: "a refused start changed",
 	},
 	{
