@@ -40,12 +40,14 @@ test-clients: ## Kafka's clients, built from examples/, against the real server;
 	$(GO) test -count=1 -tags clients -parallel 8 -timeout 30m ./internal/clienttest
 	$(GO) test -count=1 -tags clients -run Kcat -timeout 10m ./internal/killtest
 
-# Debian, beside the above: apt-get install iproute2 nftables util-linux. make test-cluster CLUSTER_FOR=1h KILL_SEED=7
-CLUSTER_FOR ?= 3m
+# Debian, beside the above: apt-get install iproute2 nftables util-linux.
+# make test-cluster CLUSTER_FOR=1h CLUSTER_TIMEOUT=2h KILL_SEED=7
+CLUSTER_FOR     ?= 3m
+CLUSTER_TIMEOUT ?= 20m
 
 test-cluster: build kafka-jars ## as root: three processes in network name spaces, killed, stopped, cut off and filled, and restarted in turn under Kafka's clients
 	KILL_BINARY='$(abspath $(BIN))' KILL_KAFKA='$(abspath $(KAFKA))' CLUSTER_FOR=$(CLUSTER_FOR) \
-		$(GO) test -count=1 -v -tags 'cluster clients' -exec 'unshare --net --mount' -run '^TestCluster' -timeout 0 ./internal/killtest
+		$(GO) test -count=1 -v -tags 'cluster clients' -exec 'unshare --net --mount' -run '^TestCluster' -timeout $(CLUSTER_TIMEOUT) ./internal/killtest
 
 race: ## the concurrent packages under the race detector
 	$(GO) test -count=1 -race -timeout 30m $(RACE)
