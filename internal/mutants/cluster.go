@@ -36,7 +36,7 @@ var clusterTable = []mutant{
 		file: "internal/node/plan.go",
 		old:  "case mine == \"\" && theirs != \"\" && theirs.incarnation(s.NodeID) != s.Incarnation:",
 		new:  "case mine == \"\" && theirs != \"\" && theirs.incarnation(s.NodeID) != s.Incarnation && id < 0:",
-		pkg:  "./internal/node", test: "TestDecide", want: "it lost its directory: found, want node 1 lost",
+		pkg:  "./internal/node", test: "TestDecide", want: "want node 1 lost its directory",
 	},
 	{
 		name: "a directory that was alone founds nothing",
