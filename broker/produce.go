@@ -234,7 +234,8 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	}
 	nowMS := b.opt.Now().UnixMilli()
 	lim := batch.Limits{MaxBatchBytes: most, MaxDecompressedBytes: maxDecompressedBytes, Room: &p.room}
-	if !at.config.LogAppendTime {
+	lim.LogAppendTime = at.config.LogAppendTime
+	if !lim.LogAppendTime {
 		lim = rules.limits(lim, nowMS)
 	}
 	sum, err := batch.Validate(part.Batch, lim)
@@ -251,8 +252,8 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	switch {
 	case at.config.LogAppendTime:
 		batch.SetLogAppendTime(payload, nowMS)
-	case sum.LatestTimestamp != sum.MaxTimestamp:
-		batch.SetMaxTimestamp(payload, sum.LatestTimestamp)
+	case sum.LatestTimestamp != sum.MaxTimestamp || sum.Attributes.LogAppendTime():
+		batch.SetCreateTime(payload, sum.LatestTimestamp)
 	}
 	records, size := uint64(sum.Records), uint64(len(payload))
 	return at.shard, &produceProposal{

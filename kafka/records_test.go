@@ -330,6 +330,36 @@ func TestLogAppendTime(t *testing.T) {
 	})
 }
 
+// TestLogAppendTimeOfClient: who sets the bit gets its records kept with their own
+// timestamps, and is refused where the topic keeps the leader's, as by Kafka.
+func TestLogAppendTimeOfClient(t *testing.T) {
+	t.Parallel()
+	c := dialRaw(t, startCore(t, nil).addr)
+	ids := map[string][16]byte{"own": c.create("own", 1), "leaders": c.create("leaders", 1, "message.timestamp.type=LogAppendTime"),
+		"zstd": c.create("zstd", 1, "compression.type=zstd")}
+	claims := func() []byte {
+		b := batchOf(t, batch.NoProducer, 5, 6)
+		batch.SetLogAppendTime(b, 9)
+		return b
+	}
+	for _, v := range []int16{3, 8, 13} {
+		p := c.produce(v, ids, topicPart{"own", 0, claims()}, topicPart{"leaders", 0, claims()}, topicPart{"zstd", 0, claims()})
+		if p[0].ErrorCode != 0 || p[0].LogAppendTime != -1 || p[2].ErrorCode != 0 || p[2].LogAppendTime != -1 {
+			t.Errorf("version %d: %+v, %+v; want both taken, with no time of the leader's", v, p[0], p[2])
+		}
+		if p[1].ErrorCode != int16(errcode.InvalidTimestamp) || v >= 8 && len(p[1].ErrorRecords) != 2 {
+			t.Errorf("version %d, where the leader's time is kept: %+v, want INVALID_TIMESTAMP of two records", v, p[1])
+		}
+		for _, topic := range []string{"own", "zstd"} {
+			got := c.fetched(fetchReq(12, ids, from{topic, 0, 0, nil}))[0].RecordBatches
+			h, err := batch.ParseHeader(got)
+			if err != nil || batch.CheckCRC(got[:h.Size()]) != nil || h.Attributes.LogAppendTime() || h.MaxTimestamp != 6 {
+				t.Errorf("version %d, %s: %v: a batch of %d, log append time %t; want 6 and its own", v, topic, err, h.MaxTimestamp, h.Attributes.LogAppendTime())
+			}
+		}
+	}
+}
+
 // TestProduceLargestBatch: max.message.bytes is what a batch may have, to the
 // byte, and only the partition whose batch is larger is refused.
 func TestProduceLargestBatch(t *testing.T) {

@@ -289,12 +289,13 @@ func SetProducer(b []byte, p Producer) {
 	putCRC(b)
 }
 
-// SetMaxTimestamp writes the latest timestamp of the batch's records, and the
-// checksum that follows from it, into b, which must be one whole batch.
-func SetMaxTimestamp(b []byte, timestampMS int64) {
+// SetCreateTime makes the timestamps of the records in b, which must be one whole
+// batch, those that each of them has; latestMS is the latest of them. It has to be
+// done before the batch is proposed (R1).
+func SetCreateTime(b []byte, latestMS int64) {
 	_ = b[HeaderBytes-1]
-	binary.BigEndian.PutUint64(b[maxTimeAt:], uint64(timestampMS))
-	putCRC(b)
+	a := Attributes(binary.BigEndian.Uint16(b[attrsAt:])) &^ logAppendTimeBit
+	putTime(b, a, latestMS)
 }
 
 // SetLogAppendTime makes timestampMS the timestamp of every record in b, which
@@ -302,8 +303,15 @@ func SetMaxTimestamp(b []byte, timestampMS int64) {
 func SetLogAppendTime(b []byte, timestampMS int64) {
 	_ = b[HeaderBytes-1]
 	a := Attributes(binary.BigEndian.Uint16(b[attrsAt:])) | logAppendTimeBit
+	putTime(b, a, timestampMS)
+}
+
+// putTime writes attributes and the latest timestamp, and the checksum that follows
+// from them.
+func putTime(b []byte, a Attributes, maxTimestampMS int64) {
 	binary.BigEndian.PutUint16(b[attrsAt:], uint16(a))
-	SetMaxTimestamp(b, timestampMS)
+	binary.BigEndian.PutUint64(b[maxTimeAt:], uint64(maxTimestampMS))
+	putCRC(b)
 }
 
 func putProducer(b []byte, p Producer) {

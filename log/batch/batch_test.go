@@ -168,10 +168,12 @@ func TestSetters(t *testing.T) {
 	}{
 		{"producer", func(b []byte) { SetProducer(b, Producer{7, 2, 30}) },
 			func(h *Header) { h.Producer = Producer{ID: 7, Epoch: 2, Sequence: 30} }},
-		{"max timestamp", func(b []byte) { SetMaxTimestamp(b, 55) },
+		{"max timestamp", func(b []byte) { SetCreateTime(b, 55) },
 			func(h *Header) { h.MaxTimestamp = 55 }},
 		{"log append time", func(b []byte) { SetLogAppendTime(b, 56) },
 			func(h *Header) { h.MaxTimestamp, h.Attributes = 56, h.Attributes|logAppendTimeBit }},
+		{"create time after log append time", func(b []byte) { SetLogAppendTime(b, 56); SetCreateTime(b, 57) },
+			func(h *Header) { h.MaxTimestamp = 57 }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

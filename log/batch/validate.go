@@ -33,7 +33,8 @@ type Limits struct {
 	// included. A record without a timestamp (-1) always passes.
 	MinTimestamp, MaxTimestamp int64
 
-	RequireKeys bool // the topic is compacted
+	RequireKeys   bool // the topic is compacted
+	LogAppendTime bool // the topic keeps the leader's time: a client's batch may not say that it does
 
 	// Room is what decompressing takes its memory from; nil: it is not counted.
 	Room Room
@@ -44,8 +45,9 @@ type Summary struct {
 	Header
 
 	// LatestTimestamp is the greatest of the records' timestamps. If the
-	// header's MaxTimestamp differs, the broker overwrites it with this one
-	// (SetMaxTimestamp), as Kafka's does; clients are known that fill it wrongly.
+	// header's MaxTimestamp differs, or the log append time bit is set, the broker
+	// overwrites both (SetCreateTime), as Kafka's does; clients are known that fill
+	// the former wrongly.
 	LatestTimestamp int64
 
 	// RecordBytes is the size of the records, decompressed.
@@ -98,11 +100,12 @@ var errOffset = errors.New("offset delta is not the record's index")
 // consumer can read what was let in.
 //
 // b must be exactly one batch. Its records must have the offset deltas 0, 1, 2
-// and so on. Bits 5 (control), 3 (log append time: the broker's to set) and
-// above 5 of the attributes must be clear. Producer id, epoch and sequence must
-// all be at least 0, or the id -1; then the other two are not looked at, as
-// clients send anything there. A transactional batch needs a producer id.
-// Timestamps must be -1 or more.
+// and so on. Bits 5 (control) and above 5 of the attributes must be clear.
+// Producer id, epoch and sequence must all be at least 0, or the id -1; then the
+// other two are not looked at, as clients send anything there. A transactional
+// batch needs a producer id. Timestamps must be -1 or more. With bit 3 (log append
+// time) set, which Kafka's validator lets clients do, the header's MaxTimestamp
+// must be there and within lim too; the broker clears the bit (SetCreateTime).
 //
 // It returns ErrShort, ErrCorrupt, ErrMagic, ErrCodec, ErrTooLarge, ErrControl,
 // ErrTimestamp, ErrInvalid, or RecordErrors (find it with errors.As) if single
@@ -168,8 +171,6 @@ func (h Header) checkForeign(lim Limits) error {
 		return fmt.Errorf("%w: attributes %#04x", ErrInvalid, uint16(a))
 	case !a.Codec().valid():
 		return fmt.Errorf("%w: %d", ErrCodec, a.Codec())
-	case a.LogAppendTime():
-		return fmt.Errorf("%w: log append time is the broker's to set", ErrTimestamp)
 	case h.Records <= 0:
 		return fmt.Errorf("%w: %d records", ErrInvalid, h.Records)
 	case h.LastOffsetDelta != h.Records-1:
@@ -206,7 +207,7 @@ func (h Header) checkRecords(r *recordReader, lim Limits) (latest int64, err err
 		}
 		latest = max(latest, ts)
 		if len(refused) < MaxRecordErrors {
-			if err := lim.refuse(&rec, ts); err != nil {
+			if err := lim.refuse(&h, &rec, ts); err != nil {
 				refused = append(refused, RecordError{i, err})
 			}
 		}
@@ -235,12 +236,26 @@ func (h Header) malformed(r *recordReader, record error) error {
 }
 
 // refuse says why a well-formed record may not be appended, if so.
-func (l *Limits) refuse(r *Record, timestampMS int64) error {
+func (l *Limits) refuse(h *Header, r *Record, timestampMS int64) error {
+	appended := h.Attributes.LogAppendTime()
 	switch {
-	case timestampMS != -1 && (timestampMS < max(0, l.MinTimestamp) || timestampMS > l.MaxTimestamp):
-		return fmt.Errorf("%w: %d outside %d to %d", ErrTimestamp, timestampMS, max(0, l.MinTimestamp), l.MaxTimestamp)
+	case appended && (l.LogAppendTime || h.MaxTimestamp == -1):
+		return fmt.Errorf("%w: log append time is the broker's to set", ErrTimestamp)
+	case l.outside(timestampMS):
+		return l.errOutside(timestampMS)
+	case appended && l.outside(h.MaxTimestamp):
+		return l.errOutside(h.MaxTimestamp)
 	case l.RequireKeys && r.Key == nil:
 		return ErrNoKey
 	}
 	return nil
+}
+
+// outside reports whether there is a timestamp, and one out of bounds.
+func (l *Limits) outside(timestampMS int64) bool {
+	return timestampMS != -1 && (timestampMS < max(0, l.MinTimestamp) || timestampMS > l.MaxTimestamp)
+}
+
+func (l *Limits) errOutside(timestampMS int64) error {
+	return fmt.Errorf("%w: %d outside %d to %d", ErrTimestamp, timestampMS, max(0, l.MinTimestamp), l.MaxTimestamp)
 }

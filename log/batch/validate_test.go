@@ -76,6 +76,9 @@ func TestValidateHeader(t *testing.T) {
 	u64 := func(at int, v int64) func([]byte) []byte {
 		return func(b []byte) []byte { be.PutUint64(b[at:], uint64(v)); return b }
 	}
+	both := func(f, g func([]byte) []byte) func([]byte) []byte {
+		return func(b []byte) []byte { return g(f(b)) }
+	}
 	producer := func(p Producer, transactional bool) func([]byte) []byte {
 		return func(b []byte) []byte {
 			putProducer(b, p)
@@ -99,7 +102,14 @@ func TestValidateHeader(t *testing.T) {
 		{name: "leader epoch is ignored", change: u32(12, -5)},
 		{name: "control", change: u16(attrsAt, 0x20), want: ErrControl},
 		{name: "control, transactional", change: u16(attrsAt, 0x30), want: ErrControl},
-		{name: "log append time", change: u16(attrsAt, 0x08), want: ErrTimestamp},
+		{name: "log append time", change: u16(attrsAt, 0x08)},
+		{name: "log append time in a topic of it", change: u16(attrsAt, 0x08), lim: Limits{LogAppendTime: true}, want: ErrTimestamp},
+		{name: "create time in a topic of log append time", change: bytes.Clone, lim: Limits{LogAppendTime: true}},
+		{name: "log append time that is none", change: both(u16(attrsAt, 0x08), u64(maxTimeAt, -1)), want: ErrTimestamp},
+		{name: "log append time above bound", change: both(u16(attrsAt, 0x08), u64(maxTimeAt, math.MaxInt64)),
+			lim: Limits{MaxTimestamp: math.MaxInt64 - 1}, want: ErrTimestamp},
+		{name: "log append time within bounds, a record not", change: both(u16(attrsAt, 0x08), u64(maxTimeAt, math.MaxInt64-1)),
+			lim: Limits{MinTimestamp: math.MaxInt64 - 1}, want: ErrTimestamp},
 		{name: "delete horizon", change: u16(attrsAt, 0x40), want: ErrInvalid},
 		{name: "lowest reserved attribute", change: u16(attrsAt, 0x80), want: ErrInvalid},
 		{name: "highest reserved attribute", change: u16(attrsAt, 0x8000), want: ErrInvalid},
