@@ -68,15 +68,6 @@ func newFailover(b *Broker) *failover {
 	return &failover{b: b, changed: make(chan struct{}, 1), turns: make(map[replication.ShardID]turn)}
 }
 
-// candidates returns the replicas of this node, by shard.
-func (b *Broker) candidates() map[replication.ShardID]candidate {
-	all := map[replication.ShardID]candidate{replication.MetadataShard: b.meta}
-	for id, s := range b.carried() {
-		all[id] = s.replica
-	}
-	return all
-}
-
 // run watches the other nodes until the broker stops.
 func (f *failover) run() {
 	var nodes []int32
@@ -113,7 +104,7 @@ func (f *failover) run() {
 // tick returns what is to be claimed now, and in how much time to look again: 0 if
 // only when something changes.
 func (f *failover) tick(now time.Time) (claims []contest, wait time.Duration) {
-	for shard, r := range f.b.candidates() {
+	for shard, r := range f.b.held() {
 		leader, known := r.Leader()
 		if !known || f.b.opt.Cluster.Peers.Connected(leader.Node) {
 			delete(f.turns, shard)
@@ -244,9 +235,9 @@ func (b *Broker) answerClaims(from int32, payload []byte) ([]byte, error) {
 		return nil, cmp.Or(err, fmt.Errorf("node %d is in no cluster", b.opt.NodeID))
 	}
 	grants := make([]byte, len(claims))
-	candidates := b.candidates()
+	replicas := b.held()
 	for i, c := range claims {
-		r := candidates[c.Shard]
+		r := replicas[c.Shard]
 		if r == nil || c.By.Node != from || b.opt.Cluster.Peers.Connected(c.Lost) {
 			continue
 		}

@@ -92,8 +92,7 @@ func transferAway(ctx context.Context, r transferable, p replication.Progress) e
 	if !p.Leading {
 		return replication.ErrNotLeader
 	}
-	heirs := slices.DeleteFunc(p.Members, func(m replication.Member) bool { return !m.Voter || m.ID == p.ID })
-	slices.SortStableFunc(heirs, func(a, b replication.Member) int { return cmp.Compare(b.Match, a.Match) })
+	heirs := heirsOf(p)
 	err := fmt.Errorf("%w: the shard has no other voter", replication.ErrHeirLags)
 	for _, heir := range heirs {
 		if err = r.TransferTo(ctx, heir.ID.Node, maxLagEntries); !errors.Is(err, replication.ErrHeirLags) {
@@ -119,4 +118,12 @@ func (b *Broker) awaitLeader(ctx context.Context, shard uint32, r transferable, 
 			return 0, 0, errcode.Errorf(errcode.RequestTimedOut, "node %d is stopping; shard %d was handed over", b.opt.NodeID, shard)
 		}
 	}
+}
+
+// heirsOf returns the other voters of a leader's shard, those that have most of its
+// log first.
+func heirsOf(p replication.Progress) []replication.Member {
+	heirs := slices.DeleteFunc(p.Members, func(m replication.Member) bool { return !m.Voter || m.ID == p.ID })
+	slices.SortStableFunc(heirs, func(a, b replication.Member) int { return cmp.Compare(b.Match, a.Match) })
+	return heirs
 }

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,11 +127,8 @@ func (r *repairs) handOver(ctx context.Context, s *dataShard) {
 		return
 	}
 	r.handed[s.id] = now
-	p := s.replica.Progress()
-	heirs := slices.DeleteFunc(p.Members, func(m replication.Member) bool { return !m.Voter || m.ID == p.ID })
-	slices.SortStableFunc(heirs, func(a, b replication.Member) int { return cmp.Compare(b.Match, a.Match) })
 	var errs []error
-	for _, m := range heirs {
+	for _, m := range heirsOf(s.replica.Progress()) {
 		err := r.b.balance.move(s, m.ID.Node)
 		if err == nil {
 			r.b.opt.Log.Info("the leadership of a shard of which a range is damaged here was handed over", "shard", s.id, "node", m.ID.Node)

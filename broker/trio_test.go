@@ -147,7 +147,7 @@ func (tr *trio) leads(but *rig) map[replication.ShardID][2]uint64 {
 		if r == but {
 			continue
 		}
-		for shard, c := range r.candidates() {
+		for shard, c := range r.held() {
 			if p := c.Progress(); p.Leading {
 				all[shard] = [2]uint64{uint64(r.NodeID()), p.Term}
 			}

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -167,11 +166,9 @@ func (w *watchdog) tick() {
 // handOver has another voter win a term of a shard that this node leads, the one
 // that has most of its log if that can.
 func (w *watchdog) handOver(shard replication.ShardID, r heldReplica, term uint64) {
-	p := r.Progress()
-	heirs := slices.DeleteFunc(p.Members, func(m replication.Member) bool {
-		return !m.Voter || m.ID == p.ID || m.Behind || !w.b.opt.Cluster.Peers.Connected(m.ID.Node)
+	heirs := slices.DeleteFunc(heirsOf(r.Progress()), func(m replication.Member) bool {
+		return m.Behind || !w.b.opt.Cluster.Peers.Connected(m.ID.Node)
 	})
-	slices.SortStableFunc(heirs, func(a, b replication.Member) int { return cmp.Compare(b.Match, a.Match) })
 	for _, heir := range heirs {
 		next, err := w.offer(mandate{shard: shard, replica: heir.ID, term: term})
 		if err != nil {

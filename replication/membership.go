@@ -162,14 +162,10 @@ func (r *Replica[R]) Probe(ctx context.Context, id ReplicaID) error {
 
 // change makes one change, unless nothing is left to do.
 func (r *Replica[R]) change(ctx context.Context, c change) error {
-	select {
-	case r.changing <- struct{}{}:
-		defer func() { <-r.changing }()
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-r.stopCtx.Done():
-		return ErrStopped
+	if err := r.take(ctx, r.changing); err != nil {
+		return err
 	}
+	defer func() { <-r.changing }()
 	// All that was committed before the term is applied here, and what is proposed in
 	// it is proposed below: the applied configuration is the newest committed one.
 	term := r.ready.Load()
@@ -197,14 +193,11 @@ func (r *Replica[R]) change(ctx context.Context, c change) error {
 // submit hands a change to Raft. The future is not waited for: Raft leaves futures
 // unanswered at shutdown. Whether it was refused, what is applied shows.
 func (r *Replica[R]) submit(ctx context.Context, term, index uint64, submit func(before uint64)) error {
-	select {
-	case r.turn <- struct{}{}: // Raft refuses it while the leadership is handed over
-		defer func() { <-r.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-r.stopCtx.Done():
-		return ErrStopped
+	// Raft refuses it while the leadership is handed over.
+	if err := r.take(ctx, r.turn); err != nil {
+		return err
 	}
+	defer func() { <-r.turn }()
 	if r.ready.Load() != term {
 		return ErrNotLeader
 	}

@@ -91,14 +91,11 @@ func (r *Replica[R]) TransferTo(ctx context.Context, node int32, lagEntries uint
 // transfer hands the leadership over to the voter that heir names, which has so
 // much of the log.
 func (r *Replica[R]) transfer(ctx context.Context, heir func() (id ReplicaID, match uint64, ok bool)) error {
-	select {
-	case r.turn <- struct{}{}: // nothing is handed to Raft: it would drop it
-		defer func() { <-r.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-r.stopCtx.Done():
-		return ErrStopped
+	// Nothing is handed to Raft meanwhile: it would drop it.
+	if err := r.take(ctx, r.turn); err != nil {
+		return err
 	}
+	defer func() { <-r.turn }()
 	term := r.ready.Load()
 	if term == 0 {
 		return ErrNotLeader
@@ -156,5 +153,17 @@ func (r *Replica[R]) awaitHeir(ctx context.Context, term uint64, heir func() (Re
 		case <-r.stopCtx.Done():
 			return to, ErrStopped
 		}
+	}
+}
+
+// take waits for a token of a channel, which the caller gives back.
+func (r *Replica[R]) take(ctx context.Context, tokens chan struct{}) error {
+	select {
+	case tokens <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.stopCtx.Done():
+		return ErrStopped
 	}
 }
