@@ -60,6 +60,7 @@ type link struct {
 	term    func() uint64
 	follows func() bool // Raft neither leads nor campaigns
 	reserve func(entries []*raft.Log, unproven bool) (release func(), err error)
+	held    func(entries []*raft.Log) int        // how many of them, from the first on, the log holds
 	behind  func(to raft.ServerID, index uint64) // told of a peer that needs a checkpoint
 
 	// install answers a checkpoint beyond what is applied.
@@ -203,7 +204,7 @@ func (l *link) incoming(rpc raft.RPC) (raft.RPCResponse, bool) {
 		l.trim(req)
 		release, err := l.reserve(req.Entries, l.unproven(req))
 		if err != nil {
-			return l.withoutEntries(rpc, req, err)
+			return l.withHeld(rpc, req, err)
 		}
 		defer release()
 	case *raft.InstallSnapshotRequest:
@@ -223,13 +224,13 @@ func (l *link) incoming(rpc raft.RPC) (raft.RPCResponse, bool) {
 	return l.deliver(rpc)
 }
 
-// withoutEntries delivers a request for whose entries there is no room without
-// them, so that the follower learns what is committed: that is what lets it make
-// room. The leader is told that the entries were not taken.
-func (l *link) withoutEntries(rpc raft.RPC, req *raft.AppendEntriesRequest, full error) (raft.RPCResponse, bool) {
+// withHeld delivers a request for whose entries there is no room with those of them
+// alone that are here already, so that the follower learns what is committed: that
+// is what lets it make room. The leader is told that the entries were not taken.
+func (l *link) withHeld(rpc raft.RPC, req *raft.AppendEntriesRequest, full error) (raft.RPCResponse, bool) {
 	bare := *req
-	bare.Entries = nil
-	bare.LeaderCommitIndex = min(req.LeaderCommitIndex, req.PrevLogEntry)
+	bare.Entries = req.Entries[:l.held(req.Entries)]
+	bare.LeaderCommitIndex = min(req.LeaderCommitIndex, req.PrevLogEntry+uint64(len(bare.Entries)))
 	rpc.Command = &bare
 	answer, ok := l.deliver(rpc)
 	if resp, is := answer.Response.(*raft.AppendEntriesResponse); ok && is && answer.Error == nil && resp.Success {
@@ -292,6 +293,18 @@ func (l *link) installed(rpc raft.RPC, req *raft.InstallSnapshotRequest) (raft.R
 	return l.install(rpc, req)
 }
 
+// heldEntries returns how many of a leader's entries, from the first on, the log
+// holds as they are.
+func (r *Replica[R]) heldEntries(entries []*raft.Log) (n int) {
+	for _, e := range entries {
+		if term, _, ok := r.journal.Head(e.Index); !ok || term != e.Term {
+			break
+		}
+		n++
+	}
+	return n
+}
+
 // reserveEntries makes room for those of a leader's entries that the log does not
 // hold yet. It never waits. unproven: see link.
 func (r *Replica[R]) reserveEntries(entries []*raft.Log, unproven bool) (release func(), err error) {
@@ -307,12 +320,11 @@ func (r *Replica[R]) reserveEntries(entries []*raft.Log, unproven bool) (release
 	if bytes == 0 {
 		return func() {}, nil
 	}
-	room, err := r.opt.Journal.TryReserve(r.journal, bytes)
+	room, err := r.opt.Journal.TryReserveFollowing(r.journal, bytes)
 	if errors.Is(err, journal.ErrNoSpace) && (bytes <= urgentBytes || unproven) {
 		// Everything above the checkpoint counts as not applied after a restart, and
-		// may be more than this shard's share. Nothing of it is known to be committed
-		// before an entry of the leader's term is. That one frees the rest, and may be
-		// behind several requests' entries.
+		// nothing of it is known to be committed before an entry of the leader's term
+		// is. That one frees the rest, and may be behind several requests' entries.
 		room, err = r.opt.Journal.TryReserveUrgent(r.journal, bytes)
 	}
 	if err != nil {

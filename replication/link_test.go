@@ -19,6 +19,7 @@ func testLink() *link {
 		applied: func() (uint64, uint64) { return 10, 3 },
 		term:    func() uint64 { return 5 },
 		reserve: func([]*raft.Log, bool) (func(), error) { return func() {}, nil },
+		held:    func([]*raft.Log) int { return 1 },
 		behind:  func(raft.ServerID, uint64) {},
 		install: func(raft.RPC, *raft.InstallSnapshotRequest) (raft.RPCResponse, bool) {
 			return raft.RPCResponse{Error: errNoCatchUp}, true
@@ -145,8 +146,8 @@ func TestLinkRetains(t *testing.T) {
 	check("the new term, answered", 21, 21)
 }
 
-// TestLinkWithoutRoom: Raft gets the request without its entries, so that it
-// learns what is committed, and the leader an error: a success would count.
+// TestLinkWithoutRoom: Raft gets the request with the entries alone that are there,
+// so that it learns what is committed, and the leader an error: a success would count.
 func TestLinkWithoutRoom(t *testing.T) {
 	t.Parallel()
 	l := testLink()
@@ -167,8 +168,8 @@ func TestLinkWithoutRoom(t *testing.T) {
 		return seen, got
 	}
 	seen, got := answerWith(&raft.AppendEntriesResponse{Term: 5, Success: true})
-	if len(seen.Entries) != 0 || seen.PrevLogEntry != 12 || seen.LeaderCommitIndex != 12 {
-		t.Errorf("Raft saw %d entries after %d, commit %d; want none after 12, commit 12", len(seen.Entries), seen.PrevLogEntry, seen.LeaderCommitIndex)
+	if len(seen.Entries) != 1 || seen.PrevLogEntry != 12 || seen.LeaderCommitIndex != 13 {
+		t.Errorf("Raft saw %d entries after %d, commit %d; want one after 12, commit 13", len(seen.Entries), seen.PrevLogEntry, seen.LeaderCommitIndex)
 	}
 	if !errors.Is(got.Error, errNoRoom) {
 		t.Errorf("the leader is answered %+v, want an error: the entries were not taken", got)

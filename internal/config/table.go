@@ -111,7 +111,7 @@ var Settings = []Setting{
 	{
 		Key: "journal.bytes", Section: sectionStorage, Kind: Size, Default: "1GiB", Min: 4 * 32 * kib, Max: 16 * tib,
 		Doc:     "most that the commit journal takes on disk, at least four files",
-		Explain: "The journal is a ring of files in which every record is durable first. A larger one lets the node take longer bursts before checkpoints have to catch up, and makes a restart after a crash read more.",
+		Explain: "The journal is a ring of files in which every record is durable first. A larger one lets the node take longer bursts before checkpoints have to catch up, and makes a restart after a crash read more. It takes more for entries that nobody knows to be committed yet, as after a restart of several nodes, if they and what they wait for do not fit; it keeps these files then, and puts nothing else there.",
 		Metric:  "flotilla_journal_live_bytes against flotilla_journal_limit_bytes; flotilla_journal_waiting",
 		Error:   "REQUEST_TIMED_OUT for a produce that found no room before its deadline; nothing was appended",
 	},

@@ -48,13 +48,7 @@ func newStorm(fl *fleet) *storm {
 	fl.read = st.led.wrote
 	st.meshed = rng.IntN(3) > 0
 	st.wipes = rng.IntN(4) == 0
-	switch small := rng.IntN(3) == 0; {
-	case st.wipes:
-		// Of the two voters that are left each has to have room for all that the other
-		// has: a follower whose ring is full of what it does not know to be committed
-		// refuses what would tell it (docs/robustness.md, known and not mended).
-		st.ring = 4 << 20
-	case small:
+	if rng.IntN(3) == 0 && !st.wipes {
 		st.ring = 2 * smallRing
 	}
 	st.calm = transport.Faults{MaxDelay: time.Duration(rng.IntN(2000)) * time.Microsecond}

@@ -100,6 +100,42 @@
 // When the queue is empty after a commit, and at Close, a mark is written, so
 // that damage to the last commit is recognised as well. Between commits the
 // mark is not synced: it costs one small write and survives all but a power cut.
+//
+// # Room (R6)
+//
+// Nothing is appended without room, and what a leader needs on this node to show
+// what is committed always finds some. The entries of the ring are of three kinds:
+//
+//   - what the next checkpoints free: applied, and no other replica lacks it;
+//   - what is kept for replicas that lag: half of the limit at most, see Affordable;
+//   - what is pinned, that is not applied, on its way, or the last of a checkpoint.
+//
+// A leader reserves half of the limit at most for what is not applied: a quarter
+// that any shard may take, and a quarter in equal shares. So what a shard without a
+// quorum pins leaves room for the others. But no such sum holds
+//   - after a restart, when all that is above the checkpoints counts as not applied,
+//     up to the whole ring, of several shards, until each of them has a leader that
+//     has committed in a term of its own;
+//   - on a follower, whose leaders have an account each, and what deposed ones have
+//     left beside it;
+//   - when the last entries of more shards than the limit is for are large.
+//
+// If such a follower refused its leader's entries, the leader could not commit, and
+// without that nothing here is applied and can be freed: for ever, when both are
+// needed for a majority. So a follower looks at no share, and the ring is bounded by
+// MaxBytes and by what is pinned above half of the limit. Then, when the
+// checkpoints are taken, what is pinned, the entries that are asked for and what is
+// kept for others fit:
+//
+//	MaxBytes' limit + (pinned + asked for - half the limit) >= pinned + asked for + half the limit
+//
+// Only a disk that is full stands in the way, and only until it is not. What makes
+// a leader, and commands that free space, may have the disk's reserve.
+//
+// All that is pinned here is or was in the ring of the leader that reserved for it,
+// so a ring does not grow without end: at worst to as many times MaxBytes as nodes
+// lead shards of this one. It stays as large. What it has grown by takes nothing but
+// what is pinned, so that this does not add up over restarts.
 package journal
 
 import (
@@ -184,7 +220,8 @@ type Options struct {
 	FileBytes int64
 
 	// MaxBytes bounds the ring, and holds at least four files. A ring that is
-	// larger already keeps its size. Default 1 GiB.
+	// larger keeps its size, and holds no more. For what no checkpoint can free
+	// it grows beyond: see Room in the package comment. Default 1 GiB.
 	MaxBytes int64
 
 	// Uncounted lets a journal without a RING file open: it was written before
@@ -192,7 +229,8 @@ type Options struct {
 	Uncounted bool
 
 	// KeepFreeBytes is what growing the ring leaves free on the disk, unless
-	// nothing could be appended without it.
+	// nothing could be appended without it, or nothing urgent that nothing else
+	// makes room for.
 	KeepFreeBytes int64
 
 	// Rand gives the salts. Default crypto/rand.
@@ -240,7 +278,7 @@ type Journal struct {
 	fs           vfs.FS
 	dir          string
 	opt          Options
-	maxFiles     int // the ring's bound
+	maxFiles     int // the ring's bound, but for what no checkpoint can free
 	maxRecovered int // a bound that has room for all that recovery brought back
 	recovery     Recovery
 
@@ -317,7 +355,7 @@ func Open(fs vfs.FS, dir string, opt Options) (*Journal, error) {
 		}
 		return nil, err
 	}
-	j.maxFiles = max(int(opt.MaxBytes/j.opt.FileBytes), len(j.files))
+	j.maxFiles = max(int(opt.MaxBytes/j.opt.FileBytes), minFiles)
 	for j.maxRecovered = len(j.files) + 1; j.limitOf(j.maxRecovered) < j.space.live; {
 		j.maxRecovered++
 	}

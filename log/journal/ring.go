@@ -48,9 +48,10 @@ const (
 // grows early when more than half of the limit is taken, or a reservation found
 // no room.
 //
-// It grows beyond maxFiles, up to maxRecovered, only if else nothing could be
-// appended: after a restart, entries that were compacted are back, and Raft may
-// append before anybody compacts them again.
+// It grows beyond maxFiles for what no checkpoint can free (see Room in the package
+// comment); and up to maxRecovered if else nothing could be appended: after a
+// restart, entries that were compacted are back, and Raft may append before
+// anybody compacts them again.
 func (j *Journal) planLocked() plan {
 	if j.failed != nil {
 		return planNothing
@@ -59,9 +60,9 @@ func (j *Journal) planLocked() plan {
 	if none && j.at > 0 && j.files[0].live == 0 {
 		return planRecycle
 	}
-	tight := j.committedLocked() > j.limitLocked()/2 || len(j.space.waiters) > 0 && !j.space.held || j.space.refused
+	tight := j.committedLocked() > j.limitLocked()/2 || len(j.space.waiters) > 0 && !j.space.held || j.space.tight
 	stuck := none && len(j.files) < j.maxRecovered && j.stuckLocked()
-	if ((none || tight) && len(j.files) < j.maxFiles || stuck) && !j.diskFull {
+	if ((none || tight) && len(j.files) < j.maxFiles || stuck || j.wantsBeyondLocked()) && !j.diskFull {
 		return planGrow
 	}
 	return planNothing
@@ -69,7 +70,7 @@ func (j *Journal) planLocked() plan {
 
 // stuckLocked reports that nothing can be appended unless the ring grows.
 func (j *Journal) stuckLocked() bool {
-	return j.space.live > j.limitLocked() || !j.copyFitsLocked()
+	return j.space.live > j.limitOf(len(j.files)) || !j.copyFitsLocked()
 }
 
 // halfFullLocked reports that the file being written is half full.
@@ -106,7 +107,7 @@ func (j *Journal) prepareOne() bool {
 	j.mu.Lock()
 	p := j.planLocked()
 	oldest, keep := j.files[0], j.opt.KeepFreeBytes
-	if j.stuckLocked() {
+	if j.stuckLocked() || j.space.urgent && j.wantsBeyondLocked() {
 		keep = 0
 	}
 	next := fileHeader{
@@ -191,7 +192,10 @@ func (j *Journal) grow(h fileHeader, keep int64) error {
 	j.mu.Lock()
 	j.files = append(j.files, f)
 	j.slots = append(j.slots, f)
-	j.diskFull, j.space.refused = false, false
+	j.diskFull, j.space.tight = false, false
+	if j.committedLocked()+j.space.wanted <= j.limitOf(len(j.files)) {
+		j.space.wanted, j.space.urgent = 0, false
+	}
 	j.grantLocked()
 	j.mu.Unlock()
 	j.event(Event{Kind: EventGrown, File: name, Sequence: h.sequence})

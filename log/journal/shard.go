@@ -242,9 +242,9 @@ func (s *Shard) Share() int64 {
 }
 
 func (s *Shard) shareLocked() int64 {
-	files := len(s.j.files)
-	if !s.j.diskFull {
-		files = max(files, s.j.maxFiles)
+	files := s.j.maxFiles
+	if s.j.diskFull {
+		files = min(files, len(s.j.files))
 	}
 	return s.j.limitOf(files) / 2 / int64(max(len(s.j.shards), 1))
 }

@@ -17,8 +17,10 @@ type space struct {
 	reserved  int64 // promised to future Appends
 	unapplied int64 // of live: above what Commit said
 	waiters   []*waiter
-	refused   bool // a TryReserve, since the ring last grew
-	held      bool // see Hold
+	wanted    int64 // the most that was refused since there was room for that much
+	urgent    bool  // of wanted: it was a TryReserveUrgent
+	tight     bool  // something was refused since the ring last grew
+	held      bool  // see Hold
 }
 
 // Reservation is room in the ring for what its shard will append.
@@ -40,14 +42,15 @@ func (j *Journal) usableFileBytes() int64 {
 	return j.opt.FileBytes - headerBytes - recordHeaderBytes
 }
 
-// limitLocked is what all live, queued and reserved bytes may reach. Records
-// are not split, so a file can lose almost a largest record at its end, and one
-// file must be free to copy into; of the rest an eighth is kept aside for what
-// Raft stores by itself and for commands that free space.
+// limitLocked is what all live, queued and reserved bytes may reach in the files
+// that exist, up to MaxBytes. Records are not split, so a file can lose almost a
+// largest record at its end, and one file must be free to copy into; of the rest
+// an eighth is kept aside for what Raft stores by itself and for commands that
+// free space.
 //
 // It counts the files that exist: growth can meet a full disk, and what was
 // admitted must fit all the same.
-func (j *Journal) limitLocked() int64 { return j.limitOf(len(j.files)) }
+func (j *Journal) limitLocked() int64 { return j.limitOf(min(len(j.files), j.maxFiles)) }
 
 func (j *Journal) limitOf(files int) int64 {
 	worst := j.usableFileBytes() - RecordBytes(int(j.MaxRecordBytes()), 0)
@@ -58,15 +61,58 @@ func (j *Journal) committedLocked() int64 {
 	return j.space.live + j.space.queued + j.space.reserved
 }
 
-// fitsLocked decides on a reservation. All entries that are not yet applied,
-// which no checkpoint can free, hold at most half of the limit together: a
-// quarter that any shard may take, and a quarter in equal shares. So a shard
-// without a quorum never takes the share of another.
-func (j *Journal) fitsLocked(s *Shard, bytes int64) (fits, all bool) {
+// reachLocked is limitLocked for bytes more, if need be in files beyond MaxBytes:
+// see Room in the package comment.
+func (j *Journal) reachLocked(bytes int64) int64 {
 	limit := j.limitLocked()
-	if j.committedLocked()+bytes > limit {
+	if len(j.files) <= j.maxFiles || j.committedLocked()+bytes <= limit {
+		return limit
+	}
+	return j.limitOf(min(len(j.files), j.boundLocked(bytes)))
+}
+
+// boundLocked is how many files the ring may have if bytes more come to it:
+// MaxBytes, and what no checkpoint can free above half of that.
+func (j *Journal) boundLocked(bytes int64) int {
+	pinned := j.space.unapplied + j.space.queued + j.space.reserved + bytes
+	for _, s := range j.shards {
+		if e := s.entryLocked(s.applied); e != nil {
+			pinned += int64(e.bytes) // a log keeps the last entry of its checkpoint
+		}
+	}
+	over := pinned - j.limitOf(j.maxFiles)/2
+	if over <= 0 {
+		return j.maxFiles
+	}
+	each := j.limitOf(2) // what a file adds, at least
+	return j.maxFiles + int((over+each-1)/each)
+}
+
+// wantsBeyondLocked reports that the ring is to grow for what no checkpoint can
+// free: its files have no room for what is there, the largest that was refused and
+// the first that waits. With neither, what Raft
+// stored by itself has taken what was kept aside, and no file is prepared.
+func (j *Journal) wantsBeyondLocked() bool {
+	wanted := j.space.wanted
+	if len(j.space.waiters) > 0 && !j.space.held {
+		wanted = max(wanted, j.space.waiters[0].bytes)
+	}
+	if wanted == 0 && j.at < len(j.files)-1 {
+		return false
+	}
+	return j.committedLocked()+wanted > j.limitOf(len(j.files)) && len(j.files) < j.boundLocked(wanted)
+}
+
+// fitsLocked decides on a reservation; all is false if the ring as a whole has no
+// room. All entries that are not yet applied, which no checkpoint can free, hold
+// at most half of the limit together: a quarter that any shard may take, and a
+// quarter in equal shares. So a shard without a quorum never takes the share of
+// another.
+func (j *Journal) fitsLocked(s *Shard, bytes int64) (fits, all bool) {
+	if j.committedLocked()+bytes > j.reachLocked(bytes) {
 		return false, false
 	}
+	limit := j.limitLocked()
 	total := j.space.unapplied + j.space.queued + j.space.reserved
 	own := s.unapplied + s.reserved
 	share := limit / 4 / int64(max(len(j.shards), 1))
@@ -83,7 +129,7 @@ func (j *Journal) fitsLocked(s *Shard, bytes int64) (fits, all bool) {
 // is known, whatever it is.
 func (j *Journal) Reserve(ctx context.Context, s *Shard, bytes int64) (*Reservation, error) {
 	j.mu.Lock()
-	r, err := j.tryReserveLocked(s, bytes)
+	r, err := j.tryReserveLocked(s, bytes, true)
 	if err != ErrNoSpace {
 		j.mu.Unlock()
 		return r, err
@@ -128,31 +174,53 @@ func (j *Journal) Hold(on bool) {
 
 // TryReserve is Reserve without waiting: it returns ErrNoSpace instead.
 func (j *Journal) TryReserve(s *Shard, bytes int64) (*Reservation, error) {
+	return j.tryReserve(s, bytes, true)
+}
+
+// TryReserveFollowing is TryReserve for entries that a leader has sent. They are in
+// its journal, under the share of the shard there, and no share is looked at here:
+// that could refuse for ever what the leader cannot commit without this node.
+func (j *Journal) TryReserveFollowing(s *Shard, bytes int64) (*Reservation, error) {
+	return j.tryReserve(s, bytes, false)
+}
+
+func (j *Journal) tryReserve(s *Shard, bytes int64, share bool) (*Reservation, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r, err := j.tryReserveLocked(s, bytes)
+	r, err := j.tryReserveLocked(s, bytes, share)
 	if err == ErrNoSpace {
-		if !j.space.held {
-			j.space.refused = true
-			j.askForGrowthLocked()
-		}
-		signal(j.pressure)
+		j.refuseLocked(bytes)
 	}
 	return r, err
 }
 
+// refuseLocked follows a reservation for which there is no room now. Somebody is to
+// take a checkpoint, and the ring to grow, unless the disk is nearly full.
+func (j *Journal) refuseLocked(bytes int64) {
+	if !j.space.held {
+		j.space.tight = true
+		if j.committedLocked()+bytes > j.reachLocked(bytes) {
+			j.space.wanted = max(j.space.wanted, bytes)
+		}
+		j.askForGrowthLocked()
+	}
+	signal(j.pressure)
+}
+
 // TryReserveUrgent is TryReserve for an entry that frees space, such as the
-// deletion of a partition: it may use half of what is kept aside, passes those
-// that wait, and no share is looked at (R6). The other half stays for what Raft
-// stores by itself.
+// deletion of a partition, or without which nothing can be freed: it may use half
+// of what is kept aside, passes those that wait, and no share is looked at (R6).
+// The other half stays for what Raft stores by itself. The disk's reserve is for
+// it too.
 func (j *Journal) TryReserveUrgent(s *Shard, bytes int64) (*Reservation, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err := s.reservableLocked(); err != nil {
 		return nil, err
 	}
-	limit := j.limitLocked() // seven eighths
+	limit := j.reachLocked(bytes) // seven eighths
 	if j.committedLocked()+bytes > limit+limit/14 {
+		j.space.wanted, j.space.urgent = max(j.space.wanted, bytes), true
 		j.askForGrowthLocked()
 		signal(j.pressure) // a checkpoint makes room: nobody else may ask for one
 		return nil, ErrNoSpace
@@ -173,7 +241,7 @@ func (s *Shard) reservableLocked() error {
 	return nil
 }
 
-func (j *Journal) tryReserveLocked(s *Shard, bytes int64) (*Reservation, error) {
+func (j *Journal) tryReserveLocked(s *Shard, bytes int64, share bool) (*Reservation, error) {
 	if err := s.reservableLocked(); err != nil {
 		return nil, err
 	}
@@ -183,7 +251,7 @@ func (j *Journal) tryReserveLocked(s *Shard, bytes int64) (*Reservation, error) 
 	if len(j.space.waiters) > 0 {
 		j.grantLocked() // those who wait come first
 	}
-	if fits, all := j.fitsLocked(s, bytes); !fits || !all || j.space.held || j.blockedLocked() {
+	if fits, all := j.fitsLocked(s, bytes); !fits && share || !all || j.space.held || j.blockedLocked() {
 		return nil, ErrNoSpace
 	}
 	r := &Reservation{s: s}
@@ -236,6 +304,9 @@ func (j *Journal) askForGrowthLocked() {
 
 func (r *Reservation) takeLocked(bytes int64) {
 	s := r.s
+	if bytes >= s.j.space.wanted {
+		s.j.space.wanted, s.j.space.urgent = 0, false
+	}
 	r.left = bytes
 	s.reservations = append(s.reservations, r)
 	s.reserved += bytes

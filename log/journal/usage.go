@@ -11,7 +11,7 @@ import (
 
 // Usage are a journal's plain numbers. Counters count from Open.
 type Usage struct {
-	Files, MaxFiles int
+	Files, MaxFiles int   // there may be more than MaxFiles: see Room in the package comment
 	RingBytes       int64 // of all files, headers included
 	LiveBytes       int64 // records still needed
 	ReservedBytes   int64 // reserved and not yet appended
