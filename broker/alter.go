@@ -179,7 +179,7 @@ func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, tot
 		return Topic{}, err
 	}
 	if validateOnly {
-		return Topic{Name: t.Name, ID: topic, Partitions: make([]PartitionLeader, total)}, nil
+		return Topic{Name: t.Name, ID: topic, Partitions: int(total)}, nil
 	}
 	give, err := b.reservePartitions(len(c.Assignment))
 	if err != nil {

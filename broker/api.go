@@ -31,11 +31,14 @@ type Node struct {
 	Rack    string // "" if it has none
 }
 
-// Topic is one topic and who leads its partitions.
+// Topic is one topic, as small for many partitions as for one: see Broker.Leaders
+// for who leads them.
 type Topic struct {
 	Name       string
 	ID         TopicID
-	Partitions []PartitionLeader // by partition index
+	Partitions int // how many it has
+
+	assignment []metadata.ShardID // by partition index, shared; nil: there is no such topic yet, or no more
 }
 
 // PartitionLeader says where a partition is served.
@@ -43,8 +46,8 @@ type PartitionLeader struct {
 	Node  int32 // -1: nowhere, for now
 	Epoch int32 // leader epoch, -1 if unknown
 
-	// Replicas are the nodes that have one, in Topic alone, as what follows. They
-	// are shared: do not change them.
+	// Replicas are the nodes that have one, from Broker.Leaders alone, as what
+	// follows. They are shared: do not change them.
 	Replicas []int32
 	InSync   []int32 // of Replicas, those on nodes in contact
 	Offline  []int32 // the others

@@ -192,7 +192,7 @@ func TestFetchRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		topic := r.create("t", 1, nil)
 		r.produce(topic, 0, records(t, batch.NoProducer, "a"))
-		epoch := topic.Partitions[0].Epoch
+		epoch := r.leaders(topic)[0].Epoch
 		tests := []struct {
 			name string
 			part FetchPart

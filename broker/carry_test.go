@@ -57,8 +57,9 @@ func TestReplicationFactors(t *testing.T) {
 					if missing != nil {
 						t.Fatal(missing)
 					}
-					want := PartitionLeader{Node: leader.NodeID(), Epoch: leader.dir.find(topic.ID, i).epoch(), Replicas: seen.Partitions[i].Replicas, InSync: seen.Partitions[i].Replicas}
-					if d := cmp.Diff(want, seen.Partitions[i]); d != "" || len(want.Replicas) != int(factor) {
+					got := r.leaders(seen)[i]
+					want := PartitionLeader{Node: leader.NodeID(), Epoch: leader.dir.find(topic.ID, i).epoch(), Replicas: got.Replicas, InSync: got.Replicas}
+					if d := cmp.Diff(want, got); d != "" || len(want.Replicas) != int(factor) {
 						t.Errorf("node %d, factor %d, partition %d: differs (-want +got):\n%s", r.NodeID(), factor, i, d)
 					}
 					if l, ok := r.PartitionLeader(ClientListener, topic.ID, i); !ok || l.Node != leader.NodeID() || l.Epoch != want.Epoch {
@@ -104,7 +105,7 @@ func TestTopicElsewhere(t *testing.T) {
 		}
 		for i := range int32(9) {
 			leader := tr.leader(topic, i)
-			if replicas := grown.Partitions[i].Replicas; !slices.Equal(replicas, []int32{leader.NodeID()}) {
+			if replicas := controller.leaders(grown)[i].Replicas; !slices.Equal(replicas, []int32{leader.NodeID()}) {
 				t.Errorf("partition %d, led by node %d, is on %v", i, leader.NodeID(), replicas)
 			}
 			if res := leader.produce(topic, i, records(t, batch.NoProducer, "a")); res.Err != nil {
@@ -396,7 +397,7 @@ func TestAssignment(t *testing.T) {
 			t.Fatal(err)
 		}
 		on := func(topic Topic) (nodes [][]int32) {
-			for _, p := range topic.Partitions {
+			for _, p := range controller.leaders(topic) {
 				nodes = append(nodes, p.Replicas)
 			}
 			return nodes

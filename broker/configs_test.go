@@ -99,8 +99,8 @@ func TestTopicDefaults(t *testing.T) {
 			}
 		})
 		defer r.stop()
-		if topic := r.create("t", 0, nil); len(topic.Partitions) != 3 {
-			t.Errorf("%d partitions, want num.partitions", len(topic.Partitions))
+		if topic := r.create("t", 0, nil); topic.Partitions != 3 {
+			t.Errorf("%d partitions, want num.partitions", topic.Partitions)
 		}
 		have := make(map[string]NodeConfig)
 		for _, c := range r.NodeConfigs() {

@@ -74,6 +74,13 @@ func (d *directory) find(topic partition.TopicID, index int32) *placed {
 	return d.byKey[partitionKey{topic, index}]
 }
 
+// count returns how many partitions there are.
+func (d *directory) count() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return len(d.byKey)
+}
+
 // put enters p, and gives it its topic's counters.
 func (d *directory) put(p *placed) {
 	d.mu.Lock()

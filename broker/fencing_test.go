@@ -99,7 +99,7 @@ func TestFencing(t *testing.T) {
 				if missing != nil {
 					t.Fatal(missing)
 				}
-				p := seen.Partitions[0]
+				p := r.leaders(seen)[0]
 				if !slices.Equal(p.InSync, inSync) || !slices.Equal(p.Offline, offline) || len(p.Replicas) != 3 {
 					t.Errorf("%s, node %d says that of %v in sync are %v, offline %v; want %v and %v", when, r.NodeID(), p.Replicas, p.InSync, p.Offline, inSync, offline)
 				}
@@ -115,7 +115,7 @@ func TestFencing(t *testing.T) {
 		says("after it", rest, rest, []int32{away.NodeID()})
 		one := tr.createWith("elsewhere", 6, 1)
 		two := tr.createWith("new", 4, 2)
-		for i, p := range append(one.Partitions, two.Partitions...) {
+		for i, p := range append(tr.controller().leaders(one), tr.controller().leaders(two)...) {
 			if slices.Contains(p.Replicas, away.NodeID()) {
 				t.Errorf("partition %d, on %v, was placed on the node that is fenced", i, p.Replicas)
 			}

@@ -44,7 +44,7 @@ func waitingRig(t *testing.T, test func(t *testing.T, r *rig, seen *reads)) {
 
 // fetchAll begins a fetch of all partitions of a topic from its first offset on.
 func (r *rig) fetchAll(topic Topic, minBytes, maxPartBytes int) (*Fetch, chan []FetchResult) {
-	parts := make([]FetchPart, len(topic.Partitions))
+	parts := make([]FetchPart, topic.Partitions)
 	for i := range parts {
 		parts[i] = FetchPart{Topic: topic.ID, Index: int32(i), MaxBytes: maxPartBytes, Epoch: -1}
 	}

@@ -101,6 +101,14 @@ func inBubble(t *testing.T, test func(t *testing.T, r *rig)) {
 	})
 }
 
+// leaders returns who leads a topic's partitions.
+func (r *rig) leaders(topic Topic) (all []PartitionLeader) {
+	for _, l := range r.Leaders(&topic, 0, topic.Partitions) {
+		all = append(all, l)
+	}
+	return all
+}
+
 // create creates a topic. The ids below producerIDBlock are given out by then, so that
 // a test's producers may choose theirs.
 func (r *rig) create(name string, partitions int32, configs map[string]string) Topic {

@@ -84,7 +84,7 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 		if _, err := b.assign(&spec); err != nil {
 			return Topic{}, err
 		}
-		return Topic{Name: spec.Name, Partitions: make([]PartitionLeader, spec.Partitions)}, nil
+		return Topic{Name: spec.Name, Partitions: int(spec.Partitions)}, nil
 	}
 	if full := b.disk.refusal(); full != nil {
 		return Topic{}, full
@@ -118,7 +118,7 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 	if missing != nil {
 		// It was created, and deleted in the meantime. An error would have the
 		// client create it again.
-		return Topic{Name: spec.Name, ID: TopicID(c.ID), Partitions: make([]PartitionLeader, len(c.Assignment))}, nil
+		return Topic{Name: spec.Name, ID: TopicID(c.ID), Partitions: len(c.Assignment)}, nil
 	}
 	return t, nil
 }
@@ -286,7 +286,7 @@ func (b *Broker) Nodes(listener string) []Node {
 func (b *Broker) Topics(after string) iter.Seq[Topic] {
 	return func(yield func(Topic) bool) {
 		for t := range b.image().Topics() {
-			if t.Name > after && !yield(b.topic(t)) {
+			if t.Name > after && !yield(topicOf(t)) {
 				return
 			}
 		}
@@ -309,6 +309,9 @@ func (b *Broker) Counts() (topics, partitions int) {
 	im := b.image()
 	return im.TopicCount(), im.PartitionCount()
 }
+
+// PartitionsHere returns how many partitions this node carries.
+func (b *Broker) PartitionsHere() int { return b.dir.count() }
 
 // PartitionCount returns how many partitions a topic has, by its id if it is not
 // zero, and else by its name; 0 if there is no such topic.
@@ -340,7 +343,7 @@ func (b *Broker) TopicByName(name string) (Topic, *errcode.Error) {
 	if t == nil {
 		return Topic{}, errcode.Errorf(errcode.UnknownTopicOrPartition, "topic %s does not exist; create it first", name)
 	}
-	return b.topic(t), nil
+	return topicOf(t), nil
 }
 
 // TopicByID returns a topic, or why there is none.
@@ -352,39 +355,56 @@ func (b *Broker) TopicByID(id partition.TopicID) (Topic, *errcode.Error) {
 	if t == nil {
 		return Topic{}, errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s", id)
 	}
-	return b.topic(t), nil
+	return topicOf(t), nil
 }
 
 // mayBeBehind says that what this node does not know may exist all the same: it
 // does not lead the metadata shard, so its image is as old as its last contact.
 func (b *Broker) mayBeBehind() bool { return b.opt.Cluster != nil && b.meta.Leading() == 0 }
 
-func (b *Broker) topic(t *metadata.Topic) Topic {
-	out := Topic{Name: t.Name, ID: partition.TopicID(t.ID), Partitions: make([]PartitionLeader, len(t.Assignment))}
-	shards := make(map[metadata.ShardID]PartitionLeader, 1) // who leads a partition that is being created, and its replicas
-	for i, shard := range t.Assignment {
-		of, known := shards[shard]
-		if !known {
-			of = PartitionLeader{Node: -1, Epoch: -1, Replicas: b.replicasOf(shard)}
-			of.InSync, of.Offline = split(b.image(), of.Replicas)
-			if node, term, ok := b.shardLeaderOf(replication.ShardID(shard)); ok {
-				of.Node = node
-				if b.carried()[replication.ShardID(shard)] == nil {
-					of.Epoch = epochIn(term)
-				}
+func topicOf(t *metadata.Topic) Topic {
+	return Topic{Name: t.Name, ID: partition.TopicID(t.ID), Partitions: len(t.Assignment), assignment: t.Assignment}
+}
+
+// Leaders walks who leads partitions [from, to) of a topic, by their index, as
+// far as this node knows; of one that is not there, none.
+func (b *Broker) Leaders(t *Topic, from, to int) iter.Seq2[int32, PartitionLeader] {
+	return func(yield func(int32, PartitionLeader) bool) {
+		shards := make(map[metadata.ShardID]PartitionLeader, 1)
+		for i := from; i < min(to, len(t.assignment)); i++ {
+			shard := t.assignment[i]
+			of, known := shards[shard]
+			if !known {
+				of = b.leaderOnShard(shard)
+				shards[shard] = of
 			}
-			shards[shard] = of
+			l := b.leaderHere(t.ID, int32(i))
+			if l.Node < 0 {
+				l.Node, l.Epoch = of.Node, of.Epoch
+			}
+			if l.Node != b.opt.NodeID && slices.Contains(of.Offline, l.Node) {
+				l.Node = -1 // clients are not told where it is
+			}
+			l.Replicas, l.InSync, l.Offline = of.Replicas, of.InSync, of.Offline
+			if !yield(int32(i), l) {
+				return
+			}
 		}
-		out.Partitions[i] = b.leaderHere(out.ID, int32(i))
-		if out.Partitions[i].Node < 0 {
-			out.Partitions[i].Node, out.Partitions[i].Epoch = of.Node, of.Epoch
-		}
-		if out.Partitions[i].Node != b.opt.NodeID && slices.Contains(of.Offline, out.Partitions[i].Node) {
-			out.Partitions[i].Node = -1 // clients are not told where it is
-		}
-		out.Partitions[i].Replicas, out.Partitions[i].InSync, out.Partitions[i].Offline = of.Replicas, of.InSync, of.Offline
 	}
-	return out
+}
+
+// leaderOnShard returns who leads a shard's partition that is being created, and
+// its replicas.
+func (b *Broker) leaderOnShard(shard metadata.ShardID) PartitionLeader {
+	of := PartitionLeader{Node: -1, Epoch: -1, Replicas: b.replicasOf(shard)}
+	of.InSync, of.Offline = split(b.image(), of.Replicas)
+	if node, term, ok := b.shardLeaderOf(replication.ShardID(shard)); ok {
+		of.Node = node
+		if b.carried()[replication.ShardID(shard)] == nil {
+			of.Epoch = epochIn(term)
+		}
+	}
+	return of
 }
 
 // replicasOf returns the nodes that have a replica of a shard.

@@ -125,5 +125,16 @@ func TestAnswerAboveAllMemory(t *testing.T) {
 	if n, err := c.nc.Read(b[:]); n != 0 || err == nil {
 		t.Errorf("%d bytes, %v; want the connection's end", n, err)
 	}
-	dialRaw(t, core.addr).metadata(9, false, "a") // others are served
+	c = dialRaw(t, core.addr)
+	c.metadata(9, false, "a") // others are served
+
+	many := kmsg.NewPtrDescribeTopicPartitionsRequest()
+	for range 270_000 { // 256 bytes are counted for each
+		many.Topics = append(many.Topics, kmsg.DescribeTopicPartitionsRequestTopic{Topic: ""})
+	}
+	c.start(many)
+	if n, err := c.nc.Read(b[:]); n != 0 || err == nil {
+		t.Fatalf("DescribeTopicPartitions: %d bytes, %v; want the connection's end", n, err)
+	}
+	core.log.await(t, "its answer would take more memory than there is", 2)
 }

@@ -42,7 +42,7 @@ func (s *Server) addPartitions(ctx context.Context, t *kmsg.CreatePartitionsRequ
 	if err != nil {
 		return err
 	}
-	have := int32(len(topic.Partitions))
+	have := int32(topic.Partitions)
 	switch {
 	case t.Count == have:
 		return errcode.Errorf(errcode.InvalidPartitions, "Topic already has %d partition(s).", have)
@@ -55,7 +55,10 @@ func (s *Server) addPartitions(ctx context.Context, t *kmsg.CreatePartitionsRequ
 			return errcode.Errorf(errcode.InvalidReplicaAssignment,
 				"Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", more, len(t.Assignment))
 		}
-		replicas := len(topic.Partitions[0].Replicas)
+		replicas := 0
+		for _, l := range s.broker.Leaders(&topic, 0, 1) {
+			replicas = len(l.Replicas)
+		}
 		for _, a := range t.Assignment {
 			if err := s.checkReplicas(a.Replicas, replicas); err != nil {
 				return err

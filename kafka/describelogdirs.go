@@ -40,11 +40,15 @@ func (s *Server) describeLogDirs(ctx context.Context, p *peer, req *kmsg.Describ
 	return resp
 }
 
+// logDirBytes is about what a partition's size takes in memory.
+const logDirBytes = 128
+
 // logDirsBytes is about what the answer takes in memory.
 func (s *Server) logDirsBytes(req *kmsg.DescribeLogDirsRequest) int64 {
 	if req.Topics == nil {
-		topics, partitions := s.broker.Counts()
-		return resultBytes * int64(topics+partitions)
+		topics, _ := s.broker.Counts()
+		here := s.broker.PartitionsHere()
+		return resultBytes*int64(min(topics, here)) + logDirBytes*int64(here)
 	}
 	return resultBytes * asked(req.Topics, func(t *kmsg.DescribeLogDirsRequestTopic) int { return len(t.Partitions) })
 }
@@ -64,8 +68,8 @@ func (s *Server) appendLogDirTopic(to []kmsg.DescribeLogDirsResponseDirTopic, t 
 		topic.Partitions = append(topic.Partitions, one)
 	}
 	if asked == nil {
-		for i := range t.Partitions {
-			add(int32(i))
+		for i := range int32(t.Partitions) {
+			add(i)
 		}
 	}
 	for _, index := range asked {

@@ -18,12 +18,16 @@ const maxDescribed = 2000
 // describeTopicPartitions answers with the partitions of some topics, or all, by
 // name, from the request's cursor on: as many as the request and maxDescribed
 // allow, and a cursor where the rest begins.
-func (s *Server) describeTopicPartitions(_ context.Context, p *peer, req *kmsg.DescribeTopicPartitionsRequest) kmsg.Response {
+func (s *Server) describeTopicPartitions(ctx context.Context, p *peer, req *kmsg.DescribeTopicPartitionsRequest) kmsg.Response {
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
 	resp.Version = req.Version
 	names := make([]string, len(req.Topics))
 	for i := range req.Topics {
 		names[i] = req.Topics[i].Topic
+	}
+	left := int(max(min(req.ResponsePartitionLimit, maxDescribed), 1))
+	if !p.hold(ctx, s.describedBytes(len(names), left)) {
+		return nil
 	}
 	if err := checkCursor(names, req.Cursor); err != nil {
 		code := p.error(err)
@@ -38,7 +42,6 @@ func (s *Server) describeTopicPartitions(_ context.Context, p *peer, req *kmsg.D
 	if req.Cursor != nil {
 		from, first = req.Cursor.Topic, req.Cursor.Partition
 	}
-	left := int(max(min(req.ResponsePartitionLimit, maxDescribed), 1))
 	for name := range s.described(names, from) {
 		if left == 0 {
 			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name}
@@ -50,17 +53,29 @@ func (s *Server) describeTopicPartitions(_ context.Context, p *peer, req *kmsg.D
 		}
 		begin := 0
 		if name == from {
-			begin = min(int(first), len(t.Partitions))
+			begin = min(int(first), t.Partitions)
 		}
-		end := min(begin+left, len(t.Partitions))
+		end := min(begin+left, t.Partitions)
 		t.Name = name
-		resp.Topics = append(resp.Topics, describedTopic(p, &t, err, begin, end))
-		if left -= end - begin; end < len(t.Partitions) {
+		resp.Topics = append(resp.Topics, s.describedTopic(p, &t, err, begin, end))
+		if left -= end - begin; end < t.Partitions {
 			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name, Partition: int32(end)}
 			break
 		}
 	}
 	return resp
+}
+
+// describedBytes is about what an answer takes in memory that describes so many
+// topics by name, or if there are none all, of at most so many partitions.
+func (s *Server) describedBytes(names, partitions int) int64 {
+	topics, all := s.broker.Counts()
+	if names > 0 {
+		topics = names
+	} else {
+		topics = min(topics, partitions)
+	}
+	return int64(topics)*topicAnswerBytes + int64(min(partitions, all))*partitionAnswerBytes
 }
 
 func checkCursor(names []string, c *kmsg.DescribeTopicPartitionsRequestCursor) *errcode.Error {
@@ -94,14 +109,13 @@ func (s *Server) described(names []string, from string) iter.Seq[string] {
 
 // describedTopic is partitions [begin, end) of a topic, or why there is none, in
 // a DescribeTopicPartitions answer.
-func describedTopic(p *peer, t *broker.Topic, err *errcode.Error, begin, end int) kmsg.DescribeTopicPartitionsResponseTopic {
+func (s *Server) describedTopic(p *peer, t *broker.Topic, err *errcode.Error, begin, end int) kmsg.DescribeTopicPartitionsResponseTopic {
 	out := kmsg.NewDescribeTopicPartitionsResponseTopic()
 	out.ErrorCode, out.Topic, out.TopicID, out.IsInternal = p.error(err), &t.Name, t.ID, isInternal(t.Name)
 	out.AuthorizedOperations = topicOperations
-	for i := begin; i < end; i++ {
-		from := &t.Partitions[i]
+	for i, from := range s.broker.Leaders(t, begin, end) {
 		to := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
-		to.Partition, to.LeaderID, to.LeaderEpoch = int32(i), from.Node, from.Epoch
+		to.Partition, to.LeaderID, to.LeaderEpoch = i, from.Node, from.Epoch
 		to.Replicas, to.ISR, to.OfflineReplicas = from.Replicas, from.InSync, from.Offline
 		// What Kafka remembers of replicas that left the in-sync set is Raft's here.
 		to.EligibleLeaderReplicas, to.LastKnownELR = []int32{}, []int32{}

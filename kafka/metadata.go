@@ -65,7 +65,7 @@ func (s *Server) metadata(ctx context.Context, p *peer, req *kmsg.MetadataReques
 	}
 	if wantsAll(req) {
 		for t := range s.broker.Topics("") {
-			resp.Topics = append(resp.Topics, metadataTopic(p, &t, nil, operations))
+			resp.Topics = append(resp.Topics, s.metadataTopic(p, &t, nil, operations))
 		}
 		return resp
 	}
@@ -74,7 +74,7 @@ func (s *Server) metadata(ctx context.Context, p *peer, req *kmsg.MetadataReques
 	defer cancel()
 	for i := range asked {
 		t, err := s.askedTopic(ctx, &asked[i], create)
-		resp.Topics = append(resp.Topics, metadataTopic(p, &t, err, operations))
+		resp.Topics = append(resp.Topics, s.metadataTopic(p, &t, err, operations))
 	}
 	return resp
 }
@@ -144,7 +144,7 @@ func askedTopicOf(t *kmsg.MetadataRequestTopic) topicRef {
 }
 
 // metadataTopic is one topic, or why there is none, in a Metadata answer.
-func metadataTopic(p *peer, t *broker.Topic, err *errcode.Error, operations int32) kmsg.MetadataResponseTopic {
+func (s *Server) metadataTopic(p *peer, t *broker.Topic, err *errcode.Error, operations int32) kmsg.MetadataResponseTopic {
 	out := kmsg.NewMetadataResponseTopic()
 	out.ErrorCode, out.TopicID, out.IsInternal = p.error(err), t.ID, isInternal(t.Name)
 	if t.Name != "" || t.ID == (broker.TopicID{}) {
@@ -154,15 +154,15 @@ func metadataTopic(p *peer, t *broker.Topic, err *errcode.Error, operations int3
 		return out
 	}
 	out.AuthorizedOperations = operations
-	out.Partitions = make([]kmsg.MetadataResponseTopicPartition, len(t.Partitions))
-	for i := range t.Partitions {
-		from, to := &t.Partitions[i], &out.Partitions[i]
-		to.Default()
-		to.Partition, to.Leader, to.LeaderEpoch = int32(i), from.Node, from.Epoch
+	out.Partitions = make([]kmsg.MetadataResponseTopicPartition, 0, t.Partitions)
+	for i, from := range s.broker.Leaders(t, 0, t.Partitions) {
+		to := kmsg.NewMetadataResponseTopicPartition()
+		to.Partition, to.Leader, to.LeaderEpoch = i, from.Node, from.Epoch
 		to.Replicas, to.ISR, to.OfflineReplicas = from.Replicas, from.InSync, from.Offline
 		if from.Node < 0 {
 			to.ErrorCode = int16(errcode.LeaderNotAvailable)
 		}
+		out.Partitions = append(out.Partitions, to)
 	}
 	return out
 }

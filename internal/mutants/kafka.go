@@ -441,8 +441,8 @@ var kafkaTable = []mutant{
 	{
 		name: "the leader of a partition that is being created",
 		file: "broker/topics.go",
-		old:  "\t\tif out.Partitions[i].Node < 0 {",
-		new:  "\t\tif false {",
+		old:  "\t\t\tif l.Node < 0 {",
+		new:  "\t\t\tif false {",
 		pkg:  "./kafka", test: "TestWhileCreating", want: "LEADER_NOT_AVAILABLE, leader -1; want a leader",
 	},
 	{

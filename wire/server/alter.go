@@ -53,7 +53,7 @@ func (q *request) addPartitions(ctx context.Context, m *pb.AddPartitionsRequest)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.AddPartitionsResponse{Partitions: int32(len(grown.Partitions))}, nil
+	return &pb.AddPartitionsResponse{Partitions: int32(grown.Partitions)}, nil
 }
 
 func (q *request) deleteRecords(ctx context.Context, m *pb.DeleteRecordsRequest) (proto.Message, error) {

@@ -35,7 +35,7 @@ func (q *request) metadata(m *pb.MetadataRequest) (proto.Message, error) {
 	}
 	add := func(t broker.Topic, err *errcode.Error) {
 		resp.Topics = append(resp.Topics, q.topic(t, err))
-		partitions += len(t.Partitions)
+		partitions += t.Partitions
 	}
 	if m.All {
 		for t := range b.Topics(m.After) {
@@ -74,7 +74,7 @@ func (q *request) topic(t broker.Topic, err *errcode.Error) *pb.Topic {
 	if t.ID != (broker.TopicID{}) {
 		out.TopicId = t.ID[:]
 	}
-	for _, p := range t.Partitions {
+	for _, p := range q.s.opt.Broker.Leaders(&t, 0, t.Partitions) {
 		out.Leaders = append(out.Leaders, p.Node)
 		out.LeaderEpochs = append(out.LeaderEpochs, p.Epoch)
 	}
@@ -94,7 +94,7 @@ func (q *request) createTopic(ctx context.Context, m *pb.CreateTopicRequest) (pr
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.CreateTopicResponse{Partitions: int32(len(t.Partitions))}
+	resp := &pb.CreateTopicResponse{Partitions: int32(t.Partitions)}
 	if !m.ValidateOnly {
 		resp.TopicId = t.ID[:]
 	}
@@ -151,12 +151,12 @@ func (q *request) describeTopic(m *pb.DescribeTopicRequest) (proto.Message, erro
 	if err != nil {
 		return nil, err
 	}
-	if m.FirstPartition < 0 || int(m.FirstPartition) > len(t.Partitions) {
-		return nil, errcode.Errorf(errcode.InvalidRequest, "first partition %d of %d", m.FirstPartition, len(t.Partitions))
+	if m.FirstPartition < 0 || int(m.FirstPartition) > t.Partitions {
+		return nil, errcode.Errorf(errcode.InvalidRequest, "first partition %d of %d", m.FirstPartition, t.Partitions)
 	}
-	resp := &pb.DescribeTopicResponse{Name: t.Name, TopicId: t.ID[:], PartitionCount: int32(len(t.Partitions))}
+	resp := &pb.DescribeTopicResponse{Name: t.Name, TopicId: t.ID[:], PartitionCount: int32(t.Partitions)}
 	resp.Configs = pbConfigs(q.s.opt.Broker.TopicConfigs(t.ID))
-	for i := m.FirstPartition; int(i) < len(t.Partitions); i++ {
+	for i := m.FirstPartition; int(i) < t.Partitions; i++ {
 		if resp.More = len(resp.Partitions) == maxTopicsAnswered; resp.More {
 			break
 		}

@@ -1,0 +1,19 @@
+package main
+
+// dataPathRestTable lists the guards of what Kafka's requests cost on one node.
+var dataPathRestTable = []mutant{
+	{
+		name: "a topic is as small for many partitions as for one",
+		file: "broker/topics.go",
+		old:  "Partitions: len(t.Assignment), assignment: t.Assignment}",
+		new:  "Partitions: len(t.Assignment), assignment: slices.Concat(t.Assignment, t.Assignment)}",
+		pkg:  "./kafka", test: "TestLargeTopicCostsWhatIsAsked", want: "want at most 65536",
+	},
+	{
+		name: "what DescribeTopicPartitions answers is counted",
+		file: "kafka/describetopicpartitions.go",
+		old:  "if !p.hold(ctx, s.describedBytes(len(names), left)) {",
+		new:  "if s.describedBytes(len(names), left) < 0 {",
+		pkg:  "./kafka", test: "TestAnswerAboveAllMemory", want: "want the connection's end",
+	},
+}
