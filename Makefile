@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/de
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test test-clients test-cluster race race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka fmt clean kafka-jars record-kafka test-differential
+.PHONY: build run check test test-clients test-cluster race race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka bench-cluster fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -101,6 +101,13 @@ DATA  ?=
 bench-kafka: build kafka-jars ## Flotilla and Apache Kafka in turns under the same load: medians, and all reports in bin/bench-kafka.json
 	$(GO) build -o bin/peers ./bench/peers
 	bin/peers -flotilla $(BIN) -kafka '$(KAFKA)' -dir '$(DATA)' -pairs $(PAIRS) -json bin/bench-kafka.json
+
+# make bench-cluster PAIRS=1 DURATION=5s: three nodes of each, so they share the machine's CPUs.
+DURATION ?= 15s
+
+bench-cluster: build kafka-jars ## three nodes of Flotilla and of Apache Kafka in turns: medians, and all reports in bin/bench-cluster.json
+	$(GO) build -o bin/peers ./bench/peers
+	bin/peers -nodes 3 -flotilla $(BIN) -kafka '$(KAFKA)' -dir '$(DATA)' -pairs $(PAIRS) -duration $(DURATION) -warmup 2s -json bin/bench-cluster.json
 
 clean:
 	rm -rf bin

@@ -29,8 +29,8 @@ type rates struct {
 	ran  []string
 }
 
-func (r *rates) load(_ context.Context, server, kind string) (bench.Report, error) {
-	name := server + " " + kind
+func (r *rates) load(_ context.Context, server string, k kind) (bench.Report, error) {
+	name := server + " " + k.Name
 	r.ran = append(r.ran, name)
 	left := r.left[name]
 	if len(left) == 0 {
@@ -50,7 +50,7 @@ func TestSession(t *testing.T) {
 		"b produce": {100, 100},
 		"b replay":  {500, 100, 105},
 	}}
-	s := &session{Servers: []string{"a", "b"}, Pairs: 3, Agree: 0.06, MaxWarmups: 5, load: r.load, said: io.Discard}
+	s := &session{Servers: []string{"a", "b"}, Kinds: nodeKinds, Pairs: 3, Agree: 0.06, MaxWarmups: 5, load: r.load, said: io.Discard}
 	runs, err := s.do(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestSession(t *testing.T) {
 	if !slices.Equal(r.ran, want) {
 		t.Errorf("ran %q, want %q", r.ran, want)
 	}
-	all := summarise(runs, s.Servers)
+	all := summarise(runs, s.Kinds, s.Servers)
 	if len(all) != 4 {
 		t.Fatalf("%+v", all)
 	}
@@ -81,12 +81,12 @@ func TestSession(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 
-	sum := newSummary(runs, s.Servers, s.Pairs, "4.3.1\n")
+	sum := newSummary(runs, s, "4.3.1\n")
 	var text, object strings.Builder
 	if err := errors.Join(sum.table(&text), sum.write(&object)); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"medians of 3 pairs; flotilla 1 (commit abc), Apache Kafka 4.3.1, through franz-go v1", " 200.0", " 9.52"} {
+	for _, want := range []string{"medians of 3 pairs, nodes: 1; flotilla 1 (commit abc), Apache Kafka 4.3.1, through franz-go v1", " 200.0", " 9.52"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
 		}
@@ -94,6 +94,46 @@ func TestSession(t *testing.T) {
 	var back summary
 	if err := json.Unmarshal([]byte(object.String()), &back); err != nil || len(back.Runs) != len(runs) || !slices.Equal(back.Medians, all) {
 		t.Errorf("%v in %s", err, object.String())
+	}
+}
+
+// TestSessionOfLatencies: a kind whose latencies count has them in the summary,
+// and what has no rate of its own is warmed up so often as was asked for.
+func TestSessionOfLatencies(t *testing.T) {
+	t.Parallel()
+	p50 := map[string][]float64{"a": {90, 80, 2, 1, 6}, "b": {70, 60, 10, 4, 8}}
+	load := func(_ context.Context, server string, k kind) (bench.Report, error) {
+		rep := report(10)
+		rep.Latency = &bench.Times{P50MS: 1000, P99MS: 1000}
+		if k.Latency {
+			rep.EndToEnd = &bench.Times{P50MS: p50[server][0], P99MS: 10 * p50[server][0]}
+			p50[server] = p50[server][1:]
+		}
+		return rep, nil
+	}
+	kinds := []kind{{Name: "rate"}, {Name: "latency", Latency: true}}
+	s := &session{Servers: []string{"a", "b"}, Kinds: kinds, Pairs: 3, MaxWarmups: 2, load: load, said: io.Discard}
+	runs, err := s.do(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := summarise(runs, s.Kinds, s.Servers)
+	if len(all) != 4 || all[0].P50 != nil || all[2].Warmups != 2 {
+		t.Fatalf("%+v", all)
+	}
+	if got := *all[2].P50; got != (spread{Median: 2, Lowest: 1, Highest: 6, Ratio: 0.25}) {
+		t.Errorf("p50 %+v", got)
+	}
+	if got := *all[2].P99; got != (spread{Median: 20, Lowest: 10, Highest: 60, Ratio: 0.25}) {
+		t.Errorf("p99 %+v", got)
+	}
+	var text strings.Builder
+	if err := newSummary(runs, s, "4.3.1").table(&text); err != nil || !strings.Contains(text.String(), "P99") {
+		t.Errorf("%v, no percentiles in\n%s", err, text.String())
+	}
+	s.load = func(context.Context, string, kind) (bench.Report, error) { return report(1), nil }
+	if runs, err := s.do(t.Context()); len(runs) != 9 || err == nil || !strings.Contains(err.Error(), "a report without latencies") {
+		t.Errorf("without latencies: %v", err)
 	}
 }
 
@@ -108,10 +148,13 @@ func TestSessionEnds(t *testing.T) {
 	}{
 		{"a rate that grows", (&rates{left: unsettled}).load, "no two runs of 4, one after the other, came within 5%", 4},
 		{"a load that fails", (&rates{left: map[string][]float64{"a produce": {1}}}).load, "no rate for a replay", 2},
-		{"no CPU time", func(context.Context, string, string) (bench.Report, error) { return bench.Report{Records: 1}, nil }, "without the server's CPU time", 0},
+		{"no CPU time", func(context.Context, string, kind) (bench.Report, error) { return bench.Report{Records: 1}, nil }, "without the server's CPU time", 0},
+		{"no records", func(context.Context, string, kind) (bench.Report, error) {
+			return bench.Report{Servers: &bench.Costs{}, Client: &bench.Costs{}}, nil
+		}, "without records", 0},
 	}
 	for _, tt := range tests {
-		s := &session{Servers: []string{"a"}, Pairs: 1, Agree: 0.05, MaxWarmups: 4, load: tt.load, said: io.Discard}
+		s := &session{Servers: []string{"a"}, Kinds: nodeKinds, Pairs: 1, Agree: 0.05, MaxWarmups: 4, load: tt.load, said: io.Discard}
 		runs, err := s.do(t.Context())
 		if err == nil || !strings.Contains(err.Error(), tt.want) || len(runs) != tt.runs {
 			t.Errorf("%s: %d runs, %v", tt.name, len(runs), err)
@@ -136,9 +179,13 @@ func TestParse(t *testing.T) {
 	if o, err := parse([]string{"-kafka", "jars"}, io.Discard); err != nil || o.pairs != 5 || o.agree != 5 {
 		t.Errorf("%+v, %v", o, err)
 	}
+	if o, err := parse([]string{"-kafka", "jars", "-nodes", "3"}, io.Discard); err != nil || o.maxWarmups != 1 {
+		t.Errorf("three nodes: %+v, %v", o, err)
+	}
 	for _, args := range [][]string{
 		{}, {"-kafka", "jars", "more"}, {"-kafka", "jars", "-pairs", "0"}, {"-kafka", "jars", "-max-warmups", "1"},
 		{"-kafka", "jars", "-agree", "0"}, {"-kafka", "jars", "-duration", "0s"}, {"-kafka", "jars", "-replay-records", "0"}, {"-nonsense"},
+		{"-kafka", "jars", "-nodes", "2"}, {"-kafka", "jars", "-nodes", "3", "-agree", "3"}, {"-kafka", "jars", "-nodes", "3", "-max-warmups", "0"},
 	} {
 		if o, err := parse(args, io.Discard); err == nil {
 			t.Errorf("%q: %+v", args, o)

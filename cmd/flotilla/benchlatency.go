@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +20,7 @@ type benchLatencyFlags struct {
 	yard     yardstickFlags
 	endToEnd bool
 	rate     float64
+	linger   time.Duration
 }
 
 func benchLatencyCommand(conn *connection) *cobra.Command {
@@ -32,7 +34,7 @@ and measure how long each takes. With --rate so many are sent a second, and
 latencies count from when each was due. With --end-to-end a consumer waits for
 the records, and it is measured too how long they take to arrive there.
 
-Nothing lingers: a record is sent at once.`,
+Nothing lingers unless --linger is given: a record is sent at once.`,
 		Example: `  flotilla bench latency --yardstick .
   flotilla bench latency --end-to-end --rate 10000`,
 		Args: noArgs,
@@ -44,6 +46,7 @@ Nothing lingers: a record is sent at once.`,
 	f.measure.add(c)
 	fl.BoolVar(&f.endToEnd, "end-to-end", false, "consume the records too")
 	fl.Float64Var(&f.rate, "rate", 0, "records a second, instead of one after the other")
+	fl.DurationVar(&f.linger, "linger", 0, "how long a record waits for others to share its batch")
 	f.yard.add(c, "4KiB")
 	f.benchFlags.add(c)
 	return c
@@ -57,8 +60,8 @@ func (f *benchLatencyFlags) run(c *cobra.Command) error {
 	if load.Shape, err = f.shape(); err != nil {
 		return err
 	}
-	if f.rate < 0 {
-		return usagef("--rate %g: give a positive number, or none", f.rate)
+	if f.rate < 0 || f.linger < 0 {
+		return usagef("--rate %g, --linger %s: give positive values, or none", f.rate, f.linger)
 	}
 	if err := f.checkProtocol(); err != nil {
 		return err
@@ -74,11 +77,11 @@ func (f *benchLatencyFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := f.producer("", 0, f.benchFlags.conn.timeout)
+	cfg, err := f.producer("", f.linger, f.benchFlags.conn.timeout)
 	if err != nil {
 		return err
 	}
-	setup := f.setup(map[string]any{"end_to_end": f.endToEnd, "in_flight": 1, "loop": "closed"})
+	setup := f.setup(map[string]any{"end_to_end": f.endToEnd, "in_flight": 1, "loop": "closed", "linger": f.linger.String()})
 	if f.rate > 0 {
 		setup["loop"], setup["rate"] = "open", f.rate
 		delete(setup, "in_flight")

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -60,6 +61,71 @@ func TestServer(t *testing.T) {
 	s.Args = []string{"no/such/binary"}
 	if err := s.Start(t.Context(), t.TempDir()); err == nil {
 		t.Error("started what is not there")
+	}
+}
+
+// TestCluster: nodes know of each other, start together, and when one of them
+// does not, none is left.
+func TestCluster(t *testing.T) {
+	ports := []int{1001, 1002, 1003, 1004, 1005, 1006}
+	for _, c := range []*Cluster{FlotillaCluster("flotilla", "data", ports, "--more"), KafkaCluster("kafka.sh", "jars", "data", ports)} {
+		if len(c.Nodes) != 3 || c.Bootstrap() != "127.0.0.1:1001,127.0.0.1:1003,127.0.0.1:1005" {
+			t.Fatalf("%s: %d nodes at %s", c.Name, len(c.Nodes), c.Bootstrap())
+		}
+		names := map[string]bool{}
+		for _, s := range c.Nodes {
+			names[s.Name] = true
+			last := strings.Join(s.Args[len(s.Args)-3:], " ")
+			args := strings.Join(s.Args, " ")
+			switch c.Name {
+			case "flotilla":
+				if !strings.Contains(args, "--cluster.nodes 1@127.0.0.1:1002,2@127.0.0.1:1004,3@127.0.0.1:1006") || !strings.HasSuffix(args, "--more") {
+					t.Errorf("%s: %s", s.Name, args)
+				}
+			case "kafka":
+				if !strings.HasSuffix(last, " 1002,1004,1006") || !strings.Contains(args, " data/"+last[:1]+" ") {
+					t.Errorf("%s: %s", s.Name, args)
+				}
+			}
+		}
+		if len(names) != 3 {
+			t.Errorf("%s: names %v, of which each has a file", c.Name, names)
+		}
+	}
+
+	l, err := net.Listen("tcp", Address(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("PEER_TEST", "wait")
+	node := func(name string) *Server {
+		return &Server{Name: name, Addr: l.Addr().String(), Args: []string{os.Args[0]}}
+	}
+	c := &Cluster{Name: "c", Nodes: []*Server{node("c1"), node("c2")}}
+	if err := c.Start(t.Context(), t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	if want := c.Nodes[0].PID() + "," + c.Nodes[1].PID(); c.PIDs() != want {
+		t.Errorf("processes %s, want %s", c.PIDs(), want)
+	}
+	if err := c.unlessAll([]error{nil, errors.New("c2 was late")}); err == nil || !strings.Contains(err.Error(), "c2 was late") {
+		t.Errorf("one of two did not start: %v", err)
+	}
+	if c.Nodes[0].cmd.ProcessState == nil {
+		t.Error("the other one goes on")
+	}
+	if err := c.Stop(); err != nil {
+		t.Error(err)
+	}
+	c.Nodes = append(c.Nodes, &Server{Name: "c3", Addr: "127.0.0.1:1", Args: []string{"no/such/binary"}})
+	if err := c.Start(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "no/such/binary") {
+		t.Errorf("one of three cannot start: %v", err)
+	}
+	for _, s := range c.Nodes[:2] {
+		if s.cmd.ProcessState == nil {
+			t.Errorf("%s goes on", s.Name)
+		}
 	}
 }
 
