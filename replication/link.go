@@ -207,6 +207,7 @@ func (l *link) incoming(rpc raft.RPC) (raft.RPCResponse, bool) {
 			return l.withHeld(rpc, req, err)
 		}
 		defer release()
+		unshare(req.Entries)
 	case *raft.InstallSnapshotRequest:
 		return l.installed(rpc, req)
 	case *raft.TimeoutNowRequest:

@@ -208,3 +208,28 @@ func TestLinkInstall(t *testing.T) {
 		}
 	}
 }
+
+// TestLinkUnshares: the entries of a large request reach Raft with memory of their
+// own, whatever they came in.
+func TestLinkUnshares(t *testing.T) {
+	t.Parallel()
+	whole := make([]byte, maxSharedBytes+2)
+	half := len(whole) / 2
+	req := &raft.AppendEntriesRequest{Term: 5, PrevLogEntry: 10, PrevLogTerm: 3, Entries: []*raft.Log{
+		{Index: 11, Term: 4, Data: whole[:half:half]}, {Index: 12, Term: 4, Data: whole[half:]},
+	}}
+	l := testLink()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.incoming(raft.RPC{Command: req})
+	}()
+	rpc := <-l.rpc
+	for _, e := range rpc.Command.(*raft.AppendEntriesRequest).Entries {
+		if len(e.Data) != half || &e.Data[0] == &whole[0] || &e.Data[0] == &whole[half] {
+			t.Errorf("entry %d has %d bytes in the memory of the request, want %d of its own", e.Index, len(e.Data), half)
+		}
+	}
+	rpc.RespChan <- raft.RPCResponse{Response: &raft.AppendEntriesResponse{Success: true}}
+	<-done
+}

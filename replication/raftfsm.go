@@ -38,6 +38,7 @@ func (f *fsm[R]) ApplyBatch(logs []*raft.Log) []any {
 	if r.catchUp.active.Load() {
 		r.noteApplied()
 	}
+	r.recent.applied(r.applied.Load())
 	if r.journal != nil {
 		r.journal.Commit(r.applied.Load())
 	}

@@ -89,6 +89,7 @@ type Replica[R any] struct {
 	checkpoints *Checkpoints
 	journal     *journal.Shard // nil for the metadata shard
 	store       *logStore
+	recent      *recentLog // of store
 	link        *link
 	peers       *peers
 	confirmer   confirmer
@@ -185,8 +186,9 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 	if opt.Journal != nil {
 		r.journal = opt.Journal.Shard(journal.ShardID(opt.Shard), opt.ID.Incarnation)
 	}
+	r.recent = &recentLog{entryLog: r.entryLog(), limit: maxRecentBytes, keep: r.peers.keepFrom}
 	r.store = &logStore{
-		log: r.entryLog(), applied: r.applied.Load, durable: r.durableIndex, droppable: r.droppable,
+		log: r.recent, applied: r.applied.Load, durable: r.durableIndex, droppable: r.droppable,
 		fail: r.fail, halt: r.halt, noRoom: r.noRoom, started: &r.started, strokes: &r.strokes,
 	}
 	r.link = &link{

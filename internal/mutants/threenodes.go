@@ -1,6 +1,7 @@
 package main
 
-// threeNodesTable lists the guards of measuring three nodes.
+// threeNodesTable lists the guards of measuring three nodes, and of the log's newest
+// entries in memory.
 var threeNodesTable = []mutant{
 	{
 		name: "no node of a cluster that did not start is left",
@@ -15,5 +16,40 @@ var threeNodesTable = []mutant{
 		old:  "settled := pair > 0 || s.Agree > 0",
 		new:  "settled := pair < 0",
 		pkg:  "./bench/peers", test: "TestSessionEnds", want: "no records",
+	},
+	{
+		name: "an entry that was not stored is not kept in memory",
+		file: "replication/recent.go",
+		old:  "\tif err := r.entryLog.append(logs); err != nil {\n\t\treturn err\n\t}\n\tr.mu.Lock()\n\tdefer r.mu.Unlock()\n",
+		new:  "\terr := r.entryLog.append(logs)\n\tr.mu.Lock()\n\tdefer r.mu.Unlock()\n\tdefer func() { _ = err }()\n",
+		pkg:  "./replication", test: "TestRecentLog", want: "not stored: entry 4 is there",
+	},
+	{
+		name: "a truncated entry is forgotten",
+		file: "replication/recent.go",
+		old:  "n > 0 && r.logs[n-1].Index >= index; n",
+		new:  "n > 0 && r.logs[n-1].Index < index; n",
+		pkg:  "./replication", test: "TestRecentLog", want: "truncated: entry 3",
+	},
+	{
+		name: "what is kept in memory of a log is bounded",
+		file: "replication/recent.go",
+		old:  "for r.bytes > r.limit {",
+		new:  "for r.bytes < 0 {",
+		pkg:  "./replication", test: "TestRecentLog", want: "above the limit: entry 4 was read from the log 0 times",
+	},
+	{
+		name: "what is applied everywhere is forgotten",
+		file: "replication/recent.go",
+		old:  "r.forget(min(index, max(r.keep(), 1)-1))",
+		new:  "r.forget(min(index, 0))",
+		pkg:  "./replication", test: "TestRecentLog", want: "everybody has it: entry 1 was read from the log 0 times",
+	},
+	{
+		name: "a batch in a tail keeps its own entry's memory, not a request's",
+		file: "replication/link.go",
+		old:  "\t\tunshare(req.Entries)\n",
+		new:  "",
+		pkg:  "./replication", test: "TestLinkUnshares", want: "in the memory of the request",
 	},
 }
