@@ -126,19 +126,14 @@ func (b *Broker) answerFit(payload []byte) ([]byte, error) {
 	return nil, b.fitToLead(m.shard)
 }
 
-// fitToLead returns nil if this node would lead a shard, and otherwise why not.
+// fitToLead returns nil if this node would lead a shard for good, and otherwise why
+// not.
 func (b *Broker) fitToLead(shard replication.ShardID) error {
-	if b.held()[shard] == nil {
-		return fmt.Errorf("node %d has no shard %d", b.opt.NodeID, shard)
-	}
-	if err := b.refusal(); err != nil {
+	if err := b.roomToLead(shard); err != nil {
 		return err
 	}
-	if b.hurt(shard) {
-		return fmt.Errorf("a range of shard %d is damaged on node %d", shard, b.opt.NodeID)
-	}
-	if d := b.DiskState(); d.Low {
-		return fmt.Errorf("the disk of node %d is nearly full: %s", b.opt.NodeID, d.Cause)
+	if b.relief.recently() {
+		return fmt.Errorf("the disk of node %d was nearly full a moment ago", b.opt.NodeID)
 	}
 	return nil
 }

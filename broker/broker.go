@@ -198,6 +198,7 @@ type Broker struct {
 	failover   *failover
 	watchdog   *watchdog
 	balance    *balance
+	relief     *relief
 	leaving    atomic.Bool   // HandOver was called
 	freed      chan struct{} // 1-buffered: a checkpoint would free disk space
 	producers  producerIDs
@@ -251,7 +252,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.repairs, b.scrubber = newRepairs(b), &scrubber{b: b}
 	b.retention = newRetention(b, opt.RetentionInterval)
 	b.failover, b.watchdog = newFailover(b), newWatchdog(b)
-	b.balance = newBalance(b)
+	b.balance, b.relief = newBalance(b), newRelief(b)
 	b.disk = newDiskWatch(&b.opt)
 	b.disk.look() // before anything can be asked for
 	defer context.AfterFunc(ctx, b.stop)()
@@ -278,6 +279,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		b.group.Go(func() { b.register(self) })
 		b.group.Go(b.failover.run)
 		b.group.Go(b.watchdog.run)
+		b.group.Go(b.relief.run)
 		if opt.BalanceInterval > 0 {
 			b.group.Go(b.balance.run)
 		}

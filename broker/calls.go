@@ -8,7 +8,8 @@ import (
 )
 
 // Methods of calls between nodes; methodPull, 4, methodReport, 5, methodContact, 6,
-// methodPresent, 7, methodClaim, 16, methodTakeOver, 17, and methodFit, 18, are others.
+// methodPresent, 7, methodClaim, 16, methodTakeOver, 17, methodFit, 18, and methodRoom, 19,
+// are others.
 // MethodStanding is internal/node's: what a node says of itself before it has a cluster.
 const (
 	MethodStanding transport.Method = 1
@@ -39,6 +40,8 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 		return b.answerTakeOver(ctx, from, payload)
 	case methodFit:
 		return b.answerFit(payload)
+	case methodRoom:
+		return b.answerRoom(payload)
 	}
 	return nil, fmt.Errorf("node %d knows no method %d, which node %d asks for; is it of an older version?", b.opt.NodeID, m, from)
 }

@@ -118,8 +118,9 @@ func (s *ShardStats) members(p replication.Progress) {
 type LeadershipStats struct {
 	Claimed    uint64 // it stood for election at once, as the leader's node was gone
 	HandedOver uint64 // others won its terms, as its disk stood still
+	Relieved   uint64 // it transferred them, as its disk was nearly full
 	Balanced   uint64 // it transferred them to who is to lead
-	Unfit      bool   // it takes none, as its disk stands still, or did a moment ago
+	Unfit      bool   // it takes none, as its disk stands still or is nearly full, or was a moment ago
 }
 
 // Stats are a broker's numbers, and those of what it stands on. Counters count
@@ -164,7 +165,8 @@ func (b *Broker) Stats() Stats {
 		FeatureLevel: im.FeatureLevel(), RemovedByRetention: b.removed.byRetention.Load(), RemovedByRequest: b.removed.byRequest.Load(),
 		TopicCount: im.TopicCount(), PartitionCount: im.PartitionCount(), NodeCount: im.NodeCount(), TombstoneCount: im.TombstoneCount(),
 		Leaderships: LeadershipStats{
-			Claimed: b.failover.began.Load(), HandedOver: b.watchdog.moved.Load(), Balanced: b.balance.moved.Load(), Unfit: b.watchdog.unfit.Load(),
+			Claimed: b.failover.began.Load(), HandedOver: b.watchdog.moved.Load(), Relieved: b.relief.moved.Load(),
+			Balanced: b.balance.moved.Load(), Unfit: b.watchdog.unfit.Load() || b.relief.recently(),
 		},
 		ReplicasReplaced: b.replacements.Load(),
 		Topics: b.dir.topicStats(func(id partition.TopicID) string {

@@ -86,8 +86,8 @@ var Metrics = []Metric{
 	{"flotilla_checkpoint_age_seconds", Gauge, []string{"shards"}, "Time since the newest checkpoint; -1 if there was none since the start."},
 	{"flotilla_shard_leading", Gauge, []string{"shard"}, "1 if this node leads and serves the shard, else 0. Shard 0 is the metadata."},
 	{"flotilla_leaderships_total", Counter, []string{"change"},
-		"Leaderships of shards that changed by this node's doing: `claimed` as the leader's node was gone (elections it stood for), `handed_over` as its own disk stood still, `balanced` to the node that is to lead."},
-	{"flotilla_leaderships_refused", Gauge, nil, "1 while this node takes no leadership, as its disk stands still, or did in the last 30 s; else 0."},
+		"Leaderships of shards that changed by this node's doing: `claimed` as the leader's node was gone (elections it stood for), `handed_over` as its own disk stood still, `relieved` as its own disk was nearly full, `balanced` to the node that is to lead."},
+	{"flotilla_leaderships_refused", Gauge, nil, "1 while this node takes no leadership, as its disk stands still or is nearly full, or was so in the last 30 s; else 0."},
 	{"flotilla_shard_voters", Gauge, []string{"shard"}, "Replicas of the shard that vote, as far as this node knows."},
 	{"flotilla_shard_learners", Gauge, []string{"shard"}, "Replicas of the shard that do not vote yet: they take the place of lost ones when they have caught up."},
 	{"flotilla_replicas_replaced_total", Counter, nil, "Replicas of lost data directories whose place this node, as their shards' leader, has given to others."},
@@ -349,6 +349,7 @@ func (s scrape) shards(stats *broker.Stats) {
 	}
 	s.value("flotilla_leaderships_total", float64(stats.Leaderships.Claimed), "claimed")
 	s.value("flotilla_leaderships_total", float64(stats.Leaderships.HandedOver), "handed_over")
+	s.value("flotilla_leaderships_total", float64(stats.Leaderships.Relieved), "relieved")
 	s.value("flotilla_leaderships_total", float64(stats.Leaderships.Balanced), "balanced")
 	s.value("flotilla_leaderships_refused", truth(stats.Leaderships.Unfit))
 	for _, sh := range stats.Shards {

@@ -51,7 +51,7 @@ var faults = []fault{
 	{name: "a fifth is lost", begin: func(c *chaos, i int) func() {
 		return c.losing(i, "numgen random mod 100 < 20 drop\n")
 	}},
-	{name: "full disk", stalls: true, begin: func(c *chaos, i int) func() {
+	{name: "full disk", begin: func(c *chaos, i int) func() {
 		c.disks[i].fill()
 		return c.disks[i].empty
 	}},

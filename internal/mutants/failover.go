@@ -145,7 +145,7 @@ var failoverTable = []mutant{
 	},
 	{
 		name: "balance: no heir with a full disk",
-		file: "broker/balance.go",
+		file: "broker/relief.go",
 		old:  "if d := b.DiskState(); d.Low {",
 		new:  "if d := b.DiskState(); d.Low && d.Cause == \"\" {",
 		pkg:  "./broker", test: "TestBalanceUnfit", want: "asked whether it would lead with a full disk: <nil>",

@@ -87,6 +87,9 @@ func (n *Node) adminSource() admin.Source {
 				d := admin.Disk{FreeBytes: s.FreeBytes, ReserveBytes: s.ReserveBytes, Entered: s.Entered, Refused: s.Refused}
 				if s.Low {
 					d.Refuses = "the disk is nearly full, records and topics are not taken: " + s.Cause
+					if led := n.broker.Leads(); n.opt.Cluster != nil && len(led) > 0 {
+						d.Refuses += fmt.Sprintf("; shards %v stay led here, as too few of their voters on other nodes have room", led)
+					}
 				}
 				return d
 			}

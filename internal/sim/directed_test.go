@@ -16,6 +16,7 @@ func TestVotersDirected(t *testing.T) {
 	t.Parallel()
 	for name, f := range map[string]func(fl *fleet){
 		"wiped": wipedHistory, "deposed": deposedHistory, "deposed, asked to delete": deposedDeletesHistory,
+		"full": fullHistory,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -165,6 +166,54 @@ func (fl *fleet) depose(topic string, f func(key history.Key, floor int64, asks 
 	fl.progress([]history.Key{key})
 	fl.stop()
 	fl.clients.Wait()
+	time.Sleep(settle)
+	if fl.healthy() {
+		fl.readAll()
+	}
+}
+
+// fullHistory fills the disk of the leader, to the last byte or nearly so: the others
+// lead, and take more than the journal of the full one holds. It takes part again when
+// it has room, whether it went on meanwhile or its power was cut.
+func fullHistory(fl *fleet) {
+	key, a, b, c, ok := fl.stage("stays0")
+	if !ok {
+		return
+	}
+	fl.addrs = []string{a.addr(), b.addr(), c.addr()}
+	a.disk.SetCapacity(usedOn(a.disk) + fl.rng.Int64N(16<<10))
+	p := fl.hire()
+	began := time.Now()
+	p.produce(load{keys: []history.Key{key}, records: 400, maxBytes: 6000, maxPause: 1, timeout: time.Minute})
+	p.leave()
+	if took := time.Since(began); took > 30*time.Second {
+		fl.problem("400 records took %v with two disks that have room", took)
+	}
+	fl.mu.Lock()
+	floor := fl.floor[key]
+	fl.mu.Unlock()
+	if floor < 400 {
+		fl.problem("with two disks that have room the log was acknowledged up to offset %d", floor)
+	}
+	if !fl.trace.saw("a leadership was handed over, as the disk is nearly full") {
+		fl.problem("node %d did not hand over", a.id)
+	}
+	if led := a.node.Leads(); len(led) > 0 {
+		fl.problem("node %d leads %v with a full disk", a.id, led)
+	}
+	again := fl.rng.IntN(2) == 0
+	if again {
+		fl.cut(a)
+	}
+	a.disk.SetCapacity(-1)
+	if again && !fl.start(a) {
+		return
+	}
+	time.Sleep(30 * time.Second)
+	fl.isolate(b, true, true) // a is needed now
+	fl.progress([]history.Key{key})
+	fl.isolate(b, false, false)
+	fl.stop()
 	time.Sleep(settle)
 	if fl.healthy() {
 		fl.readAll()
