@@ -61,7 +61,7 @@ type Options[R any] struct {
 
 	MaxEntryBytes int // gathered in one entry; default 1 MiB
 	MaxCommands   int // in one entry; default 4096
-	MaxInFlight   int // entries proposed and not applied; default 4
+	MaxInFlight   int // entries proposed and not applied; default 4, at most 128
 
 	// OnFailed is told the error that stopped the replica, once, from a
 	// goroutine of its own.
@@ -158,6 +158,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 	setDefault(&opt.MaxEntryBytes, 1<<20)
 	setDefault(&opt.MaxCommands, 4096)
 	setDefault(&opt.MaxInFlight, 4)
+	opt.MaxInFlight = min(opt.MaxInFlight, maxAppendEntries/2)
 	if opt.Journal != nil {
 		// An entry is one record of the journal.
 		opt.MaxEntryBytes = min(opt.MaxEntryBytes, int(opt.Journal.MaxRecordBytes()))

@@ -149,7 +149,7 @@ func TestNamedTests(t *testing.T) {
 			in[string(m[1])] = append(in[string(m[1])], f.pkg)
 		}
 	}
-	for page, least := range map[string]int{"docs/robustness.md": 50, "docs/guarantees.md": 30, "README.md": 15} {
+	for page, least := range map[string]int{"docs/robustness.md": 50, "docs/guarantees.md": 30, "README.md": 15, "docs/raft.md": 15} {
 		text := string(read(t, page))
 		for _, lost := range lostTests(text, in) {
 			t.Errorf("%s names %s, which is not there", page, lost)
@@ -157,5 +157,50 @@ func TestNamedTests(t *testing.T) {
 		if n := len(named.FindAllString(text, -1)); n < least {
 			t.Errorf("%s names only %d tests", page, n)
 		}
+	}
+}
+
+// unheld returns the lines of docs/raft.md that tell of what was reproduced, and name no
+// test behind the words "Held by".
+func unheld(text string) (bad []string, held int) {
+	_, body, _ := strings.Cut(text, "\n## ") // what comes before says what "seen" means
+	for line := range strings.SplitSeq(body, "\n") {
+		if !seen.MatchString(line) {
+			continue
+		}
+		_, by, _ := strings.Cut(line, " Held by ")
+		if !placed.MatchString(by) {
+			bad = append(bad, line[:min(len(line), 60)])
+			continue
+		}
+		held++
+	}
+	return bad, held
+}
+
+var seen = regexp.MustCompile(`\bseen\b`)
+
+func TestUnheld(t *testing.T) {
+	for text, want := range map[string][2]int{
+		"seen means\n## Traps\n1. a (seen). Held by `p` TestA.\n2. b\n": {0, 1},
+		"\n## Traps\n1. a (seen, twice): `p` TestA says\n":              {1, 0},
+		"\n## Traps\n1. a (issue 3, seen). Held by nobody.\n":           {1, 0},
+		"\n## Traps\n1. unforeseen, and oversee\n":                      {0, 0},
+	} {
+		if bad, held := unheld(text); len(bad) != want[0] || held != want[1] {
+			t.Errorf("%q: %q and %d held, want %v", text, bad, held, want)
+		}
+	}
+}
+
+// TestTraps: each trap of Raft's and the log's that was reproduced has a test of the
+// product that holds against it.
+func TestTraps(t *testing.T) {
+	bad, held := unheld(string(read(t, "docs/raft.md")))
+	for _, line := range bad {
+		t.Errorf("docs/raft.md names no test of the product for: %s", line)
+	}
+	if held < 10 {
+		t.Errorf("only %d traps are told of", held)
 	}
 }

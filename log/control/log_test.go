@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -361,6 +362,40 @@ func TestSlowDisk(t *testing.T) {
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("100 votes took %v at 1 s a sync, want two syncs at most", took)
 		}
+	})
+}
+
+// TestReadBesideAppend reads sealed segments from several goroutines while entries are
+// appended and dropped: what is underneath takes one call at a time.
+func TestReadBesideAppend(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, fs vfs.FS, dir string) {
+		l := openLog(t, fs, dir, Options{SegmentBytes: 300})
+		if err := l.Append(entries(1, 101, 1, 40)); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for reader := range uint64(6) {
+			wg.Go(func() {
+				for n := range uint64(400) {
+					index := 20 + (n*7+reader*13)%80
+					var e Entry
+					if err := l.Read(index, &e); err != nil || e.Index != index {
+						t.Errorf("Read(%d) = entry %d, %v", index, e.Index, err)
+						return
+					}
+				}
+			})
+		}
+		for n := range uint64(20) {
+			if err := l.Append(entries(101+n, 102+n, 1, 40)); err != nil {
+				t.Error(err)
+			}
+			if err := l.TruncateFront(n + 1); err != nil {
+				t.Error(err)
+			}
+		}
+		wg.Wait()
 	})
 }
 

@@ -1,0 +1,62 @@
+package main
+
+// trapsTable lists what holds against Raft's traps (docs/raft.md), as far as no other
+// table does.
+var trapsTable = []mutant{
+	{
+		name: "trap 1: Raft does not restore what was committed",
+		file: "replication/replica.go",
+		old:  "\tcfg.CommitTimeout = commitTimeout\n",
+		new:  "\tcfg.CommitTimeout = commitTimeout\n\tcfg.RestoreCommittedLogs = true\n",
+		pkg:  "./replication", test: "TestReplicaRestarts", want: "FAIL",
+	},
+	{
+		name: "trap 3: a pipeline ends at a rejection",
+		file: "replication/transport/pipeline.go",
+		old:  "\t\tif !f.resp.Success {\n\t\t\treturn\n\t\t}\n",
+		new:  "",
+		pkg:  "./replication/transport", test: "TestMeshConformance", want: "a pipeline goes on after a rejection",
+	},
+	{
+		name: "trap 4: a burst goes in few requests",
+		file: "replication/replica.go",
+		old:  "cfg.MaxAppendEntries = maxAppendEntries",
+		new:  "cfg.MaxAppendEntries = 1",
+		pkg:  "./replication", test: "TestBurst", want: "a burst took",
+	},
+	{
+		name: "trap 4: no more in flight than a request takes",
+		file: "replication/replica.go",
+		old:  "\topt.MaxInFlight = min(opt.MaxInFlight, maxAppendEntries/2)\n",
+		new:  "",
+		pkg:  "./replication", test: "TestInFlightBound", want: "entries may be in flight",
+	},
+	{
+		name: "trap 5: a vote that is not durable stops the replica",
+		file: "replication/stable.go",
+		old:  "\t\ts.halt(err)\n\t\treturn\n",
+		new:  "\t\treturn\n",
+		pkg:  "./replication", test: "TestVoterVoteFails", want: "no voter stopped although its vote was not durable",
+	},
+	{
+		name: "trap 6: what was proposed is answered at the end",
+		file: "replication/replica.go",
+		old:  "\t\tr.group.Wait()\n\t\tr.lose(0)\n",
+		new:  "\t\tr.group.Wait()\n",
+		pkg:  "./replication", test: "TestCloseAnswers", want: "proposals have no answer",
+	},
+	{
+		name: "trap 19: a log that ends at the checkpoint's index is made longer",
+		file: "replication/catchup.go",
+		old:  "\tif done, ok := r.lengthen(req); !ok || !done {\n\t\treturn pending(req), ok\n\t}\n",
+		new:  "",
+		pkg:  "./replication", test: "TestCatchUpOverADivergentLog", want: "FAIL",
+	},
+	{
+		name: "trap 27: a pipeline's end ends who waits for its answers",
+		file: "replication/transport/pipeline.go",
+		old:  "\t\tcase p.ready <- last:\n\t\t\treturn nil\n",
+		new:  "\t\tcase <-p.stop:\n\t\t\treturn nil\n",
+		pkg:  "./replication/transport", test: "TestMeshConformance", want: "who waits for answers waits for ever",
+	},
+}
