@@ -11,12 +11,13 @@ import (
 // maxDefaultReplication is how many replicas a topic gets at most if nobody says.
 const maxDefaultReplication = 3
 
-// shardsFor makes sure that there are shards of a replication factor, on the node
-// that leads the metadata: the first topic that wants a factor has them made,
-// shards.per.node for each node, all or none of them. It returns
-// INVALID_REPLICATION_FACTOR if there are too few nodes.
+// shardsFor makes sure that there are shards of a replication factor on each node
+// that may have some, on the node that leads the metadata: the first topic that wants a
+// factor has them made, shards.per.node for each node, all or none of them, and a later
+// one has as many made for each node that has come, or come back, since. It returns
+// INVALID_REPLICATION_FACTOR if there are none and too few nodes.
 func (b *Broker) shardsFor(ctx context.Context, factor int) error {
-	if b.image().Loads(factor) != nil {
+	if b.lacking(b.image(), factor) == nil && b.image().Loads(factor) != nil {
 		return nil
 	}
 	select {
@@ -26,42 +27,50 @@ func (b *Broker) shardsFor(ctx context.Context, factor int) error {
 		return errcode.Errorf(errcode.RequestTimedOut, "the shards of another topic are being made; nothing was done")
 	}
 	im := b.image()
-	if im.Loads(factor) != nil {
-		return nil
-	}
-	nodes := placeable(im)
-	c := metadata.AddShards{First: im.NextShard(), Shards: metadata.Spread(nodes, factor, b.shardsPerNode())}
+	c := metadata.AddShards{First: im.NextShard(), Shards: b.lacking(im, factor)}
+	some := im.Loads(factor) != nil
 	if c.Shards == nil {
-		return tooFewNodes(factor, len(nodes))
+		if some {
+			return nil
+		}
+		return tooFewNodes(factor, len(placeable(im)))
 	}
-	if _, err := b.proposeMeta(ctx, c); err != nil {
+	if _, err := b.proposeMeta(ctx, c); some && errcode.Of(err) == errcode.PolicyViolation {
+		b.opt.Log.Warn("a node has no shards of a replication factor, and gets none", "replication_factor", factor, "err", err)
+		return nil // those that there are have to do
+	} else if err != nil {
 		return err
 	}
 	b.opt.Log.Info("shards were added, because a topic wants their replication factor", "replication_factor", factor,
-		"first", uint32(c.First), "shards", len(c.Shards), "nodes", len(nodes))
+		"first", uint32(c.First), "shards", len(c.Shards), "nodes", len(placeable(im)))
 	return nil
 }
 
-// assign chooses the shards of a new topic's partitions: of those of its
-// replication factor, or, before there are any, of those that would be made. If
-// the topic says which nodes are to have a partition, its shard has just these;
-// without one it returns INVALID_REPLICA_ASSIGNMENT.
-func (b *Broker) assign(spec *TopicSpec) ([]metadata.ShardID, error) {
-	im, factor := b.image(), int(spec.Replication)
-	loads := im.Loads(factor)
-	replicas := func(id metadata.ShardID) []metadata.NodeID { return im.Shard(id).Replicas }
-	if loads == nil {
-		nodes, first := placeable(im), im.NextShard()
-		planned := metadata.Spread(nodes, factor, b.shardsPerNode())
-		if planned == nil {
-			return nil, tooFewNodes(factor, len(nodes))
-		}
-		for i := range planned {
-			loads = append(loads, metadata.Load{Shard: first + metadata.ShardID(i)})
-		}
-		replicas = func(id metadata.ShardID) []metadata.NodeID { return planned[id-first].Replicas }
+// lacking returns the shards of a replication factor that would be added now, nil if
+// there are enough, or too few nodes.
+func (b *Broker) lacking(im *metadata.Image, factor int) []metadata.NewShard {
+	return metadata.Spread(placeable(im), im.ShardsOf(factor), factor, b.shardsPerNode())
+}
+
+// assign chooses the shards of n new partitions of a topic, whose others are on those
+// in existing: shards of its replication factor, or of planned, which would be added
+// first. wanted, if it is not nil, says which nodes each is to be on: its shard has just
+// these; without one assign returns INVALID_REPLICA_ASSIGNMENT.
+func assign(im *metadata.Image, planned []metadata.NewShard, factor int, existing []metadata.ShardID, n int, wanted [][]int32) ([]metadata.ShardID, error) {
+	loads, first := im.Loads(factor), im.NextShard()
+	for i := range planned {
+		loads = append(loads, metadata.Load{Shard: first + metadata.ShardID(i)})
 	}
-	return chooseShards(im, loads, replicas, nil, int(spec.Partitions), spec.Replicas)
+	if loads == nil {
+		return nil, tooFewNodes(factor, len(placeable(im)))
+	}
+	replicas := func(id metadata.ShardID) []metadata.NodeID {
+		if id >= first {
+			return planned[id-first].Replicas
+		}
+		return im.Shard(id).Replicas
+	}
+	return chooseShards(im, loads, replicas, existing, n, wanted)
 }
 
 // chooseShards chooses the shards of n new partitions of a topic, whose others are

@@ -172,10 +172,16 @@ func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, tot
 	}
 	c := metadata.AddPartitions{ID: t.ID, First: int32(have)}
 	// A topic's shards are of one replication factor, and are never taken away.
-	loads := im.Loads(len(b.replicasOf(t.Assignment[0])))
-	of := func(id metadata.ShardID) []metadata.NodeID { return im.Shard(id).Replicas }
+	factor := len(b.replicasOf(t.Assignment[0]))
+	var planned []metadata.NewShard
+	if validateOnly {
+		planned = b.lacking(im, factor)
+	} else if err := b.shardsFor(ctx, factor); err != nil {
+		return Topic{}, err
+	}
+	im = b.image()
 	var err error
-	if c.Assignment, err = chooseShards(im, loads, of, t.Assignment, int(total)-have, replicas); err != nil {
+	if c.Assignment, err = assign(im, planned, factor, t.Assignment, int(total)-have, replicas); err != nil {
 		return Topic{}, err
 	}
 	if validateOnly {

@@ -81,7 +81,8 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 		return Topic{}, err
 	}
 	if spec.ValidateOnly {
-		if _, err := b.assign(&spec); err != nil {
+		im := b.image()
+		if _, err := assign(im, b.lacking(im, int(spec.Replication)), int(spec.Replication), nil, int(spec.Partitions), spec.Replicas); err != nil {
 			return Topic{}, err
 		}
 		return Topic{Name: spec.Name, Partitions: int(spec.Partitions)}, nil
@@ -92,7 +93,7 @@ func (b *Broker) CreateTopic(ctx context.Context, spec TopicSpec) (Topic, error)
 	if err := b.shardsFor(ctx, int(spec.Replication)); err != nil {
 		return Topic{}, err
 	}
-	if c.Assignment, err = b.assign(&spec); err != nil {
+	if c.Assignment, err = assign(b.image(), nil, int(spec.Replication), nil, int(spec.Partitions), spec.Replicas); err != nil {
 		return Topic{}, err
 	}
 	give, err := b.reservePartitions(len(c.Assignment))

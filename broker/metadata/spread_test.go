@@ -35,7 +35,7 @@ func TestSpread(t *testing.T) {
 		{"more replicas than racks", []string{"a", "a", "b"}, 3, 1, "1:[1 2 3] 2:[1 2 3] 3:[1 2 3]"},
 	} {
 		got := ""
-		for i, s := range Spread(nodesOn(tt.racks...), tt.factor, tt.perNode) {
+		for i, s := range Spread(nodesOn(tt.racks...), nil, tt.factor, tt.perNode) {
 			if i > 0 {
 				got += " "
 			}
@@ -65,7 +65,7 @@ func TestSpreadEvenly(t *testing.T) {
 		}
 		nodes := nodesOn(names...)
 		factor := rapid.IntRange(1, len(nodes)).Draw(t, "factor")
-		shards := Spread(nodes, factor, perNode)
+		shards := Spread(nodes, nil, factor, perNode)
 		if len(shards) != perNode*len(nodes) {
 			t.Fatalf("%d shards", len(shards))
 		}
@@ -91,6 +91,46 @@ func TestSpreadEvenly(t *testing.T) {
 			t.Fatalf("replicas: %v", carries)
 		}
 	})
+}
+
+// TestSpreadBeside: a node that carries no shards of a factor gets to lead as many as
+// the others do; who has enough is left alone, and is chosen to follow the less the more
+// it carries.
+func TestSpreadBeside(t *testing.T) {
+	t.Parallel()
+	have := func(shards ...[]NodeID) (all []*Shard) {
+		for i, replicas := range shards {
+			all = append(all, &Shard{ID: ShardID(i + 1), Replicas: replicas})
+		}
+		return all
+	}
+	three := []NodeID{1, 2, 3}
+	for _, tt := range []struct {
+		name          string
+		have          []*Shard
+		nodes, factor int
+		perNode       int
+		want          string
+	}{
+		{"enough", have(three, three, three), 3, 3, 1, ""},
+		{"a fourth node", have(three, three, three), 4, 3, 1, "4:[1 2 4]"},
+		{"two each", have(three, three, three, three, three, three), 4, 3, 2, "4:[1 2 4] 4:[1 3 4]"},
+		{"who carries least follows", have([]NodeID{1, 2}, []NodeID{1, 2}, []NodeID{1, 3}), 4, 2, 1, "4:[3 4]"},
+		{"two at once", have(three, three, three), 5, 3, 1, "4:[1 4 5] 5:[2 4 5]"},
+		{"part of a share", have([]NodeID{1}, []NodeID{2}, []NodeID{1}), 2, 1, 2, "2:[2]"},
+		{"a node that may get none does not count", have([]NodeID{1, 9}), 2, 2, 1, "2:[1 2]"},
+	} {
+		got := ""
+		for i, s := range Spread(nodesOn(make([]string, tt.nodes)...), tt.have, tt.factor, tt.perNode) {
+			if i > 0 {
+				got += " "
+			}
+			got += fmt.Sprintf("%d:%v", s.Preferred, s.Replicas)
+		}
+		if d := cmp.Diff(tt.want, got); d != "" {
+			t.Errorf("%s: differs (-want +got):\n%s", tt.name, d)
+		}
+	}
 }
 
 // A shard says who is to lead it, whether it was there from the begin or not, and

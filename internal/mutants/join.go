@@ -1,0 +1,20 @@
+package main
+
+// joinTable lists the guards of nodes that come to a cluster that is there: what they
+// are refused for, what they get, and how the others find them.
+var joinTable = []mutant{
+	{
+		name: "who carries no shards of a factor gets some",
+		file: "broker/metadata/spread.go",
+		old:  "\ts.count(have)\n",
+		new:  "\tif s.count(have); len(have) > 0 {\n\t\treturn nil\n\t}\n",
+		pkg:  "./broker", test: "TestShardsForWhoComesBack", want: "which has come back and carries nothing",
+	},
+	{
+		name: "who has enough shards of a factor gets no more",
+		file: "broker/metadata/spread.go",
+		old:  "lacks[i] = max(perNode-s.carried[i], 0)",
+		new:  "lacks[i] = perNode",
+		pkg:  "./broker/metadata", test: "TestSpreadBeside", want: "enough: differs",
+	},
+}
