@@ -49,8 +49,8 @@ type PartitionLeader struct {
 	// Replicas are the nodes that have one, from Broker.Leaders alone, as what
 	// follows. They are shared: do not change them.
 	Replicas []int32
-	InSync   []int32 // of Replicas, those on nodes in contact
-	Offline  []int32 // the others
+	InSync   []int32 // of Replicas, those in sync: see replica.lag.time.max
+	Offline  []int32 // of Replicas, those on nodes that are fenced
 }
 
 // PartitionState is what DescribeTopic adds about one partition.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -16,8 +17,8 @@ import (
 )
 
 // methodContact is how nodes keep in contact, and tell each other which shards they
-// lead: who has no replica of a shard knows its leader from nowhere else (R19). A
-// node calls each other one once a second, and at once when it leads a shard more.
+// lead, and which of their replicas are in sync: who has no replica of a shard knows
+// its leader from nowhere else (R19), and a follower not who lags. A node calls each other one once a second, and at once when it leads a shard more.
 // The call and its answer have the same form (little-endian, offsets in bytes):
 //
 //	0        1          4       8             16
@@ -26,20 +27,24 @@ import (
 //	|        | 0        |       |             |         |         |
 //	+--------+----------+-------+-------------+---------+---------+ - -
 //
-//	shard:  0    4          12     20
-//	        +----+----------+------+
-//	        | id | added at | term |
-//	        +----+----------+------+
+//	shard:  0    4          12     20       24      28
+//	        +----+----------+------+--------+-------+--------+--------+ - -
+//	        | id | added at | term | change | count | node 1 | node 2 |
+//	        +----+----------+------+--------+-------+--------+--------+ - -
 //
 // incarnation is that of the directory of the node that speaks. The shards are
 // the data shards that it leads, ascending by id; added at is the metadata index
 // of the entry that added the shard, 0 for one that the cluster was founded with.
+// The nodes are those whose replicas are in sync, ascending, 4 bytes each, and change
+// counts from 1 how often they have become others in the term: of two words of a
+// leader the one with the later term and change holds, in whatever order they come.
 const methodContact transport.Method = 6
 
 const (
 	contactFormat      = 1
 	contactHeaderBytes = 16
-	contactShardBytes  = 20
+	contactShardBytes  = 28 // without nodes
+	contactNodeBytes   = 4
 
 	contactInterval = time.Second
 	contactTimeout  = 2 * time.Second // that an answer may take
@@ -50,6 +55,9 @@ type ledShard struct {
 	shard   metadata.ShardID
 	addedAt uint64 // metadata index
 	term    uint64
+
+	change uint32  // of inSync, in the term
+	inSync []int32 // nodes, ascending; shared, never changed
 }
 
 // contact is what a node says of itself.
@@ -63,11 +71,15 @@ var errContact = errors.New("broker: not what a node says of itself")
 
 func (c contact) encode() []byte {
 	le := binary.LittleEndian
-	b := make([]byte, 0, contactHeaderBytes+len(c.leads)*contactShardBytes)
+	b := make([]byte, 0, contactHeaderBytes+len(c.leads)*(contactShardBytes+3*contactNodeBytes))
 	b = le.AppendUint32(append(b, contactFormat, 0, 0, 0), uint32(len(c.leads)))
 	b = le.AppendUint64(b, c.incarnation)
 	for _, l := range c.leads {
 		b = le.AppendUint64(le.AppendUint64(le.AppendUint32(b, uint32(l.shard)), l.addedAt), l.term)
+		b = le.AppendUint32(le.AppendUint32(b, l.change), uint32(len(l.inSync)))
+		for _, id := range l.inSync {
+			b = le.AppendUint32(b, uint32(id))
+		}
 	}
 	return b
 }
@@ -82,25 +94,50 @@ func decodeContact(b []byte) (c contact, err error) {
 		return c, fmt.Errorf("%w: %d bytes, want at least %d, of which those reserved are zero", errContact, len(b), contactHeaderBytes)
 	}
 	count, rest := le.Uint32(b[4:]), b[contactHeaderBytes:]
-	if count > metadata.MaxShards || int(count)*contactShardBytes != len(rest) {
+	if count > metadata.MaxShards || int(count)*contactShardBytes > len(rest) {
 		return c, fmt.Errorf("%w: %d shards in %d bytes", errContact, count, len(rest))
 	}
 	c.incarnation = le.Uint64(b[8:])
-	for ; len(rest) > 0; rest = rest[contactShardBytes:] {
-		l := ledShard{metadata.ShardID(le.Uint32(rest)), le.Uint64(rest[4:]), le.Uint64(rest[12:])}
-		if n := len(c.leads); l.term == 0 || l.shard == 0 || n > 0 && l.shard <= c.leads[n-1].shard {
+	for n := range int(count) {
+		if len(rest) < contactShardBytes {
+			return contact{}, fmt.Errorf("%w: shard %d of %d is cut off", errContact, n+1, count)
+		}
+		l := ledShard{shard: metadata.ShardID(le.Uint32(rest)), addedAt: le.Uint64(rest[4:]), term: le.Uint64(rest[12:]), change: le.Uint32(rest[20:])}
+		nodes := le.Uint32(rest[24:])
+		if l.term == 0 || l.shard == 0 || n > 0 && l.shard <= c.leads[n-1].shard {
 			return contact{}, fmt.Errorf("%w: shard %d in term %d at place %d", errContact, l.shard, l.term, n)
 		}
+		if rest = rest[contactShardBytes:]; nodes > metadata.MaxReplicas || int(nodes)*contactNodeBytes > len(rest) {
+			return contact{}, fmt.Errorf("%w: %d nodes in sync of shard %d in %d bytes", errContact, nodes, l.shard, len(rest))
+		}
+		for ; nodes > 0; nodes-- {
+			id := int32(le.Uint32(rest))
+			if k := len(l.inSync); id < 0 || k > 0 && id <= l.inSync[k-1] {
+				return contact{}, fmt.Errorf("%w: node %d at place %d of those in sync of shard %d", errContact, id, k, l.shard)
+			}
+			l.inSync, rest = append(l.inSync, id), rest[contactNodeBytes:]
+		}
 		c.leads = append(c.leads, l)
+	}
+	if len(rest) > 0 {
+		return contact{}, fmt.Errorf("%w: %d bytes after the last shard", errContact, len(rest))
 	}
 	return c, nil
 }
 
-// announced is who leads a shard, as a node has said.
+// announced is who leads a shard, and which replicas are in sync, as the leader has
+// said.
 type announced struct {
 	node    int32
 	addedAt uint64
 	term    uint64
+	change  uint32
+	inSync  []int32
+}
+
+// before reports whether what was announced is of before what a leader says now.
+func (a *announced) before(l *ledShard) bool {
+	return cmp.Or(cmp.Compare(a.addedAt, l.addedAt), cmp.Compare(a.term, l.term), cmp.Compare(a.change, l.change)) < 0
 }
 
 // contacts keeps a node in contact with the others.
@@ -112,12 +149,15 @@ type contacts struct {
 
 	heard heard
 
+	saying sync.Mutex
+	said   map[metadata.ShardID]ledShard // the last that this node has said of what it leads
+
 	hearing sync.Mutex
 	leaders atomic.Pointer[map[metadata.ShardID]announced] // written under hearing, never changed
 }
 
 func newContacts(b *Broker) *contacts {
-	c := &contacts{b: b, peers: make(map[metadata.NodeID]chan struct{})}
+	c := &contacts{b: b, peers: make(map[metadata.NodeID]chan struct{}), said: make(map[metadata.ShardID]ledShard)}
 	c.leaders.Store(&map[metadata.ShardID]announced{})
 	return c
 }
@@ -213,10 +253,32 @@ func (c *contacts) own() contact {
 	for _, s := range c.b.carriedInOrder() {
 		id := metadata.ShardID(s.id)
 		if term, shard := s.replica.Leading(), im.Shard(id); term != 0 && shard != nil {
-			said.leads = append(said.leads, ledShard{id, shard.CreatedAt, term})
+			said.leads = append(said.leads, c.say(s, ledShard{shard: id, addedAt: shard.CreatedAt, term: term}))
 		}
 	}
 	return said
+}
+
+// say adds to what this node leads which replicas are in sync. Two that are said at
+// a time are in the order of their changes.
+func (c *contacts) say(s *dataShard, l ledShard) ledShard {
+	c.saying.Lock()
+	defer c.saying.Unlock()
+	var room [metadata.MaxReplicas]replication.Standing
+	inSync, _ := c.b.inSync(room[:0], s)
+	was := c.said[l.shard]
+	if was.addedAt == l.addedAt && was.term == l.term {
+		l.change, l.inSync = was.change, was.inSync
+	}
+	if l.change == 0 || !slices.EqualFunc(l.inSync, inSync, func(id int32, v replication.Standing) bool { return id == v.ID.Node }) {
+		l.change++
+		l.inSync = make([]int32, len(inSync))
+		for i, v := range inSync {
+			l.inSync[i] = v.ID.Node
+		}
+		c.said[l.shard] = l
+	}
+	return l
 }
 
 // hear takes note of what a node says. A leader is believed if the metadata lists
@@ -238,8 +300,7 @@ func (c *contacts) hear(from int32, said *contact) {
 		if s == nil || s.CreatedAt != l.addedAt || !slices.Contains(s.Replicas, n.ID) {
 			continue
 		}
-		was := now[l.shard]
-		if was.addedAt > l.addedAt || was.addedAt == l.addedAt && was.term >= l.term {
+		if was := now[l.shard]; !was.before(&l) {
 			continue
 		}
 		if next == nil {
@@ -248,7 +309,7 @@ func (c *contacts) hear(from int32, said *contact) {
 				next[k] = v
 			}
 		}
-		next[l.shard] = announced{from, l.addedAt, l.term}
+		next[l.shard] = announced{from, l.addedAt, l.term, l.change, l.inSync}
 	}
 	if next != nil {
 		c.leaders.Store(&next)
@@ -265,6 +326,18 @@ func (c *contacts) leaderOf(shard *metadata.Shard) (node int32, term uint64, ok 
 		return 0, 0, false
 	}
 	return a.node, a.term, true
+}
+
+// inSyncOf returns the nodes whose replicas of a shard are in sync, as the last of its
+// leaders has said that was heard; nil: none was. They are shared: do not change them.
+func (c *contacts) inSyncOf(shard *metadata.Shard) []int32 {
+	if shard == nil {
+		return nil
+	}
+	if a, ok := (*c.leaders.Load())[shard.ID]; ok && a.addedAt == shard.CreatedAt {
+		return a.inSync
+	}
+	return nil
 }
 
 // shardLeaderOf returns who leads a data shard, and in which term, as far as this

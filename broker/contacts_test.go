@@ -15,8 +15,9 @@ import (
 // TestContactBytes holds what a contact is on the wire, and what is refused.
 func TestContactBytes(t *testing.T) {
 	t.Parallel()
-	said := contact{incarnation: 0x0102030405060708, leads: []ledShard{{1, 0, 7}, {0x0a0b, 9, 1 << 40}}}
-	const bytes = "01000000020000000807060504030201" + "0100000000000000000000000700000000000000" + "0b0a000009000000000000000000000000010000"
+	said := contact{incarnation: 0x0102030405060708, leads: []ledShard{{1, 0, 7, 3, []int32{1, 0x0203}}, {0x0a0b, 9, 1 << 40, 1, nil}}}
+	const bytes = "01000000020000000807060504030201" + "0100000000000000000000000700000000000000" + "03000000020000000100000003020000" +
+		"0b0a000009000000000000000000000000010000" + "0100000000000000"
 	raw := said.encode()
 	if got := fmt.Sprintf("%x", raw); got != bytes {
 		t.Errorf("encoded to %s, want %s", got, bytes)
@@ -29,10 +30,14 @@ func TestContactBytes(t *testing.T) {
 	}
 	bad := map[string][]byte{
 		"nothing": nil, "a byte less": raw[:len(raw)-1], "a byte more": append(slices.Clone(raw), 0),
-		"descending":     contact{leads: []ledShard{{2, 0, 1}, {1, 0, 1}}}.encode(),
-		"twice":          contact{leads: []ledShard{{2, 0, 1}, {2, 0, 1}}}.encode(),
-		"in no term":     contact{leads: []ledShard{{2, 0, 0}}}.encode(),
-		"the metadata's": contact{leads: []ledShard{{0, 0, 1}}}.encode(),
+		"descending":     contact{leads: []ledShard{{2, 0, 1, 1, nil}, {1, 0, 1, 1, nil}}}.encode(),
+		"twice":          contact{leads: []ledShard{{2, 0, 1, 1, nil}, {2, 0, 1, 1, nil}}}.encode(),
+		"in no term":     contact{leads: []ledShard{{2, 0, 0, 1, nil}}}.encode(),
+		"the metadata's": contact{leads: []ledShard{{0, 0, 1, 1, nil}}}.encode(),
+		"nodes twice":    contact{leads: []ledShard{{2, 0, 1, 1, []int32{3, 3}}}}.encode(),
+		"negative nodes": contact{leads: []ledShard{{2, 0, 1, 1, []int32{-1}}}}.encode(),
+		"many nodes":     contact{leads: []ledShard{{2, 0, 1, 1, make([]int32, metadata.MaxReplicas+1)}}}.encode(),
+		"nodes cut off":  contact{leads: []ledShard{{2, 0, 1, 1, []int32{1, 2}}}}.encode()[:contactHeaderBytes+contactShardBytes+contactNodeBytes],
 	}
 	for i := range 4 {
 		b := slices.Clone(raw)
@@ -48,7 +53,7 @@ func TestContactBytes(t *testing.T) {
 
 func FuzzDecodeContact(f *testing.F) {
 	f.Add(contact{incarnation: 1}.encode())
-	f.Add(contact{incarnation: 1, leads: []ledShard{{1, 2, 3}, {4, 5, 6}}}.encode())
+	f.Add(contact{incarnation: 1, leads: []ledShard{{1, 2, 3, 4, []int32{5}}, {4, 5, 6, 7, nil}}}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := decodeContact(b)
 		if err != nil {
@@ -113,6 +118,9 @@ func TestHear(t *testing.T) {
 		if d := cmp.Diff([]metadata.NodeID{2}, of.Replicas); d != "" {
 			t.Fatal(d)
 		}
+		led := func(id metadata.ShardID, addedAt, term uint64) ledShard {
+			return ledShard{shard: id, addedAt: addedAt, term: term, change: 1, inSync: []int32{2}}
+		}
 		r.contacts.leaders.Store(&map[metadata.ShardID]announced{})
 		hear := func(from int32, incarnation uint64, l ledShard) string {
 			r.contacts.hear(from, &contact{incarnation: incarnation, leads: []ledShard{l}})
@@ -126,18 +134,38 @@ func TestHear(t *testing.T) {
 			led         ledShard
 			want        string
 		}{
-			{"from a node without a replica", 3, 3, ledShard{of.ID, of.CreatedAt, 9}, "0 0 false"},
-			{"from another directory", 2, 7, ledShard{of.ID, of.CreatedAt, 9}, "0 0 false"},
-			{"from a node that is not there", 9, 9, ledShard{of.ID, of.CreatedAt, 9}, "0 0 false"},
-			{"of another shard of the id", 2, 2, ledShard{of.ID, of.CreatedAt - 1, 9}, "0 0 false"},
-			{"of one that is to have the id", 2, 2, ledShard{of.ID, of.CreatedAt + 1, 9}, "0 0 false"},
-			{"of a shard that is not there", 2, 2, ledShard{99, of.CreatedAt, 9}, "0 0 false"},
-			{"from the leader", 2, 2, ledShard{of.ID, of.CreatedAt, 5}, "2 5 true"},
-			{"of a later term", 2, 2, ledShard{of.ID, of.CreatedAt, 6}, "2 6 true"},
-			{"of an earlier term", 2, 2, ledShard{of.ID, of.CreatedAt, 4}, "2 6 true"},
+			{"from a node without a replica", 3, 3, led(of.ID, of.CreatedAt, 9), "0 0 false"},
+			{"from another directory", 2, 7, led(of.ID, of.CreatedAt, 9), "0 0 false"},
+			{"from a node that is not there", 9, 9, led(of.ID, of.CreatedAt, 9), "0 0 false"},
+			{"of another shard of the id", 2, 2, led(of.ID, of.CreatedAt-1, 9), "0 0 false"},
+			{"of one that is to have the id", 2, 2, led(of.ID, of.CreatedAt+1, 9), "0 0 false"},
+			{"of a shard that is not there", 2, 2, led(99, of.CreatedAt, 9), "0 0 false"},
+			{"from the leader", 2, 2, led(of.ID, of.CreatedAt, 5), "2 5 true"},
+			{"of a later term", 2, 2, led(of.ID, of.CreatedAt, 6), "2 6 true"},
+			{"of an earlier term", 2, 2, led(of.ID, of.CreatedAt, 4), "2 6 true"},
 		} {
 			if got := hear(tt.from, tt.incarnation, tt.led); got != tt.want {
 				t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+			}
+		}
+		for _, tt := range []struct {
+			name   string
+			term   uint64
+			change uint32
+			inSync []int32
+			want   string
+		}{
+			{"a change", 6, 3, []int32{2, 3}, "[2 3]"},
+			{"the same once more", 6, 3, []int32{2, 3}, "[2 3]"},
+			{"one that was on its way for longer", 6, 2, []int32{2}, "[2 3]"},
+			{"an earlier term's", 5, 9, []int32{2}, "[2 3]"},
+			{"a later term's", 7, 1, []int32{2}, "[2]"},
+		} {
+			l := led(of.ID, of.CreatedAt, tt.term)
+			l.change, l.inSync = tt.change, tt.inSync
+			hear(2, 2, l)
+			if got := fmt.Sprint(r.contacts.inSyncOf(of)); got != tt.want {
+				t.Errorf("%s: %s in sync, want %s", tt.name, got, tt.want)
 			}
 		}
 	})

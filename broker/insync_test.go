@@ -15,7 +15,7 @@ import (
 // so are the records.
 func TestInsyncByTime(t *testing.T) {
 	const lag = 20 * time.Second
-	inTunedTrio(t, func(o *Options) { o.ReplicaLag = lag }, func(t *testing.T, tr *trio) {
+	inTunedTrio(t, func(o *Options) { o.ReplicaLag, o.SessionTimeout = lag, time.Hour }, func(t *testing.T, tr *trio) {
 		three := tr.controller().create("three", 1, map[string]string{"min.insync.replicas": "3"})
 		two := tr.controller().create("two", 4, map[string]string{"min.insync.replicas": "2"})
 		tr.rest(5 * time.Second)
@@ -26,7 +26,7 @@ func TestInsyncByTime(t *testing.T) {
 			if res := tr.leader(topic, index).produce(topic, index, records(t, batch.NoProducer, "x")); res.Err != nil {
 				got = *res.Err
 			}
-			if got.Code != want || want != 0 && !strings.Contains(got.Detail, "2 of 3 replicas have had all records within 20s") {
+			if got.Code != want || want != 0 && !strings.Contains(got.Detail, "2 of 3 replicas have had all records within 20s (replica.lag.time.max) and are not fenced") {
 				t.Errorf("%s: %v, %s; want %v", when, got.Code, got.Detail, want)
 			}
 		}

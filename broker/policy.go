@@ -9,6 +9,7 @@ import (
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/log/batch"
+	"github.com/flotilla-log/flotilla/replication"
 )
 
 // policy is what a topic's configs mean for the batches that are proposed to it:
@@ -133,17 +134,17 @@ const defaultReplicaLag = 30 * time.Second
 
 // checkInsync refuses what too few replicas would have soon. Whatever the topic
 // says, a majority has it before it is acknowledged; and it cannot ask for more
-// replicas than there are.
-//
-// A replica counts that had all of its shard's log within lag.
-func (p *policy) checkInsync(s *dataShard, lag time.Duration) *errcode.Error {
+// replicas than there are. Which replicas count is what clients are told: see
+// Broker.inSync.
+func (b *Broker) checkInsync(p *policy, s *dataShard) *errcode.Error {
 	if p.minInsync <= 1 {
 		return nil
 	}
-	inSync, voters := s.replica.InSync(lag)
-	if want := min(p.minInsync, voters); inSync < want {
-		return errcode.Errorf(errcode.NotEnoughReplicas, "%d of %d replicas have had all records within %v (replica.lag.time.max), the topic wants %d (min.insync.replicas); nothing was appended",
-			inSync, voters, lag, want)
+	var room [metadata.MaxReplicas]replication.Standing
+	inSync, voters := b.inSync(room[:0], s)
+	if want := min(p.minInsync, voters); len(inSync) < want {
+		return errcode.Errorf(errcode.NotEnoughReplicas, "%d of %d replicas have had all records within %v (replica.lag.time.max) and are not fenced, the topic wants %d (min.insync.replicas); nothing was appended",
+			len(inSync), voters, b.opt.ReplicaLag, want)
 	}
 	return nil
 }

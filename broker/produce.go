@@ -224,7 +224,7 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 		return nil, nil, errcode.Errorf(errcode.NotLeaderOrFollower, "node %d does not lead partition %d", b.opt.NodeID, part.Index)
 	}
 	rules := b.policy(at)
-	if err := rules.checkInsync(at.shard, b.opt.ReplicaLag); err != nil {
+	if err := b.checkInsync(rules, at.shard); err != nil {
 		return nil, nil, err
 	}
 	most := min(int(at.config.MaxMessageBytes), b.MaxBatchBytes())

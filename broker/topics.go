@@ -399,6 +399,7 @@ func (b *Broker) Leaders(t *Topic, from, to int) iter.Seq2[int32, PartitionLeade
 func (b *Broker) leaderOnShard(shard metadata.ShardID) PartitionLeader {
 	of := PartitionLeader{Node: -1, Epoch: -1, Replicas: b.replicasOf(shard)}
 	of.InSync, of.Offline = split(b.image(), of.Replicas)
+	of.InSync = b.inSyncOf(shard, of.InSync)
 	if node, term, ok := b.shardLeaderOf(replication.ShardID(shard)); ok {
 		of.Node = node
 		if b.carried()[replication.ShardID(shard)] == nil {

@@ -58,25 +58,37 @@ func (r *Replica[R]) appended(from ReplicaID, req *raft.AppendEntriesRequest, re
 	r.peers.seen(from, req, resp, r.opt.Now(), r.store.log.last())
 }
 
-// InSync counts the voters, and those of them that are in sync, this replica
-// included, as far as it knows as the leader: those that have had all of its log,
-// as it was then, at some moment of the last lag. One that does not answer, or
-// lacks more than the log holds, is not. A replica that does not lead knows of
-// itself alone.
-func (r *Replica[R]) InSync(lag time.Duration) (inSync, voters int) {
-	return r.peers.inSync(r.raft.CurrentTerm(), r.opt.Now().Add(-lag))
+// Standing is a voter that is in sync.
+type Standing struct {
+	ID ReplicaID
+
+	// Match is the last entry that it is known to have in common with the leader,
+	// in the leader's term; 0 of the leader itself.
+	Match uint64
 }
 
-// inSync counts those that had all of the log of the leader of term at since, or
+// InSync appends to dst the voters that are in sync, this replica included, as
+// far as it knows as the leader: those that have had all of its log, as it was
+// then, at some moment of the last lag. One that does not answer, or lacks more
+// than the log holds, is not. A replica that does not lead knows of itself alone.
+// voters is how many there are.
+func (r *Replica[R]) InSync(dst []Standing, lag time.Duration) (inSync []Standing, voters int) {
+	return r.peers.inSync(dst, r.raft.CurrentTerm(), r.opt.Now().Add(-lag))
+}
+
+// inSync appends those that had all of the log of the leader of term at since, or
 // later.
-func (p *peers) inSync(term uint64, since time.Time) (inSync, voters int) {
+func (p *peers) inSync(dst []Standing, term uint64, since time.Time) (inSync []Standing, voters int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, id := range p.voters {
 		at := p.standing[id].at
-		if id == p.self || term == p.term && p.lagging[id] == 0 && !at.IsZero() && !at.Before(since) {
-			inSync++
+		switch {
+		case id == p.self:
+			dst = append(dst, Standing{ID: id})
+		case term == p.term && p.lagging[id] == 0 && !at.IsZero() && !at.Before(since):
+			dst = append(dst, Standing{ID: id, Match: p.match[id]})
 		}
 	}
-	return inSync, len(p.voters)
+	return dst, len(p.voters)
 }

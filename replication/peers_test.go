@@ -26,8 +26,8 @@ func TestInSync(t *testing.T) {
 	}
 	want := func(what string, n int) {
 		t.Helper()
-		if got, voters := p.inSync(term, now.Add(-lag)); got != n || voters != 3 {
-			t.Errorf("%s, %v from the beginning: %d of %d in sync, want %d of 3", what, now.Sub(began), got, voters, n)
+		if all, voters := p.inSync(nil, term, now.Add(-lag)); len(all) != n || voters != 3 {
+			t.Errorf("%s, %v from the beginning: %d of %d in sync, want %d of 3", what, now.Sub(began), len(all), voters, n)
 		}
 	}
 	want("alone", 1)

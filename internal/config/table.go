@@ -251,7 +251,7 @@ var Settings = []Setting{
 	{
 		Key: "replica.lag.time.max", Section: sectionLimits, Kind: Duration, Default: "30s", Min: second, Max: hour,
 		Doc:     "how long ago a replica may have had all records last and count as in sync",
-		Explain: "Topics with a min.insync.replicas above 1 take records while so many replicas are in sync. It says nothing of when a record is acknowledged: a majority of the replicas has it then. Kafka's replica.lag.time.max.ms.",
+		Explain: "Topics with a min.insync.replicas above 1 take records while so many replicas are in sync, and clients are told which ones are. A replica on a fenced node is not. It says nothing of when a record is acknowledged: a majority of the replicas has it then. Kafka's replica.lag.time.max.ms.",
 		Metric:  "flotilla_errors_total{code=\"NOT_ENOUGH_REPLICAS\"}",
 		Error:   "NOT_ENOUGH_REPLICAS, retriable, for topics that want more replicas than are in sync",
 	},

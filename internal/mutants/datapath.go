@@ -62,8 +62,8 @@ var dataPathTable = []mutant{
 	{
 		name: "who was in sync long ago is not",
 		file: "replication/insync.go",
-		old:  " && !at.Before(since) {",
-		new:  " {",
+		old:  " && !at.Before(since):",
+		new:  ":",
 		pkg:  "./replication", test: "TestInSync", want: "half a minute and more after it was there last",
 	},
 	{
@@ -90,8 +90,8 @@ var dataPathTable = []mutant{
 	{
 		name: "min.insync.replicas goes by time",
 		file: "broker/policy.go",
-		old:  "if want := min(p.minInsync, voters); inSync < want {",
-		new:  "if want := min(p.minInsync, voters); inSync < min(want, 2) {",
+		old:  "if want := min(p.minInsync, voters); len(inSync) < want {",
+		new:  "if want := min(p.minInsync, voters); len(inSync) < min(want, 2) {",
 		pkg:  "./broker", test: "TestInsyncByTime", want: "with a replica that is gone for long",
 	},
 	{

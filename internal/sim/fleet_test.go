@@ -43,6 +43,8 @@ type fleet struct {
 	ring   int64 // most bytes of a node's journal; 0: plenty
 	scrub  int64 // bytes a second of segments that a node reads to look for damage; 0: none
 
+	session time.Duration // out of contact, before a node is fenced; 0: the default
+
 	hashes time.Duration // between two comparisons of replicas; 0: a history is too short for one
 
 	mu    sync.Mutex
@@ -180,7 +182,8 @@ func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
 	}
 	return node.Options{
 		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Rack: fmt.Sprintf("r%d", m.id),
-		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: ring,
+		SessionTimeout: fl.session,
+		Shards:         fleetShards, JournalFileBytes: 32 << 10, JournalBytes: ring,
 		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond, HashInterval: fl.hashes,
 		ScrubRate: fl.scrub, ScrubInterval: scrubEvery,
 		DiskReserveBytes: 1, Now: m.clock.now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
