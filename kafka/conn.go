@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -43,15 +42,6 @@ const (
 	// hurryBytes is from where on a request that waits for its turn makes the
 	// fetches before it answer with what there is: it holds memory meanwhile.
 	hurryBytes = 1 << 10
-
-	// lastAnswersTimeout is how long the requests before one that ends the
-	// connection may take to be answered: as long as Kafka's clients wait.
-	lastAnswersTimeout = 30 * time.Second
-
-	// lingerTimeout and lingerBytes bound what is read, and dropped, of a connection
-	// whose last answers are on their way.
-	lingerTimeout = time.Second
-	lingerBytes   = 1 << 20
 )
 
 var (
@@ -61,6 +51,8 @@ var (
 	errUnsupported = errors.New("kafka: unsupported request")
 	// errMalformed reports a body that is not what its key and version say.
 	errMalformed = errors.New("kafka: malformed request")
+	// errIdle reports a connection on which no request began in time.
+	errIdle = fmt.Errorf("kafka: idle: %w", os.ErrDeadlineExceeded)
 )
 
 // conn is one connection.
@@ -73,6 +65,8 @@ type conn struct {
 	r   *bufio.Reader  // of in
 	w   *frame.Writer
 	ctx context.Context // ends when the connection does
+
+	asked bool // of the reading goroutine: a request has begun, whose answer may be unread
 
 	cancel   context.CancelFunc
 	inflight chan struct{}  // a token per unanswered request
@@ -118,7 +112,6 @@ func (c *conn) serve() broker.Ending {
 		c.write()
 	}()
 	err := c.read()
-	waited := len(c.inflight) > 1 // for an answer, beside what was read last
 	if err != nil && !intake.Quiet(err) {
 		c.log.Info("connection closed", "err", err)
 	}
@@ -126,51 +119,24 @@ func (c *conn) serve() broker.Ending {
 	switch {
 	case c.s.ctx.Err() != nil:
 		ended = broker.EndedByListener
-	case gone(err):
+	case intake.Gone(err):
 		c.cancel() // nobody waits for answers
 	default:
 		// What came before may have taken effect. It is answered, in its order.
-		defer time.AfterFunc(lastAnswersTimeout, c.abort).Stop()
+		defer time.AfterFunc(intake.LastAnswersTimeout, c.abort).Stop()
 	}
 	c.polls.end()
 	close(c.order)
 	<-written
-	if waited && c.ctx.Err() == nil && ended != broker.EndedByListener {
-		c.linger()
+	// Of an idle connection there is nothing to read, and its end is no reset.
+	if c.asked && c.ctx.Err() == nil && ended != broker.EndedByListener && !errors.Is(err, errIdle) {
+		intake.Linger(c.nc)
 	}
 	c.cancel()
 	if why := c.broken; why != nil && ended != broker.EndedByListener {
 		return ending(why)
 	}
 	return ended
-}
-
-// gone reports whether reading ended because of the peer, or of this end's closing:
-// not because of what was sent, or was not sent in time.
-func gone(err error) bool {
-	var op *net.OpError
-	switch {
-	case errors.As(err, &op):
-		return !op.Timeout()
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, intake.ErrSlow):
-		return false
-	}
-	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, context.Canceled, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(err, end) {
-			return true
-		}
-	}
-	return false
-}
-
-// linger lets the last answers arrive: a connection that is closed while there is
-// something to read of it is reset, and what the peer has not read yet is lost.
-func (c *conn) linger() {
-	half, ok := c.nc.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil || c.nc.SetReadDeadline(time.Now().Add(lingerTimeout)) != nil {
-		return
-	}
-	_, _ = io.CopyN(io.Discard, c.nc, lingerBytes) // the peer closes, or it had its time
 }
 
 // ending says why a connection ended whose reading ended with err.
@@ -225,7 +191,10 @@ func (c *conn) read() (err error) {
 // readRequest reads one request and starts it.
 func (c *conn) readRequest() error {
 	var length [lengthBytes]byte
-	if _, err := io.ReadFull(c.r, length[:]); err != nil {
+	switch n, err := io.ReadFull(c.r, length[:]); {
+	case n == 0 && errors.Is(err, os.ErrDeadlineExceeded):
+		return errIdle
+	case err != nil:
 		return err
 	}
 	size := int(int32(binary.BigEndian.Uint32(length[:])))
@@ -265,7 +234,7 @@ func (c *conn) readRequest() error {
 	if err := c.begin(q); err != nil {
 		return err
 	}
-	begun = true
+	begun, c.asked = true, true
 	c.order <- q // has room: see inflight
 	return nil
 }

@@ -2,11 +2,13 @@ package kafka
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -26,24 +28,48 @@ func (w *told) Write(b []byte) (int, error) {
 }
 
 // TestLastAnswersArrive: an answer that lies in the kernel's buffer when the
-// connection ends arrives all the same, though more came than was read.
+// connection ends arrives all the same, though more came than was read: one that was
+// under way when reading ended, and one that had been written before.
 func TestLastAnswersArrive(t *testing.T) {
 	t.Parallel()
+	for _, underWay := range []bool{true, false} {
+		t.Run(fmt.Sprint("under way=", underWay), func(t *testing.T) {
+			t.Parallel()
+			lastAnswersArrive(t, underWay)
+		})
+	}
+}
+
+// lastAnswersArrive has a server answer with more than the peer's window takes, and
+// less than the smallest send buffer that a machine may be set to.
+func lastAnswersArrive(t *testing.T, underWay bool) {
+	const requests, size = 10, 2000
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	refused := &told{ch: make(chan struct{})} // which the log says
-	large := strings.Repeat("x", 30_000)
-	const requests = 10
-	s := newTestServer(t, Options{Log: slog.New(slog.NewTextHandler(refused, nil))}, pinger(func(context.Context, *peer, *kmsg.DescribeClusterRequest) kmsg.Response {
-		<-refused.ch
+	inFlight := 1                             // nothing is under way when the next is read
+	if underWay {
+		inFlight = 2 * requests
+	}
+	s := newTestServer(t, Options{MaxInFlight: inFlight, Log: slog.New(slog.NewTextHandler(refused, nil))}, pinger(func(context.Context, *peer, *kmsg.DescribeClusterRequest) kmsg.Response {
+		if underWay {
+			<-refused.ch
+		}
 		resp := kmsg.NewPtrDescribeClusterResponse()
-		resp.ClusterID = large
+		resp.ClusterID = strings.Repeat("x", size)
 		return resp
 	}))
-	ours, err := net.Dial("tcp", l.Addr().String())
+	narrow := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if failed := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) }); failed != nil {
+			return failed
+		}
+		return err
+	}}
+	ours, err := narrow.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,11 +77,6 @@ func TestLastAnswersArrive(t *testing.T) {
 	theirs, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, err := range []error{ours.(*net.TCPConn).SetReadBuffer(32 << 10), theirs.(*net.TCPConn).SetWriteBuffer(1 << 20)} {
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
 	ended := make(chan broker.Ending, 1)
 	go func() { ended <- s.Serve(theirs, nil, broker.Listener{}) }()
@@ -69,7 +90,7 @@ func TestLastAnswersArrive(t *testing.T) {
 		t.Errorf("ended by %v", end)
 	}
 	got, err := io.ReadAll(ours)
-	if err != nil || len(got) < requests*len(large) {
-		t.Errorf("%d bytes, %v; want %d answers of more than %d", len(got), err, requests, len(large))
+	if err != nil || len(got) < requests*size {
+		t.Errorf("%d bytes, %v; want %d answers of more than %d", len(got), err, requests, size)
 	}
 }

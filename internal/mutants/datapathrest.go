@@ -16,4 +16,11 @@ var dataPathRestTable = []mutant{
 		new:  "if s.describedBytes(len(names), left) < 0 {",
 		pkg:  "./kafka", test: "TestAnswerAboveAllMemory", want: "want the connection's end",
 	},
+	{
+		name: "answers that were written arrive as well",
+		file: "kafka/conn.go",
+		old:  "begun, c.asked = true, true",
+		new:  "begun, c.asked = true, len(c.inflight) > 1",
+		pkg:  "./kafka", test: "TestLastAnswersArrive", want: "want 10 answers of more than 2000",
+	},
 }

@@ -413,23 +413,23 @@ var kafkaTable = []mutant{
 	{
 		name: "what came before a bad request is answered",
 		file: "kafka/conn.go",
-		old:  "\tcase gone(err):\n",
+		old:  "\tcase intake.Gone(err):\n",
 		new:  "\tcase true:\n",
 		pkg:  "./kafka", test: "TestLastAnswers", want: "the creation: REQUEST_TIMED_OUT",
 	},
 	{
 		name: "the end of waiting for the last answers",
 		file: "kafka/conn.go",
-		old:  "time.AfterFunc(lastAnswersTimeout, c.abort)",
-		new:  "time.AfterFunc(2*lastAnswersTimeout, c.abort)",
+		old:  "time.AfterFunc(intake.LastAnswersTimeout, c.abort)",
+		new:  "time.AfterFunc(2*intake.LastAnswersTimeout, c.abort)",
 		pkg:  "./kafka", test: "TestLastAnswersEnd", want: "want 30 s",
 	},
 	{
 		name: "the last answers arrive",
 		file: "kafka/conn.go",
-		old:  "\t\tc.linger()\n",
+		old:  "\t\tintake.Linger(c.nc)\n",
 		new:  "",
-		pkg:  "./kafka", test: "TestLastAnswersArrive", want: "want 10 answers of more than 30000",
+		pkg:  "./kafka", test: "TestLastAnswersArrive", want: "want 10 answers of more than 2000",
 	},
 	{
 		name: "who creates a topic too waits for it",
