@@ -48,7 +48,7 @@ var carryTable = []mutant{
 	{
 		name: "an earlier term does not take a leader's place (R19)",
 		file: "broker/contacts.go",
-		old:  "was.addedAt == l.addedAt && was.term >= l.term {",
+		old:  "!was.before(&l) {",
 		new:  "was.addedAt == l.addedAt && was.term == l.term {",
 		pkg:  "./broker", test: "TestHear", want: "of an earlier term",
 	},
@@ -76,8 +76,8 @@ var carryTable = []mutant{
 	{
 		name: "the first topic of a replication factor has its shards made once",
 		file: "broker/addshards.go",
-		old:  "	im := b.image()\n	if im.Loads(factor) != nil {\n		return nil\n	}\n",
-		new:  "	im := b.image()\n",
+		old:  "Shards: b.lacking(im, factor)}",
+		new:  "Shards: metadata.Spread(placeable(im), nil, factor, b.shardsPerNode())}",
 		pkg:  "./broker", test: "TestShardsAreAddedOnce", want: "shards of one replica",
 	},
 	{

@@ -75,7 +75,7 @@ var repairTable = []mutant{
 	},
 	{
 		name: "a damaged replica takes no leadership",
-		file: "broker/balance.go",
+		file: "broker/relief.go",
 		old:  "\tif b.hurt(shard) {\n\t\treturn",
 		new:  "\tif false {\n\t\treturn",
 		pkg:  "./broker", test: "TestNobodyCanRepair", want: "would lead: <nil>",
