@@ -100,64 +100,88 @@ func (tr *trio) resume(from [4]*vfs.Mem) {
 func TestCatchUpCrash(t *testing.T) {
 	withTrio(t, func(t *testing.T, tr *trio) {
 		_, away, want := tr.leaveBehind()
-		from := tr.copies()
-		crashes := 0
-		for at := 1; ; at++ {
-			tr.resume(from)
-			var ops atomic.Int32
-			frozen := make(chan struct{})
-			mem := tr.mem[away]
-			for _, n := range tr.others(away) {
-				tr.start(n)
+		tr.crashCatchingUp(away, want, 20, "")
+	})
+}
+
+// TestCatchUpCrashOverADivergentLog does so from when the install is marked on, of a
+// replica whose log has other entries at the checkpoint and beyond: what is not put
+// right then is by the next start.
+func TestCatchUpCrashOverADivergentLog(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		_, away, want := tr.leaveDivergent(50)
+		tr.crashCatchingUp(away, want, 10, installMarkSuffix)
+	})
+}
+
+// crashCatchingUp takes the power from a replica that is down, behind its leader's
+// log, before and after each operation on its disk, from the first on a file whose
+// name ends in suffix, once it is started again and catches up: so many times at
+// least. Each time it comes back with what is wanted.
+func (tr *trio) crashCatchingUp(away int, want []string, least int, suffix string) {
+	t := tr.t
+	t.Helper()
+	from := tr.copies()
+	crashes := 0
+	for at := 1; ; at++ {
+		tr.resume(from)
+		var ops atomic.Int32
+		var begun atomic.Bool
+		frozen := make(chan struct{})
+		mem := tr.mem[away]
+		for _, n := range tr.others(away) {
+			tr.start(n)
+		}
+		tr.leader(tr.others(away)...)
+		mem.OnOp(func(op vfs.Op, _ vfs.Phase) {
+			if strings.HasSuffix(op.Path, suffix) {
+				begun.Store(true)
 			}
-			tr.leader(tr.others(away)...)
-			mem.OnOp(func(op vfs.Op, _ vfs.Phase) {
-				switch op.Kind {
-				case vfs.OpReadAt, vfs.OpOpen, vfs.OpStat, vfs.OpReadDir, vfs.OpWriteBack:
-					return
-				}
-				if ops.Add(1) == int32(at) {
-					mem.Freeze()
-					close(frozen)
-				}
-			})
-			to := tr.hub.Join(1, tr.ids[away-1])
-			r, err := startVoter(mem, tr.ids[away-1], to, tr.ids)
-			if err == nil {
-				tr.rigs[away] = r
-				for range 1000 { // until it has caught up, or its power is gone
-					if len(r.fsm.all()) == len(want) {
-						break
-					}
-					select {
-					case <-frozen:
-					default:
-						pause(10 * time.Millisecond)
-						continue
-					}
-					break
-				}
-			}
-			select {
-			case <-frozen:
-				crashes++
-			default:
-				if crashes < 20 {
-					t.Errorf("the power was gone %d times, want more", crashes)
-				}
+			switch op.Kind {
+			case vfs.OpReadAt, vfs.OpOpen, vfs.OpStat, vfs.OpReadDir, vfs.OpWriteBack:
 				return
 			}
-			mem.OnOp(nil)
-			next := mem.CrashClone(vfs.CrashOptions{Unsynced: []vfs.Unsynced{vfs.Lose, vfs.Keep, vfs.Coin}[at%3], Seed: uint64(at)})
-			tr.kill(away)
-			tr.mem[away], tr.disks[away] = next, next
-			tr.start(away)
-			tr.agree(want, 1, 2, 3)
-			if t.Failed() {
-				t.Fatalf("the power was gone at operation %d", at)
+			if begun.Load() && ops.Add(1) == int32(at) {
+				mem.Freeze()
+				close(frozen)
+			}
+		})
+		to := tr.hub.Join(1, tr.ids[away-1])
+		r, err := startVoter(mem, tr.ids[away-1], to, tr.ids)
+		if err == nil {
+			tr.rigs[away] = r
+			for range 1000 { // until it has caught up, or its power is gone
+				if len(r.fsm.all()) == len(want) {
+					break
+				}
+				select {
+				case <-frozen:
+				default:
+					pause(10 * time.Millisecond)
+					continue
+				}
+				break
 			}
 		}
-	})
+		select {
+		case <-frozen:
+			crashes++
+		default:
+			if crashes < least {
+				t.Errorf("the power was gone %d times, want more", crashes)
+			}
+			return
+		}
+		mem.OnOp(nil)
+		next := mem.CrashClone(vfs.CrashOptions{Unsynced: []vfs.Unsynced{vfs.Lose, vfs.Keep, vfs.Coin}[at%3], Seed: uint64(at)})
+		tr.kill(away)
+		tr.mem[away], tr.disks[away] = next, next
+		tr.start(away)
+		tr.agree(want, 1, 2, 3)
+		if t.Failed() {
+			t.Fatalf("the power was gone at operation %d", at)
+		}
+	}
 }
 
 // TestCatchUpBesideACheckpoint: a checkpoint of the replica's own that ended after
@@ -266,17 +290,7 @@ func TestCatchUpOverADivergentLog(t *testing.T) {
 	for _, beyond := range []uint64{0, 1, 500} {
 		t.Run(fmt.Sprint(beyond), func(t *testing.T) {
 			withTrio(t, func(t *testing.T, tr *trio) {
-				node := tr.leader(1, 2, 3)
-				tr.mustWrite(node, "first")
-				away := tr.others(node)[0]
-				tr.agree([]string{"first"}, 1, 2, 3)
-				tr.kill(away)
-				want := []string{"first"}
-				tr.kill(node) // the next leader's term is higher than the suffix's
-				tr.start(node)
-				node = tr.leader(tr.others(away)...)
-				want = append(want, tr.writeMuch(node, "away")...)
-				tr.diverge(away, tr.rigs[node].replica.Checkpointed()+beyond)
+				node, away, want := tr.leaveDivergent(beyond)
 				tr.start(away)
 				tr.agree(want, 1, 2, 3)
 				tr.mustWrite(node, "next")
@@ -298,6 +312,24 @@ func TestCatchUpOverADivergentLog(t *testing.T) {
 			})
 		})
 	}
+}
+
+// leaveDivergent leaves a replica down that is behind its leader's log, and has other
+// entries in its own up to the leader's checkpoint and so many beyond.
+func (tr *trio) leaveDivergent(beyond uint64) (node, away int, want []string) {
+	tr.t.Helper()
+	node = tr.leader(1, 2, 3)
+	want = []string{"first"}
+	tr.mustWrite(node, want...)
+	away = tr.others(node)[0]
+	tr.agree(want, 1, 2, 3)
+	tr.kill(away)
+	tr.kill(node) // the next leader's term is higher than the suffix's
+	tr.start(node)
+	node = tr.leader(tr.others(away)...)
+	want = append(want, tr.writeMuch(node, "away")...)
+	tr.diverge(away, tr.rigs[node].replica.Checkpointed()+beyond)
+	return node, away, want
 }
 
 // diverge appends to a replica's log, while it is down, what an old leader might

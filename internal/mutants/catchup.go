@@ -73,4 +73,11 @@ var catchUpTable = []mutant{
 		new:  "\t\t\t_ = below\n",
 		pkg:  "./partition/store", test: "TestCrashInDroppedSwitch", want: "no segment holds it",
 	},
+	{
+		name: "a start ends an install that a crash cut short",
+		file: "replication/rebase.go",
+		old:  "if index, term := r.checkpoints.Newest(); index >= r.checkpoints.installing {",
+		new:  "if index, term := r.checkpoints.Newest(); index > r.checkpoints.installing {",
+		pkg:  "./replication", test: "TestCatchUpCrashOverADivergentLog", want: "the power was gone at operation",
+	},
 }
