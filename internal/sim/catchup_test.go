@@ -88,23 +88,7 @@ func catchUpHistory(fl *fleet) {
 	}
 	writers.wait()
 	fl.leadsAgain(away, pl.keys)
-	fl.stop()
-	fl.clients.Wait()
-	if !fl.healthy() {
-		return
-	}
-	for _, m := range fl.members {
-		m.disk.Freeze()
-	}
-	for _, m := range fl.members {
-		fl.cut(m)
-	}
-	if !fl.startAll() {
-		return
-	}
-	time.Sleep(settle)
-	fl.readAll()
-	fl.healthy()
+	fl.readAfterCut()
 }
 
 // disturbCatchUp does something to the node that catches up, or to another.

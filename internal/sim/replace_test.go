@@ -61,23 +61,7 @@ func replaceHistory(fl *fleet) {
 		return
 	}
 	fl.leadsAgain(away, keys)
-	fl.stop()
-	fl.clients.Wait()
-	if !fl.healthy() {
-		return
-	}
-	for _, m := range fl.members {
-		m.disk.Freeze()
-	}
-	for _, m := range fl.members {
-		fl.cut(m)
-	}
-	if !fl.startAll() {
-		return
-	}
-	time.Sleep(settle)
-	fl.readAll()
-	fl.healthy()
+	fl.readAfterCut()
 }
 
 // whole waits until every node's replica of every shard votes, and nobody else does.

@@ -94,24 +94,10 @@ func (st *storm) run() {
 	producing.wait()
 	writing.wait()
 	st.progress(st.keys)
-	st.stop()
-	st.clients.Wait()
-	if !st.healthy() {
-		return
+	if st.readAfterCut() {
+		st.startsOfWaning()
+		st.healthy()
 	}
-	for _, m := range st.members {
-		m.disk.Freeze() // all at once
-	}
-	for _, m := range st.members {
-		st.cut(m)
-	}
-	if !st.startAll() {
-		return
-	}
-	time.Sleep(settle) // a node may list a topic whose deletion it has not applied yet
-	st.readAll()
-	st.startsOfWaning()
-	st.healthy()
 }
 
 // rage lets one trouble begin after the other until the clients have done enough.
