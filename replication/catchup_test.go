@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"path"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -111,6 +112,49 @@ func TestCatchUpCrashOverADivergentLog(t *testing.T) {
 	withTrio(t, func(t *testing.T, tr *trio) {
 		_, away, want := tr.leaveDivergent(50)
 		tr.crashCatchingUp(away, want, 10, installMarkSuffix)
+	})
+}
+
+// TestStartEndsTheInstall takes the power from a replica whose log has other entries
+// at the leader's checkpoint, when that has its name and the log is as it was: the
+// next start has the log go on where the checkpoint ends, before Raft reads it.
+func TestStartEndsTheInstall(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		node, away, _ := tr.leaveDivergent(50)
+		index, term := tr.rigs[node].replica.checkpoints.Newest()
+		mem, named, frozen := tr.mem[away], new(atomic.Bool), make(chan struct{})
+		mem.OnOp(func(op vfs.Op, ph vfs.Phase) {
+			switch {
+			case op.Kind == vfs.OpRename && ph == vfs.After && path.Base(op.Path) == (&checkpointFile{index: index}).name():
+				named.Store(true)
+			case named.Load() && ph == vfs.Before && op.Kind == vfs.OpWriteAt && strings.HasPrefix(op.Path, "journal/"):
+				if named.Swap(false) {
+					mem.Freeze()
+					close(frozen)
+				}
+			}
+		})
+		tr.start(away)
+		select {
+		case <-frozen:
+		case <-time.After(time.Minute):
+			t.Error("nothing was installed")
+		}
+		mem.OnOp(nil)
+		next := mem.CrashClone(vfs.CrashOptions{Unsynced: vfs.Keep})
+		for n := 1; n <= 3; n++ {
+			tr.kill(n)
+		}
+		tr.mem[away], tr.disks[away] = next, next
+		tr.start(away)
+		log := tr.rigs[away].replica.store.log
+		var l raft.Log
+		if err := log.read(index, &l, true); err != nil || l.Term != term || log.first() != index || log.last() != index {
+			t.Errorf("the log has [%d, %d], and the entry at the checkpoint %d is of term %d, %v; want that alone, of term %d", log.first(), log.last(), index, l.Term, err, term)
+		}
+		if got, _ := tr.rigs[away].replica.checkpoints.Newest(); got != index || tr.rigs[away].replica.checkpoints.installing != 0 {
+			t.Errorf("the newest checkpoint is at %d, want %d, and no install to be under way", got, index)
+		}
 	})
 }
 

@@ -78,6 +78,6 @@ var catchUpTable = []mutant{
 		file: "replication/rebase.go",
 		old:  "if index, term := r.checkpoints.Newest(); index >= r.checkpoints.installing {",
 		new:  "if index, term := r.checkpoints.Newest(); index > r.checkpoints.installing {",
-		pkg:  "./replication", test: "TestCatchUpCrashOverADivergentLog", want: "the power was gone at operation",
+		pkg:  "./replication", test: "TestStartEndsTheInstall", want: "and the entry at the checkpoint",
 	},
 }

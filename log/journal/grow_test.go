@@ -43,7 +43,7 @@ func TestGrowsForPinned(t *testing.T) {
 		try("a leader's entries, and the ring full of what is applied", j.TryReserveFollowing, s, ErrNoSpace)
 		try("urgent ones", j.TryReserveUrgent, s, ErrNoSpace)
 		if u := j.Usage(); u.Files != u.MaxFiles {
-			t.Fatalf("%d files, want %d: checkpoints make room", u.Files, u.MaxFiles)
+			t.Errorf("%d files, want %d: checkpoints make room", u.Files, u.MaxFiles)
 		}
 		killed := mem.KillClone()
 		mustClose(t, j)
