@@ -115,18 +115,27 @@ func TestRestartFarOverTheShare(t *testing.T) {
 		if live, limit := tr.rigs[b].journal.Usage().LiveBytes, tr.rigs[b].journal.Usage().LimitBytes; live <= limit/4 {
 			t.Fatalf("node %d holds %d bytes of %d, want more than a quarter", b, live, limit)
 		}
-		tr.cutPower(b)
-		more := numbered("more", 90, 1000)
 		if carried := tr.rigs[a].journal.MaxRecordBytes(); carried > 45_000 {
 			t.Fatalf("a request carries %d bytes: this test no longer makes its situation", carried)
 		}
-		tr.mustWrite(a, more...)
-		want = append(want, more...)
-		tr.cutPower(a)
-		tr.cutPower(c)
-		tr.start(a)
-		tr.start(b)
-		tr.mustWrite(tr.leader(a, b), "next")
-		tr.agree(append(want, "next"), a, b)
+		tr.startTwo(a, b, c, want)
 	})
+}
+
+// startTwo takes the power from b, then, when a has led to 90 lines more of 1000 bytes,
+// from the others, and has a and b write another line without c. It returns what all
+// have to have.
+func (tr *trio) startTwo(a, b, c int, want []string) []string {
+	tr.t.Helper()
+	tr.cutPower(b)
+	more := numbered("more", 90, 1000)
+	tr.mustWrite(a, more...)
+	tr.cutPower(a)
+	tr.cutPower(c)
+	tr.start(a)
+	tr.start(b)
+	tr.mustWrite(tr.leader(a, b), "next")
+	want = slices.Concat(want, more, []string{"next"})
+	tr.agree(want, a, b)
+	return want
 }

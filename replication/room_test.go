@@ -53,17 +53,7 @@ func TestRestartWithAFullRing(t *testing.T) {
 		if full.Files != full.MaxFiles {
 			t.Fatalf("the ring has %d files of %d: this test no longer makes its situation", full.Files, full.MaxFiles)
 		}
-		tr.cutPower(b)
-		more := numbered("more", 90, 1000)
-		tr.mustWrite(a, more...)
-		want = append(want, more...)
-		tr.cutPower(a)
-		tr.cutPower(c)
-		tr.start(a)
-		tr.start(b)
-		tr.mustWrite(tr.leader(a, b), "next")
-		want = append(want, "next")
-		tr.agree(want, a, b)
+		want = tr.startTwo(a, b, c, want)
 
 		tr.cutPower(b)
 		tr.start(b)
