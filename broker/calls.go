@@ -28,6 +28,8 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 		return b.answerReport()
 	case MethodReplace:
 		return b.answerReplace(ctx, from, payload)
+	case MethodWithout:
+		return b.answerWithout(ctx, from, payload)
 	case methodContact:
 		return b.contacts.answer(from, payload)
 	case methodPresent:

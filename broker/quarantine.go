@@ -52,6 +52,9 @@ const (
 	maxPanicBytes = 16 << 10
 )
 
+// ErrQuarantineDamaged matches a quarantine file whose bytes are not as written.
+var ErrQuarantineDamaged = errors.New("damaged")
+
 // errQuarantineFile matches a quarantine file that cannot be read.
 var errQuarantineFile = errors.New("broker: quarantine file")
 
@@ -195,7 +198,9 @@ func ReadQuarantine(fsys vfs.FS, file string) (replication.ShardID, *partition.Q
 	}
 	shard, what, err := decodeQuarantine(b)
 	if err == nil && quarantineName(shard, what.Number) != path.Base(file) {
-		err = fmt.Errorf("it is %s", quarantineName(shard, what.Number))
+		err = fmt.Errorf("%w: it is %s", ErrQuarantineDamaged, quarantineName(shard, what.Number))
+	} else if errors.Is(err, section.ErrDamaged) {
+		err = fmt.Errorf("%w: %w", ErrQuarantineDamaged, err)
 	}
 	if err != nil {
 		return 0, nil, fmt.Errorf("%w %s: %w", errQuarantineFile, file, err)

@@ -39,8 +39,9 @@ Each flag is a setting. It can be given as an environment variable too
 the flag wins, then the variable. "flotilla config explain" says more of each.
 
 The exit status is 0 after SIGTERM or Ctrl-C, 1 if the node cannot start as
-asked, 2 for a wrong flag, variable or file, and 3 if its disk or its data failed: then
-a restart will probably not help.`,
+asked, or stopped for damage that its next start has other nodes replace, 2 for a
+wrong flag, variable or file, and 3 if its disk or its data failed: then a restart
+will probably not help.`,
 		Example: `  flotilla serve
   flotilla serve --data.dir /var/lib/flotilla --listen 0.0.0.0:9092 --advertise node1.example.com:9092`,
 		Args: func(c *cobra.Command, args []string) error {
@@ -116,8 +117,9 @@ func nodeOptions(v *config.Values, files int64) node.Options {
 		RetentionInterval: v.Duration("retention.check.interval"), BalanceInterval: v.Duration("leader.balance.interval"),
 		ScrubRate: v.Bytes("scrub.bytes.per.second"), ScrubInterval: v.Duration("scrub.interval"),
 		DefaultPartitions: int32(v.Int("num.partitions")), DefaultReplication: int32(v.Int("default.replication.factor")), Settings: v.Kafka(),
-		IdleFiles: idleFiles(files, v.Int("connections.max")),
-		Profiles:  v.Bool("admin.pprof"), CommitMax: v.Duration("ready.commit.max"),
+		RefuseDamage: v.Text("damage.policy") == "refuse",
+		IdleFiles:    idleFiles(files, v.Int("connections.max")),
+		Profiles:     v.Bool("admin.pprof"), CommitMax: v.Duration("ready.commit.max"),
 		NoAutoCreateTopics: !v.Bool("auto.create.topics.enable"),
 		Limits: node.Limits{
 			BatchBytes: int(v.Bytes("batch.bytes.max")), Partitions: int(v.Int("partitions.max")),
@@ -246,10 +248,13 @@ func serve(ctx context.Context, v *config.Values, stdout, stderr io.Writer) erro
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.Duration("drain.timeout"))
 	defer cancel()
 	err = n.Close(drain)
-	if failed != nil {
-		return stoppedError{failed}
+	switch {
+	case failed == nil:
+		return err
+	case opt.Heals(failed):
+		return fmt.Errorf("%w; start the node again: the other nodes replace what is damaged", failed)
 	}
-	return err
+	return stoppedError{failed}
 }
 
 func printReady(w io.Writer, v *config.Values, n *node.Node, opt node.Options, took time.Duration) {

@@ -80,6 +80,7 @@ type Recovery struct {
 	Took           time.Duration
 	RewrittenBytes int64 // of the journal, written again because nothing proved them synced
 	TornTail       bool
+	SetAside       int // sets of damaged data that lie in the data directory
 }
 
 // Source is the node, as this package sees it. The functions are safe for
@@ -92,7 +93,7 @@ type Source struct {
 	Broker   func() *broker.Broker // nil until it has started
 	Failed   func() error          // why the node stops, nil while it does not
 	Stopping func() bool           // it was told to stop
-	Waiting  func() string         // why its cluster is not founded yet; "": it is, or the node is alone
+	Waiting  func() string         // what the node waits for before it serves: other nodes; "": nothing
 	Recovery func() Recovery       // once Broker is not nil
 	Memory   func() []Memory       // likewise
 	Streams  func() Streams        // likewise

@@ -74,7 +74,7 @@ func TestVerdicts(t *testing.T) {
 		{"failed", func(s *Source) { s.Failed = func() error { return errors.New("journal: sync x: EIO") } }, "/healthz", 503, "journal: sync x: EIO"},
 		{"failed is not ready", func(s *Source) { s.Failed = func() error { return errors.New("EIO") } }, "/readyz", 503, "EIO"},
 		{"stopping", func(s *Source) { s.Stopping = func() bool { return true } }, "/readyz", 503, "the node is stopping"},
-		{"not founded", func(s *Source) { s.Waiting = func() string { return "node 2 is away" } }, "/readyz", 503, "waiting for the cluster to be founded: node 2 is away"},
+		{"not founded", func(s *Source) { s.Waiting = func() string { return "waiting for node 2" } }, "/readyz", 503, "waiting for node 2"},
 		{"not founded is healthy", func(s *Source) { s.Waiting = func() string { return "node 2 is away" } }, "/healthz", 200, ""},
 		{"stopping is healthy", func(s *Source) { s.Stopping = func() bool { return true } }, "/healthz", 200, ""},
 	}

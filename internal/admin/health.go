@@ -45,7 +45,7 @@ func (src *Source) readiness() verdict {
 	}
 	v.add("running", stopping)
 	if why := src.Waiting(); why != "" {
-		v.add("cluster", "waiting for the cluster to be founded: "+why)
+		v.add("cluster", why)
 		return v
 	}
 	b := src.Broker()

@@ -42,6 +42,8 @@ var Metrics = []Metric{
 	{"flotilla_recovery_rewritten_bytes", Gauge, nil, "Journal bytes that the last start wrote again, because nothing proved them synced."},
 	{"flotilla_recovery_torn_tail", Gauge, nil, "1 if the last start cut off a torn tail of the journal, else 0."},
 
+	{"flotilla_damage_set_aside", Gauge, nil, "Sets of damaged data that starts of this node have put aside in its data directory, and that are still there (aside-*)."},
+
 	{"flotilla_journal_files", Gauge, nil, "Files of the journal's ring."},
 	{"flotilla_journal_ring_bytes", Gauge, nil, "Size of the ring's files."},
 	{"flotilla_journal_live_bytes", Gauge, nil, "Records in the ring that are still needed."},
@@ -196,6 +198,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s.value("flotilla_recovery_seconds", r.Took.Seconds())
 	s.value("flotilla_recovery_rewritten_bytes", float64(r.RewrittenBytes))
 	s.value("flotilla_recovery_torn_tail", truth(r.TornTail))
+	s.value("flotilla_damage_set_aside", float64(r.SetAside))
 	for _, m := range c.src.Memory() {
 		s.value("flotilla_memory_used_bytes", float64(m.Used), m.For)
 		s.value("flotilla_memory_limit_bytes", float64(m.Limit), m.For)

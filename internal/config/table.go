@@ -289,6 +289,12 @@ var Settings = []Setting{
 		Metric: "flotilla_scrub_age_seconds",
 	},
 	{
+		Key: "damage.policy", Section: sectionOperate, Kind: Choice, Default: "replace", Choices: []string{"replace", "refuse"},
+		Doc:     "what a node of several does at a start that finds its journal, votes, metadata log or checkpoints damaged",
+		Explain: "With replace it waits until the other nodes have all that was acknowledged without it, sets its damaged data aside in the data directory, and gets a fresh copy of it from them. With refuse it does not start, and neither does a node that is alone, whatever is set.",
+		Metric:  "flotilla_damage_set_aside",
+	},
+	{
 		Key: "retention.check.interval", Section: sectionOperate, Kind: Duration, Default: "5m", Min: second, Max: 24 * hour,
 		Doc: "how long data may stay after a topic's retention.ms is over",
 	},

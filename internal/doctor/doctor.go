@@ -223,8 +223,19 @@ func (x *exam) names() error {
 		if slices.Contains(ours, name) || strings.HasPrefix(name, node.RepairPrefix) || strings.HasSuffix(name, ".tmp") {
 			continue
 		}
+		if strings.HasPrefix(name, node.AsidePrefix) {
+			continue
+		}
 		x.find(Finding{Kind: "directory", File: name, Offset: -1, What: "not a file of a node",
 			Remedy: RemedyNone, Advice: "keep nothing else in a data directory"})
+	}
+	set, err := node.UnfinishedAside(x.fs, x.dir)
+	if err != nil {
+		return err
+	}
+	if set != "" {
+		x.find(Finding{Kind: "directory", File: set, Offset: -1, Harmful: true, What: "damaged data that is still being set aside",
+			Cause: "the node was stopped on the way", Remedy: RemedyStart, Advice: "start the node as one of its cluster: it goes on once the other nodes are up"})
 	}
 	repair, err := node.Unfinished(x.fs, x.dir)
 	if err != nil {

@@ -63,14 +63,19 @@ func (n *Node) adminSource() admin.Source {
 		},
 		Stopping: n.stopping.Load,
 		Waiting: func() string {
+			if w := n.healing.Load(); w != nil {
+				return w.text()
+			}
 			if f := n.founding.Load(); f != nil {
-				return f.waiting()
+				if why := f.waiting(); why != "" {
+					return "waiting for the cluster to be founded: " + why
+				}
 			}
 			return ""
 		},
 		Recovery: func() admin.Recovery {
 			r := n.jour.Recovery()
-			return admin.Recovery{Took: n.recovered, RewrittenBytes: r.RewrittenBytes, TornTail: r.Torn}
+			return admin.Recovery{Took: n.recovered, RewrittenBytes: r.RewrittenBytes, TornTail: r.Torn, SetAside: int(n.setAside.Load())}
 		},
 		Memory: n.memory,
 		Streams: func() admin.Streams {

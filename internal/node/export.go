@@ -143,31 +143,34 @@ func Unfinished(fsys vfs.FS, dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("node: %w", err)
 	}
-	there := func(name string) (bool, error) {
-		_, err := fsys.Stat(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-		return err == nil, err
-	}
 	for _, name := range names {
 		if !strings.HasPrefix(name, RepairPrefix) {
 			continue
 		}
-		planned, err := there(path.Join(dir, name, PlanName))
+		planned, err := there(fsys, path.Join(dir, name, PlanName))
 		if err != nil || !planned {
 			if err != nil {
 				return "", fmt.Errorf("node: %w", err)
 			}
 			continue
 		}
-		if done, err := there(path.Join(dir, name, DoneName)); err != nil {
+		if done, err := there(fsys, path.Join(dir, name, DoneName)); err != nil {
 			return "", fmt.Errorf("node: %w", err)
 		} else if !done {
 			return path.Join(dir, name), nil
 		}
 	}
 	return "", nil
+}
+
+// UnfinishedAside returns the folder in which damaged data is still being set aside,
+// or "".
+func UnfinishedAside(fsys vfs.FS, dir string) (string, error) {
+	set, err := unfinishedAside(fsys, dir)
+	if set == nil {
+		return "", err
+	}
+	return path.Join(dir, set.name()), err
 }
 
 // Seal returns a line of JSON, and a line with its CRC32C in hex.

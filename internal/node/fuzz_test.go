@@ -17,6 +17,7 @@ func FuzzSealed(f *testing.F) {
 	f.Add([]byte(`{"format":2}`), uint16(1))
 	f.Add([]byte(`{"format":1,"incarnation":"fedcba9876543211","generation":7}`), uint16(70))
 	f.Add(goldenIdentity.encode(), uint16(3))
+	f.Add([]byte(`{"format":1,"cluster_id":"c","node_id":1,"lost":"1","fresh":"3","shards":4,"at_ms":5,"cause":"x"}`), uint16(3))
 	f.Fuzz(func(t *testing.T, b []byte, bit uint16) {
 		for _, in := range [][]byte{b, Seal(bytes.Clone(b))} {
 			body, err := Unseal(in)
@@ -36,6 +37,11 @@ func FuzzSealed(f *testing.F) {
 			if gErr == nil {
 				if again, err := decodeGeneration(seal(g)); err != nil || again != g {
 					t.Fatalf("%+v is written as what reads as %+v, %v", g, again, err)
+				}
+			}
+			if a, err := decodeWhy(in); err == nil {
+				if again, err := decodeWhy(seal(&a)); err != nil || again != a {
+					t.Fatalf("%+v is written as what reads as %+v, %v", a, again, err)
 				}
 			}
 			if idErr != nil && gErr != nil {

@@ -185,6 +185,9 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 			return identity{}, false, nil, fmt.Errorf("node: %w", err)
 		}
 	}
+	if err := checkAside(fsys, dir); err != nil {
+		return identity{}, false, nil, err
+	}
 	if err := checkOurs(fsys, dir); err != nil {
 		return identity{}, false, nil, err
 	}
@@ -199,6 +202,9 @@ func openDir(fsys vfs.FS, dir string, want identity, rand io.Reader) (id identit
 	var repair string
 	if repair, err = Unfinished(fsys, dir); err == nil && repair != "" {
 		err = repairingError(repair)
+	}
+	if err == nil {
+		err = checkAside(fsys, dir)
 	}
 	if err == nil {
 		id, fresh, err = readIdentity(fsys, dir)

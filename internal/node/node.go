@@ -118,6 +118,10 @@ type Options struct {
 	Rand io.Reader
 	Log  *slog.Logger
 
+	// RefuseDamage has a node of several refuse to start when its data is damaged, as
+	// one does that is alone, instead of having the others replace it: see Heals.
+	RefuseDamage bool
+
 	// For tests; see broker.Options. featureLevel makes the node one of an older
 	// version, to which a newer level is unknown.
 	replicaVersions func(replication.ShardID) []uint16
@@ -168,6 +172,8 @@ type Node struct {
 
 	requests, small, answers *broker.Budget
 
+	healing  atomic.Pointer[wait]          // who waits with damaged data; nil: nobody
+	setAside atomic.Int64                  // sets of damaged data in the directory
 	founding atomic.Pointer[founding]      // who answers other nodes before that; nil: nobody yet
 	serves   atomic.Pointer[broker.Broker] // who answers calls of other nodes
 	started  atomic.Bool                   // what admin may look at is set
@@ -265,8 +271,43 @@ func (n *Node) listeners() []broker.Listener {
 // Streams returns what the streams of native clients cost now.
 func (n *Node) Streams() server.StreamStats { return n.server.Streams() }
 
-// open opens the directory, and everything in it from the bottom up.
-func (n *Node) open(ctx context.Context) (err error) {
+// open opens the directory, once it has a sound one: see heal. One whose fresh
+// directory is damaged too is given up on.
+func (n *Node) open(ctx context.Context) error {
+	err := n.openAll(ctx)
+	for range 2 { // what an earlier start began, and one damage more
+		if err == nil || ctx.Err() != nil || !errors.Is(err, ErrSettingAside) && !n.opt.Heals(err) {
+			return err
+		}
+		if err := n.reset(); err != nil {
+			return err
+		}
+		if err := n.heal(ctx, err); err != nil {
+			return err
+		}
+		err = n.openAll(ctx)
+	}
+	return err
+}
+
+// reset closes what a failed openAll has left open, and forgets that it failed.
+func (n *Node) reset() error {
+	if f := n.founding.Swap(nil); f != nil {
+		f.end()
+	}
+	err := n.closeAll()
+	n.broker, n.store, n.jour, n.meta, n.votes, n.lock = nil, nil, nil, nil, nil, nil
+	select {
+	case <-n.failed:
+	default:
+	}
+	n.broken.Store(false)
+	n.cause.Store(nil)
+	return err
+}
+
+// openAll opens the directory, and everything in it from the bottom up.
+func (n *Node) openAll(ctx context.Context) (err error) {
 	opt := &n.opt
 	want := identity{ClusterID: opt.ClusterID, NodeID: opt.NodeID, Shards: opt.Shards, FeatureLevel: opt.featureLevel}
 	if n.id, _, n.lock, err = openDir(opt.FS, opt.Dir, want, opt.Rand); err != nil {
@@ -285,6 +326,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 		if opt.DiskReserveBytes, err = defaultReserve(opt); err != nil {
 			return err
 		}
+	}
+	if err := n.pruneAside(); err != nil {
+		return err
 	}
 	dir := func(name string) string { return path.Join(opt.Dir, name) }
 	n.spare = openSpare(opt.FS, opt.Dir, opt.Log)
@@ -432,6 +476,12 @@ func (n *Node) stop(ctx context.Context) error {
 		}
 		errs = append(errs, n.broker.Close())
 	}
+	return errors.Join(append(errs, n.closeAll())...)
+}
+
+// closeAll closes what is below the broker, from the top down.
+func (n *Node) closeAll() error {
+	var errs []error
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
 	}

@@ -45,6 +45,8 @@ type fleet struct {
 
 	session time.Duration // out of contact, before a node is fenced; 0: the default
 
+	refuse bool // nodes refuse to start with damaged data, instead of being replaced
+
 	hashes time.Duration // between two comparisons of replicas; 0: a history is too short for one
 
 	mu    sync.Mutex
@@ -70,6 +72,8 @@ type member struct {
 	unserving func()        // ends a node without its directory; nil: there is none
 	joined    chan struct{} // closed when it has its place again, or was ended
 	late      *node.Node    // it, set before that
+	hurt      bool          // it has its directory, which is damaged: it waits too, or is refused
+	refused   error         // why, set before joined is closed
 }
 
 func (m *member) host() string { return fmt.Sprintf("node%d", m.id) }
@@ -142,7 +146,7 @@ func (fl *fleet) startAll() bool {
 // start starts a node on its disk as it is. One that has lost its directory is
 // left waiting until it has its place again: see adopt.
 func (fl *fleet) start(m *member) bool {
-	if m.wiped {
+	if m.wiped || m.hurt {
 		fl.startWiped(m)
 		return true
 	}
@@ -186,6 +190,7 @@ func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
 		Shards:         fleetShards, JournalFileBytes: 32 << 10, JournalBytes: ring,
 		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond, HashInterval: fl.hashes,
 		ScrubRate: fl.scrub, ScrubInterval: scrubEvery,
+		RefuseDamage:     fl.refuse,
 		DiskReserveBytes: 1, Now: m.clock.now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
 		Resolve: func(context.Context, string) error { return nil }, // no name is asked for outside
 		Log:     slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),
@@ -199,7 +204,7 @@ func (fl *fleet) startWiped(m *member) {
 		return // it waits already
 	}
 	m.starts++
-	fl.trace.add(fmt.Sprintf("NODE %d START %d, WITHOUT ITS DIRECTORY", m.id, m.starts))
+	fl.trace.add(fmt.Sprintf("NODE %d START %d, WITHOUT A SOUND DIRECTORY", m.id, m.starts))
 	l, err := fl.net.Listen(m.addr())
 	if err != nil {
 		fl.problem("node %d: %v", m.id, err)
@@ -219,7 +224,7 @@ func (fl *fleet) startWiped(m *member) {
 		n, err := node.Start(ctx, opt)
 		if err != nil {
 			_ = l.Close()
-			if ctx.Err() == nil {
+			if m.refused = err; ctx.Err() == nil && !m.hurt {
 				fl.problem("node %d, without its directory: %v", m.id, err)
 			}
 			return
@@ -252,9 +257,12 @@ func (fl *fleet) adopt(m *member, patience time.Duration) bool {
 		return false
 	}
 	if m.late == nil {
+		if m.hurt {
+			fl.problem("node %d is refused: %v", m.id, m.refused)
+		}
 		return false // said already
 	}
-	m.node, m.late, m.unserving, m.wiped = m.late, nil, nil, false
+	m.node, m.late, m.unserving, m.wiped, m.hurt = m.late, nil, nil, false, false
 	fl.trace.add(fmt.Sprintf("NODE %d HAS ITS PLACE AGAIN", m.id))
 	return true
 }

@@ -1,0 +1,268 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/log/control"
+	"github.com/flotilla-log/flotilla/log/journal"
+	"github.com/flotilla-log/flotilla/replication"
+)
+
+// A node whose journal, control logs, checkpoints or identity are damaged below what
+// was synced may have forgotten what it acknowledged and voted, and never votes again
+// under its old name (R11, R20). Alone it refuses to start. One of several
+//
+//	waits    until a majority of the voters of each of its shards, without it, has all
+//	         that was acknowledged, as the shards' leaders say; nothing on the disk
+//	         has changed until then, so that mending it by hand is still possible
+//	asks     for a fresh directory to be registered in the place of its own, which
+//	         is written down before: see aside.go
+//	moves    what it has out of the way, once the fresh one is registered
+//
+// and then takes its place as a node does that has lost its directory: see rejoin.
+// Of two nodes that are damaged at once neither finds a majority without it, so both
+// wait, and nothing is given up that a majority has.
+
+// isDamage reports whether an error of a start says that files are not what was
+// synced, and not that the disk, a setting or the version is wrong.
+func isDamage(err error) bool {
+	for _, no := range []error{ErrNewer, ErrWrongIdentity, ErrMembers, ErrInUse, ErrRepairing} {
+		if errors.Is(err, no) {
+			return false
+		}
+	}
+	for _, damage := range []error{
+		ErrDamagedIdentity, ErrMismatched, journal.ErrCorrupt, control.ErrCorrupt,
+		replication.ErrCorrupt, replication.ErrLostLog, replication.ErrOldVote, broker.ErrForgotten, broker.ErrQuarantineDamaged,
+	} {
+		if errors.Is(err, damage) {
+			return true
+		}
+	}
+	return false
+}
+
+// Heals reports whether the next start of the node deals with what made it stop, or
+// kept it from starting, by itself: damage that the other nodes can make good.
+func (opt *Options) Heals(err error) bool {
+	return opt.Cluster != nil && len(opt.Cluster.Nodes) > 1 && !opt.RefuseDamage && (isDamage(err) || errors.Is(err, ErrNotOurs))
+}
+
+// heal deals with an error of open, for which everything but the lock is closed again.
+// Nil says that open is to be tried again.
+func (n *Node) heal(ctx context.Context, damage error) error {
+	resumes := errors.Is(damage, ErrSettingAside)
+	if !resumes && !n.opt.Heals(damage) {
+		return damage
+	}
+	if n.opt.Cluster == nil {
+		return fmt.Errorf("%w; say with cluster.nodes where the other nodes are", damage)
+	}
+	fsys, dir := n.opt.FS, n.opt.Dir
+	lock, err := fsys.Lock(path.Join(dir, lockName))
+	if errors.Is(err, vfs.ErrLocked) {
+		return fmt.Errorf("%w: %s is served by another process; stop it, or give another directory", ErrInUse, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	err = n.replaceDamaged(ctx, damage)
+	return errors.Join(err, lock.Close())
+}
+
+// replaceDamaged brings a damaged directory to where a fresh one has its place. The
+// lock is held.
+func (n *Node) replaceDamaged(ctx context.Context, damage error) error {
+	fsys, dir := n.opt.FS, n.opt.Dir
+	w := &wait{log: n.opt.Log, damage: damage}
+	n.healing.Store(w)
+	defer n.healing.Store(nil)
+	set, err := unfinishedAside(fsys, dir)
+	if err != nil {
+		return err
+	}
+	if set == nil {
+		if set, err = n.giveUp(ctx, w); err != nil {
+			return err
+		}
+	}
+	n.opt.Log.Warn("the node's data is damaged; the other nodes have all of it, and a fresh directory takes the place of this one",
+		"damage", set.Cause, "lost", fmt.Sprintf("%016x", uint64(set.Lost)), "fresh", fmt.Sprintf("%016x", uint64(set.Fresh)))
+	if err := n.registerFresh(ctx, w, set); err != nil {
+		return err
+	}
+	if err := set.move(fsys, dir); err != nil {
+		return err
+	}
+	n.opt.Log.Warn("the damaged data was set aside, and the other nodes send theirs; once the cluster is healthy the folder can be removed",
+		"folder", path.Join(dir, set.name()), "damage", set.Cause)
+	return nil
+}
+
+// giveUp waits until the cluster can do without what the directory holds, and notes
+// durably that it is given up.
+func (n *Node) giveUp(ctx context.Context, w *wait) (*aside, error) {
+	a := aside{ClusterID: n.opt.ClusterID, NodeID: n.opt.NodeID, Shards: n.opt.Shards, AtMS: n.opt.Now().UnixMilli(), Cause: w.damage.Error()}
+	others := slices.Sorted(slices.Values(n.opt.Cluster.Nodes))
+	err := w.until(ctx, func(ctx context.Context) error {
+		var err error
+		if a.Lost, err = n.lostDirectory(ctx, others, w.damage); err != nil {
+			return err
+		}
+		return broker.AskWithout(ctx, n.opt.Cluster.Peers, n.opt.NodeID, others)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newAside(n.opt.FS, n.opt.Dir, a, n.opt.Rand)
+}
+
+// errNotKnown reports a damaged directory that the cluster does not know.
+var errNotKnown = errors.New("it is not the one that the cluster knows")
+
+// lostDirectory returns the incarnation of the damaged directory, which is the one
+// that is registered for the node. Its IDENTITY, or if that is damaged one of the
+// parts, has to say so: nothing of another node's is given up.
+func (n *Node) lostDirectory(ctx context.Context, nodes []int32, damage error) (hexNumber, error) {
+	fsys, dir := n.opt.FS, n.opt.Dir
+	var says []hexNumber
+	id, fresh, err := readIdentity(fsys, dir)
+	switch {
+	case err == nil && !fresh:
+		if err := id.check(identity{ClusterID: n.opt.ClusterID, NodeID: n.opt.NodeID}, dir); err != nil {
+			return 0, final{err}
+		}
+		if !id.Founded {
+			return 0, final{damage} // it has nothing yet that others would know
+		}
+		says = append(says, id.Incarnation)
+	case err == nil || errors.Is(err, ErrDamagedIdentity):
+		for _, part := range countedDirs {
+			if g, err := ReadGeneration(fsys, path.Join(dir, part)); err == nil {
+				says = append(says, hexNumber(g.Incarnation))
+			}
+		}
+	default:
+		return 0, final{err}
+	}
+	if len(says) == 0 {
+		return 0, final{damage}
+	}
+	registered, err := broker.AskReplacement(ctx, n.opt.Cluster.Peers, n.opt.NodeID, nodes, broker.Replacement{Node: n.opt.NodeID, Level: n.level()})
+	if err != nil {
+		return 0, err
+	}
+	if !slices.Contains(says, hexNumber(registered)) {
+		return 0, final{fmt.Errorf("%w; and %w: node %d is of the directory of incarnation %016x, and this one is %016x",
+			damage, errNotKnown, n.opt.NodeID, registered, uint64(says[0]))}
+	}
+	return hexNumber(registered), nil
+}
+
+// registerFresh returns when the fresh directory is registered in the place of the
+// damaged one.
+func (n *Node) registerFresh(ctx context.Context, w *wait, a *aside) error {
+	return w.until(ctx, func(ctx context.Context) error {
+		registered, err := broker.AskReplacement(ctx, n.opt.Cluster.Peers, n.opt.NodeID, n.opt.Cluster.Nodes, broker.Replacement{
+			Node: n.opt.NodeID, Level: n.level(), Incarnation: uint64(a.Fresh), Replaces: uint64(a.Lost),
+		})
+		switch {
+		case errors.Is(err, broker.ErrReplaced):
+			return final{fmt.Errorf("node: %w", err)}
+		case err == nil && registered != uint64(a.Fresh):
+			return fmt.Errorf("node %d is of the directory %016x still", n.opt.NodeID, registered)
+		}
+		return err
+	})
+}
+
+// pruneAside keeps what was set aside from taking the room that the other nodes'
+// records need.
+func (n *Node) pruneAside() error {
+	fsys, dir := n.opt.FS, n.opt.Dir
+	sets, err := asides(fsys, dir)
+	if err == nil {
+		n.setAside.Store(int64(len(sets)))
+	}
+	if err != nil || len(sets) == 0 || n.id.Started {
+		return err // a node that has started since has, or gets, the others' records
+	}
+	records, err := bytesBelow(fsys, path.Join(dir, sets[len(sets)-1].name(), dataDir))
+	if err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	return pruneAside(fsys, dir, records+cmp.Or(n.opt.JournalBytes, 1<<30)+n.opt.DiskReserveBytes, n.opt.Log)
+}
+
+// wait is what a node with damage waits for.
+type wait struct {
+	log    *slog.Logger
+	damage error
+
+	mu  sync.Mutex
+	why string // guarded by mu
+}
+
+// final is an error for which asking again is of no use.
+type final struct{ error }
+
+func (f final) Unwrap() error { return f.error }
+
+// until calls do until it succeeds, its error is final, or ctx ends. It says, once
+// each, why it goes on.
+func (w *wait) until(ctx context.Context, do func(context.Context) error) error {
+	for pause := firstRound; ; pause = min(2*pause, lastRound) {
+		once, cancel := context.WithTimeout(ctx, rejoinTime)
+		err := do(once)
+		cancel()
+		if f, ok := errors.AsType[final](err); ok {
+			return f.error
+		}
+		if err == nil {
+			return nil
+		}
+		w.say(err.Error())
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return errors.Join(w.damage, fmt.Errorf("it could not be replaced in time: %w", err))
+		}
+	}
+}
+
+func (w *wait) say(why string) {
+	w.mu.Lock()
+	said := w.why == why
+	w.why = why
+	w.mu.Unlock()
+	if !said {
+		w.log.Warn("the node's data is damaged, and it waits for the other nodes; nothing of it has changed: put a sound copy back, or wait until they can do without it",
+			"damage", w.damage, "why", why)
+	}
+}
+
+// text says what is damaged and what is waited for.
+func (w *wait) text() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return fmt.Sprintf("the data is damaged, and the node waits for the others: %s; %v", w.why, w.damage)
+}
+
+// level is the newest feature level that the node knows.
+func (n *Node) level() uint16 {
+	if n.opt.featureLevel != 0 {
+		return n.opt.featureLevel
+	}
+	return metadata.MaxFeatureLevel
+}
