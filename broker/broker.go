@@ -286,6 +286,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 		b.group.Go(b.watchReplaced)
 		b.group.Go(b.runReplacing)
 		b.group.Go(b.contacts.run)
+		b.group.Go(b.runMeeting)
 		if opt.Cluster.Peers != nil {
 			b.group.Go(b.runFencing)
 		}
@@ -325,8 +326,10 @@ func (b *Broker) startAll() error {
 		return err
 	}
 	var shards []replication.ShardID
-	for id := range b.opt.Shards {
-		shards = append(shards, replication.ShardID(id+1))
+	if b.founder(b.opt.NodeID) {
+		for id := range b.opt.Shards {
+			shards = append(shards, replication.ShardID(id+1))
+		}
 	}
 	for _, id := range append(shards, added...) {
 		s, err := b.openData(id)

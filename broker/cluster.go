@@ -19,7 +19,8 @@ import (
 )
 
 // Cluster is the nodes that a cluster was founded with, of which each has a voter
-// of every shard. All nodes are given the same Founders and Voters.
+// of the metadata shard, and of every shard that it was founded with. All nodes are
+// given the same Founders and Voters, those that joined later too.
 type Cluster struct {
 	Founders []Founder
 
@@ -36,12 +37,26 @@ type Cluster struct {
 	// Peers asks the other nodes, and is asked by them. Who made it closes it, after
 	// the node.
 	Peers transport.Peers
+
+	// NodeAddress is where the others reach this node's listener for nodes, host:port;
+	// "": they are not told.
+	NodeAddress string
+
+	// Met, unless nil, is told where the other nodes listen for each other, as the
+	// metadata says, at first and whenever that changes. It may wait for the disk.
+	Met func(addresses map[int32]string)
 }
 
 // Founder is one of the nodes that a cluster was founded with.
 type Founder struct {
 	ID          int32
 	Incarnation uint64 // of its data directory
+}
+
+// founder reports whether a node is one of those that the cluster was founded with. A
+// node that is alone is.
+func (b *Broker) founder(node int32) bool {
+	return b.opt.Cluster == nil || slices.ContainsFunc(b.opt.Cluster.Founders, func(f Founder) bool { return f.ID == node })
 }
 
 // connect returns how a replica of this node reaches the others, and the

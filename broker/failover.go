@@ -68,18 +68,17 @@ func newFailover(b *Broker) *failover {
 	return &failover{b: b, changed: make(chan struct{}, 1), turns: make(map[replication.ShardID]turn)}
 }
 
-// run watches the other nodes until the broker stops.
-func (f *failover) run() {
-	var nodes []int32
-	for _, n := range f.b.opt.Cluster.Founders {
-		nodes = append(nodes, n.ID)
+// look has the ways to other nodes looked at. It does not block.
+func (f *failover) look() {
+	select {
+	case f.changed <- struct{}{}:
+	default:
 	}
-	f.b.opt.Cluster.Peers.Watch(nodes, func() {
-		select {
-		case f.changed <- struct{}{}:
-		default:
-		}
-	})
+}
+
+// run looks at the ways to other nodes, which runMeeting watches, until the broker
+// stops.
+func (f *failover) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

@@ -119,7 +119,7 @@ func (b *Broker) answerForwarded(ctx context.Context, from int32, m transport.Me
 		if err := mayPropose(from, c); err != nil {
 			return forwarded{err: err, producerID: -1, leader: -1}.append(nil), nil
 		}
-		do = func(ctx context.Context) forwarded { return b.proposeHere(ctx, c) }
+		do = func(ctx context.Context) forwarded { return b.registerHere(ctx, c) }
 	}
 	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
 	defer cancel()
@@ -174,6 +174,18 @@ func (b *Broker) proposeHere(ctx context.Context, c metadata.Command) forwarded 
 		return forwarded{err: CodeOf(err), index: r.Index, producerID: -1, leader: -1}
 	}
 	return forwarded{index: r.Index, producerID: r.ProducerID, leader: -1}
+}
+
+// registerHere proposes a command of another node on this one, unless that is a
+// registration which changes nothing.
+func (b *Broker) registerHere(ctx context.Context, c metadata.Command) forwarded {
+	if self, ok := c.(metadata.RegisterNode); ok {
+		im := b.image()
+		if n := im.Node(self.ID); n != nil && registered(n, self) && b.ConfirmController(ctx) == nil {
+			return forwarded{index: im.Index(), producerID: -1, leader: -1}
+		}
+	}
+	return b.proposeHere(ctx, c)
 }
 
 // createHere creates a topic on this node, unless it is there.
@@ -243,12 +255,18 @@ func (b *Broker) awaitApplied(ctx context.Context, index uint64) error {
 // ctx ends.
 func (b *Broker) atLeader(ctx context.Context, m transport.Method, request []byte, here func(context.Context) forwarded) (forwarded, error) {
 	hint := int32(-1)
+	asked := 0
 	for wait := firstForward; ; wait = min(2*wait, lastForward) {
 		var out forwarded
 		var err error
 		node, _, known := leaderOfShard(b.meta)
 		if hint >= 0 {
 			node, known = hint, true
+		}
+		if !known && !b.founder(b.opt.NodeID) {
+			// It may have been away while everybody moved: the founders know.
+			node, known = b.opt.Cluster.Founders[asked%len(b.opt.Cluster.Founders)].ID, true
+			asked++
 		}
 		switch {
 		case b.opt.Cluster == nil || b.meta.Leading() != 0:

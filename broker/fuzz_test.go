@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -54,6 +55,26 @@ func FuzzRestore(f *testing.F) {
 		m := new(metaMachine)
 		if err := m.Restore(bytes.NewReader(in)); (err == nil) != (m.image.Load() != nil) {
 			t.Fatalf("image %p and error %v", m.image.Load(), err)
+		}
+	})
+}
+
+// FuzzDecodeAdmission checks, for any bytes, that what is read of an answer to a node that
+// would join is whole.
+func FuzzDecodeAdmission(f *testing.F) {
+	f.Add([]byte(`{"code":0,"leader":1,"registered":7,"shards":12,"founders":[{"ID":1,"Incarnation":5},{"ID":2,"Incarnation":6}],"nodes":{"1":"h:1"}}`))
+	f.Add([]byte(`{"code":41,"detail":"no","shards":1,"founders":[{"ID":1,"Incarnation":5}]}`))
+	f.Add([]byte(nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		a, err := decodeAdmission(in)
+		if err != nil {
+			if !errors.Is(err, errAdmission) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if a.Shards == 0 || len(a.Founders) == 0 || a.Founders[0].Incarnation == 0 || a.Code == 0 && a.Registered == 0 {
+			t.Fatalf("%+v", a)
 		}
 	})
 }

@@ -28,7 +28,10 @@ func (b *Broker) register(self metadata.RegisterNode) {
 		changed := b.metaState.changed.wait()
 		// Before the founders are there, the leader has not begun. What this node
 		// knows may be old; what differs is sent, and the leader knows.
-		if n := b.image().Node(self.ID); n != nil && !registered(n, self) {
+		// A node that has joined is registered, even if it knows nothing: whoever leads
+		// may look for it where it was.
+		n := b.image().Node(self.ID)
+		if n == nil && !b.founder(b.opt.NodeID) || n != nil && !registered(n, self) {
 			err := b.registerOnce(self)
 			if errors.Is(err, ErrReplaced) {
 				b.opt.OnFailed(err)
@@ -40,8 +43,14 @@ func (b *Broker) register(self metadata.RegisterNode) {
 				said = text
 				b.opt.Log.Warn("the node could not say where its clients connect; trying again", "err", err)
 			}
+			again := time.After(retryAfter)
+			if err == nil && n == nil {
+				again = nil // what was said will be heard
+			}
 			select {
-			case <-time.After(retryAfter):
+			case <-again:
+				continue
+			case <-changed:
 				continue
 			case <-b.stopping.Done():
 				return
@@ -77,6 +86,13 @@ func (b *Broker) self() (metadata.RegisterNode, error) {
 	addrs, err := addresses(b.opt.Listeners)
 	if err != nil {
 		return metadata.RegisterNode{}, fmt.Errorf("broker: node %d: %w", b.opt.NodeID, err)
+	}
+	if c := b.opt.Cluster; c != nil && c.NodeAddress != "" {
+		between, err := addresses([]Listener{{Name: metadata.NodeListener, Advertise: c.NodeAddress}})
+		if err != nil {
+			return metadata.RegisterNode{}, fmt.Errorf("broker: node %d: %w", b.opt.NodeID, err)
+		}
+		addrs = append(addrs, between...)
 	}
 	return metadata.RegisterNode{
 		ID: metadata.NodeID(b.opt.NodeID), Incarnation: b.opt.Incarnation, Rack: b.opt.Rack, Addresses: addrs, FeatureLevel: b.opt.FeatureLevel,

@@ -75,6 +75,24 @@ func nextStep(members []replication.Member, want replication.ReplicaID) (step me
 	return stepNone, old
 }
 
+// nextLearnerStep says what to do about a node of which want is to be the shard's only
+// replica, without a vote, and which one is to go, if one is.
+func nextLearnerStep(members []replication.Member, want replication.ReplicaID) (step memberStep, old replication.ReplicaID) {
+	has := false
+	for _, m := range members {
+		switch {
+		case m.ID == want:
+			has = true
+		case m.ID.Node == want.Node:
+			return stepRemove, m.ID
+		}
+	}
+	if !has {
+		return stepAdd, old
+	}
+	return stepNone, old
+}
+
 // runReplacing makes the members of the shards that this node leads what the
 // metadata says, for as long as the node runs.
 func (b *Broker) runReplacing() {
@@ -118,13 +136,16 @@ func (b *Broker) replaceMembers(ctx context.Context, shard replication.ShardID, 
 	im := b.image()
 	members := r.Progress().Members
 	var errs []error
-	for _, node := range b.votersIn(im, shard) {
+	for _, node := range b.membersIn(im, shard) {
 		n := im.Node(metadata.NodeID(node))
 		if n == nil {
 			continue
 		}
 		want := b.replicaOf(shard, node, n.Incarnation)
 		step, old := nextStep(members, want)
+		if shard == replication.MetadataShard && !b.founder(node) {
+			step, old = nextLearnerStep(members, want)
+		}
 		if step == stepNone {
 			continue
 		}
@@ -141,13 +162,11 @@ func (b *Broker) replaceMembers(ctx context.Context, shard replication.ShardID, 
 	return errors.Join(errs...)
 }
 
-// votersIn lists the nodes that are to have a voter of a shard.
-func (b *Broker) votersIn(im *metadata.Image, shard replication.ShardID) (nodes []int32) {
+// membersIn lists the nodes that are to have a replica of a shard: of the metadata all,
+// and the founders alone vote.
+func (b *Broker) membersIn(im *metadata.Image, shard replication.ShardID) (nodes []int32) {
 	if shard == replication.MetadataShard {
-		for _, f := range b.opt.Cluster.Founders {
-			nodes = append(nodes, f.ID)
-		}
-		return nodes
+		return b.NodeIDs()
 	}
 	if s := im.Shard(metadata.ShardID(shard)); s != nil {
 		for _, id := range s.Replicas {
@@ -164,7 +183,7 @@ func (b *Broker) takeStep(ctx context.Context, shard replication.ShardID, r chan
 		if err := r.AddLearner(ctx, want); err != nil {
 			return fmt.Errorf("%s is to become a learner: %w", want, err)
 		}
-		log.Info("a replica of a fresh directory gets the shard's records; it votes when it has caught up")
+		log.Info("a replica of a fresh directory gets the shard's records; if it is to vote, it does when it has caught up")
 		return nil
 	}
 	if step == stepAwait {

@@ -23,7 +23,7 @@ const (
 	MaxShards          = 10_000
 	MaxReplicas        = 15 // of one shard
 	MaxTopicNameBytes  = 249
-	MaxAddresses       = 16 // of one node
+	MaxAddresses       = 17 // of one node: those of clients, and one for nodes
 	MaxStringBytes     = 1 << 10
 	MaxConfigs         = 64 // of one topic
 
@@ -83,9 +83,13 @@ type Node struct {
 	Fenced bool
 }
 
+// NodeListener is the name of the address at which a node listens for other nodes; no
+// listener for clients has it.
+const NodeListener = "node"
+
 // Address is where a node listens, for one purpose.
 type Address struct {
-	Listener string // such as "client" or "node"
+	Listener string // such as "client" or NodeListener
 	Host     string
 	Port     uint16
 }

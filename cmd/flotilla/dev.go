@@ -33,7 +33,7 @@ const (
 
 // devSettings are what flotilla dev gives each node itself.
 var devSettings = []string{
-	"data.dir", "node.id", "cluster.id", "cluster.nodes", "listen", "advertise", "node.listen", "admin.listen",
+	"data.dir", "node.id", "cluster.id", "cluster.nodes", "join", "listen", "advertise", "node.listen", "node.advertise", "admin.listen",
 }
 
 // devOptions are the flags of flotilla dev.

@@ -11,16 +11,27 @@ import (
 	"github.com/flotilla-log/flotilla/internal/node"
 )
 
-// meet connects a node with the others that cluster.nodes lists, if it lists any.
-// end, which is never nil, ends the connections after the node.
+// meet connects a node with the others: with those that cluster.nodes lists, if it lists
+// any, or with the cluster that it joins, or has joined. end, which is never nil, ends
+// the connections after the node, unless the node does.
 func meet(v *config.Values, opt *node.Options) (end func(), err error) {
 	end = func() {}
 	nodes, err := config.ClusterNodes(v.Text("cluster.nodes"))
 	if err != nil {
 		return end, usagef("cluster.nodes: %v", err)
 	}
-	if len(nodes) == 0 {
-		return end, nil
+	joins, err := config.JoinAddresses(v.Text("join"))
+	if err != nil {
+		return end, usagef("join: %v", err)
+	}
+	if len(nodes) == 0 && len(joins) == 0 {
+		has, err := node.Joins(opt.FS, opt.Dir)
+		if err != nil || !has { // what is wrong with the directory, the start says
+			if text := v.OutOfCluster(); text != "" && err == nil {
+				return end, usagef("%s", text)
+			}
+			return end, nil
+		}
 	}
 	security, err := nodeTLS(v)
 	if err != nil {
@@ -33,12 +44,16 @@ func meet(v *config.Values, opt *node.Options) (end func(), err error) {
 	if !isLoopback(l.Addr()) && security == nil {
 		opt.Log.Warn("whoever connects from beyond this machine can take part in the cluster; give node.tls.cert, node.tls.key and node.tls.ca, or keep others away", "node.listen", l.Addr().String())
 	}
+	if len(nodes) == 0 {
+		opt.Join = &node.Join{Addresses: joins, Listener: l, Advertise: v.Text("node.advertise"), TLS: security}
+		return end, nil
+	}
 	var peers []node.Peer
 	for _, n := range nodes {
 		peers = append(peers, node.Peer{ID: n.ID, Address: n.Address})
 	}
 	var stop func() error
-	if opt.Cluster, stop, err = node.Meet(opt, peers, l, security); err != nil {
+	if opt.Cluster, stop, err = node.Meet(opt, node.Meeting{Peers: peers, Listener: l, Advertise: v.Text("node.advertise"), TLS: security}); err != nil {
 		_ = l.Close()
 		return end, err
 	}

@@ -43,7 +43,8 @@ asked, or stopped for damage that its next start has other nodes replace, 2 for 
 wrong flag, variable or file, and 3 if its disk or its data failed: then a restart
 will probably not help.`,
 		Example: `  flotilla serve
-  flotilla serve --data.dir /var/lib/flotilla --listen 0.0.0.0:9092 --advertise node1.example.com:9092`,
+  flotilla serve --data.dir /var/lib/flotilla --listen 0.0.0.0:9092 --advertise node1.example.com:9092
+  flotilla serve --node.id 4 --join node1:9192,node2:9192 --node.listen node4:9192 --listen node4:9092`,
 		Args: func(c *cobra.Command, args []string) error {
 			for _, name := range []string{"bootstrap", "timeout"} {
 				if c.Flags().Changed(name) {
@@ -85,7 +86,7 @@ func startError(ctx context.Context, dir string, err error) error {
 		return nil // stopped before it was ready, as asked
 	}
 	for _, asked := range []error{
-		node.ErrInUse, node.ErrMembers, node.ErrNotOurs, node.ErrWrongIdentity, node.ErrNewer, fs.ErrPermission, fs.ErrNotExist,
+		node.ErrInUse, node.ErrMembers, node.ErrRefused, node.ErrNotOurs, node.ErrWrongIdentity, node.ErrNewer, fs.ErrPermission, fs.ErrNotExist,
 	} {
 		if errors.Is(err, asked) {
 			return err
@@ -283,7 +284,10 @@ func printReady(w io.Writer, v *config.Values, n *node.Node, opt node.Options, t
 	if opt.Admin != nil {
 		metrics = "http://" + opt.Admin.Addr().String() + "/metrics (and /healthz, /readyz)"
 	}
-	if opt.Cluster != nil {
+	switch {
+	case opt.Join != nil:
+		more += fmt.Sprintf("  nodes    it has joined those that were there (and listens for them on %s)\n", opt.Join.Listener.Addr())
+	case opt.Cluster != nil:
 		more += fmt.Sprintf("  nodes    %v (this one listens for the others on %s)\n", opt.Cluster.Nodes, v.Text("node.listen"))
 	}
 	fmt.Fprintf(w, `flotilla %s serves cluster %s, node %d

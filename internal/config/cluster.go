@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// MaxClusterNodes is how many nodes a cluster may have: each has a voter of
-// every shard.
+// MaxClusterNodes is how many nodes may found a cluster: each has a voter of every
+// shard that it begins with. More can join.
 const MaxClusterNodes = 5
 
 // ClusterNode is one node of a cluster, as the setting cluster.nodes names it.
@@ -50,8 +50,43 @@ func ClusterNodes(text string) ([]ClusterNode, error) {
 	return all, nil
 }
 
-// clusterSettings are those that mean something with cluster.nodes only.
-var clusterSettings = []string{"node.listen", "node.tls.cert", "node.tls.key", "node.tls.ca"}
+// JoinAddresses returns the addresses that the setting join names: HOST:PORT, and commas
+// between them. Of an empty text it returns none. The error says what is wrong, and what
+// to give.
+func JoinAddresses(text string) (all []string, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	for _, entry := range strings.Split(text, ",") {
+		addr := strings.TrimSpace(entry)
+		if !reachable(addr) {
+			return nil, fmt.Errorf("%q: give the HOST:PORT of a node's node.listen, such as node1.example.com:9192, and commas between several", entry)
+		}
+		all = append(all, addr)
+	}
+	return all, nil
+}
+
+// reachable reports whether others can be told an address, host:port.
+func reachable(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	n, badPort := strconv.ParseUint(port, 10, 16)
+	return err == nil && host != "" && !net.ParseIP(host).IsUnspecified() && badPort == nil && n > 0
+}
+
+// clusterSettings are those that mean something in a cluster only.
+var clusterSettings = []string{"node.listen", "node.advertise", "node.tls.cert", "node.tls.key", "node.tls.ca"}
+
+// OutOfCluster says which settings are given that mean nothing to a node that is in no
+// cluster, or nothing. That a node is in one may be known to its directory alone.
+func (v *Values) OutOfCluster() string {
+	for _, key := range clusterSettings {
+		if s := v.Of(key); s.Text != s.Setting.Default {
+			return fmt.Sprintf("%s means nothing without cluster.nodes or join; give one of them, or leave it out", s.Name())
+		}
+	}
+	return ""
+}
 
 // checkCluster refuses settings of a cluster that do not fit each other.
 func (v *Values) checkCluster(refuse func(string, ...any)) {
@@ -60,17 +95,37 @@ func (v *Values) checkCluster(refuse func(string, ...any)) {
 	if err != nil {
 		refuse("%s %q: give HOST:PORT, such as 0.0.0.0:9192", listen.Name(), listen.Text)
 	}
-	nodes, bad := ClusterNodes(list.Text)
+	cert, key, ca := v.Of("node.tls.cert"), v.Of("node.tls.key"), v.Of("node.tls.ca")
+	if some := cert.Text + key.Text + ca.Text; some != "" && (cert.Text == "" || key.Text == "" || ca.Text == "") {
+		refuse("node.tls.cert, node.tls.key and node.tls.ca: give all three, or none")
+	}
+	advertise, join := v.Of("node.advertise"), v.Of("join")
+	if advertise.Text != "" && !reachable(advertise.Text) {
+		refuse("%s %q: give the HOST:PORT at which the other nodes reach this one", advertise.Name(), advertise.Text)
+	}
+	joins, bad := JoinAddresses(join.Text)
 	if bad != nil {
+		refuse("%s: %v", join.Name(), bad)
+	}
+	nodes, bad := ClusterNodes(list.Text)
+	switch {
+	case bad != nil:
 		refuse("%s: %v", list.Name(), bad)
 		return
-	}
-	if len(nodes) == 0 {
-		for _, key := range clusterSettings {
-			if s := v.Of(key); s.Text != s.Setting.Default {
-				refuse("%s means nothing without cluster.nodes; give both or none", s.Name())
-			}
+	case len(nodes) > 0 && len(joins) > 0:
+		refuse("%s and %s: give cluster.nodes to the nodes that found a cluster together, and join to one that comes later", list.Name(), join.Name())
+		return
+	case len(joins) > 0:
+		ip := net.ParseIP(host)
+		switch {
+		case advertise.Text == "" && (host == "" || ip.IsUnspecified()):
+			refuse("%s is %s, which is no address for the other nodes to reach this one at; give node.advertise too", listen.Name(), listen.Text)
+		case loopback(host) && advertise.Text == "" && slices.ContainsFunc(joins, func(addr string) bool { return !loopback(hostOf(addr)) }):
+			refuse("%s says that the cluster is at %s, and %s is %s, which only this machine can reach; give the address to listen on for the other nodes",
+				join.Name(), join.Text, listen.Name(), listen.Text)
 		}
+		return
+	case len(nodes) == 0:
 		return
 	}
 	id := v.Of("node.id")
@@ -84,10 +139,6 @@ func (v *Values) checkCluster(refuse func(string, ...any)) {
 	}
 	if v.Text("cluster.id") == "" {
 		refuse("%s: give cluster.id too, one text of your choice, the same for each of the nodes", list.Name())
-	}
-	cert, key, ca := v.Of("node.tls.cert"), v.Of("node.tls.key"), v.Of("node.tls.ca")
-	if some := cert.Text + key.Text + ca.Text; some != "" && (cert.Text == "" || key.Text == "" || ca.Text == "") {
-		refuse("node.tls.cert, node.tls.key and node.tls.ca: give all three, or none")
 	}
 }
 

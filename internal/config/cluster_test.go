@@ -61,8 +61,17 @@ func TestClusterSettings(t *testing.T) {
 		{flags: with("cluster.nodes", "1@node1:1"), err: "says that node 1 is at node1:1, and node.listen is 127.0.0.1:9192, which only this machine can reach"},
 		{flags: with("node.listen", "9192"), err: `--node.listen "9192": give HOST:PORT`},
 		{flags: with("node.tls.cert", "c"), err: "give all three, or none"},
-		{flags: map[string]string{"node.listen": "h:1"}, err: "--node.listen means nothing without cluster.nodes"},
-		{flags: map[string]string{"node.tls.ca": "f"}, err: "--node.tls.ca means nothing without cluster.nodes"},
+		{flags: map[string]string{"node.tls.ca": "f"}, err: "give all three, or none"},
+		{flags: map[string]string{"join": "localhost:9192, node2:9192", "node.listen": "node4:9192"}},
+		{flags: map[string]string{"join": "localhost:9192"}},
+		{flags: map[string]string{"join": "node1:9192", "node.listen": "0.0.0.0:9192", "node.advertise": "node4:9192"}},
+		{flags: map[string]string{"join": "node1:9192", "node.listen": "0.0.0.0:9192"}, err: "is no address for the other nodes to reach this one at; give node.advertise too"},
+		{flags: map[string]string{"join": "node1:9192", "node.listen": ":9192"}, err: "is no address for the other nodes to reach this one at; give node.advertise too"},
+		{flags: map[string]string{"join": "node1:9192"}, err: "--join says that the cluster is at node1:9192, and node.listen is 127.0.0.1:9192, which only this machine can reach"},
+		{flags: map[string]string{"join": "node1"}, err: `--join: "node1": give the HOST:PORT of a node's node.listen`},
+		{flags: map[string]string{"join": "0.0.0.0:1"}, err: `--join: "0.0.0.0:1": give the HOST:PORT of a node's node.listen`},
+		{flags: map[string]string{"join": "localhost:1", "node.advertise": "x"}, err: `--node.advertise "x": give the HOST:PORT at which the other nodes reach this one`},
+		{flags: with("join", "localhost:1"), err: "--cluster.nodes and --join: give cluster.nodes to the nodes that found a cluster together, and join to one that comes later"},
 	}
 	for _, tt := range tests {
 		_, err := Resolve(Sources{Flags: tt.flags})
@@ -72,5 +81,27 @@ func TestClusterSettings(t *testing.T) {
 		if tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 			t.Errorf("%v: %v, want %q", tt.flags, err, tt.err)
 		}
+	}
+}
+
+// TestOutOfCluster: what is for a cluster means nothing to a node that is in none, which
+// the start alone can know.
+func TestOutOfCluster(t *testing.T) {
+	t.Parallel()
+	for key, text := range map[string]string{"node.listen": "h:1", "node.advertise": "h:1"} {
+		v, err := Resolve(Sources{Flags: map[string]string{key: text}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := v.OutOfCluster(), "--"+key+" means nothing without cluster.nodes or join"; !strings.HasPrefix(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	v, err := Resolve(Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := v.OutOfCluster(); got != "" {
+		t.Errorf("by default: %q", got)
 	}
 }

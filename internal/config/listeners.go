@@ -11,6 +11,9 @@ import (
 // a name in the setting listen.
 const FirstListener = "client"
 
+// nodeListener is what the address of node.listen is called among a node's.
+const nodeListener = "node"
+
 // maxListenerNameBytes is the longest name of a listener, and maxListeners how
 // many a node may have.
 const (
@@ -45,6 +48,8 @@ func Listeners(listen, advertise string) ([]Listener, error) {
 			return nil, fmt.Errorf("listen %q: give HOST:PORT, such as 127.0.0.1:9092, and NAME=HOST:PORT for each further listener", entry)
 		}
 		switch {
+		case name == nodeListener:
+			return nil, fmt.Errorf("listen %q: a listener for clients cannot be called %s; for the other nodes there is node.listen", entry, nodeListener)
 		case i == 0 && name != FirstListener:
 			return nil, fmt.Errorf("listen %q: the first listener has no name, or %s", entry, FirstListener)
 		case !validListenerName(name):

@@ -52,11 +52,21 @@ var Settings = []Setting{
 	{
 		Key: "cluster.nodes", Section: sectionNode, Kind: Text,
 		Doc:     "the nodes of a cluster, this one among them: ID@HOST:PORT,ID@HOST:PORT,ID@HOST:PORT",
-		Explain: "At most 5, each by its node.id and the address at which the others reach its node.listen. Without it the node is alone. Fresh directories found the cluster together: all listed nodes have to be up once, with the same list and the same cluster.id. From then on a majority serves. The ids stay what they were then; addresses may change at a restart.",
+		Explain: "At most 5, each by its node.id and the address at which the others reach its node.listen. Without it the node is alone. Fresh directories found the cluster together: all listed nodes have to be up once, with the same list and the same cluster.id. From then on a majority serves. The ids stay what they were then; addresses may change at a restart. More nodes come by join.",
+	},
+	{
+		Key: "join", Section: sectionNode, Kind: Text,
+		Doc:     "join a cluster that is there, with a fresh directory: HOST:PORT[,HOST:PORT], the node.listen of some of its nodes",
+		Explain: "In the place of cluster.nodes, with a node.id of its own. The node waits until one of them answers, takes the cluster's id from there, and is registered. From then on its directory knows the cluster and where its nodes are: join may stay or go.",
+	},
+	{
+		Key: "node.advertise", Section: sectionNode, Kind: Text, DefaultText: "what cluster.nodes says of this node, or node.listen",
+		Doc:     "HOST:PORT at which the other nodes reach this one",
+		Explain: "It is registered, and the others follow when it has changed at a restart. It has to be given with join if node.listen is an address such as 0.0.0.0.",
 	},
 	{
 		Key: "node.listen", Section: sectionNode, Kind: Text, Default: "127.0.0.1:9192",
-		Doc:     "address for the other nodes of cluster.nodes: HOST:PORT",
+		Doc:     "address for the other nodes of a cluster: HOST:PORT",
 		Explain: "Without node.tls.cert whoever reaches it can take part in the cluster: an address beyond this machine prints a warning then.",
 	},
 	{

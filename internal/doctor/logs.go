@@ -48,7 +48,7 @@ func (x *exam) readVotes() error {
 	}
 	x.votesIn = in
 	x.control("votes", node.VotesDir, in, "for whom a replica voted")
-	shards := x.id.Shards
+	shards := x.founded()
 	if x.idErr != nil || !x.id.Started || x.broken[node.VotesDir] {
 		return nil
 	}
@@ -315,11 +315,20 @@ func (x *exam) dataShards() error {
 	return nil
 }
 
+// founded counts the data shards that the directory has a replica of from its begin on:
+// those that the cluster was founded with, unless the node joined it later.
+func (x *exam) founded() uint32 {
+	if x.id.Joins {
+		return 0
+	}
+	return x.id.Shards
+}
+
 // shardIDs are the data shards that the identity counts, or that anything is
 // there of.
 func (x *exam) shardIDs() ([]uint32, error) {
 	var ids []uint32
-	for id := range x.id.Shards {
+	for id := range x.founded() {
 		ids = append(ids, id+1)
 	}
 	names, err := x.fs.ReadDir(x.path(node.ShardsDir))

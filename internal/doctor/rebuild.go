@@ -261,7 +261,7 @@ func (x *exam) planVotes(p *Plan) {
 		return
 	}
 	votes := make(map[uint32]control.Vote)
-	for id := range x.id.Shards + 1 {
+	for id := range x.founded() + 1 {
 		v, ok := x.votes[id]
 		s := x.shards[id]
 		if s == nil {
@@ -294,7 +294,7 @@ func (x *exam) planVotes(p *Plan) {
 		if err != nil {
 			return err
 		}
-		for id := range x.id.Shards + 1 {
+		for id := range x.founded() + 1 {
 			if err := v.Store(id, votes[id]); err != nil {
 				_ = v.Close()
 				return err

@@ -71,6 +71,9 @@ func (n *Node) adminSource() admin.Source {
 					return "waiting for the cluster to be founded: " + why
 				}
 			}
+			if n.joining != nil {
+				return n.joining.waiting()
+			}
 			return ""
 		},
 		Recovery: func() admin.Recovery {

@@ -57,6 +57,10 @@ type Identity struct {
 
 	Founders string // the cluster's nodes and their directories, "" if it is alone
 	Founded  bool   // all of them know each other
+	Joins    bool   // the node is none of them: it joins, or has joined, later
+
+	Replaces uint64 // the directory of the same node that was lost; 0: none
+	Nodes    string // where the nodes are, as a node that has joined has heard last
 }
 
 // ReadIdentity reads the IDENTITY of a data directory. It returns
@@ -69,7 +73,7 @@ func ReadIdentity(fsys vfs.FS, dir string) (Identity, error) {
 	return Identity{
 		ClusterID: id.ClusterID, NodeID: id.NodeID, Shards: id.Shards, Incarnation: uint64(id.Incarnation),
 		Started: id.Started, Generation: id.Generation, Next: id.Next, FeatureLevel: id.FeatureLevel,
-		Founders: string(id.Founders), Founded: id.Founded,
+		Founders: string(id.Founders), Founded: id.Founded, Joins: id.Joins, Replaces: uint64(id.Replaces), Nodes: string(id.Nodes),
 	}, err
 }
 
@@ -78,7 +82,7 @@ func (id Identity) Encode() []byte {
 	return identity{
 		Format: directoryFormat, ClusterID: id.ClusterID, NodeID: id.NodeID, Shards: id.Shards,
 		Incarnation: hexNumber(id.Incarnation), Started: id.Started, Generation: id.Generation, Next: id.Next, FeatureLevel: id.FeatureLevel,
-		Founders: founders(id.Founders), Founded: id.Founded,
+		Founders: founders(id.Founders), Founded: id.Founded, Joins: id.Joins, Replaces: hexNumber(id.Replaces), Nodes: addressList(id.Nodes),
 	}.encode()
 }
 

@@ -17,7 +17,12 @@ import (
 
 // Cluster is what a node needs to be one of several.
 type Cluster struct {
-	Nodes []int32 // ids of all nodes, this one's among them
+	Nodes []int32 // ids of all nodes that found it, this one's among them
+
+	// Address is where the others reach this node, host:port, and Met is told where
+	// they are, whenever the metadata says something else; "" and nil: nobody is told.
+	Address string
+	Met     func(addresses map[int32]string)
 
 	// Connect makes the transport of one of this node's replicas, which owns it.
 	Connect func(shard replication.ShardID, id replication.ReplicaID) transport.Transport
@@ -60,6 +65,15 @@ type founding struct {
 // nil means that the node is alone.
 func (id *identity) checkMembers(nodes []int32, dir string) error {
 	switch founded := id.Founders.ids(); {
+	case id.Joins && id.Founded && nodes != nil:
+		return fmt.Errorf("%w: %s is of a node that joined a cluster of nodes %s when it was there, and knows where they are; leave cluster.nodes out",
+			ErrMembers, dir, list(founded))
+	case id.Joins && id.Founded:
+		return fmt.Errorf("%w: %s is of a node that joined a cluster of nodes %s, and cannot serve alone; start it with node.listen, as it was",
+			ErrMembers, dir, list(founded))
+	case id.Joins:
+		return fmt.Errorf("%w: %s is of a node that was to join cluster %q, and has not yet; give join again, or an empty directory",
+			ErrMembers, dir, id.ClusterID)
 	case nodes == nil && founded != nil:
 		return fmt.Errorf("%w: %s is of a cluster of nodes %s; say with cluster.nodes where they are", ErrMembers, dir, list(founded))
 	case nodes == nil:
@@ -68,7 +82,7 @@ func (id *identity) checkMembers(nodes []int32, dir string) error {
 		return fmt.Errorf("%w: %s has been served from by a node that was alone, and cannot become one of nodes %s; give an empty directory, or leave cluster.nodes out",
 			ErrMembers, dir, list(nodes))
 	case founded != nil && !slices.Equal(founded, nodes):
-		return fmt.Errorf("%w: cluster.nodes lists nodes %s, and the cluster of %s was founded with nodes %s, which cannot be changed yet; list those",
+		return fmt.Errorf("%w: cluster.nodes lists nodes %s, and the cluster of %s was founded with nodes %s; list those: nodes that have joined since are not listed",
 			ErrMembers, list(nodes), dir, list(founded))
 	case founded != nil && id.Replaces == 0 && id.Founders.incarnation(id.NodeID) != id.Incarnation:
 		return fmt.Errorf("%w: %s is of incarnation %016x, and the cluster was founded with %016x as node %d; put the directory's own %s back",
@@ -113,11 +127,21 @@ func (n *Node) found(ctx context.Context) error {
 // members is what the broker knows of the cluster.
 func (n *Node) members() *broker.Cluster {
 	p := plan{clusterID: n.id.ClusterID, shards: n.id.Shards, founders: n.id.Founders}
-	c := &broker.Cluster{Voters: p.voters, Replica: p.replica, Connect: n.opt.Cluster.Connect, Peers: n.opt.Cluster.Peers}
+	c := &broker.Cluster{Voters: p.voters, Replica: p.replica, Connect: n.opt.Cluster.Connect, Peers: n.opt.Cluster.Peers, NodeAddress: n.opt.Cluster.Address, Met: n.met}
 	for _, f := range p.founders.list() {
 		c.Founders = append(c.Founders, broker.Founder{ID: f.node, Incarnation: uint64(f.incarnation)})
 	}
 	return c
+}
+
+// met takes note of where the other nodes are.
+func (n *Node) met(addresses map[int32]string) {
+	if n.joining != nil {
+		n.joining.met(addresses)
+	}
+	if n.opt.Cluster.Met != nil {
+		n.opt.Cluster.Met(addresses)
+	}
 }
 
 // end keeps the founding from touching the directory any more.

@@ -388,6 +388,10 @@ func TestMembersRefused(t *testing.T) {
 		{identity{Started: true}, []int32{1, 2}, "served from by a node that was alone, and cannot become one of nodes 1, 2; give an empty directory"},
 		{identity{Founders: three}, []int32{1, 2, 4}, "cluster.nodes lists nodes 1, 2, 4, and the cluster of d was founded with nodes 1, 2, 3"},
 		{identity{NodeID: 1, Incarnation: 11, Founders: three}, []int32{1, 2, 3}, "d is of incarnation 000000000000000b, and the cluster was founded with 000000000000000a as node 1"},
+		{identity{Joins: true, ClusterID: "c"}, nil, `d is of a node that was to join cluster "c", and has not yet; give join again`},
+		{identity{Joins: true, ClusterID: "c"}, []int32{1, 2}, `d is of a node that was to join cluster "c", and has not yet; give join again`},
+		{identity{Joins: true, NodeID: 4, Founders: three, Founded: true}, nil, "joined a cluster of nodes 1, 2, 3, and cannot serve alone"},
+		{identity{Joins: true, NodeID: 4, Founders: three, Founded: true}, []int32{1, 2, 3, 4}, "leave cluster.nodes out"},
 	} {
 		err := tt.id.checkMembers(tt.nodes, "d")
 		if tt.want == "" && err != nil || tt.want != "" && (!errors.Is(err, ErrMembers) || !strings.Contains(err.Error(), tt.want)) {

@@ -87,6 +87,13 @@ type identity struct {
 	Founders founders `json:"founders,omitempty"`
 	Founded  bool     `json:"founded,omitempty"`
 
+	// Joins says that the node joins, or has joined, a cluster that others have
+	// founded: it never founds one. Founders is that cluster's then, and Founded says
+	// that the node is registered. Nodes is where the nodes listened for each other
+	// when it heard of that last.
+	Joins bool        `json:"joins,omitempty"`
+	Nodes addressList `json:"nodes,omitempty"`
+
 	// Replaces is the directory of the same node whose place in the cluster this one
 	// takes, which was lost, 0 for a founder's: see rejoin.
 	Replaces hexNumber `json:"replaces,omitempty"`
@@ -162,6 +169,9 @@ func decodeIdentity(b []byte) (identity, error) {
 		}
 	} else if id.Founded {
 		return identity{}, fmt.Errorf("%w: founded by nobody: %s", ErrDamagedIdentity, body)
+	}
+	if _, err := parseAddressList(string(id.Nodes)); err != nil {
+		return identity{}, fmt.Errorf("%w: %w", ErrDamagedIdentity, err)
 	}
 	return id, nil
 }

@@ -43,6 +43,10 @@ type Options struct {
 	// ClusterID has to be given with it.
 	Cluster *Cluster
 
+	// Join, in the place of Cluster, has it join one that is there, or go on as a node
+	// that has. ClusterID need not be given with it.
+	Join *Join
+
 	// Listener takes the clients' connections; Advertise is the host:port that
 	// they are told, by default the listener's own. MoreListeners are others,
 	// whose names are unique and not broker.ClientListener, which is this one's.
@@ -159,21 +163,24 @@ type Node struct {
 	opt    Options
 	idTurn chan struct{} // 1-buffered: held while id is changed
 	id     identity
-	lock   io.Closer
-	spare  *spare
-	votes  *control.Votes
-	meta   *control.Log
-	jour   *journal.Journal
-	store  *store.Store
-	broker *broker.Broker
-	server *server.Server
-	kafka  *kafka.Server
-	admin  *admin.Server
+
+	clusterID string // of id, and never changes
+	lock      io.Closer
+	spare     *spare
+	votes     *control.Votes
+	meta      *control.Log
+	jour      *journal.Journal
+	store     *store.Store
+	broker    *broker.Broker
+	server    *server.Server
+	kafka     *kafka.Server
+	admin     *admin.Server
 
 	requests, small, answers *broker.Budget
 
 	healing  atomic.Pointer[wait]          // who waits with damaged data; nil: nobody
 	setAside atomic.Int64                  // sets of damaged data in the directory
+	joining  *joining                      // nil: it does not
 	founding atomic.Pointer[founding]      // who answers other nodes before that; nil: nobody yet
 	serves   atomic.Pointer[broker.Broker] // who answers calls of other nodes
 	started  atomic.Bool                   // what admin may look at is set
@@ -215,13 +222,17 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		}
 	}
 	n := &Node{opt: opt, idTurn: make(chan struct{}, 1), failed: make(chan error, 1)}
+	if opt.Join != nil {
+		n.joining = &joining{n: n}
+	}
 	n.startAdmin()
 	start := opt.Now()
 	n.phase("recovery", true)
-	if opt.Cluster != nil {
-		opt.Cluster.Peers.Serve(n.answer)
+	err := n.meetOthers(ctx)
+	if err == nil {
+		err = n.open(ctx)
 	}
-	if err := n.open(ctx); err != nil {
+	if err != nil {
 		_ = n.stop(context.Background())
 		return nil, err
 	}
@@ -256,6 +267,19 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		})
 	}
 	return n, nil
+}
+
+// meetOthers has the other nodes, if there are any, reach this one.
+func (n *Node) meetOthers(ctx context.Context) error {
+	if n.joining != nil {
+		if err := n.joining.begin(ctx); err != nil {
+			return err
+		}
+	}
+	if n.opt.Cluster != nil {
+		n.opt.Cluster.Peers.Serve(n.answer)
+	}
+	return nil
 }
 
 // listeners returns what clients are told of the listeners, the first one's
@@ -309,18 +333,25 @@ func (n *Node) reset() error {
 // openAll opens the directory, and everything in it from the bottom up.
 func (n *Node) openAll(ctx context.Context) (err error) {
 	opt := &n.opt
-	want := identity{ClusterID: opt.ClusterID, NodeID: opt.NodeID, Shards: opt.Shards, FeatureLevel: opt.featureLevel}
+	want := identity{ClusterID: opt.ClusterID, NodeID: opt.NodeID, Shards: opt.Shards, FeatureLevel: opt.featureLevel, Joins: opt.Join != nil}
 	if n.id, _, n.lock, err = openDir(opt.FS, opt.Dir, want, opt.Rand); err != nil {
 		return err
 	}
-	var members *broker.Cluster
-	if opt.Cluster == nil {
+	switch {
+	case n.joining != nil:
+		err = n.joining.finish(ctx)
+	case opt.Cluster != nil:
+		err = n.found(ctx)
+	default:
 		err = n.id.checkMembers(nil, opt.Dir)
-	} else if err = n.found(ctx); err == nil {
-		members = n.members()
 	}
 	if err != nil {
 		return err
+	}
+	n.clusterID = n.id.ClusterID
+	var members *broker.Cluster
+	if opt.Cluster != nil {
+		members = n.members()
 	}
 	if opt.DiskReserveBytes == 0 {
 		if opt.DiskReserveBytes, err = defaultReserve(opt); err != nil {
@@ -433,7 +464,7 @@ func (n *Node) RequestBytes() int64 { return n.requests.Used() }
 func (n *Node) Failed() <-chan error { return n.failed }
 
 // ClusterID returns the cluster's id.
-func (n *Node) ClusterID() string { return n.id.ClusterID }
+func (n *Node) ClusterID() string { return n.clusterID }
 
 // Advertised returns the address that clients of the first listener are told.
 func (n *Node) Advertised() string { return n.opt.Advertise }
@@ -476,7 +507,11 @@ func (n *Node) stop(ctx context.Context) error {
 		}
 		errs = append(errs, n.broker.Close())
 	}
-	return errors.Join(append(errs, n.closeAll())...)
+	errs = append(errs, n.closeAll())
+	if n.joining != nil {
+		errs = append(errs, n.joining.end())
+	}
+	return errors.Join(errs...)
 }
 
 // closeAll closes what is below the broker, from the top down.

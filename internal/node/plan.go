@@ -309,7 +309,7 @@ func (s *standing) judge(id int32, r *reply) string {
 	case r.Alone:
 		return fmt.Sprintf("node %d has served alone from its directory; give it an empty one", id)
 	case mine == "" && theirs != "" && theirs.incarnation(s.NodeID) == 0:
-		return fmt.Sprintf("the cluster was founded with nodes %s, as node %d says, and node %d is none of them; it cannot join yet: leave it out of cluster.nodes",
+		return fmt.Sprintf("the cluster was founded with nodes %s, as node %d says, and node %d is none of them; to have it join, start it with join instead of cluster.nodes, and leave it out of the others' lists",
 			list(theirs.ids()), id, s.NodeID)
 	case mine == "" && theirs != "" && theirs.incarnation(s.NodeID) != s.Incarnation:
 		return lost(s.NodeID, theirs.incarnation(s.NodeID), s.Incarnation, fmt.Sprintf("node %d knows", id))

@@ -38,6 +38,8 @@ type fleet struct {
 	// lie stands between a node's replica and the hub; nil: nothing does.
 	lie func(transport.ShardID, transport.ReplicaID, transport.Transport) transport.Transport
 
+	joiners int // nodes that came later; see newJoiner
+
 	meshed bool  // nodes have connections, as real ones have
 	reborn bool  // a wiped node takes its old place again, with its old identity
 	ring   int64 // most bytes of a node's journal; 0: plenty

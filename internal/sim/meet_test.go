@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -36,20 +35,19 @@ func (fl *fleet) meet(m *member) (*node.Cluster, error) {
 		if err != nil {
 			return nil, err
 		}
-		mesh, err := transport.NewMesh(transport.MeshOptions{
-			ClusterID: "sim", Node: m.id, Listener: l,
-			Dial: func(ctx context.Context, addr string) (net.Conn, error) { return fl.net.Dial(ctx, m.host(), addr) },
-			Address: func(node int32) (string, bool) {
-				return fl.members[node-1].peerAddr(), true
-			},
-			Rand: rand.New(rand.NewPCG(fl.seed, uint64(m.starts)<<16|uint64(m.id))),
-			Log:  slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),
-		})
-		if err != nil {
+		opt := &node.Options{
+			NodeID: m.id, ClusterID: "sim", Rand: newChance(fl.seed, uint64(m.starts)<<16|uint64(m.id)),
+			Log: slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),
+		}
+		var peers []node.Peer
+		for _, o := range fl.members {
+			peers = append(peers, node.Peer{ID: o.id, Address: o.peerAddr()})
+		}
+		var end func() error
+		if c, end, err = node.Meet(opt, node.Meeting{Peers: peers, Listener: l, Dial: fl.dialFrom(m)}); err != nil {
 			return nil, err
 		}
-		m.peers = mesh
-		join = func(shard transport.ShardID, id transport.ReplicaID) transport.Transport { return mesh.Join(shard, id) }
+		m.peers, join = meshPeers{c.Peers, end}, c.Connect
 	} else {
 		m.peers = fl.hub.Node(m.id)
 	}
@@ -60,6 +58,19 @@ func (fl *fleet) meet(m *member) (*node.Cluster, error) {
 		}
 	}
 	return c, nil
+}
+
+// meshPeers are a node's connections to the others.
+type meshPeers struct {
+	transport.Peers
+	end func() error
+}
+
+func (p meshPeers) Close() error { return p.end() }
+
+// dialFrom returns how a node reaches other nodes.
+func (fl *fleet) dialFrom(m *member) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) { return fl.net.Dial(ctx, m.host(), addr) }
 }
 
 func (m *member) peerAddr() string { return m.host() + ":9093" }

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -306,19 +305,9 @@ func (s *session) greet(ctx context.Context, raw net.Conn, h hello) (net.Conn, e
 }
 
 func (s *session) shake(ctx context.Context, raw net.Conn, h hello) (net.Conn, error) {
-	conn := raw
-	if c := s.mesh.opt.TLS; c != nil {
-		if c.ServerName == "" {
-			c = c.Clone()
-			if c.ServerName, _, _ = net.SplitHostPort(s.addr); c.ServerName == "" {
-				c.ServerName = s.addr
-			}
-		}
-		t := tls.Client(raw, c)
-		if err := t.HandshakeContext(ctx); err != nil {
-			return nil, explainTLS(err)
-		}
-		conn = t
+	conn, err := secure(ctx, raw, s.addr, s.mesh.opt.TLS)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := conn.Write(h.append(nil)); err != nil {
 		return nil, err

@@ -152,6 +152,12 @@ func (m *Mesh) meet(s *stranger) error {
 		min: minVersion, max: maxVersion, version: min(h.max, maxVersion), node: m.opt.Node, cluster: m.opt.ClusterID,
 		window: m.opt.MaxHeldBytes, calls: callWindowBytes,
 	}
+	if err == nil && h.asks() {
+		w.refused, w.reason = true, "it was asked who is here, and nothing else"
+		_, err = s.conn.Write(w.append(nil))
+		m.dismiss(s)
+		return err
+	}
 	if err == nil {
 		err = m.judge(h)
 	} else if h.max == 0 && err != errSpeaksTLS {

@@ -39,8 +39,8 @@ type Peers interface {
 	Serve(a Answerer)
 
 	// Watch keeps a way to each of nodes from now on, and has changed called
-	// whenever Connected may answer differently. That must not block. It is
-	// called once.
+	// whenever Connected may answer differently. That must not block. A later call
+	// adds nodes, and changed takes the place of the one before.
 	Watch(nodes []int32, changed func())
 
 	// Connected reports whether there is a way to a node that is watched: what is
