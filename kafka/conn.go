@@ -74,7 +74,7 @@ type conn struct {
 	taking   *broker.Budget // memory that requests hold until they are answered
 	fetches  *broker.Budget // memory that Fetches hold for their partitions
 	unsent   unsentFetches
-	polls    polls
+	polls    delivery.Polls
 
 	out        *intake.Outgoing
 	deliveries delivery.Peer
@@ -95,7 +95,6 @@ func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 	}
 	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), c.in), readBufferBytes)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.polls.of = make(map[*request]*broker.Fetch)
 	c.out = intake.NewOutgoing(nc)
 	c.deliveries = delivery.Peer{
 		Conn: c.out, Ctx: c.ctx, Broker: s.broker, Answers: s.opt.Answers, WriteTimeout: s.opt.WriteTimeout, Hold: s.opt.PushHold, Pause: c.out.Pause,
@@ -125,7 +124,7 @@ func (c *conn) serve() broker.Ending {
 		// What came before may have taken effect. It is answered, in its order.
 		defer time.AfterFunc(intake.LastAnswersTimeout, c.abort).Stop()
 	}
-	c.polls.end()
+	c.polls.End()
 	close(c.order)
 	<-written
 	// Of an idle connection there is nothing to read, and its end is no reset.
@@ -159,12 +158,12 @@ func ending(err error) broker.Ending {
 // drain makes the connection stop reading; what is under way is answered.
 func (c *conn) drain() {
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
-	c.polls.end()
+	c.polls.End()
 }
 
 func (c *conn) abort() {
 	c.cancel()
-	c.polls.end()
+	c.polls.End()
 	_ = c.nc.Close()
 }
 
@@ -213,7 +212,7 @@ func (c *conn) readRequest() error {
 		return err
 	}
 	if q.api.start == nil && size > hurryBytes {
-		c.polls.hurry() // before it waits for memory, which a request before it may hold
+		c.polls.Hurry() // before it waits for memory, which a request before it may hold
 	}
 	if err := c.claim(q, int64(size)); err != nil {
 		q.letGo()

@@ -238,12 +238,12 @@ func (f *fetching) ask() {
 		req.MaxWait = 0
 	}
 	req.Panicked = func(p any) {
-		f.polls.remove(f.request)
+		f.polls.Remove(&f.poll)
 		f.fail(p)
 	}
-	f.polls.add(f.request, f.s.broker.Fetch(req, func(results []broker.FetchResult) {
+	f.polls.Add(&f.poll, f.s.broker.Fetch(req, func(results []broker.FetchResult) {
 		defer f.survive() // it is the broker's goroutine
-		f.polls.remove(f.request)
+		f.polls.Remove(&f.poll)
 		f.respond(results)
 	}))
 }

@@ -120,8 +120,8 @@ func (q *request) sendFetch() {
 	}
 	q.keepFetch(q.fetchHeld / fetchPartBytes * sentPartBytes)
 	q.unsentOf().Add(q.fetchHeld)
-	if q.turn.Load() != q && q.polls.some() {
-		q.fetchYield = q.fetchFrom.Yield(q.fetchHeld, q.polls.hurry)
+	if q.turn.Load() != q && q.polls.Some() {
+		q.fetchYield = q.fetchFrom.Yield(q.fetchHeld, q.polls.Hurry)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/intake"
@@ -99,7 +100,7 @@ type request struct {
 	answer   answer        // read after ready
 	answered bool          // by the reader, though it is no immediate api
 	refused  error         // why a handler had no answer; nil: it did not say
-	polled   bool          // its fetch is over; guarded by polls.mu
+	poll     delivery.Poll // a Fetch, in conn.polls
 }
 
 // answer is one response on its way out.

@@ -80,7 +80,7 @@ func (c *conn) breakOff(err error) {
 		}
 	}
 	c.cancel()
-	c.polls.end()
+	c.polls.End()
 	_ = c.nc.Close()
 }
 

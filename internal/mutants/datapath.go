@@ -20,8 +20,8 @@ var dataPathTable = []mutant{
 	{
 		name: "answers behind Fetches that wait",
 		file: "kafka/fetchmemory.go",
-		old:  "if q.turn.Load() != q && q.polls.some() {",
-		new:  "if q.turn.Load() == q && q.polls.some() {",
+		old:  "if q.turn.Load() != q && q.polls.Some() {",
+		new:  "if q.turn.Load() == q && q.polls.Some() {",
 		pkg:  "./kafka", test: "TestFetchBehindFetch", want: "EOF",
 	},
 	{

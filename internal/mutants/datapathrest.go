@@ -23,4 +23,11 @@ var dataPathRestTable = []mutant{
 		new:  "begun, c.asked = true, len(c.inflight) > 1",
 		pkg:  "./kafka", test: "TestLastAnswersArrive", want: "want 10 answers of more than 2000",
 	},
+	{
+		name: "a fetch that is over is not noted",
+		file: "internal/delivery/polls.go",
+		old:  "if !q.over && !p.ended {",
+		new:  "if !p.ended {",
+		pkg:  "./internal/delivery", test: "TestPollThatIsOver", want: "a fetch is kept that is over",
+	},
 }

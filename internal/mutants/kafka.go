@@ -287,7 +287,7 @@ var kafkaTable = []mutant{
 	{
 		name: "a Fetch does not outlive its client",
 		file: "kafka/conn.go",
-		old:  "\tc.polls.end()\n\tclose(c.order)",
+		old:  "\tc.polls.End()\n\tclose(c.order)",
 		new:  "\tclose(c.order)",
 		pkg:  "./kafka", test: "TestFetchOfTheGone", want: "holds the connection of a client that has gone",
 	},

@@ -32,7 +32,7 @@ func (l *link) drain() { _ = l.nc.SetReadDeadline(time.Unix(1, 0)) }
 func (l *link) abort() {
 	if c := l.native.Load(); c != nil {
 		c.cancel()
-		c.polls.end()
+		c.polls.End()
 	}
 	_ = l.nc.Close()
 }

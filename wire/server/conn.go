@@ -28,7 +28,7 @@ type conn struct {
 	ctx context.Context // ends when the connection does
 
 	cancel   context.CancelFunc
-	polls    polls
+	polls    delivery.Polls
 	inflight chan struct{}  // a token per unanswered request
 	answers  chan answer    // as many as may be in flight: sending never blocks
 	unsent   atomic.Int32   // answers with a body that are not settled
@@ -66,7 +66,6 @@ func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
 	}
 	c.in = intake.NewReader(nc, s.opt.HandshakeTimeout, func() bool { return s.ctx.Err() != nil })
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.polls.of = make(map[*request]*broker.Fetch)
 	c.streams = newStreams(c)
 	c.peer = delivery.Peer{
 		Conn: nc, Ctx: c.ctx, Broker: s.opt.Broker, Answers: s.opt.Answers, WriteTimeout: s.opt.WriteTimeout, Hold: s.opt.PushHold,
@@ -101,7 +100,7 @@ func (c *conn) serve() broker.Ending {
 	} else {
 		ended = broker.EndedByListener
 	}
-	c.polls.end()
+	c.polls.End()
 	c.streams.end()
 	c.requests.Wait()
 	close(c.answers)
@@ -124,7 +123,7 @@ func (c *conn) breakOff(err error) {
 			}
 		}
 		c.cancel()
-		c.polls.end()
+		c.polls.End()
 		_ = c.nc.Close()
 		c.streams.end()
 	})

@@ -1,9 +1,6 @@
 package server
 
 import (
-	"maps"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
@@ -68,11 +65,11 @@ func (q *request) fetch(m *pb.FetchRequest) {
 		return
 	}
 	req.Panicked = func(p any) {
-		q.polls.remove(q)
+		q.polls.Remove(&q.poll)
 		q.crash(p)
 	}
-	q.polls.add(q, q.s.opt.Broker.Fetch(req, func(results []broker.FetchResult) {
-		q.polls.remove(q)
+	q.polls.Add(&q.poll, q.s.opt.Broker.Fetch(req, func(results []broker.FetchResult) {
+		q.polls.Remove(&q.poll)
 		q.answerFetch(m, results)
 	}))
 }
@@ -94,43 +91,6 @@ func twice(parts []broker.FetchPart) *broker.FetchPart {
 		}
 	}
 	return nil
-}
-
-// polls are a connection's fetches under way. When it reads no more, because it
-// ends or drains, they do not wait for records any longer.
-type polls struct {
-	mu    sync.Mutex
-	of    map[*request]*broker.Fetch
-	ended bool
-}
-
-func (p *polls) add(q *request, f *broker.Fetch) {
-	p.mu.Lock()
-	if !q.answered && !p.ended {
-		p.of[q] = f
-	}
-	ended := p.ended
-	p.mu.Unlock()
-	if ended {
-		f.Cancel()
-	}
-}
-
-func (p *polls) remove(q *request) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	q.answered = true
-	delete(p.of, q)
-}
-
-func (p *polls) end() {
-	p.mu.Lock()
-	p.ended = true
-	left := slices.Collect(maps.Values(p.of))
-	p.mu.Unlock()
-	for _, f := range left {
-		f.Cancel()
-	}
 }
 
 // answerFetch sends what was read, whose chunks it owns. It may be called on a

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/pb"
@@ -24,13 +25,13 @@ const (
 type request struct {
 	*conn
 	frame.Prefix
-	msg      proto.Message
-	payload  []byte
-	from     *broker.Budget // that held is of
-	held     int64          // bytes of the node's request budget, until the answer
-	began    time.Time      // when all of it was read
-	answered bool           // a fetch; guarded by polls.mu
-	sent     atomic.Bool    // its answer, or what comes of a panic in its place
+	msg     proto.Message
+	payload []byte
+	from    *broker.Budget // that held is of
+	held    int64          // bytes of the node's request budget, until the answer
+	began   time.Time      // when all of it was read
+	poll    delivery.Poll  // a fetch, in conn.polls
+	sent    atomic.Bool    // its answer, or what comes of a panic in its place
 }
 
 // decode reads the header as the message that the kind says.
