@@ -96,6 +96,7 @@ type Delivery struct {
 	all   *atomic.Int64 // held by all of its kind; nil: not counted
 	again bool          // some of it was given back, to be read again
 	end   time.Time     // until then the peer has to have taken all, once it is being written
+	given time.Duration // of end, what its write deadline does not have yet
 
 	// What is held of the store's memory is of parts in [first, loaded): what comes
 	// before is written, and what comes after was given back.
@@ -268,7 +269,7 @@ func (d *Delivery) writeSome(w io.Writer) (int64, error) {
 		if err := d.peer.Conn.SetWriteDeadline(d.end); err != nil {
 			return 0, err
 		}
-		return fileRange{chunk, skip}.WriteTo(w)
+		return fileRange{chunk, skip, d.readFile}.WriteTo(w)
 	}
 	hold := time.Now().Add(d.peer.Hold)
 	if hold.After(d.end) {
@@ -335,11 +336,7 @@ func (d *Delivery) stall(w io.Writer, rest [][]byte, n int64) (int64, error) {
 // time that it takes is the node's, and not counted as the peer's.
 func (d *Delivery) reload() error {
 	p := &d.parts[d.first]
-	began := time.Now()
-	defer func() { d.end = d.end.Add(time.Since(began)) }()
-	if d.peer.Pause != nil {
-		defer d.peer.Pause()()
-	}
+	defer d.ours()()
 	if err := d.room(p.bytes); err != nil {
 		return err
 	}
@@ -348,6 +345,32 @@ func (d *Delivery) reload() error {
 	d.loaded = max(d.loaded, d.first+1)
 	d.keep(d.memory())
 	return err
+}
+
+// ours begins time that this end takes, until over is called. It is not counted as
+// the peer's.
+func (d *Delivery) ours() (over func()) {
+	began, resume := time.Now(), func() {}
+	if d.peer.Pause != nil {
+		resume = d.peer.Pause()
+	}
+	return func() {
+		d.end = d.end.Add(time.Since(began))
+		resume()
+	}
+}
+
+// readFile has do read a file while a range of it is written: a cold disk may be
+// slower than the peer has to be.
+func (d *Delivery) readFile(do func()) error {
+	before, over := d.end, d.ours()
+	do()
+	over()
+	if d.given += d.end.Sub(before); d.given < time.Second { // each time would cost more than most reads
+		return nil
+	}
+	d.given = 0
+	return d.peer.Conn.SetWriteDeadline(d.end)
 }
 
 // room takes n bytes of Peer.Answers. It waits for them as long as a peer may that

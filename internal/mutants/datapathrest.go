@@ -30,4 +30,18 @@ var dataPathRestTable = []mutant{
 		new:  "if !p.ended {",
 		pkg:  "./internal/delivery", test: "TestPollThatIsOver", want: "a fetch is kept that is over",
 	},
+	{
+		name: "the time of our own disk is not the peer's",
+		file: "internal/delivery/range.go",
+		old:  "if late := r.read(func() { n, err = r.from.Read(b) }); late != nil {",
+		new:  "if n, err = r.from.Read(b); false {\n\t\tvar late error",
+		pkg:  "./internal/delivery", test: "TestColdDiskIsTheNodes", want: "was cut off, for it was counted that the disk took 100 s",
+	},
+	{
+		name: "the time of sendfile is not the peer's",
+		file: "internal/delivery/sendfile_linux.go",
+		old:  "late := read(func() { m, e = unix.Sendfile(int(out), int(in), &pos, int(min(n-sent, 1<<30))) })",
+		new:  "var late error\n\t\t\t\tm, e = unix.Sendfile(int(out), int(in), &pos, int(min(n-sent, 1<<30)))",
+		pkg:  "./internal/delivery", test: "TestSendfileIsTheNodes", want: "after 0 calls",
+	},
 }
