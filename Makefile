@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/de
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test test-clients test-cluster race race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka bench-cluster fmt clean kafka-jars record-kafka test-differential
+.PHONY: build run check test test-clients test-cluster race race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka bench-cluster bench-failover fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -108,6 +108,10 @@ DURATION ?= 15s
 bench-cluster: build kafka-jars ## three nodes of Flotilla and of Apache Kafka in turns: medians, and all reports in bin/bench-cluster.json
 	$(GO) build -o bin/peers ./bench/peers
 	bin/peers -nodes 3 -flotilla $(BIN) -kafka '$(KAFKA)' -dir '$(DATA)' -pairs $(PAIRS) -duration $(DURATION) -warmup 2s -json bin/bench-cluster.json
+
+bench-failover: build ## three nodes, killed and stopped under load: what clients wait for; many partitions; a catch-up
+	$(GO) build -o bin/failover ./bench/failover
+	bin/failover -flotilla $(BIN) -dir '$(DATA)' -json bin/bench-failover.json
 
 clean:
 	rm -rf bin

@@ -52,4 +52,11 @@ var threeNodesTable = []mutant{
 		new:  "",
 		pkg:  "./replication", test: "TestLinkUnshares", want: "in the memory of the request",
 	},
+	{
+		name: "a fault's wait is for a record that was due since",
+		file: "bench/failover/writer.go",
+		old:  "f == nil || due.Before(f.at) ||",
+		new:  "f == nil ||",
+		pkg:  "./bench/failover", test: "TestWriter", want: "partition 0 waited",
+	},
 }

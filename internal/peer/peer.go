@@ -135,6 +135,17 @@ func (s *Server) Stop() error {
 // PID is the process whose CPU time counts.
 func (s *Server) PID() string { return strconv.Itoa(s.cmd.Process.Pid) }
 
+// Process is PID as a number.
+func (s *Server) Process() int { return s.cmd.Process.Pid }
+
+// Signal sends the server a signal, such as SIGSTOP.
+func (s *Server) Signal(sig os.Signal) error {
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		return fmt.Errorf("peer: %s: %v: %w", s.Name, sig, err)
+	}
+	return nil
+}
+
 // FreePorts returns n ports in a row at which nobody listens: Kafka's node
 // takes two. They are below those that systems give to outgoing connections: a
 // node that connects to itself before it listens would otherwise, by chance,

@@ -49,6 +49,15 @@ func TestServer(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Error("stopped again:", err)
 	}
+	if err := s.Signal(os.Interrupt); err == nil || !strings.Contains(err.Error(), "peer: s: interrupt") {
+		t.Errorf("a signal to one that has ended: %v", err)
+	}
+	if err := s.Start(t.Context(), t.TempDir()); err != nil || s.cmd.ProcessState != nil {
+		t.Errorf("started again: %v", err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
 	// One that ends says why.
 	if err := l.Close(); err != nil {
 		t.Fatal(err)

@@ -80,6 +80,7 @@ var layers = []layer{
 	{"bench", []string{"client", "internal/errcode", "internal/history"}},
 	{"internal/peer", nil},
 	{"bench/peers", []string{"bench", "internal/peer"}},
+	{"bench/failover", []string{"bench", "client", "internal/peer"}},
 	{"cmd/demo", []string{"client", "log/batch"}},
 	{"cmd/flotilla", []string{
 		"bench", "client", "internal/config", "internal/doctor", "internal/errcode", "internal/node", "internal/sim", "internal/vfs",
