@@ -91,9 +91,12 @@ type Options struct {
 	// (broker.session.timeout); default 9 s.
 	SessionTimeout time.Duration
 
-	// CatchUpRate bounds what a replica that is behind its leader's log pulls in the
-	// first round, in bytes a second (catchup.rate.bytes); default 64 MiB.
+	// CatchUpRate bounds what the replicas of this node that are behind their leaders'
+	// logs, and repairs, pull together while all are in their first rounds, in bytes a
+	// second (catch.up.bytes.per.second); default 64 MiB. PullBytes bounds the memory for
+	// what was pulled, and as much again for what others pull; default 16 MiB.
 	CatchUpRate int64
+	PullBytes   int64
 
 	// ScrubRate is how many bytes a second are read of the segments to look for
 	// damage (scrub.bytes.per.second); 0: nothing is looked for. ScrubInterval is
@@ -163,6 +166,9 @@ func (o Options) withDefaults() Options {
 	if o.CatchUpRate == 0 {
 		o.CatchUpRate = defaultCatchUpRate
 	}
+	if o.PullBytes == 0 {
+		o.PullBytes = defaultPullBytes
+	}
 	if o.ScrubInterval == 0 {
 		o.ScrubInterval = defaultScrubInterval
 	}
@@ -217,7 +223,7 @@ type Broker struct {
 	forwards     chan struct{} // holds a token for each request of another node
 	absences     absences      // of data directories that others would replace
 	replacements atomic.Uint64 // replicas that were replaced, as this node led their shards
-	pulls        chan struct{} // holds a token for each answer to a replica that catches up
+	pulls        *pulls
 	disk         *diskWatch
 	creating     atomic.Int64 // partitions of topics that are being proposed
 	grown        *Budget      // of what recompression has made
@@ -243,7 +249,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.grown, b.unfolding = NewBudget(maxGrownBytes), newUnfolding()
 	b.altering, b.adding, b.lookups = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.inspecting, b.forwards = make(chan struct{}, maxInspections), make(chan struct{}, maxForwarded)
-	b.pulls = make(chan struct{}, maxPulls)
+	b.pulls = newPulls(&b.opt)
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	b.freed = make(chan struct{}, 1)
 	b.reconciler = newReconciler(b)

@@ -18,6 +18,9 @@ const (
 	// second: a disk that serves clients has more.
 	defaultCatchUpRate = 64 << 20
 
+	// defaultPullBytes is the default of Options.PullBytes.
+	defaultPullBytes = 16 << 20
+
 	// pullTimeout is what one call for batches may take.
 	pullTimeout = 30 * time.Second
 )
@@ -54,9 +57,9 @@ func (c *catchUp) Pull(ctx context.Context, p replication.Pull) (pulled int64, e
 	wanted := restoredOf(state)
 	c.left.Store(int64(len(wanted)))
 	defer c.left.Store(0)
-	// Each round takes twice the rate of the one before, so that it is above the
-	// rate of the shard's writes in the end, whatever that is.
-	j := &pullJob{c: c, Pull: p, rate: pace{bytesPerSecond: c.b.opt.CatchUpRate << min(p.Round-1, 20), now: c.b.opt.Now}}
+	j := &pullJob{c: c, Pull: p}
+	c.b.pulls.begin(j)
+	defer c.b.pulls.end(j)
 	for _, r := range wanted {
 		n, err := j.partition(ctx, r)
 		pulled += n
@@ -100,8 +103,7 @@ func restoredOf(state *partition.State) (all []store.Restored) {
 type pullJob struct {
 	c *catchUp
 	replication.Pull
-	rate pace
-	at   int // of Sources: who has answered last
+	at int // of Sources: who has answered last
 }
 
 // partition pulls what one partition lacks.
@@ -116,7 +118,7 @@ func (j *pullJob) partition(ctx context.Context, r store.Restored) (pulled int64
 		pulled += int64(n)
 		j.c.bytes.Add(uint64(n))
 		if err == nil {
-			err = j.rate.spend(ctx, n)
+			err = j.c.b.pulls.spend(ctx, n)
 		}
 	}
 	if err == nil || errors.Is(err, errNoSource) || ctx.Err() != nil {
@@ -126,8 +128,13 @@ func (j *pullJob) partition(ctx context.Context, r store.Restored) (pulled int64
 }
 
 // chunk pulls the next batches of a partition, from the first source that has
-// them.
+// them, when there is memory for them.
 func (j *pullJob) chunk(ctx context.Context, r store.Restored, p *store.Prefetch) (n int, err error) {
+	room, largest := j.c.b.pulls.taken, j.c.b.largestPull()
+	if err := room.Acquire(ctx, largest); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	defer room.Release(largest)
 	request := pullRequest{
 		shard: j.c.shard.id, index: j.Index, topic: r.TopicID, part: r.Index,
 		maxBytes: pullBytes, offset: p.Next(), end: r.End,

@@ -157,11 +157,16 @@ func (b *Broker) answerPull(ctx context.Context, payload []byte) ([]byte, error)
 		return nil, err
 	}
 	select {
-	case b.pulls <- struct{}{}:
-		defer func() { <-b.pulls }()
+	case b.pulls.slots <- struct{}{}:
+		defer func() { <-b.pulls.slots }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	largest := b.largestPull()
+	if err := b.pulls.answered.Acquire(ctx, largest); err != nil {
+		return nil, err
+	}
+	defer b.pulls.answered.Release(largest)
 	a, err := b.batchesFor(&r)
 	if err != nil {
 		return nil, err
@@ -245,21 +250,16 @@ type pace struct {
 
 // spend waits until what was used fits the rate.
 func (p *pace) spend(ctx context.Context, bytes int) error {
+	return waitFor(ctx, p.charge(bytes))
+}
+
+// charge counts bytes that were used, and returns how long to wait for them to fit the
+// rate.
+func (p *pace) charge(bytes int) time.Duration {
 	now := p.now()
 	if p.free.Before(now) {
 		p.free = now
 	}
 	p.free = p.free.Add(time.Duration(float64(bytes) / float64(p.bytesPerSecond) * float64(time.Second)))
-	wait := p.free.Sub(now)
-	if wait < time.Millisecond {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return p.free.Sub(now)
 }

@@ -177,7 +177,7 @@ func (r *repairs) report(s *dataShard, d store.Damage, err error) {
 // repaired, or need not be.
 func (r *repairs) repair(ctx context.Context, s *dataShard, d store.Damage) error {
 	r.tries.Add(1)
-	rate := pace{bytesPerSecond: r.b.opt.CatchUpRate, now: r.b.opt.Now}
+	rate := r.b.pulls
 	job, err := s.store.BeginRepair(d, s.machine.epochHistory(partition.Number(d.Key)), func(n int64) error { return rate.spend(ctx, int(n)) })
 	if errors.Is(err, store.ErrMoot) {
 		return nil
@@ -233,6 +233,11 @@ func (r *repairs) pull(ctx context.Context, s *dataShard, job *store.Repair, req
 		}
 		return 0
 	})
+	room, largest := r.b.pulls.taken, r.b.largestPull()
+	if err := room.Acquire(ctx, largest); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	defer room.Release(largest)
 	var errs []error
 	for _, m := range members {
 		before := job.Next()

@@ -139,6 +139,9 @@ type Stats struct {
 
 	Leaderships LeadershipStats
 
+	// CatchUpRate is how many bytes a second catch-ups and repairs may pull together.
+	CatchUpRate int64
+
 	// Repaired counts segments that were written anew because of damage, and
 	// RepairPulledBytes what other nodes gave for them. ScrubbedBytes were read to
 	// look for damage, in ScrubPasses over everything; the last came to its end at
@@ -176,6 +179,7 @@ func (b *Broker) Stats() Stats {
 			return ""
 		}),
 	}
+	s.CatchUpRate = b.pulls.rate()
 	s.Repaired, s.RepairPulledBytes = b.repairs.done.Load(), b.repairs.bytes.Load()
 	s.ScrubbedBytes, s.ScrubPasses = b.scrubber.bytes.Load(), b.scrubber.passes.Load()
 	if ns := b.scrubber.last.Load(); ns != 0 {

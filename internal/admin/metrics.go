@@ -102,6 +102,7 @@ var Metrics = []Metric{
 	{"flotilla_catch_up_seconds", Gauge, []string{"shard"},
 		"For how long this node's replica of the shard has been behind its leader's log, and pulls records; 0: it is not."},
 	{"flotilla_catch_up_partitions", Gauge, []string{"shard"}, "Partitions that the present round of a catch-up has not finished."},
+	{"flotilla_catch_up_limit_bytes_per_second", Gauge, nil, "What all replicas of this node may pull from other nodes together; it rises while one cannot keep up with what is written meanwhile."},
 	{"flotilla_catch_up_pulled_bytes_total", Counter, []string{"shard"}, "Bytes of records that catch-ups have pulled from other nodes."},
 	{"flotilla_producers", Gauge, []string{"shard"}, "Idempotent producers that the shard remembers."},
 	{"flotilla_producers_limit", Gauge, []string{"shard"}, "Its bound, producers.max."},
@@ -355,6 +356,7 @@ func (s scrape) shards(stats *broker.Stats) {
 	s.value("flotilla_leaderships_total", float64(stats.Leaderships.Relieved), "relieved")
 	s.value("flotilla_leaderships_total", float64(stats.Leaderships.Balanced), "balanced")
 	s.value("flotilla_leaderships_refused", truth(stats.Leaderships.Unfit))
+	s.value("flotilla_catch_up_limit_bytes_per_second", float64(stats.CatchUpRate))
 	for _, sh := range stats.Shards {
 		id := strconv.Itoa(int(sh.ID))
 		s.value("flotilla_shard_leading", truth(sh.Leading), id)

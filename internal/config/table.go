@@ -288,6 +288,12 @@ var Settings = []Setting{
 		Explain: "A replica whose state differs from the majority's stops.",
 	},
 	{
+		Key: "catch.up.bytes.per.second", Section: sectionOperate, Kind: Size, Default: "64MiB", Min: 1 << 20, Max: 64 << 30,
+		Doc:     "how fast all replicas of a node together pull what they lack from other nodes: behind their leaders' logs, in place of lost ones, or damaged",
+		Explain: "A replica that cannot keep up with what is written meanwhile has it doubled round by round, for all of the node.",
+		Metric:  "flotilla_catch_up_limit_bytes_per_second",
+	},
+	{
 		Key: "scrub.bytes.per.second", Section: sectionOperate, Kind: Size, Default: "8MiB", Min: 0, Max: 64 << 30,
 		Doc:     "how fast segments are read to look for damage that nobody has met yet; 0: not at all",
 		Explain: "A damaged range is fetched from another replica. A pass that takes longer than scrub.interval is followed by the next one.",

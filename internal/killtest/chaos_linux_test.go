@@ -105,6 +105,21 @@ func (c *chaos) progressOf(acked *atomic.Int64, what string, more int64) {
 	}
 }
 
+// finish ends the load, reads everything back and checks the history.
+func (c *chaos) finish(b *bench) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), phaseTimeout)
+	defer cancel()
+	if err := c.load.gate.shut(ctx); err != nil {
+		c.t.Fatalf("not all is answered: %v", err)
+	}
+	if err := c.load.readAll(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.load.stop()
+	b.verdict(0, c.load.rec.History(), true)
+}
+
 // strike lets one fault happen to a node, and end.
 func (c *chaos) strike() {
 	if len(c.order) == 0 {
@@ -166,16 +181,7 @@ func TestClusterChaos(t *testing.T) {
 	for began := time.Now(); time.Since(began) < limit; {
 		c.strike()
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), phaseTimeout)
-	defer cancel()
-	if err := c.load.gate.shut(ctx); err != nil {
-		t.Fatalf("not all is answered: %v", err)
-	}
-	if err := c.load.readAll(); err != nil {
-		t.Fatal(err)
-	}
-	c.load.stop()
-	b.verdict(0, c.load.rec.History(), true)
+	c.finish(b)
 	var said []string
 	for _, f := range faults {
 		if c.counts[f.name] == 0 {

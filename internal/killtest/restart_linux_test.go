@@ -3,7 +3,6 @@
 package killtest
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"syscall"
@@ -68,16 +67,7 @@ func TestClusterRestart(t *testing.T) {
 			ps.check()
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), phaseTimeout)
-	defer cancel()
-	if err := l.gate.shut(ctx); err != nil {
-		t.Fatalf("not all is answered: %v", err)
-	}
-	if err := l.readAll(); err != nil {
-		t.Fatal(err)
-	}
-	l.stop()
-	b.verdict(0, l.rec.History(), true)
+	c.finish(b)
 	for of, name := range map[int32]string{producerProcess: "our client", kafkaProcess: "franz-go", kcatProcess: "kcat", javaProcess: "the Java client"} {
 		t.Logf("%s: %d records acknowledged", name, l.kinds[of/100].Load())
 	}

@@ -30,4 +30,18 @@ var reliefTable = []mutant{
 		new:  "return nil, b.fitToLead(m.shard)",
 		pkg:  "./broker", test: "TestReliefOfNobody", want: "the others have room, and node",
 	},
+	{
+		name: "pulls: all shards of a node share a rate",
+		file: "broker/pulls.go",
+		old:  "\twait := p.pace.charge(bytes)\n",
+		new:  "\tone := pace{bytesPerSecond: p.pace.bytesPerSecond, now: p.pace.now}\n\twait := one.charge(bytes)\n",
+		pkg:  "./broker", test: "TestPullsShareARate", want: "8 shards, one in round 1",
+	},
+	{
+		name: "pulls: what is pulled has memory",
+		file: "broker/catchup.go",
+		old:  "if err := room.Acquire(ctx, largest); err != nil {",
+		new:  "if err := room.Acquire(ctx, 0); err != nil {",
+		pkg:  "./broker", test: "TestPullMemory", want: "budget released twice",
+	},
 }

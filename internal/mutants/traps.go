@@ -38,25 +38,4 @@ var trapsTable = []mutant{
 		new:  "\t\treturn\n",
 		pkg:  "./replication", test: "TestVoterVoteFails", want: "no voter stopped although its vote was not durable",
 	},
-	{
-		name: "trap 6: what was proposed is answered at the end",
-		file: "replication/replica.go",
-		old:  "\t\tr.group.Wait()\n\t\tr.lose(0)\n",
-		new:  "\t\tr.group.Wait()\n",
-		pkg:  "./replication", test: "TestCloseAnswers", want: "proposals have no answer",
-	},
-	{
-		name: "trap 19: a log that ends at the checkpoint's index is made longer",
-		file: "replication/catchup.go",
-		old:  "\tif done, ok := r.lengthen(req); !ok || !done {\n\t\treturn pending(req), ok\n\t}\n",
-		new:  "",
-		pkg:  "./replication", test: "TestCatchUpOverADivergentLog", want: "FAIL",
-	},
-	{
-		name: "trap 27: a pipeline's end ends who waits for its answers",
-		file: "replication/transport/pipeline.go",
-		old:  "\t\tcase p.ready <- last:\n\t\t\treturn nil\n",
-		new:  "\t\tcase <-p.stop:\n\t\t\treturn nil\n",
-		pkg:  "./replication/transport", test: "TestMeshConformance", want: "who waits for answers waits for ever",
-	},
 }

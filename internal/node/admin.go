@@ -126,11 +126,14 @@ func (n *Node) memory() []admin.Memory {
 		return admin.Memory{For: name, Used: b.Used(), Limit: b.Limit(), Waiting: b.Waiting()}
 	}
 	unfolding, muchUnfolding := n.broker.Unfolding()
+	pulled, pulledByOthers := n.broker.Pulling()
 	all := []admin.Memory{
 		{For: "tails", Used: tails.MemoryBytes, Limit: tails.MemoryLimitBytes, Waiting: tails.Waiting},
 		budget("requests", n.requests),
 		budget("small requests", n.small),
 		budget("answers", n.answers),
+		budget("pulled", pulled),
+		budget("pulled by others", pulledByOthers),
 		budget("decompression", unfolding),
 		budget("large decompression", muchUnfolding),
 		budget("recompressed", n.broker.Recompressed()),

@@ -17,3 +17,7 @@ const (
 func LimitMemory(memoryBytes int64, maxConnections int) {
 	debug.SetMemoryLimit(memoryBytes + ownMemoryBytes + int64(maxConnections)*connectionMemoryBytes)
 }
+
+// pullBytes is the share of a node's memory for what its replicas pull from others, and
+// once more for what others pull from it. Both come off the half that tails have.
+func pullBytes(memoryBytes int64) int64 { return memoryBytes / 32 }

@@ -94,6 +94,10 @@ type Options struct {
 	// have; 0: they stay where they are.
 	BalanceInterval time.Duration
 
+	// CatchUpRate bounds what the node's replicas that are behind pull together, in bytes
+	// a second; default 64 MiB.
+	CatchUpRate int64
+
 	// ScrubRate is how many bytes a second of the segments are read to look for
 	// damage, 0: none, and ScrubInterval how often all of them are; default 7 days.
 	ScrubRate     int64
@@ -379,7 +383,7 @@ func (n *Node) openAll(ctx context.Context) (err error) {
 		return err
 	}
 	n.store, err = store.Open(opt.FS, dir(dataDir), store.Options{
-		MemoryBytes: opt.MemoryBytes / 2, TailMaxAge: opt.FlushAge, IdleFiles: opt.IdleFiles, KeepFreeBytes: keepFree(opt.DiskReserveBytes),
+		MemoryBytes: opt.MemoryBytes/2 - 2*pullBytes(opt.MemoryBytes), TailMaxAge: opt.FlushAge, IdleFiles: opt.IdleFiles, KeepFreeBytes: keepFree(opt.DiskReserveBytes),
 		Now: opt.Now, Logger: opt.Log, OnFailed: n.fail, OnEvent: n.storeEvent,
 	})
 	if err != nil {
@@ -395,6 +399,7 @@ func (n *Node) openAll(ctx context.Context) (err error) {
 		QuarantineDir: dir(quarantineDir), FeatureLevel: opt.featureLevel, RecordLevel: n.recordLevel,
 		DiskDir: opt.Dir, DiskReserveBytes: opt.DiskReserveBytes, KeepFreeBytes: keepFree(opt.DiskReserveBytes), OnDisk: n.spare.look,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,
+		CatchUpRate: opt.CatchUpRate, PullBytes: pullBytes(opt.MemoryBytes),
 		RetentionInterval: opt.RetentionInterval, ScrubRate: opt.ScrubRate, ScrubInterval: opt.ScrubInterval,
 		DefaultPartitions: opt.DefaultPartitions, DefaultReplication: opt.DefaultReplication, Settings: opt.Settings,
 	})

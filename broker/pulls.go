@@ -1,0 +1,99 @@
+package broker
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// pulls bounds what all of a node's catch-ups and repairs do together, whatever the
+// number of shards: the bytes a second that they pull, and the memory that is held
+// for what was pulled, or is answered to others who pull.
+//
+// The two kinds of memory are apart: two nodes that pull from each other would wait
+// for each other, if what one holds for its own call were what its answer needs.
+type pulls struct {
+	taken    *Budget // for what this node asks for
+	answered *Budget // for what it answers
+	slots    chan struct{}
+
+	mu     sync.Mutex
+	base   int64            // bytes a second while every catch-up is in its first round
+	rounds map[*pullJob]int // of the catch-ups under way
+	pace   pace
+}
+
+// maxRoundDoublings bounds how often the rate is doubled.
+const maxRoundDoublings = 20
+
+func newPulls(opt *Options) *pulls {
+	return &pulls{
+		taken: NewBudget(opt.PullBytes), answered: NewBudget(opt.PullBytes), slots: make(chan struct{}, maxPulls),
+		base: opt.CatchUpRate, rounds: make(map[*pullJob]int), pace: pace{bytesPerSecond: opt.CatchUpRate, now: opt.Now},
+	}
+}
+
+// begin notes a round of a catch-up. Each takes twice the rate of the one before, so
+// that it is above the rate of the shard's writes in the end, whatever that is; the
+// highest counts for all.
+func (p *pulls) begin(j *pullJob) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rounds[j] = j.Round
+	p.setRateLocked()
+}
+
+func (p *pulls) end(j *pullJob) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.rounds, j)
+	p.setRateLocked()
+}
+
+func (p *pulls) setRateLocked() {
+	most := 1
+	for _, round := range p.rounds {
+		most = max(most, round)
+	}
+	p.pace.bytesPerSecond = p.base << min(most-1, maxRoundDoublings)
+}
+
+// rate returns the bytes a second that all may pull together now.
+func (p *pulls) rate() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pace.bytesPerSecond
+}
+
+// spend waits until bytes that were pulled fit the rate of all together.
+func (p *pulls) spend(ctx context.Context, bytes int) error {
+	p.mu.Lock()
+	wait := p.pace.charge(bytes)
+	p.mu.Unlock()
+	return waitFor(ctx, wait)
+}
+
+// waitFor waits, unless it is for less than a timer is good for.
+func waitFor(ctx context.Context, wait time.Duration) error {
+	if wait < time.Millisecond {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// largestPull is the most that the answer to one call takes, in bytes: pullBytes, or a
+// single batch, which an entry of the journal has held.
+func (b *Broker) largestPull() int64 {
+	return pullAnswerBytes + max(pullBytes, b.opt.Journal.MaxRecordBytes())
+}
+
+// Pulling returns the memory of what this node pulls from others, and of what it
+// answers to those who pull from it.
+func (b *Broker) Pulling() (taken, answered *Budget) { return b.pulls.taken, b.pulls.answered }
