@@ -17,4 +17,25 @@ var joinTable = []mutant{
 		new:  "lacks[i] = perNode",
 		pkg:  "./broker/metadata", test: "TestSpreadBeside", want: "enough: differs",
 	},
+	{
+		name: "a node that joins has no founder's id",
+		file: "broker/join.go",
+		old:  "case b.founder(int32(r.ID)):",
+		new:  "case false:",
+		pkg:  "./internal/sim", test: "TestJoinRefused", want: "node 2:",
+	},
+	{
+		name: "a directory that joins serves in no other way",
+		file: "internal/node/founding.go",
+		old:  "case id.Joins && id.Founded:",
+		new:  "case id.Joins && id.Founded && id.NodeID < 0:",
+		pkg:  "./internal/node", test: "TestMembersRefused", want: "cannot serve alone",
+	},
+	{
+		name: "an address that leads nowhere is not the only one",
+		file: "internal/node/book.go",
+		old:  "\tb.turn[node]++ //",
+		new:  "\t//",
+		pkg:  "./internal/node", test: "TestBook", want: "is dialled at",
+	},
 }

@@ -84,7 +84,7 @@ func (b *book) state(node int32, connected bool) {
 	if connected {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.turn[node]--
+		b.turn[node] = max(b.turn[node]-1, 0) // the metadata may have said another one meanwhile
 	}
 }
 

@@ -31,6 +31,13 @@ func TestBook(t *testing.T) {
 	dial(3, "three:3", true)
 	b.met(map[int32]string{1: "newer:1", 2: "two:2", 3: "three:3"})
 	dial(1, "newer:1", true)
+	if addr, _ := b.address(1); addr != "newer:1" {
+		t.Errorf("node 1 is dialled at %q", addr)
+	}
+	b.met(map[int32]string{1: "newest:1", 2: "two:2", 3: "three:3"})
+	b.state(1, true) // at the one before
+	dial(1, "newest:1", true)
+	b.met(map[int32]string{1: "newer:1", 2: "two:2", 3: "three:3"})
 	b.give(map[int32]string{4: "four:4"})
 	if d := cmp.Diff(map[int32]string{1: "newer:1", 2: "two:2", 3: "three:3", 4: "four:4"}, b.known()); d != "" {
 		t.Errorf("known differs (-want +got):\n%s", d)
