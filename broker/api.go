@@ -154,6 +154,10 @@ type FetchRequest struct {
 	MaxBytes int           // of all parts together; the first batch may exceed it
 	Parts    []FetchPart
 
+	// Rack is where a consumer stands that may read from followers (KIP-392), as
+	// KnownRack returns it; "": it reads from leaders.
+	Rack string
+
 	// Held is what the caller is counted with until it is answered. A fetch that
 	// waits while others wait for that memory is answered early, with what there is.
 	Held []Held
@@ -180,6 +184,16 @@ type FetchResult struct {
 	LogStart      int64 // -1 if unknown
 	Chunks        []*Chunk
 
+	// Elsewhere says that the consumer is to read from the node ReadFrom, and not
+	// from this one. With Err nil there is nothing else in the result.
+	Elsewhere bool
+	ReadFrom  int32
+
+	// Following says that the replica was read as a follower, which has had what it
+	// answers, and may not have all.
+	Following bool
+
+	ahead   bool           // the offset is above the end that this follower has: it may come
 	traffic *topicCounters // nil with an error
 }
 

@@ -79,6 +79,10 @@ type Options struct {
 	// and count as in sync (replica.lag.time.max); default 30 s.
 	ReplicaLag time.Duration
 
+	// RackAware has consumers that say their rack read from an in-sync replica there
+	// (KIP-392); else everybody reads from leaders.
+	RackAware bool
+
 	// HashInterval is how often the leader of a data shard that was written to
 	// asks its replicas for their state hashes (hash.interval); default 10 min.
 	HashInterval time.Duration

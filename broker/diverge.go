@@ -10,8 +10,9 @@ type FetchedPart struct {
 	Topic   TopicID
 	Index   int32
 	Offset  int64
-	Epoch   int32 // at least 0
-	Current int32 // newest leader epoch that the reader knows, -1: none
+	Epoch   int32  // at least 0
+	Current int32  // newest leader epoch that the reader knows, -1: none
+	Rack    string // as in FetchRequest
 }
 
 // Divergence is where a reader's records and the log's part: its greatest epoch
@@ -26,8 +27,13 @@ type Divergence struct {
 // Diverges says where a reader's records are not the log's any more, if so
 // (KIP-320). An epoch above the partition's is OFFSET_OUT_OF_RANGE, as in Kafka.
 // An offset below the log start does not diverge: reading says what it is.
+// A follower does not say: it may not have the epochs that the reader has, and the
+// leader is where the reader comes back to if its offset is not there.
 // confirmed is that of the request, whose parts share it.
 func (b *Broker) Diverges(part FetchedPart, confirmed *Confirmed) (Divergence, bool, *errcode.Error) {
+	if p := b.dir.find(part.Topic, part.Index); p != nil && b.mayFollow(p, part.Rack) {
+		return Divergence{}, false, nil
+	}
 	p, err := b.led(part.Topic, part.Index, part.Current)
 	if err != nil {
 		return Divergence{}, false, err

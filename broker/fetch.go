@@ -215,13 +215,13 @@ func (f *Fetch) look(i int) (refused bool) {
 	var r FetchResult
 	defer r.Release()
 	most := min(int64(f.req.MaxBytes), int64(part.MaxBytes))
-	f.b.readPart(&r, &part, new(Confirmed), max(most-p.bytes, 0), p.bytes == 0)
+	f.b.readPart(&r, &part, f.req.Rack, new(Confirmed), max(most-p.bytes, 0), p.bytes == 0)
 	if n := len(r.Chunks); n > 0 {
 		p.next = r.Chunks[n-1].End
 	}
 	p.bytes += r.Bytes()
 	f.bytes += r.Bytes()
-	return r.Err != nil
+	return r.refused()
 }
 
 // stop ends what would wake the fetch.
@@ -251,11 +251,11 @@ func (f *Fetch) read() (results []FetchResult, bytes int64, refused bool) {
 	var confirmed Confirmed
 	for i := range f.req.Parts {
 		part := &f.req.Parts[i]
-		f.b.readPart(&results[i], part, &confirmed, min(left, int64(part.MaxBytes)), bytes == 0)
+		f.b.readPart(&results[i], part, f.req.Rack, &confirmed, min(left, int64(part.MaxBytes)), bytes == 0)
 		n := results[i].Bytes()
 		bytes += n
 		left = max(left-n, 0)
-		refused = refused || results[i].Err != nil
+		refused = refused || results[i].refused()
 	}
 	whole = true
 	return results, bytes, refused
@@ -267,8 +267,16 @@ func releaseAll(results []FetchResult) {
 	}
 }
 
-// readPart reads one part into r, extent by extent.
-func (b *Broker) readPart(r *FetchResult, part *FetchPart, confirmed *Confirmed, maxBytes int64, atLeastOne bool) {
+// refused reports that there is no use to wait for records.
+func (r *FetchResult) refused() bool {
+	if r.Err != nil {
+		return !r.ahead
+	}
+	return r.Elsewhere
+}
+
+// readPart reads one part into r, extent by extent, for who stands in rack.
+func (b *Broker) readPart(r *FetchResult, part *FetchPart, rack string, confirmed *Confirmed, maxBytes int64, atLeastOne bool) {
 	*r = FetchResult{HighWatermark: -1, LogStart: -1}
 	b.opt.reads(part)
 	p := b.dir.find(part.Topic, part.Index)
@@ -276,11 +284,24 @@ func (b *Broker) readPart(r *FetchResult, part *FetchPart, confirmed *Confirmed,
 		r.Err = b.absent(part.Topic, part.Index)
 		return
 	}
+	r.Following = b.mayFollow(p, rack)
+	b.readPlaced(r, p, part, rack, confirmed, maxBytes, atLeastOne)
+	if r.Following && r.Err != nil {
+		b.sendBack(r, p)
+	}
+}
+
+// readPlaced is readPart for a partition that is here.
+func (b *Broker) readPlaced(r *FetchResult, p *placed, part *FetchPart, rack string, confirmed *Confirmed, maxBytes int64, atLeastOne bool) {
 	if p.quarantined() {
 		r.Err = b.quarantineError(p, p.quarantine)
 		return
 	}
-	if r.Err = p.checkEpoch(part.Epoch); r.Err != nil {
+	check := p.checkEpoch
+	if r.Following {
+		check = p.checkFollowed
+	}
+	if r.Err = check(part.Epoch); r.Err != nil {
 		return
 	}
 	start, end, err := p.shard.store.Bounds(uint32(p.number))
@@ -289,6 +310,11 @@ func (b *Broker) readPart(r *FetchResult, part *FetchPart, confirmed *Confirmed,
 		return
 	}
 	r.HighWatermark, r.LogStart, r.traffic = end, start, p.traffic
+	if !r.Following && start <= part.Offset && part.Offset <= end {
+		if r.ReadFrom, r.Elsewhere = b.nearer(p, rack); r.Elsewhere {
+			return
+		}
+	}
 	for offset, left := part.Offset, maxBytes; ; {
 		c, err := p.shard.store.Read(uint32(p.number), offset, int(left), atLeastOne)
 		if err != nil {
@@ -337,9 +363,15 @@ func (b *Broker) readError(p *placed, part *FetchPart, confirmed *Confirmed, err
 // everybody while this node does not lead the partition.
 func (p *placed) checkEpoch(known int32) *errcode.Error {
 	epoch := p.epoch()
-	switch {
-	case epoch < 0:
+	if epoch < 0 {
 		return errcode.Errorf(errcode.NotLeaderOrFollower, "this node does not lead partition %d", p.key.index)
+	}
+	return sameEpoch(known, epoch)
+}
+
+// sameEpoch refuses a client that knows another leader epoch than the partition's.
+func sameEpoch(known, epoch int32) *errcode.Error {
+	switch {
 	case known >= 0 && known < epoch:
 		return errcode.Errorf(errcode.FencedLeaderEpoch, "leader epoch %d is over, the partition is in %d", known, epoch)
 	case known > epoch:

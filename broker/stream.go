@@ -303,7 +303,7 @@ func (s *Stream) Next(maxBytes, maxPartitionBytes int) (results []StreamResult, 
 		}
 		results = append(results, StreamResult{Topic: part.Topic, Index: part.Index, From: part.Offset, Next: part.Offset})
 		res := &results[len(results)-1]
-		s.b.readPart(&res.FetchResult, &part, &confirmed, int64(min(left, maxPartitionBytes)), left == maxBytes)
+		s.b.readPart(&res.FetchResult, &part, "", &confirmed, int64(min(left, maxPartitionBytes)), left == maxBytes)
 		if n := len(res.Chunks); n > 0 {
 			res.Next = res.Chunks[n-1].End
 		}

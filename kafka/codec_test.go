@@ -299,12 +299,13 @@ func TestFetchResponse(t *testing.T) {
 			}
 			return topicRef{id: [16]byte{id}}
 		}
-		batches := [][]byte{bytes.Repeat([]byte("abc"), 100), nil, []byte("x"), nil}
+		batches := [][]byte{bytes.Repeat([]byte("abc"), 100), nil, []byte("x"), nil, nil}
 		r := &fetchResponse{sessionID: 41, parts: []fetched{
 			{topic: name("a", 1), index: 3, highWatermark: 100, logStart: 2, bytes: 300},
 			{topic: name("a", 1), index: 4, code: errcode.NotLeaderOrFollower, highWatermark: -1, logStart: -1, leader: leaderRef{3, 17}, hasLeader: true},
 			{topic: name("b", 2), index: 0, highWatermark: 1, logStart: 0, bytes: 1},
 			{topic: name("a", 1), index: 5, highWatermark: 9, logStart: 1, diverges: true, divergingAt: epochEnd{4, 8}},
+			{topic: name("a", 1), index: 6, highWatermark: 9, logStart: 1, elsewhere: true, readFrom: 5},
 		}, nodes: []endpoint{{node: 3, host: "there", port: 9092}}}
 		b := fetchedBytes(r.heads(v), batches...)
 
@@ -317,6 +318,9 @@ func TestFetchResponse(t *testing.T) {
 			p.RecordBatches = append([]byte{}, batches[i]...)
 			if f.hasLeader {
 				p.CurrentLeader.LeaderID, p.CurrentLeader.LeaderEpoch = 3, 17
+			}
+			if f.elsewhere && v >= 11 {
+				p.PreferredReadReplica = 5
 			}
 			if f.diverges {
 				p.DivergingEpoch.Epoch, p.DivergingEpoch.EndOffset = 4, 8

@@ -54,6 +54,9 @@ func (c *conn) fetch(q *request) error {
 	case err != nil:
 		return fmt.Errorf("kafka: Fetch version %d: %w", q.version, err)
 	}
+	if err == nil {
+		f.m.rack = q.s.broker.KnownRack(f.m.rack) // a long one is not kept while it waits
+	}
 	q.recycle() // f.m aliases nothing, and the fetch may wait for long
 	if code == errcode.None {
 		if code, err = f.choose(); err != nil {
@@ -181,7 +184,7 @@ func (f *fetching) add(resolve *resolver, key sessionKey, p fetchPart, refused *
 // where they part the answer (KIP-595).
 func (f *fetching) diverges(w *wanted, p fetchPart, confirmed *broker.Confirmed) bool {
 	d, parted, e := f.s.broker.Diverges(broker.FetchedPart{
-		Topic: w.id, Index: w.index, Offset: p.offset, Epoch: p.fetchedEpoch, Current: p.leaderEpoch,
+		Topic: w.id, Index: w.index, Offset: p.offset, Epoch: p.fetchedEpoch, Current: p.leaderEpoch, Rack: f.m.rack,
 	}, confirmed)
 	switch {
 	case e != nil && (e.Code == errcode.OffsetOutOfRange || e.Code == errcode.OffsetNotAvailable):
@@ -230,6 +233,7 @@ func (f *fetching) ask() {
 		MinBytes: int(min(f.m.minBytes, maxFetchBytes)),
 		MaxBytes: int(min(max(f.m.maxBytes, 0), maxFetchBytes)),
 		Parts:    f.parts,
+		Rack:     f.m.rack,
 
 		Held: []broker.Held{{Of: f.from, Bytes: f.held}, {Of: f.taking, Bytes: f.held}, {Of: f.fetchFrom, Bytes: f.fetchHeld}, {Of: f.conn.fetches, Bytes: f.fetchHeld}},
 	}
@@ -260,12 +264,16 @@ func (f *fetching) respond(results []broker.FetchResult) {
 	for i := range results {
 		w, r := &f.want[f.asked[i]], &results[i]
 		w.highWatermark, w.logStart, w.bytes = r.HighWatermark, r.LogStart, r.Bytes()
+		w.elsewhere, w.readFrom = r.Elsewhere, r.ReadFrom
 		if r.Err == nil {
 			r.Sent()
 			w.emptyAborted = f.m.isolation == readCommitted
 			continue
 		}
 		f.failed(&w.fetched, r.Err)
+		if r.Following && w.code == errcode.OffsetOutOfRange {
+			w.logStart = r.LogStart // below it, so that the client asks the leader (KIP-392)
+		}
 		if w.code == errcode.NotLeaderOrFollower || w.code == errcode.FencedLeaderEpoch {
 			w.leader, w.hasLeader = leaders.of(w.id, w.index)
 		}

@@ -26,6 +26,7 @@ const (
 	fetchMax = 18
 
 	fetchSessionVersion      = 7
+	fetchRackVersion         = 11
 	fetchFlexibleVersion     = 12
 	fetchReplicaStateVersion = 15
 	fetchEndpointsVersion    = 16
@@ -42,6 +43,7 @@ type fetchRequest struct {
 	isolation          int8 // readCommitted or not, which makes no difference: nothing is unstable
 	sessionID          int32
 	sessionEpoch       int32
+	rack               string // "": not said
 	topics             []topicRef
 	parts              []fetchPart
 	forgottenTopics    []topicRef
@@ -128,8 +130,8 @@ func decodeFetch(version int16, body []byte) (*fetchRequest, error) {
 			d.tags(nil)
 		}
 	}
-	if version >= 11 {
-		d.string() // the rack: reads are the leader's
+	if version >= fetchRackVersion {
+		m.rack = d.string()
 	}
 	d.tags(func(tag uint32, field *decoder) bool {
 		if tag != 1 || version < fetchReplicaStateVersion {
@@ -205,6 +207,8 @@ type fetched struct {
 	diverges      bool
 	leader        leaderRef
 	hasLeader     bool
+	readFrom      int32 // the node to read from, if elsewhere
+	elsewhere     bool
 }
 
 // epochEnd is where a leader epoch ends.
@@ -284,8 +288,12 @@ func (e *encoder) fetched(version int16, p *fetched) {
 	} else {
 		e.count(-1)
 	}
-	if version >= 11 {
-		e.int32(-1) // preferred read replica: this one
+	if version >= fetchRackVersion {
+		preferred := int32(-1) // this node
+		if p.elsewhere {
+			preferred = p.readFrom
+		}
+		e.int32(preferred)
 	}
 	e.count(int(p.bytes))
 }

@@ -115,7 +115,7 @@ func (s *session) told(f *fetched) bool {
 		return true // forgotten meanwhile, by a request that was not to be answered yet
 	}
 	p := e.Value.(*sessionPart)
-	news := f.bytes > 0 || f.code != 0 || f.diverges || p.highWatermark != f.highWatermark || p.logStart != f.logStart
+	news := f.bytes > 0 || f.code != 0 || f.diverges || f.elsewhere || p.highWatermark != f.highWatermark || p.logStart != f.logStart
 	p.highWatermark, p.logStart = f.highWatermark, f.logStart
 	if f.code != 0 {
 		p.highWatermark = -1 // so that the first answer without the error is told

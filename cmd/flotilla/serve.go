@@ -114,6 +114,7 @@ func nodeOptions(v *config.Values, files int64) node.Options {
 		JournalBytes: v.Bytes("journal.bytes"), JournalFileBytes: v.Bytes("journal.file.bytes"),
 		MemoryBytes: v.Bytes("memory.bytes"), FlushAge: v.Duration("flush.age"), DiskReserveBytes: v.Bytes("disk.reserve.bytes"),
 		ProducerExpiry: v.Duration("producer.id.expiration"), HashInterval: v.Duration("hash.interval"), ReplicaLag: v.Duration("replica.lag.time.max"),
+		RackAware:         v.Text("replica.selector.class") == config.RackAwareSelector,
 		SessionTimeout:    v.Duration("broker.session.timeout"),
 		RetentionInterval: v.Duration("retention.check.interval"), BalanceInterval: v.Duration("leader.balance.interval"),
 		CatchUpRate: v.Bytes("catch.up.bytes.per.second"),

@@ -33,6 +33,12 @@ const (
 	throttlingError = "THROTTLING_QUOTA_EXCEEDED"
 )
 
+// The choices of replica.selector.class.
+const (
+	LeaderSelector    = "org.apache.kafka.common.replica.LeaderSelector"
+	RackAwareSelector = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+)
+
 // Settings is the table of all settings.
 var Settings = []Setting{
 	{
@@ -264,6 +270,11 @@ var Settings = []Setting{
 		Explain: "Topics with a min.insync.replicas above 1 take records while so many replicas are in sync, and clients are told which ones are. A replica on a fenced node is not. It says nothing of when a record is acknowledged: a majority of the replicas has it then. Kafka's replica.lag.time.max.ms.",
 		Metric:  "flotilla_errors_total{code=\"NOT_ENOUGH_REPLICAS\"}",
 		Error:   "NOT_ENOUGH_REPLICAS, retriable, for topics that want more replicas than are in sync",
+	},
+	{
+		Key: "replica.selector.class", Section: sectionOperate, Kind: Choice, Default: LeaderSelector, Choices: []string{LeaderSelector, RackAwareSelector},
+		Doc:     "which replica consumers read from: the leader, or one of their own rack",
+		Explain: "Kafka's setting of this name, with its two classes. With the second, Kafka consumers that set client.rack to the rack of a node are sent to that node, if it has an in-sync replica. Set it on all nodes.",
 	},
 	{
 		Key: "metrics.topics.max", Section: sectionLimits, Kind: Int, Default: "100", Min: 0, Max: 10_000,

@@ -90,6 +90,9 @@ type Options struct {
 	// sync; default 30 s.
 	ReplicaLag time.Duration
 
+	// RackAware has consumers that say their rack read from an in-sync replica there.
+	RackAware bool
+
 	// BalanceInterval is how often to look for leaderships that another node is to
 	// have; 0: they stay where they are.
 	BalanceInterval time.Duration
@@ -395,7 +398,7 @@ func (n *Node) openAll(ctx context.Context) (err error) {
 		FS: opt.FS, ShardsDir: dir(shardsDir),
 		Journal: n.jour, Votes: n.votes, MetadataLog: n.meta, Store: n.store, Limits: opt.Limits,
 		ReplicaVersions: opt.replicaVersions,
-		ProducerExpiry:  opt.ProducerExpiry, HashInterval: opt.HashInterval, ReplicaLag: opt.ReplicaLag, BalanceInterval: opt.BalanceInterval, SessionTimeout: opt.SessionTimeout,
+		ProducerExpiry:  opt.ProducerExpiry, HashInterval: opt.HashInterval, ReplicaLag: opt.ReplicaLag, RackAware: opt.RackAware, BalanceInterval: opt.BalanceInterval, SessionTimeout: opt.SessionTimeout,
 		QuarantineDir: dir(quarantineDir), FeatureLevel: opt.featureLevel, RecordLevel: n.recordLevel,
 		DiskDir: opt.Dir, DiskReserveBytes: opt.DiskReserveBytes, KeepFreeBytes: keepFree(opt.DiskReserveBytes), OnDisk: n.spare.look,
 		Now: opt.Now, Rand: opt.Rand, Log: opt.Log, OnFailed: n.fail, OnPhase: n.phase,

@@ -24,6 +24,9 @@ type person struct {
 	rng     *rand.Rand
 	c       *client.Client
 	ends    map[history.Key]int64 // the highest that its consumer was told of
+
+	rack   string // it reads from a follower that stands there, with Kafka; "": from leaders
+	source func(node int32, topic string, partition int32)
 }
 
 // hire makes a new process. Any goroutine may call it.

@@ -45,7 +45,8 @@ type fleet struct {
 	ring   int64 // most bytes of a node's journal; 0: plenty
 	scrub  int64 // bytes a second of segments that a node reads to look for damage; 0: none
 
-	session time.Duration // out of contact, before a node is fenced; 0: the default
+	session   time.Duration // out of contact, before a node is fenced; 0: the default
+	rackAware bool          // consumers may read from followers
 
 	refuse bool // nodes refuse to start with damaged data, instead of being replaced
 
@@ -54,6 +55,8 @@ type fleet struct {
 	mu    sync.Mutex
 	acks  int
 	floor map[history.Key]int64 // one more than the highest acknowledged offset
+
+	sources map[history.Key]map[int32]int // batches that consumers with a rack got, by node
 }
 
 // member is one node of a fleet.
@@ -188,8 +191,8 @@ func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
 	}
 	return node.Options{
 		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Rack: fmt.Sprintf("r%d", m.id),
-		SessionTimeout: fl.session,
-		Shards:         fleetShards, JournalFileBytes: 32 << 10, JournalBytes: ring,
+		SessionTimeout: fl.session, RackAware: fl.rackAware,
+		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: ring,
 		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond, HashInterval: fl.hashes,
 		ScrubRate: fl.scrub, ScrubInterval: scrubEvery,
 		RefuseDamage:     fl.refuse,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -113,10 +114,14 @@ func (p *person) assignKafka(keys []history.Key) *kgo.Client {
 	}
 	op = p.w.rec.Invoke(op)
 	p.ends = make(map[history.Key]int64)
-	c := p.kafka(
+	opts := []kgo.Opt{
 		kgo.ConsumePartitions(at), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.FetchMaxWait(100*time.Millisecond), kgo.FetchMaxPartitionBytes(32<<10),
-	)
+		kgo.FetchMaxWait(100 * time.Millisecond), kgo.FetchMaxPartitionBytes(32 << 10),
+	}
+	if p.rack != "" { // a node that is down is left no sooner
+		opts = append(opts, kgo.Rack(p.rack), kgo.RecheckPreferredReplicaInterval(2*time.Second), kgo.WithHooks(readFrom{p.source}))
+	}
+	c := p.kafka(opts...)
 	p.w.rec.Complete(op, history.OK)
 	return c
 }
@@ -138,7 +143,11 @@ func (p *person) pollKafka(c *kgo.Client) (ok bool) {
 			return
 		}
 		key := history.Key{Topic: f.Topic, Partition: f.Partition}
-		p.told(key, f.HighWatermark)
+		if p.rack == "" {
+			p.told(key, f.HighWatermark)
+		} else {
+			p.toldBehind(key, f.HighWatermark)
+		}
 		m := history.Mop{Key: key}
 		for _, r := range f.Records {
 			if p.w.read != nil {
@@ -146,7 +155,8 @@ func (p *person) pollKafka(c *kgo.Client) (ok bool) {
 			}
 			m.Records = append(m.Records, history.Record{Offset: r.Offset, Value: valueOf(r.Value)})
 		}
-		if len(m.Records) > 0 {
+		if n := len(m.Records); n > 0 {
+			p.ends[key] = max(p.ends[key], m.Records[n-1].Offset+1)
 			op.Mops = append(op.Mops, m)
 		}
 	})
@@ -156,4 +166,21 @@ func (p *person) pollKafka(c *kgo.Client) (ok bool) {
 	}
 	p.w.rec.Complete(op, history.OK)
 	return ok
+}
+
+// toldBehind is told for who may read from followers, which know an end that is a
+// moment old: it never is below what was read.
+func (p *person) toldBehind(key history.Key, end int64) {
+	if end >= 0 && end < p.ends[key] && strings.HasPrefix(key.Topic, "stays") {
+		p.w.problem("process %d: the high watermark of %s[%d] is %d for who has read %d records", p.process, key.Topic, key.Partition, end, p.ends[key])
+	}
+}
+
+// readFrom is told of each batch that a consumer gets, and of which node.
+type readFrom struct {
+	source func(node int32, topic string, partition int32)
+}
+
+func (h readFrom) OnFetchBatchRead(meta kgo.BrokerMetadata, topic string, partition int32, _ kgo.FetchBatchMetrics) {
+	h.source(meta.NodeID, topic, partition)
 }

@@ -138,6 +138,14 @@ func (fl *fleet) employ(pl fleetPlan) *crew {
 		producers.done = append(producers.done, hire(func(p *person) { p.produce(l) }))
 	}
 	hire(func(p *person) { p.consume(pl.keys, false) })
+	if fl.rackAware {
+		for _, m := range fl.members {
+			hire(func(p *person) {
+				p.rack, p.source = fmt.Sprintf("r%d", m.id), fl.readFrom
+				p.consumeKafka(pl.keys)
+			})
+		}
+	}
 	hire(func(p *person) { fl.watch(p, pl.topics) })
 	if pl.churn {
 		hire(func(p *person) {
