@@ -42,7 +42,7 @@ var followerTable = []mutant{
 		name: "what a follower has not got yet is not out of range",
 		file: "broker/fetch.go",
 		old:  "if !confirmed.current(b, p) {",
-		new:  "if !r.Following && !confirmed.current(b, p) {",
+		new:  "if p.epoch() >= 0 && !confirmed.current(b, p) {",
 		pkg:  "./broker", test: "TestFollowerReads", want: "want OFFSET_NOT_AVAILABLE",
 	},
 	{
