@@ -36,6 +36,8 @@ type machine struct {
 	placed func(partitionKey)
 	freed  func()
 
+	unsound func() // told that a partition went into quarantine; does not block
+
 	state *partition.State
 	out   partition.Outcome // reused
 

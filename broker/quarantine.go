@@ -292,6 +292,7 @@ func (m *machine) quarantine(q *partition.Quarantine, entry []byte) {
 		"entry_bytes", len(entry), "entry_sha256", partition.Hash(sha256.Sum256(entry)).String(),
 		"kept_in", m.quarantines.path(m.shard.id, q.Number), "panic", string(panicText(q)))
 	m.quarantines.add(m.shard.id, q, entry)
+	m.unsound()
 	if _, ok := m.state.Partition(q.Number); ok { // else a later command deleted it
 		m.publish(q.Number)
 	}

@@ -98,10 +98,13 @@ func (r *repairs) pass(ctx context.Context) (whole bool) {
 	whole = true
 	for _, s := range r.b.carriedInOrder() {
 		damaged := s.store.Damaged()
-		if len(damaged) == 0 {
+		if len(damaged) == 0 && s.sound() == nil {
 			continue
 		}
 		r.handOver(ctx, s)
+		if s.replica.Leading() != 0 && s.sound() != nil {
+			whole = false // once more, later
+		}
 		for _, d := range damaged {
 			if ctx.Err() != nil {
 				return true
@@ -131,21 +134,31 @@ func (r *repairs) handOver(ctx context.Context, s *dataShard) {
 	for _, m := range heirsOf(s.replica.Progress()) {
 		err := r.b.balance.move(s, m.ID.Node)
 		if err == nil {
-			r.b.opt.Log.Info("the leadership of a shard of which a range is damaged here was handed over", "shard", s.id, "node", m.ID.Node)
+			r.b.opt.Log.Info("the leadership of a shard of which something is damaged or in quarantine here was handed over", "shard", s.id, "node", m.ID.Node)
 			return
 		}
 		errs = append(errs, err)
 	}
 	if ctx.Err() == nil {
-		r.b.opt.Log.Warn("a shard of which a range is damaged here is led on: nobody else could take it over", "shard", s.id, "err", errors.Join(errs...))
+		r.b.opt.Log.Warn("a shard of which something is damaged or in quarantine here is led on: nobody else could take it over", "shard", s.id, "err", errors.Join(errs...))
 	}
 }
 
-// hurt reports whether a range of a shard is known to be damaged on this node: it
-// leads the shard only if nobody else can.
+// hurt reports whether a range of a shard is known to be damaged on this node, or a
+// partition in quarantine: it leads the shard only if nobody else can.
 func (b *Broker) hurt(shard replication.ShardID) bool {
 	s := b.carried()[shard]
-	return s != nil && len(s.store.Damaged()) > 0
+	return s != nil && (len(s.store.Damaged()) > 0 || s.sound() != nil)
+}
+
+// sound returns why the replica's state is not what its entries say, if so: a
+// partition in quarantine is as it was before the command that panicked. Who took it
+// for the partition's state would give its offsets to other records.
+func (s *dataShard) sound() error {
+	if n := s.quarantined.Load(); n > 0 {
+		return fmt.Errorf("%d partitions of shard %d are in quarantine here; another replica has to lead", n, s.id)
+	}
+	return nil
 }
 
 func nameOf(d store.Damage) failedRepair {

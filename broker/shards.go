@@ -119,7 +119,7 @@ func (b *Broker) openData(shard replication.ShardID) (*dataShard, error) {
 		shard: s, store: s.store, node: b.opt.Store, dir: b.dir, log: b.opt.Log,
 		id: id, hashes: b.hashes, quarantines: b.quarantines, poison: b.opt.poison,
 		placed: b.retention.look, freed: func() { b.noteFreed(s) },
-		returned: make(chan *partition.Capture, 1),
+		returned: make(chan *partition.Capture, 1), unsound: b.repairs.kick,
 	}
 	s.store.OnDamage(func(d store.Damage) { b.repairs.found(s, d) })
 	s.catchUp = &catchUp{b: b, shard: s}
@@ -133,7 +133,7 @@ func (b *Broker) openData(shard replication.ShardID) (*dataShard, error) {
 		FSM:     b.opt.wrap(s.machine),
 		Journal: b.opt.Journal, Votes: b.opt.Votes,
 		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), KeepFreeBytes: b.opt.KeepFreeBytes, Fold: partition.Fold,
-		Transport: to, Bootstrap: voters, CatchUp: s.catchUp,
+		Transport: to, Bootstrap: voters, CatchUp: s.catchUp, Sound: s.sound,
 		Encode: encodeEntry, TermStart: termStart{},
 		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,
 		OnFailed: b.opt.OnFailed,

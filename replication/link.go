@@ -62,6 +62,7 @@ type link struct {
 	reserve func(entries []*raft.Log, unproven bool) (release func(), err error)
 	held    func(entries []*raft.Log) int        // how many of them, from the first on, the log holds
 	behind  func(to raft.ServerID, index uint64) // told of a peer that needs a checkpoint
+	sound   func() error                         // why no checkpoint of this replica is to be given away; nil: it may
 
 	// install answers a checkpoint beyond what is applied.
 	install func(rpc raft.RPC, req *raft.InstallSnapshotRequest) (raft.RPCResponse, bool)
@@ -136,10 +137,21 @@ const (
 	maxMissedPolls = 20
 )
 
+// errUnsound reports a leader whose checkpoint must not go to others.
+var errUnsound = errors.New("replication: this replica's checkpoints are given to nobody")
+
 // InstallSnapshot implements raft.Transport. It ends when the follower has caught
 // up to that checkpoint, and early if it answers no more, if it refuses, or if
 // this replica leads no more: see catchUp. The content goes out once.
 func (l *link) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if l.sound != nil {
+		// A replica that is not sound now may have been so when the checkpoint was taken;
+		// one that is sound now was.
+		if err := l.sound(); err != nil {
+			l.behind(id, req.LastLogIndex)
+			return fmt.Errorf("%w: %w", errUnsound, err)
+		}
+	}
 	err := l.Transport.InstallSnapshot(id, addr, req, resp, data)
 	if err == nil && resp.Success {
 		return nil

@@ -3,7 +3,9 @@ package replication
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -232,4 +234,36 @@ func TestLinkUnshares(t *testing.T) {
 	}
 	rpc.RespChan <- raft.RPCResponse{Response: &raft.AppendEntriesResponse{Success: true}}
 	<-done
+}
+
+// unsent is a transport that must not be asked to send a checkpoint.
+type unsent struct {
+	Transport
+	sent int
+}
+
+func (u *unsent) InstallSnapshot(_ raft.ServerID, _ raft.ServerAddress, _ *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, _ io.Reader) error {
+	u.sent++
+	resp.Success = true
+	return nil
+}
+
+// TestLinkUnsound: a leader whose state is not what its entries say gives its
+// checkpoint to nobody.
+func TestLinkUnsound(t *testing.T) {
+	t.Parallel()
+	var why error
+	to := new(unsent)
+	l := testLink()
+	l.Transport, l.sound = to, func() error { return why }
+	send := func() error {
+		return l.InstallSnapshot("", "", &raft.InstallSnapshotRequest{Term: 5, LastLogIndex: 11}, new(raft.InstallSnapshotResponse), strings.NewReader("state"))
+	}
+	if err := send(); err != nil || to.sent != 1 {
+		t.Fatalf("a sound state is sent %d times: %v", to.sent, err)
+	}
+	why = errors.New("a partition is in quarantine")
+	if err := send(); !errors.Is(err, errUnsound) || !errors.Is(err, why) || to.sent != 1 {
+		t.Errorf("an unsound state is sent %d times, want 1: %v", to.sent, err)
+	}
 }

@@ -42,6 +42,10 @@ type Options[R any] struct {
 
 	Transport Transport
 
+	// Sound returns why this replica's state is not what its entries say, if so: its
+	// checkpoints are not given to other replicas then. Nil: it always is.
+	Sound func() error
+
 	// CatchUp gets what a checkpoint of another replica needs beside itself; nil:
 	// checkpoints hold everything.
 	CatchUp CatchUp
@@ -195,7 +199,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 	r.link = &link{
 		Transport: opt.Transport, rpc: make(chan raft.RPC), stop: ctx.Done(), peers: r.peers,
 		started: &r.started, applied: r.lastApplied, term: r.currentTerm, follows: r.follows,
-		reserve: r.reserveEntries, held: r.heldEntries, behind: r.fellBehind, install: r.install, withoutVote: r.withoutVote, maxAppendBytes: maxAppendBytes,
+		reserve: r.reserveEntries, held: r.heldEntries, behind: r.fellBehind, sound: opt.Sound, install: r.install, withoutVote: r.withoutVote, maxAppendBytes: maxAppendBytes,
 	}
 	if opt.Journal != nil {
 		// A follower takes as much at once as a leader does.

@@ -66,4 +66,18 @@ var asideTable = []mutant{
 		new:  "if err := fsys.SyncDir(dir); err != nil && false {",
 		pkg:  "./internal/node", test: "TestAsideCut", want: "is there still",
 	},
+	{
+		name: "a quarantined leader gives its checkpoint to nobody",
+		file: "replication/link.go",
+		old:  "		if err := l.sound(); err != nil {\n",
+		new:  "		if err := l.sound(); err != nil && l.sound == nil {\n",
+		pkg:  "./replication", test: "TestLinkUnsound", want: "an unsound state is sent 2 times",
+	},
+	{
+		name: "a quarantined leader hands over",
+		file: "broker/repair.go",
+		old:  "if len(damaged) == 0 && s.sound() == nil {",
+		new:  "if len(damaged) == 0 {",
+		pkg:  "./broker", test: "TestQuarantineHandsOver", want: "leads on, and the others are sound",
+	},
 }
