@@ -26,7 +26,7 @@ func TestBurst(t *testing.T) {
 	withTrio(t, func(t *testing.T, tr *trio) {
 		node := tr.leader(1, 2, 3)
 		tr.mustWrite(node, "first")
-		time.Sleep(time.Second)
+		tr.rest(time.Second)
 		for _, disk := range tr.mem[1:] {
 			disk.SetInjector(func(op vfs.Op) vfs.Fault {
 				if op.Kind == vfs.OpSyncData {
@@ -44,7 +44,7 @@ func TestBurst(t *testing.T) {
 					t.Fatal(err)
 				}
 				answers = append(answers, got)
-				time.Sleep(100 * time.Microsecond) // so that they share no entry
+				tr.rest(100 * time.Microsecond) // so that they share no entry
 			}
 			for _, got := range answers {
 				select {
@@ -59,7 +59,7 @@ func TestBurst(t *testing.T) {
 			if took := time.Since(began); took > commitTimeout/2 {
 				t.Errorf("round %d: a burst took %v", round, took)
 			}
-			time.Sleep(time.Second)
+			tr.rest(time.Second)
 		}
 	})
 }
@@ -249,7 +249,7 @@ func TestVoterVoteFails(t *testing.T) {
 	withTrio(t, func(t *testing.T, tr *trio) {
 		old := tr.leader(1, 2, 3)
 		tr.mustWrite(old, "first")
-		time.Sleep(time.Second)
+		tr.rest(time.Second)
 		broken := tr.others(old)
 		for _, node := range broken {
 			tr.mem[node].SetInjector(func(op vfs.Op) vfs.Fault {
