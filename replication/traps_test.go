@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -114,7 +115,8 @@ func TestCloseAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second) // some are in flight, and others wait
+		time.Sleep(time.Second)
+		synctest.Wait() // some are in flight, and others wait
 		r.stop()
 		for i := range lines {
 			select {

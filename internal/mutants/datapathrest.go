@@ -6,8 +6,8 @@ var dataPathRestTable = []mutant{
 		name: "a topic is as small for many partitions as for one",
 		file: "broker/topics.go",
 		old:  "Partitions: len(t.Assignment), assignment: t.Assignment}",
-		new:  "Partitions: len(t.Assignment), assignment: slices.Concat(t.Assignment, t.Assignment)}",
-		pkg:  "./kafka", test: "TestLargeTopicCostsWhatIsAsked", want: "want at most 65536",
+		new:  "Partitions: len(t.Assignment), assignment: slices.Repeat(t.Assignment, 20)}",
+		pkg:  "./kafka", test: "TestLargeTopicCostsWhatIsAsked", want: "want at most 409600",
 	},
 	{
 		name: "what DescribeTopicPartitions answers is counted",
