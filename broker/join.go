@@ -125,6 +125,10 @@ func (b *Broker) answerJoin(ctx context.Context, from int32, payload []byte) ([]
 // letIn registers a node that would join, if this one leads the metadata, and returns
 // the directory that is registered under its id then.
 func (b *Broker) letIn(ctx context.Context, r metadata.RegisterNode) (registered uint64, refused *errcode.Error) {
+	if b.founder(int32(r.ID)) { // each node knows: the leader of the metadata may be the very one
+		return 0, errcode.Errorf(errcode.InvalidRegistration,
+			"node %d is one of those that the cluster was founded with; give this one a node.id of its own, or, if it is that node and has lost its directory, the cluster.nodes that it had instead of join", r.ID)
+	}
 	if err := b.ConfirmController(ctx); err != nil {
 		return 0, errcode.Errorf(errcode.NotController, "node %d does not lead the metadata", b.opt.NodeID)
 	}
@@ -133,9 +137,6 @@ func (b *Broker) letIn(ctx context.Context, r metadata.RegisterNode) (registered
 	switch {
 	case im.ClusterID() == "" || im.Shard(metadata.ShardID(b.opt.Shards)) == nil:
 		return 0, errcode.Errorf(errcode.RequestTimedOut, "the cluster is being founded")
-	case b.founder(int32(r.ID)):
-		return 0, errcode.Errorf(errcode.InvalidRegistration,
-			"node %d is one of those that the cluster was founded with; give this one a node.id of its own, or, if it is that node and has lost its directory, the cluster.nodes that it had instead of join", r.ID)
 	case n != nil && n.Incarnation == r.Incarnation:
 		return n.Incarnation, nil
 	case n != nil:

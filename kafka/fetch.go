@@ -54,7 +54,7 @@ func (c *conn) fetch(q *request) error {
 	case err != nil:
 		return fmt.Errorf("kafka: Fetch version %d: %w", q.version, err)
 	}
-	if err == nil {
+	if err == nil && f.m.replica < 0 {
 		f.m.rack = q.s.broker.KnownRack(f.m.rack) // a long one is not kept while it waits
 	}
 	q.recycle() // f.m aliases nothing, and the fetch may wait for long

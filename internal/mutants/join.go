@@ -20,8 +20,8 @@ var joinTable = []mutant{
 	{
 		name: "a node that joins has no founder's id",
 		file: "broker/join.go",
-		old:  "case b.founder(int32(r.ID)):",
-		new:  "case false:",
+		old:  "if b.founder(int32(r.ID)) { // each",
+		new:  "if false { // each",
 		pkg:  "./internal/sim", test: "TestJoinRefused", want: "node 2:",
 	},
 	{

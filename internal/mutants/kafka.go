@@ -175,8 +175,8 @@ var kafkaTable = []mutant{
 	{
 		name: "max_bytes of a Fetch",
 		file: "broker/fetch.go",
-		old:  "b.readPart(&results[i], part, &confirmed, min(left, int64(part.MaxBytes)), bytes == 0)",
-		new:  "b.readPart(&results[i], part, &confirmed, int64(part.MaxBytes), bytes == 0)",
+		old:  "b.readPart(&results[i], part, f.req.Rack, &confirmed, min(left, int64(part.MaxBytes)), bytes == 0)",
+		new:  "b.readPart(&results[i], part, f.req.Rack, &confirmed, int64(part.MaxBytes), bytes == 0)",
 		pkg:  "./kafka", test: "TestFetchLimits", want: "three batches together",
 	},
 	{

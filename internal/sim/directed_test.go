@@ -41,12 +41,17 @@ func (fl *fleet) stage(topic string) (key history.Key, a, b, c *member, ok bool)
 	p := fl.hire()
 	defer p.leave()
 	p.produce(load{keys: []history.Key{key}, records: 5, maxBytes: 10, maxPause: 1, timeout: time.Minute})
-	d, err := p.c.Admin().DescribeTopic(context.Background(), key.Topic)
-	if err != nil || len(d.Partitions) != 1 || d.Partitions[0].Leader < 1 {
-		fl.problem("nobody leads: %v", err)
+	at := -1
+	told := fl.await("nobody is said to lead", func() bool { // who was asked may not have heard of it yet
+		d, err := p.c.Admin().DescribeTopic(context.Background(), key.Topic)
+		if err == nil && len(d.Partitions) == 1 {
+			at = int(d.Partitions[0].Leader) - 1
+		}
+		return at >= 0
+	})
+	if !told {
 		return key, nil, nil, nil, false
 	}
-	at := int(d.Partitions[0].Leader) - 1
 	return key, fl.members[at], fl.members[(at+1)%fleetNodes], fl.members[(at+2)%fleetNodes], true
 }
 

@@ -359,7 +359,7 @@ func TestWaning(t *testing.T) {
 		t.Run(topic, func(t *testing.T) {
 			t.Parallel()
 			moved, left := 0, 0
-			for _, seed := range seeds(t, 30, 3) {
+			for _, seed := range seeds(t, 30, 8) {
 				problems, tr := run(t, seed, func(w *world) {
 					w.waning = topic
 					randomHistory(w)
