@@ -38,7 +38,7 @@ func TestModel(t *testing.T) {
 		w.crash()
 	}
 	w.stopReaders()
-	w.h.check()
+	w.h.checkLogs()
 }
 
 // world is a history with concurrent readers.
@@ -138,11 +138,12 @@ func (w *world) append(key uint32) {
 func (w *world) crash() {
 	w.stopReaders()
 	old := w.h
-	old.check()
+	old.checkLogs()
 	clone := w.mem.CrashClone(vfs.CrashOptions{Unsynced: vfs.Coin, Seed: w.rng.Uint64()})
 	if err := old.st.Close(); err != nil {
 		w.t.Fatal(err)
 	}
+	old.checkCounts()
 	w.mem = clone
 	w.start(old.durable)
 	w.h.commands = append([]command(nil), old.commands[:old.durable.applied]...)
@@ -154,7 +155,7 @@ func (w *world) crash() {
 		w.mu.Unlock()
 		w.h.apply(c)
 	}
-	w.h.check()
+	w.h.checkLogs()
 }
 
 // allOf returns what was ever appended to a partition.
