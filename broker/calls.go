@@ -31,6 +31,8 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 		return b.answerReplace(ctx, from, payload)
 	case MethodWithout:
 		return b.answerWithout(ctx, from, payload)
+	case MethodRoll:
+		return b.answerRoll()
 	case MethodJoin:
 		return b.answerJoin(ctx, from, payload)
 	case methodContact:

@@ -101,6 +101,8 @@ func (b *Broker) answerWithout(ctx context.Context, from int32, payload []byte) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, replaceAnswer/2)
 	defer cancel()
+	// The metadata first: who leads it has applied all shards that there were then.
+	metadataNeed := needOf(ctx, b.meta, from)
 	im := b.image()
 	shards := []replication.ShardID{replication.MetadataShard}
 	for s := range im.Shards() {
@@ -114,7 +116,7 @@ func (b *Broker) answerWithout(ctx context.Context, from int32, payload []byte) 
 	for i, id := range shards {
 		out[i].shard = id
 		if id == replication.MetadataShard {
-			group.Go(func() { out[i].state = needOf(ctx, b.meta, from) })
+			out[i].state = metadataNeed
 		} else if s := b.carried()[id]; s != nil {
 			group.Go(func() { out[i].state = needOf(ctx, s.replica, from) })
 		}

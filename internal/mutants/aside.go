@@ -27,7 +27,7 @@ var asideTable = []mutant{
 	{
 		name: "what would be given up is asked about first",
 		file: "internal/node/damage.go",
-		old:  "		return broker.AskWithout(ctx, n.opt.Cluster.Peers, n.opt.NodeID, others)\n",
+		old:  "		return broker.AskWithout(ctx, n.opt.Cluster.Peers, n.opt.NodeID, nodes)\n",
 		new:  "		return nil\n",
 		pkg:  "./internal/sim", test: "TestHealDirected", want: "waits, and has changed",
 	},

@@ -64,6 +64,10 @@ type aside struct {
 	AtMS      int64     `json:"at_ms"`  // Unix time
 	Cause     string    `json:"cause"`  // what is damaged, with file and offset
 
+	// Joins and Nodes are the fresh directory's, as in its IDENTITY.
+	Joins bool        `json:"joins,omitempty"`
+	Nodes addressList `json:"nodes,omitempty"`
+
 	done bool // it has come to its end
 }
 
@@ -83,6 +87,9 @@ func decodeWhy(b []byte) (aside, error) {
 	}
 	if a.Format < 1 || a.ClusterID == "" || a.NodeID < 0 || a.Lost == 0 || a.Fresh == 0 || a.Lost == a.Fresh || a.Shards == 0 {
 		return aside{}, fmt.Errorf("incomplete: %s", body)
+	}
+	if _, err := parseAddressList(string(a.Nodes)); err != nil {
+		return aside{}, err
 	}
 	return a, nil
 }
@@ -219,7 +226,7 @@ func (a *aside) moveParts(fsys vfs.FS, dir, set string) error {
 	}
 	fresh := identity{
 		Format: directoryFormat, ClusterID: a.ClusterID, NodeID: a.NodeID, Shards: a.Shards,
-		Incarnation: a.Fresh, Replaces: a.Lost,
+		Incarnation: a.Fresh, Replaces: a.Lost, Joins: a.Joins, Nodes: a.Nodes,
 	}
 	return vfs.WriteFile(fsys, path.Join(dir, identityName), fresh.encode())
 }

@@ -255,6 +255,72 @@ func TestPruneAside(t *testing.T) {
 	}
 }
 
+// TestAsideOfJoined sets aside what a node has that joined: what takes its place has
+// joined too, and knows where the others are. A start finds that out of an IDENTITY that
+// is damaged as well, as soon as WHY is there.
+func TestAsideOfJoined(t *testing.T) {
+	t.Parallel()
+	disk := vfs.NewMem(1)
+	a := lostOf(asideDir(t, disk))
+	a.Joins, a.Nodes = true, "1@a:1,2@b:2"
+	set, err := newAside(disk, "d", a, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Corrupt("d/IDENTITY", 3, func(b []byte) { b[0] ^= 1 }); err != nil {
+		t.Fatal(err)
+	}
+	if joins, err := Joins(disk, "d"); !joins || err != nil {
+		t.Errorf("half set aside, it joins: %t, %v", joins, err)
+	}
+	j := &joining{n: &Node{opt: Options{FS: disk, Dir: "d", NodeID: 1, Join: new(Join)}}}
+	if id, fresh, err := j.directory(); err != nil || fresh || id.ClusterID != "c" || id.Nodes != a.Nodes {
+		t.Errorf("half set aside, it is %+v, fresh %t, %v", id, fresh, err)
+	}
+	if set, err = unfinishedAside(disk, "d"); err != nil {
+		t.Fatal(err)
+	}
+	if err := set.move(disk, "d"); err != nil {
+		t.Fatal(err)
+	}
+	if id, _, err := readIdentity(disk, "d"); err != nil || !id.Joins || id.Nodes != a.Nodes || id.Founded {
+		t.Errorf("the fresh directory is %+v, %v", id, err)
+	}
+}
+
+// TestNameless lists starts of a directory that joins and whose IDENTITY is lost.
+func TestNameless(t *testing.T) {
+	t.Parallel()
+	at := []string{"a:1"}
+	for _, tt := range []struct {
+		name string
+		file string // in the directory
+		join Join
+		keep bool // RefuseDamage
+		says string
+	}{
+		{"another's files", "letters", Join{Addresses: at}, false, "holds letters and no IDENTITY"},
+		{"told to refuse", "", Join{Addresses: at}, true, "no IDENTITY"},
+		{"no address", "", Join{}, false, "say with join where nodes of its cluster are"},
+		{"it asks", "", Join{Addresses: at}, false, ""},
+	} {
+		disk := vfs.NewMem(1)
+		if tt.file == "" {
+			asideDir(t, disk)
+			if err := disk.Lose("d/IDENTITY"); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := errors.Join(vfs.MkdirAllSync(disk, "d"), vfs.WriteFile(disk, "d/"+tt.file, nil)); err != nil {
+			t.Fatal(err)
+		}
+		j := &joining{n: &Node{opt: Options{FS: disk, Dir: "d", NodeID: 1, Join: &tt.join, RefuseDamage: tt.keep}}}
+		_, fresh, err := j.directory()
+		if fresh != (tt.says == "") || (err != nil) != (tt.says != "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: fresh %t, %v, want %q", tt.name, fresh, err, tt.says)
+		}
+	}
+}
+
 // TestHeals says which nodes have damage replaced.
 func TestHeals(t *testing.T) {
 	t.Parallel()
@@ -267,6 +333,8 @@ func TestHeals(t *testing.T) {
 		want bool
 	}{
 		{"one of three", Options{Cluster: three}, damage, true},
+		{"one that has joined", Options{Join: new(Join)}, damage, true},
+		{"one that has joined, told to refuse", Options{Join: new(Join), RefuseDamage: true}, damage, false},
 		{"told to refuse", Options{Cluster: three, RefuseDamage: true}, damage, false},
 		{"alone", Options{}, damage, false},
 		{"a cluster of one", Options{Cluster: &Cluster{Nodes: []int32{1}}}, damage, false},

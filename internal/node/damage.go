@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path"
 	"slices"
 	"sync"
@@ -56,7 +57,8 @@ func isDamage(err error) bool {
 // Heals reports whether the next start of the node deals with what made it stop, or
 // kept it from starting, by itself: damage that the other nodes can make good.
 func (opt *Options) Heals(err error) bool {
-	return opt.Cluster != nil && len(opt.Cluster.Nodes) > 1 && !opt.RefuseDamage && (isDamage(err) || errors.Is(err, ErrNotOurs))
+	several := opt.Join != nil || opt.Cluster != nil && len(opt.Cluster.Nodes) > 1
+	return several && !opt.RefuseDamage && (isDamage(err) || errors.Is(err, ErrNotOurs))
 }
 
 // heal deals with an error of open, for which everything but the lock is closed again.
@@ -113,19 +115,69 @@ func (n *Node) replaceDamaged(ctx context.Context, damage error) error {
 // giveUp waits until the cluster can do without what the directory holds, and notes
 // durably that it is given up.
 func (n *Node) giveUp(ctx context.Context, w *wait) (*aside, error) {
-	a := aside{ClusterID: n.opt.ClusterID, NodeID: n.opt.NodeID, Shards: n.opt.Shards, AtMS: n.opt.Now().UnixMilli(), Cause: w.damage.Error()}
-	others := slices.Sorted(slices.Values(n.opt.Cluster.Nodes))
+	a := aside{
+		ClusterID: n.opt.ClusterID, NodeID: n.opt.NodeID, Shards: n.opt.Shards, AtMS: n.opt.Now().UnixMilli(), Cause: w.damage.Error(),
+		Joins: n.joining != nil,
+	}
 	err := w.until(ctx, func(ctx context.Context) error {
-		var err error
-		if a.Lost, err = n.lostDirectory(ctx, others, w.damage); err != nil {
+		nodes, err := n.everybody(ctx)
+		if err != nil {
 			return err
 		}
-		return broker.AskWithout(ctx, n.opt.Cluster.Peers, n.opt.NodeID, others)
+		if a.Lost, err = n.lostDirectory(ctx, nodes, w.damage); err != nil {
+			return err
+		}
+		return broker.AskWithout(ctx, n.opt.Cluster.Peers, n.opt.NodeID, nodes)
 	})
 	if err != nil {
 		return nil, err
 	}
+	if n.joining != nil {
+		a.Nodes = addressListOf(n.joining.book.known())
+	}
 	return newAside(n.opt.FS, n.opt.Dir, a, n.opt.Rand)
+}
+
+// everybody returns all nodes of the cluster, ascending, and has those that have joined
+// found where the others say: they may lead shards of this node's. The cluster has to
+// know this node as what it was started as, since a fresh directory is made for that.
+func (n *Node) everybody(ctx context.Context) ([]int32, error) {
+	cluster, self := n.opt.Cluster, n.opt.NodeID
+	known := func() []int32 {
+		if n.joining != nil {
+			return slices.Sorted(maps.Keys(n.joining.book.known()))
+		}
+		return slices.Sorted(slices.Values(cluster.Nodes))
+	}
+	roll, err := broker.AskRoll(ctx, cluster.Peers, self, known())
+	if err != nil && n.joining != nil && len(n.opt.Join.Addresses) > 0 {
+		if _, refused := n.joining.ask(ctx); refused != nil { // they may all be elsewhere
+			return nil, final{refused}
+		}
+		roll, err = broker.AskRoll(ctx, cluster.Peers, self, known())
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch founder := slices.Contains(roll.Founders, self); {
+	case founder && n.joining != nil:
+		return nil, final{fmt.Errorf("%w: %s is of node %d, which is one of those that the cluster was founded with; give cluster.nodes instead of join",
+			ErrMembers, n.opt.Dir, self)}
+	case !founder && n.joining == nil:
+		return nil, final{fmt.Errorf("%w: node %d has joined a cluster of nodes %s; leave cluster.nodes out, or give join",
+			ErrMembers, self, list(roll.Founders))}
+	}
+	all := known()
+	for _, id := range slices.Sorted(maps.Keys(roll.Nodes)) {
+		if !slices.Contains(all, id) {
+			all = append(all, id)
+		}
+	}
+	if cluster.Met != nil {
+		maps.DeleteFunc(roll.Nodes, func(_ int32, addr string) bool { return addr == "" })
+		cluster.Met(roll.Nodes)
+	}
+	return slices.Sorted(slices.Values(all)), nil
 }
 
 // errNotKnown reports a damaged directory that the cluster does not know.
@@ -136,7 +188,7 @@ var errNotKnown = errors.New("it is not the one that the cluster knows")
 // parts, has to say so: nothing of another node's is given up.
 func (n *Node) lostDirectory(ctx context.Context, nodes []int32, damage error) (hexNumber, error) {
 	fsys, dir := n.opt.FS, n.opt.Dir
-	var says []hexNumber
+	var says []uint64
 	id, fresh, err := readIdentity(fsys, dir)
 	switch {
 	case err == nil && !fresh:
@@ -146,13 +198,9 @@ func (n *Node) lostDirectory(ctx context.Context, nodes []int32, damage error) (
 		if !id.Founded {
 			return 0, final{damage} // it has nothing yet that others would know
 		}
-		says = append(says, id.Incarnation)
+		says = append(says, uint64(id.Incarnation))
 	case err == nil || errors.Is(err, ErrDamagedIdentity):
-		for _, part := range countedDirs {
-			if g, err := ReadGeneration(fsys, path.Join(dir, part)); err == nil {
-				says = append(says, hexNumber(g.Incarnation))
-			}
-		}
+		says = partsSay(fsys, dir)
 	default:
 		return 0, final{err}
 	}
@@ -163,18 +211,33 @@ func (n *Node) lostDirectory(ctx context.Context, nodes []int32, damage error) (
 	if err != nil {
 		return 0, err
 	}
-	if !slices.Contains(says, hexNumber(registered)) {
+	if !slices.Contains(says, registered) {
 		return 0, final{fmt.Errorf("%w; and %w: node %d is of the directory of incarnation %016x, and this one is %016x",
-			damage, errNotKnown, n.opt.NodeID, registered, uint64(says[0]))}
+			damage, errNotKnown, n.opt.NodeID, registered, says[0])}
 	}
 	return hexNumber(registered), nil
+}
+
+// partsSay returns of which directories the parts of one say that they are; none that
+// can be read says nothing.
+func partsSay(fsys vfs.FS, dir string) (incarnations []uint64) {
+	for _, part := range countedDirs {
+		if g, err := ReadGeneration(fsys, path.Join(dir, part)); err == nil {
+			incarnations = append(incarnations, g.Incarnation)
+		}
+	}
+	return incarnations
 }
 
 // registerFresh returns when the fresh directory is registered in the place of the
 // damaged one.
 func (n *Node) registerFresh(ctx context.Context, w *wait, a *aside) error {
 	return w.until(ctx, func(ctx context.Context) error {
-		registered, err := broker.AskReplacement(ctx, n.opt.Cluster.Peers, n.opt.NodeID, n.opt.Cluster.Nodes, broker.Replacement{
+		nodes, err := n.everybody(ctx)
+		if err != nil {
+			return err
+		}
+		registered, err := broker.AskReplacement(ctx, n.opt.Cluster.Peers, n.opt.NodeID, nodes, broker.Replacement{
 			Node: n.opt.NodeID, Level: n.level(), Incarnation: uint64(a.Fresh), Replaces: uint64(a.Lost),
 		})
 		switch {
@@ -214,6 +277,10 @@ type wait struct {
 	why string // guarded by mu
 }
 
+// healTime is how long one round of what is waited for may take: asking for the nodes, for
+// the directory that is registered, and for who can do without it.
+const healTime = 2 * rejoinTime
+
 // final is an error for which asking again is of no use.
 type final struct{ error }
 
@@ -223,7 +290,7 @@ func (f final) Unwrap() error { return f.error }
 // each, why it goes on.
 func (w *wait) until(ctx context.Context, do func(context.Context) error) error {
 	for pause := firstRound; ; pause = min(2*pause, lastRound) {
-		once, cancel := context.WithTimeout(ctx, rejoinTime)
+		once, cancel := context.WithTimeout(ctx, healTime)
 		err := do(once)
 		cancel()
 		if f, ok := errors.AsType[final](err); ok {

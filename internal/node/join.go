@@ -73,6 +73,11 @@ type joining struct {
 // cluster which others have founded. One that is not there, or empty, is not.
 func Joins(fsys vfs.FS, dir string) (bool, error) {
 	id, fresh, err := readIdentity(fsys, dir)
+	if errors.Is(err, ErrDamagedIdentity) {
+		if set, bad := unfinishedAside(fsys, dir); bad == nil && set != nil {
+			return set.Joins, nil
+		}
+	}
 	return err == nil && !fresh && id.Joins, err
 }
 
@@ -140,10 +145,13 @@ func (j *joining) directory() (id identity, fresh bool, err error) {
 	if _, err := opt.FS.Stat(opt.Dir); errors.Is(err, fs.ErrNotExist) {
 		return identity{}, true, nil
 	}
-	if err := checkOurs(opt.FS, opt.Dir); err != nil {
-		return identity{}, false, err
+	if err = checkOurs(opt.FS, opt.Dir); err == nil {
+		id, fresh, err = readIdentity(opt.FS, opt.Dir)
 	}
-	if id, fresh, err = readIdentity(opt.FS, opt.Dir); err != nil || fresh {
+	if errors.Is(err, ErrNotOurs) || errors.Is(err, ErrDamagedIdentity) {
+		return j.nameless(err)
+	}
+	if err != nil || fresh {
 		return id, fresh, err
 	}
 	switch {
@@ -155,6 +163,24 @@ func (j *joining) directory() (id identity, fresh bool, err error) {
 	}
 	return id, false, fmt.Errorf("%w: %s was begun by a node that does not join a cluster (%s of cluster %q); give an empty directory, which alone can join",
 		ErrMembers, opt.Dir, path.Join(opt.Dir, identityName), id.ClusterID)
+}
+
+// nameless returns what is known of a directory whose IDENTITY is lost, for heal to deal
+// with that: nothing of its own, as of a fresh one, unless it is being set aside.
+func (j *joining) nameless(damage error) (id identity, fresh bool, err error) {
+	opt := &j.n.opt
+	set, err := unfinishedAside(opt.FS, opt.Dir)
+	switch {
+	case err != nil:
+		return identity{}, false, err
+	case set != nil && set.Joins:
+		return identity{ClusterID: set.ClusterID, NodeID: set.NodeID, Joins: true, Nodes: set.Nodes}, false, nil
+	case !opt.Heals(damage) || len(partsSay(opt.FS, opt.Dir)) == 0:
+		return identity{}, false, damage
+	case len(opt.Join.Addresses) == 0:
+		return identity{}, false, fmt.Errorf("%w; say with join where nodes of its cluster are", damage)
+	}
+	return identity{}, true, nil
 }
 
 // ask asks the addresses that the node was given who is there, until one answers for a
