@@ -125,7 +125,7 @@ func (a *Admin) metadata(ctx context.Context, req *pb.MetadataRequest) (Cluster,
 	ctx, cancel := context.WithTimeout(ctx, a.c.cfg.RequestTimeout)
 	defer cancel()
 	for failures := 1; ; failures++ {
-		resp, err := a.c.askMetadata(ctx, a.c.anyLink(), req)
+		resp, err := a.c.askMetadata(ctx, a.c.anyLink(), req, a.c.patience(failures-1))
 		if err == nil && !fromBehind(resp) {
 			cluster, topics := fromMetadata(resp)
 			return cluster, topics, nil

@@ -3,7 +3,9 @@
 //
 // A Client keeps one connection to each node that it needs, pipelines requests
 // on it, and reconnects with back-off. It learns nodes and leaders from any
-// node, and learns again when an answer says that they have changed. Everything
+// node, and learns again when an answer says that they have changed, or when one
+// is overdue (Config.OverdueAfter): a node that stands still, or is cut off, keeps
+// its connections, while the others have elected leaders in its place. Everything
 // that can wait takes a context. All types are safe for concurrent use unless
 // they say otherwise.
 package client
@@ -25,6 +27,7 @@ const (
 	DefaultRequestTimeout = 30 * time.Second
 	DefaultDialTimeout    = 10 * time.Second
 	DefaultKeepAlive      = 30 * time.Second
+	DefaultOverdueAfter   = 500 * time.Millisecond
 	DefaultBackoffMin     = 50 * time.Millisecond
 	DefaultBackoffMax     = 2 * time.Second
 	DefaultMetadataMaxAge = 5 * time.Minute
@@ -62,6 +65,13 @@ type Config struct {
 	RequestTimeout time.Duration // of one request, from its start; then its connection is closed
 	DialTimeout    time.Duration // to connect, handshake included
 	KeepAlive      time.Duration // silence after which a connection is probed
+
+	// OverdueAfter is how long an answer may take before other nodes are asked
+	// whether somebody else leads by now, and the one that owes it is probed. If
+	// they name a newer leader, what is under way is sent to that one, and if not,
+	// it is waited for, until RequestTimeout. A value from there on asks nobody.
+	OverdueAfter time.Duration
+
 	BackoffMin     time.Duration // before the second attempt; doubled for each one after it
 	BackoffMax     time.Duration // limit of the doubling; each pause is cut by up to a half, at random
 	MetadataMaxAge time.Duration // after which leaders are asked for again
@@ -84,6 +94,7 @@ func (cfg Config) withDefaults() Config {
 	setDefault(&cfg.RequestTimeout, DefaultRequestTimeout)
 	setDefault(&cfg.DialTimeout, DefaultDialTimeout)
 	setDefault(&cfg.KeepAlive, DefaultKeepAlive)
+	setDefault(&cfg.OverdueAfter, DefaultOverdueAfter)
 	setDefault(&cfg.BackoffMin, DefaultBackoffMin)
 	setDefault(&cfg.BackoffMax, DefaultBackoffMax)
 	setDefault(&cfg.MetadataMaxAge, DefaultMetadataMaxAge)
@@ -128,7 +139,8 @@ func New(cfg Config) (*Client, error) {
 	}
 	for name, d := range map[string]time.Duration{
 		"RequestTimeout": cfg.RequestTimeout, "DialTimeout": cfg.DialTimeout, "KeepAlive": cfg.KeepAlive,
-		"BackoffMin": cfg.BackoffMin, "BackoffMax": cfg.BackoffMax, "MetadataMaxAge": cfg.MetadataMaxAge,
+		"OverdueAfter": cfg.OverdueAfter,
+		"BackoffMin":   cfg.BackoffMin, "BackoffMax": cfg.BackoffMax, "MetadataMaxAge": cfg.MetadataMaxAge,
 	} {
 		if d < 0 {
 			return nil, fmt.Errorf("client: negative %s", name)

@@ -173,7 +173,7 @@ func (co *Consumer) fetch(node int32, qs []question) {
 		})
 	}
 	resp := new(pb.FetchResponse)
-	co.submit(node, &call{kind: frame.KindFetch, req: req, resp: resp, wait: co.cfg.MaxWait}, func(a answer) {
+	co.submit(node, &call{kind: frame.KindFetch, req: req, resp: resp, wait: co.cfg.MaxWait, moved: moved(node, qs)}, func(a answer) {
 		err := a.err
 		if err == nil {
 			err = checkFetch(resp, len(qs), len(a.payload))
@@ -198,6 +198,16 @@ func (co *Consumer) fetch(node int32, qs []question) {
 		co.mu.Unlock()
 		co.settle(qs, err, func(i int) *pb.Error { return resp.Results[i].Error })
 	})
+}
+
+// moved returns what reports whether an image has another node for some of what
+// node was asked.
+func moved(node int32, qs []question) func(*image) bool {
+	return func(img *image) bool {
+		return slices.ContainsFunc(qs, func(q question) bool {
+			return img.elsewhere(q.topic, q.t.id, q.partition, node, q.t.leaders[q.partition].epoch)
+		})
+	}
 }
 
 // checkFetch holds a response against its request and payload.
@@ -226,7 +236,7 @@ func (co *Consumer) lookUp(node int32, qs []question) {
 		req.Parts = append(req.Parts, listOffsetsPart(q.t, q.partition, ask))
 	}
 	resp := new(pb.ListOffsetsResponse)
-	co.submit(node, &call{kind: frame.KindListOffsets, req: req, resp: resp}, func(a answer) {
+	co.submit(node, &call{kind: frame.KindListOffsets, req: req, resp: resp, moved: moved(node, qs)}, func(a answer) {
 		err := a.err
 		if err == nil && len(resp.Results) != len(qs) {
 			err = fmt.Errorf("%w: %d results for %d parts", ErrProtocol, len(resp.Results), len(qs))

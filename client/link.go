@@ -23,16 +23,22 @@ type call struct {
 	req     proto.Message
 	payload []frame.Part
 	resp    proto.Message // decoded into; nil: the request has no response
-	wait    time.Duration // that the server may take beyond RequestTimeout
-	feature string        // what the server must offer; else errNoFeature is the answer
-	opens   *push         // the stream that this opens, registered when it is written
-	closes  uint32        // the stream that this ends: nothing of it is taken any more
+	wait    time.Duration // that the server may take beyond RequestTimeout and OverdueAfter
+
+	// moved, if set, reports whether an image shows that another node answers this
+	// by now. It holds what it needs: it is called with the link's mu held.
+	moved func(*image) bool
+
+	feature string // what the server must offer; else errNoFeature is the answer
+	opens   *push  // the stream that this opens, registered when it is written
+	closes  uint32 // the stream that this ends: nothing of it is taken any more
 
 	// done is called exactly once, by a goroutine of the link, which must not
 	// be held up, with no lock held.
 	done func(answer)
 
 	deadline time.Time // set by submit
+	since    time.Time // likewise: an answer is due from then on
 	written  time.Time
 	told     bool // the hook for Sent was
 }
@@ -74,6 +80,15 @@ type link struct {
 	closed  bool
 	err     error // of the last connection
 
+	// For attend.
+	stir     chan struct{} // 1-buffered: something waits, and attend does not look
+	session  *session      // the present one; guarded by mu, like those below
+	verdict  error         // why attend ended it
+	attended bool          // attend looks again by itself
+	probing  bool          // its Ping is under way
+	probedAt time.Time     // when it was sent
+	late     atomic.Bool   // an answer is overdue: for other questions there are other nodes
+
 	lastRead   atomic.Int64 // unix nanoseconds by cfg.Now
 	lastWrite  time.Time    // for the session's own goroutine
 	nextStream atomic.Uint32
@@ -81,9 +96,10 @@ type link struct {
 
 // submit hands a call to the link.
 func (l *link) submit(cl *call) {
-	cl.deadline = l.c.cfg.Now().Add(l.c.cfg.RequestTimeout + cl.wait)
+	cl.since = l.c.cfg.Now().Add(cl.wait)
+	cl.deadline = cl.since.Add(l.c.cfg.RequestTimeout)
 	l.mu.Lock()
-	closed := l.closed
+	closed, attended := l.closed, l.attended
 	if !closed {
 		l.queue = append(l.queue, cl)
 	}
@@ -93,6 +109,9 @@ func (l *link) submit(cl *call) {
 		return
 	}
 	poke(l.wake)
+	if !attended {
+		poke(l.stir)
+	}
 }
 
 // do submits a call and waits for its answer or for ctx. After ctx ended the

@@ -35,10 +35,11 @@ func (c *Client) link(addr string) *link {
 	defer ls.mu.Unlock()
 	l := ls.byAddr[addr]
 	if l == nil {
-		l = &link{c: c, addr: addr, wake: make(chan struct{}, 1), closed: ls.closed}
+		l = &link{c: c, addr: addr, wake: make(chan struct{}, 1), stir: make(chan struct{}, 1), closed: ls.closed}
 		ls.byAddr[addr] = l
 		if !ls.closed {
 			c.wg.Go(func() { l.run(c.ctx) })
+			c.wg.Go(func() { l.attend(c.ctx) })
 		}
 	}
 	return l
@@ -54,7 +55,8 @@ func (c *Client) nodeLink(id int32) *link {
 }
 
 // anyLink returns the way to some node: known nodes first, then the bootstrap
-// list, from which a cluster that moved as a whole is found again.
+// list, from which a cluster that moved as a whole is found again. One that owes
+// an answer is passed over, unless all do.
 func (c *Client) anyLink() *link {
 	nodes := c.meta.image.Load().nodes
 	addrs := make([]string, 0, len(nodes)+len(c.cfg.Bootstrap))
@@ -62,7 +64,13 @@ func (c *Client) anyLink() *link {
 		addrs = append(addrs, nodes[id])
 	}
 	addrs = append(addrs, c.cfg.Bootstrap...)
-	return c.link(addrs[int(c.links.next.Load())%len(addrs)])
+	next := int(c.links.next.Load())
+	for i := range addrs {
+		if l := c.link(addrs[(next+i)%len(addrs)]); !l.late.Load() {
+			return l
+		}
+	}
+	return c.link(addrs[next%len(addrs)])
 }
 
 // ask sends a request that changes nothing, to any node, and retries until it

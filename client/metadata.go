@@ -83,6 +83,8 @@ type metadata struct {
 	mu      sync.Mutex
 	wanted  map[string]bool
 	changed chan struct{} // closed and replaced with each new image
+
+	askedElsewhere time.Time // since an answer was overdue
 }
 
 func (m *metadata) init() {
@@ -193,7 +195,7 @@ func (c *Client) refreshLoop() {
 		case <-c.ctx.Done():
 			return
 		}
-		if err := c.refreshNow(); err != nil {
+		if err := c.refreshNow(failures); err != nil {
 			failures++
 		} else {
 			failures = 0
@@ -206,14 +208,12 @@ func (c *Client) refreshLoop() {
 	}
 }
 
-// refreshNow asks one node about all wanted topics.
-func (c *Client) refreshNow() error {
+// refreshNow asks one node about all wanted topics, after so many failures.
+func (c *Client) refreshNow(failures int) error {
 	c.meta.mu.Lock()
 	names := slices.Sorted(maps.Keys(c.meta.wanted))
 	c.meta.mu.Unlock()
-	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.RequestTimeout)
-	defer cancel()
-	resp, err := c.askMetadata(ctx, c.anyLink(), &pb.MetadataRequest{Names: names})
+	resp, err := c.askMetadata(c.ctx, c.anyLink(), &pb.MetadataRequest{Names: names}, c.patience(failures))
 	if err != nil {
 		c.links.next.Add(1) // another node the next time
 		c.meta.update(func(img *image) { img.err = err })
@@ -232,12 +232,19 @@ func incomplete(resp *pb.MetadataResponse) bool {
 	return slices.ContainsFunc(resp.Topics, func(t *pb.Topic) bool { return t.Error != nil || slices.Contains(t.Leaders, -1) })
 }
 
-// askMetadata sends a request, and more for what did not fit in one response.
-func (c *Client) askMetadata(ctx context.Context, l *link, req *pb.MetadataRequest) (*pb.MetadataResponse, error) {
+// askMetadata sends a request, and more for what did not fit in one response,
+// each of which may take so long.
+func (c *Client) askMetadata(ctx context.Context, l *link, req *pb.MetadataRequest, patience time.Duration) (*pb.MetadataResponse, error) {
 	all := new(pb.MetadataResponse)
 	for {
 		resp := new(pb.MetadataResponse)
-		if _, _, err := l.do(ctx, &call{kind: frame.KindMetadata, req: req, resp: resp}); err != nil {
+		callCtx, cancel := context.WithTimeout(ctx, patience)
+		_, sent, err := l.do(callCtx, &call{kind: frame.KindMetadata, req: req, resp: resp})
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			err = l.noAnswer(err, sent, patience)
+		}
+		if err != nil {
 			return nil, err
 		}
 		n := len(resp.Topics)

@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
@@ -26,6 +27,7 @@ type produceRequest struct {
 type producePart struct {
 	*sending
 	id    TopicID
+	epoch int32 // of the leader that it is sent to
 	bytes []byte
 }
 
@@ -48,6 +50,12 @@ func (p *Producer) submit(r *produceRequest) {
 		payload[i].Bytes = part.bytes
 	}
 	r.call.done = func(a answer) { p.answered(r, a) }
+	r.call.moved = func(img *image) bool {
+		return slices.ContainsFunc(r.parts, func(part producePart) bool {
+			l := &part.what.feed.lane
+			return img.elsewhere(l.topic, part.id, l.partition, r.node, part.epoch)
+		})
+	}
 	if r.link = p.c.nodeLink(r.node); r.link == nil {
 		r.call.done(answer{err: fmt.Errorf("%w: node %d is gone", ErrConnection, r.node)})
 		return

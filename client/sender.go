@@ -164,7 +164,7 @@ func (p *Producer) gatherLocked(now time.Time, img *image) (requests []*produceR
 			}
 			f.lane.send(b, t.id)
 			stamp(b)
-			r.parts = append(r.parts, producePart{sending: b, id: t.id, bytes: b.bytes})
+			r.parts = append(r.parts, producePart{sending: b, id: t.id, epoch: t.leaders[f.lane.partition].epoch, bytes: b.bytes})
 			r.bytes += len(b.bytes) + partBytes
 			if b.deadline.Before(r.deadline) {
 				r.deadline = b.deadline

@@ -21,6 +21,8 @@ type session struct {
 	r     *frame.Reader
 	w     *frame.Writer
 	hello *pb.ServerHello
+
+	probed time.Time // since it was silent; for its own goroutine
 }
 
 // connect dials and shakes hands.
@@ -94,6 +96,9 @@ func (s *session) serve(ctx context.Context) error {
 	defer stop()
 	s.lastWrite = s.c.cfg.Now()
 	s.lastRead.Store(s.lastWrite.UnixNano())
+	s.mu.Lock()
+	s.session = s
+	s.mu.Unlock()
 	readEnded := make(chan error, 1)
 	go func() { readEnded <- s.read() }()
 	timer := time.NewTimer(0)
@@ -122,6 +127,13 @@ func (s *session) serve(ctx context.Context) error {
 	}()
 	s.nc.Close()
 	<-readEnded
+	s.mu.Lock()
+	verdict := s.verdict
+	s.session, s.verdict = nil, nil
+	s.mu.Unlock()
+	if verdict != nil && ctx.Err() == nil {
+		return verdict
+	}
 	if errors.Is(err, ErrClosed) || errors.Is(err, ErrTimeout) || errors.Is(err, ErrProtocol) {
 		return err
 	}
@@ -228,10 +240,13 @@ func (s *session) check(now time.Time) (time.Duration, error) {
 		return 0, fmt.Errorf("%w: %s", ErrTimeout, s.addr)
 	}
 	// A server that pushes may hear nothing of us for long, while we hear of it.
-	quiet := max(now.Sub(time.Unix(0, s.lastRead.Load())), now.Sub(s.lastWrite))
+	heard := time.Unix(0, s.lastRead.Load())
+	if heard.Before(s.probed) {
+		heard = s.probed // one probe for each silence
+	}
+	quiet := max(now.Sub(heard), now.Sub(s.lastWrite))
 	if quiet >= s.keepAlive() {
-		s.lastWrite = now
-		s.lastRead.Store(now.UnixNano()) // one probe for each silence
+		s.lastWrite, s.probed = now, now
 		s.submit(&call{kind: frame.KindPing, req: &pb.Ping{}, resp: &pb.Pong{}, done: func(answer) {}})
 		quiet = 0
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -210,7 +211,12 @@ func (co *Consumer) tell(c changes) {
 		req.Remove, c.req.Remove = cut(c.req.Remove, most)
 		req.Pause, c.req.Pause = cut(c.req.Pause, most)
 		req.Resume, c.req.Resume = cut(c.req.Resume, most)
-		st.link.submit(&call{kind: frame.KindChangeStream, req: req, resp: new(pb.ChangeStreamResponse), done: ended})
+		st.link.submit(&call{
+			kind: frame.KindChangeStream, req: req, resp: new(pb.ChangeStreamResponse), done: ended,
+			moved: func(img *image) bool {
+				return slices.ContainsFunc(req.Remove, func(ref *pb.PartitionRef) bool { return img.left(st.node, ref) })
+			},
+		})
 	}
 	if c.creditTo > 0 {
 		st.link.submit(&call{
@@ -218,6 +224,19 @@ func (co *Consumer) tell(c changes) {
 			done: func(answer) {}, // a connection that breaks ends the stream
 		})
 	}
+}
+
+// left reports whether another node than that leads a partition. A stream that
+// has lost one and hears nothing of its node ends.
+func (img *image) left(node int32, ref *pb.PartitionRef) bool {
+	for _, t := range img.topics {
+		if t.err == nil && bytes.Equal(t.id[:], ref.TopicId) && int(ref.Partition) < len(t.leaders) {
+			now := t.leaders[ref.Partition].node
+			_, known := img.nodes[now]
+			return known && now != node
+		}
+	}
+	return false
 }
 
 // cut returns the first of s, most at most, and the rest.
