@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/flotilla-log/flotilla/internal/history"
 	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
-	"github.com/flotilla-log/flotilla/replication"
 )
 
 // joinedStage is three founders, and a node that has joined and leads a part of a topic.
@@ -157,8 +155,10 @@ func founderHurtHistory(fl *fleet) {
 	var m *member
 	for _, one := range fl.members {
 		for _, s := range one.node.Stats().Shards {
-			if slices.Contains(led, replication.ShardID(s.ID)) {
-				m = one
+			for _, id := range led {
+				if uint32(id) == uint32(s.ID) {
+					m = one
+				}
 			}
 		}
 	}
