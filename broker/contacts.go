@@ -252,18 +252,24 @@ func (c *contacts) own() contact {
 	im := c.b.image()
 	for _, s := range c.b.carriedInOrder() {
 		id := metadata.ShardID(s.id)
-		if term, shard := s.replica.Leading(), im.Shard(id); term != 0 && shard != nil {
-			said.leads = append(said.leads, c.say(s, ledShard{shard: id, addedAt: shard.CreatedAt, term: term}))
+		if shard := im.Shard(id); shard != nil {
+			if l := c.say(s, ledShard{shard: id, addedAt: shard.CreatedAt}); l.term != 0 {
+				said.leads = append(said.leads, l)
+			}
 		}
 	}
 	return said
 }
 
-// say adds to what this node leads which replicas are in sync. Two that are said at
-// a time are in the order of their changes.
+// say adds to a shard in which term this node leads it, 0 if it does not, and which
+// replicas are in sync. Two that are said at a time are in the order of their terms
+// and changes: a change of a term that is over would have the next one counted anew.
 func (c *contacts) say(s *dataShard, l ledShard) ledShard {
 	c.saying.Lock()
 	defer c.saying.Unlock()
+	if l.term = s.replica.Leading(); l.term == 0 {
+		return l
+	}
 	var room [metadata.MaxReplicas]replication.Standing
 	inSync, _ := c.b.inSync(room[:0], s)
 	was := c.said[l.shard]
