@@ -35,7 +35,7 @@ var followerTable = []mutant{
 		name: "a follower that hears nothing serves nobody",
 		file: "replication/following.go",
 		old:  "time.Since(heard) > 2*electionTimeout",
-		new:  "false",
+		new:  "time.Since(heard) > 1000*electionTimeout",
 		pkg:  "./broker", test: "TestFollowerReads", want: "cut off: <nil>, want NOT_LEADER_OR_FOLLOWER",
 	},
 	{
