@@ -193,6 +193,7 @@ type FetchResult struct {
 	// answers, and may not have all.
 	Following bool
 
+	turn    uint64         // of dataShard.turns, from before it was read
 	ahead   bool           // the offset is above the end that this follower has: it may come
 	traffic *topicCounters // nil with an error
 }

@@ -40,8 +40,8 @@ type readable struct {
 }
 
 // Fetch reads each part's batches and answers by calling done, from any
-// goroutine: as soon as MinBytes are there, or a part has an error, or MaxWait
-// has passed. Records are readable once they are durable on a majority.
+// goroutine: as soon as MinBytes are there, or a part has an error, which it may get
+// while it waits as its leader changes, or MaxWait has passed. Records are readable once they are durable on a majority.
 //
 // While it waits, only those parts are looked at that have moved, from where they
 // were looked at before: an append costs as much as it brings, however many
@@ -66,7 +66,7 @@ func (b *Broker) Fetch(req FetchRequest, done func([]FetchResult)) *Fetch {
 			f.endYields()
 		}
 	}()
-	f.watch()
+	f.watch(results)
 	f.beginYields()
 	f.goOn()
 	whole = true
@@ -134,9 +134,9 @@ func (f *Fetch) note(read []FetchResult) {
 	}
 }
 
-// watch asks to be told when a part moves from where it was read. One that has
-// moved meanwhile, or gone, is looked at again.
-func (f *Fetch) watch() {
+// watch asks to be told when a part moves from where it was read, or somebody else
+// leads it. One that has moved meanwhile, or gone, is looked at again.
+func (f *Fetch) watch(read []FetchResult) {
 	watches := make([]*store.Watch, 0, len(f.req.Parts))
 	for i := range f.req.Parts {
 		p := f.b.dir.find(f.req.Parts[i].Topic, f.req.Parts[i].Index)
@@ -150,7 +150,7 @@ func (f *Fetch) watch() {
 			continue
 		}
 		watches = append(watches, w)
-		if end != f.found[i].end {
+		if end != f.found[i].end || p.shard.turns.Load() != read[i].turn {
 			f.wake(i)
 		}
 	}
@@ -284,6 +284,7 @@ func (b *Broker) readPart(r *FetchResult, part *FetchPart, rack string, confirme
 		r.Err = b.absent(part.Topic, part.Index)
 		return
 	}
+	r.turn = p.shard.turns.Load()
 	r.Following = b.mayFollow(p, rack)
 	b.readPlaced(r, p, part, rack, confirmed, maxBytes, atLeastOne)
 	if r.Following && r.Err != nil {

@@ -41,6 +41,10 @@ type machine struct {
 	state *partition.State
 	out   partition.Outcome // reused
 
+	// term is that of the last entry applied, and told the one that those who wait
+	// were told of. They are Apply's goroutine's.
+	term, told uint64
+
 	// The entry that is being applied, and the pin of it, nil until the first
 	// batch.
 	entry []byte
@@ -69,6 +73,7 @@ func (m *machine) Apply(index, term uint64, entry []byte) (results []partition.R
 	if err != nil {
 		return nil, needsNewer(err)
 	}
+	m.term = term
 	m.shard.version.Store(uint32(m.state.ApplyVersion()))
 	for i := range m.out.Quarantines {
 		m.quarantine(&m.out.Quarantines[i], entry)
@@ -185,7 +190,13 @@ func (m *machine) publish(n partition.Number) {
 }
 
 // AppliedBatch implements replication.FSM.
-func (m *machine) AppliedBatch() { m.store.AppliedBatch() }
+func (m *machine) AppliedBatch() {
+	m.store.AppliedBatch()
+	if m.term != m.told {
+		m.told = m.term
+		m.shard.turned()
+	}
+}
 
 // Capture implements replication.FSM.
 func (m *machine) Capture() (replication.Capture, error) {

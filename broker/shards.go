@@ -38,7 +38,18 @@ type dataShard struct {
 	// which it led; the reconciler's.
 	complete   *metadata.Image
 	completeIn uint64
-	freed      atomic.Bool // something was deleted since the last checkpoint began for that reason
+
+	// turns counts how often this node has got or lost the shard's leadership, or
+	// another leader's term has begun, as far as it has applied.
+	turns atomic.Uint64
+	freed atomic.Bool // something was deleted since the last checkpoint began for that reason
+}
+
+// turned has those who wait for the shard's partitions look at them again: who leads
+// it has changed. What a fetch has read before is told by turns, which moves first.
+func (s *dataShard) turned() {
+	s.turns.Add(1)
+	s.store.WakeAll()
 }
 
 // replicaID returns this node's replica of a shard: the one on record, or a new
@@ -138,6 +149,7 @@ func (b *Broker) openData(shard replication.ShardID) (*dataShard, error) {
 		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,
 		OnFailed: b.opt.OnFailed,
 		OnLeading: func() {
+			s.turned()
 			b.reconciler.kick()
 			b.contacts.kick()
 			b.repairs.kick()

@@ -254,7 +254,7 @@ type Watch struct {
 // has moved or it was deleted, and returns the end as of the registration: what
 // comes after it is told. fn runs on the apply goroutine, so it must be short
 // and wait for nothing. It may be called once more after Stop, by an
-// AppliedBatch that was under way.
+// AppliedBatch that was under way. WakeAll calls it too, on its caller's goroutine.
 func (sh *Shard) Watch(key uint32, fn func(key uint32)) (w *Watch, end int64, err error) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -303,6 +303,24 @@ func (sh *Shard) AppliedBatch() {
 		sh.fire[i] = nil
 	}
 	sh.fire = sh.fire[:0]
+}
+
+// WakeAll calls what every watcher of the shard has registered, whether its
+// partition has moved or not: something else has changed that they have to look at.
+// It may be called by any goroutine, beside AppliedBatch.
+func (sh *Shard) WakeAll() {
+	if sh.st.stats.watches.Load() == 0 {
+		return
+	}
+	var all []*Watch
+	sh.mu.Lock()
+	for _, p := range sh.parts {
+		all = append(all, p.watches...)
+	}
+	sh.mu.Unlock()
+	for _, w := range all {
+		w.fn(w.p.key)
+	}
 }
 
 func (sh *Shard) noteMovedLocked(p *part) {
