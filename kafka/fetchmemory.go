@@ -15,7 +15,7 @@ import (
 // read for it: what was decoded, what is wanted and what came of it, until the
 // answer is ready; from there until it is written, what it is written from.
 const (
-	fetchPartBytes = 896
+	fetchPartBytes = 928
 	sentPartBytes  = 320
 )
 

@@ -25,13 +25,6 @@ var asideTable = []mutant{
 		pkg:  "./broker", test: "TestWithout", want: "a node that is cut off says that shard",
 	},
 	{
-		name: "what would be given up is asked about first",
-		file: "internal/node/damage.go",
-		old:  "		return broker.AskWithout(ctx, n.opt.Cluster.Peers, n.opt.NodeID, nodes)\n",
-		new:  "		return nil\n",
-		pkg:  "./internal/sim", test: "TestHealDirected", want: "waits, and has changed",
-	},
-	{
 		name: "damage.policy refuse",
 		file: "internal/node/damage.go",
 		old:  " && !opt.RefuseDamage",
@@ -58,13 +51,6 @@ var asideTable = []mutant{
 		old:  "	if err == nil && set != nil {\n		err = fmt.Errorf(\"%w: see %s",
 		new:  "	if err == nil && set != nil && set.done {\n		err = fmt.Errorf(\"%w: see %s",
 		pkg:  "./internal/node", test: "TestAsideCut", want: "half set aside, it opens with",
-	},
-	{
-		name: "what was moved is durable before the directory is another one",
-		file: "internal/node/aside.go",
-		old:  "if err := errors.Join(fsys.SyncDir(set), fsys.SyncDir(dir)); err != nil {",
-		new:  "if err := fsys.SyncDir(dir); err != nil && false {",
-		pkg:  "./internal/node", test: "TestAsideCut", want: "is there still",
 	},
 	{
 		name: "a quarantined leader gives its checkpoint to nobody",
