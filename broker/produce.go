@@ -22,6 +22,8 @@ type produce struct {
 	done    func([]ProduceResult)
 	byShard map[*dataShard][]*produceProposal // what is gathered, and not proposed yet
 
+	patience context.Context // of awaitOpening, by the first that waits; nil: none has
+
 	// The metadata's voters were asked whether this node leads, and what came of
 	// it; see checkProducer.
 	asked  bool
@@ -64,7 +66,9 @@ type pendingPart struct {
 //
 // Produce itself waits, at most for timeout, while the tails of the node's
 // partitions are above their memory budget: who calls it for a connection reads
-// no more from it meanwhile, and TCP tells the sender.
+// no more from it meanwhile, and TCP tells the sender. It waits too, for a second at
+// most, while a shard of the parts has this node as its new leader and is not served
+// yet: the others name it by then, so a client that were refused would be sent back.
 func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([]ProduceResult)) {
 	began := b.opt.Now()
 	if err := b.admit(parts, timeout); err != nil {
@@ -214,6 +218,9 @@ func (b *Broker) admit(parts []ProducePart, timeout time.Duration) *errcode.Erro
 // prepare checks one part and makes its proposal.
 func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *produceProposal, error) {
 	at := b.dir.find(part.Topic, part.Index)
+	if at != nil && at.epoch() < 0 && b.awaitOpening(p, at.shard) {
+		at = b.dir.find(part.Topic, part.Index) // entries of other terms were applied meanwhile
+	}
 	if at == nil {
 		return nil, nil, b.absent(part.Topic, part.Index)
 	}

@@ -56,6 +56,10 @@ func (r *Replica[R]) loseLocked(term uint64) {
 	r.inflight = nil
 	r.term = term
 	was := r.ready.Swap(0)
+	r.endOpeningLocked()
+	if term != 0 {
+		r.opening = make(chan struct{})
+	}
 	waiting := r.proposer.setOpen(false)
 	r.mu.Unlock()
 	for _, e := range flying {

@@ -82,6 +82,7 @@ func (r *Replica[R]) begin(term uint64) {
 	if current {
 		r.ready.Store(term)
 		r.proposer.setOpen(true)
+		r.endOpeningLocked()
 	}
 	r.mu.Unlock()
 	if current {

@@ -117,6 +117,8 @@ type Replica[R any] struct {
 	inflight []*entry[R] // guarded by mu: in the order of proposing
 	granted  grant       // guarded by mu: see Grant
 
+	opening chan struct{} // guarded by mu: closed when it is known whether term is served; nil: it is, or term is 0
+
 	ready     atomic.Uint64 // written under mu: the term whose TermStart is applied while it leads, or 0
 	applied   atomic.Uint64
 	strokes   strokes
@@ -473,6 +475,23 @@ func (r *Replica[R]) noRoom(err error) {
 // Leading returns the term in which this replica serves as leader: its own
 // TermStart is applied (R19), and so is everything before it. 0 if it does not.
 func (r *Replica[R]) Leading() uint64 { return r.ready.Load() }
+
+// Opening returns, if this replica was elected and its TermStart is not applied yet,
+// a channel that is closed once it serves as leader or the term is over; else nil.
+// In that time the others name it as the leader, and it serves nobody.
+func (r *Replica[R]) Opening() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opening
+}
+
+// endOpeningLocked wakes who waits for Opening. The caller holds r.mu.
+func (r *Replica[R]) endOpeningLocked() {
+	if r.opening != nil {
+		close(r.opening)
+		r.opening = nil
+	}
+}
 
 // WaitLeading waits until this replica leads and is ready, and returns the
 // term. It polls, and is meant for a node's start.
