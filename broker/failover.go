@@ -55,6 +55,7 @@ type failover struct {
 	changed chan struct{} // 1-buffered: a way between nodes broke, or is there again
 	turns   map[replication.ShardID]turn
 	began   atomic.Uint64 // campaigns
+	lost    *losses
 }
 
 // turn is when a voter may claim a shard.
@@ -65,7 +66,7 @@ type turn struct {
 }
 
 func newFailover(b *Broker) *failover {
-	return &failover{b: b, changed: make(chan struct{}, 1), turns: make(map[replication.ShardID]turn)}
+	return &failover{b: b, changed: make(chan struct{}, 1), turns: make(map[replication.ShardID]turn), lost: newLosses()}
 }
 
 // look has the ways to other nodes looked at. It does not block.
@@ -103,6 +104,7 @@ func (f *failover) run() {
 // tick returns what is to be claimed now, and in how much time to look again: 0 if
 // only when something changes.
 func (f *failover) tick(now time.Time) (claims []contest, wait time.Duration) {
+	f.b.noteLosses(now)
 	for shard, r := range f.b.held() {
 		leader, known := r.Leader()
 		if !known || f.b.opt.Cluster.Peers.Connected(leader.Node) {

@@ -35,6 +35,7 @@ func (b *Broker) runMeeting() {
 				ids = append(ids, id)
 			}
 			c.Peers.Watch(ids, b.failover.look)
+			b.failover.look() // who is connected already will not be told of
 		}
 		select {
 		case <-changed:

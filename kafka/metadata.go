@@ -42,6 +42,10 @@ func (s *Server) metadata(ctx context.Context, p *peer, req *kmsg.MetadataReques
 	if err := s.broker.Knows(); err != nil {
 		return refuseMetadata(p, req, broker.CodeOf(err))
 	}
+	asked := distinct(req.Topics, askedTopicOf)
+	if !wantsAll(req) {
+		s.awaitLeaders(ctx, asked)
+	}
 	resp := kmsg.NewPtrMetadataResponse()
 	resp.Version = req.Version
 	cluster := s.broker.ClusterID()
@@ -59,7 +63,6 @@ func (s *Server) metadata(ctx context.Context, p *peer, req *kmsg.MetadataReques
 	if req.IncludeTopicAuthorizedOperations {
 		operations = topicOperations
 	}
-	asked := distinct(req.Topics, askedTopicOf)
 	if !p.hold(ctx, s.metadataBytes(req, asked)) {
 		return nil
 	}
@@ -77,6 +80,22 @@ func (s *Server) metadata(ctx context.Context, p *peer, req *kmsg.MetadataReques
 		resp.Topics = append(resp.Topics, s.metadataTopic(p, &t, err, operations))
 	}
 	return resp
+}
+
+// awaitLeaders waits while partitions of the topics that are asked for are about to
+// have other leaders, but not while the server drains. A client that wants all
+// topics wants to know what there is.
+func (s *Server) awaitLeaders(ctx context.Context, asked []kmsg.MetadataRequestTopic) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	s.broker.AwaitLeaders(ctx, func(yield func(broker.Topic) bool) {
+		for i := range asked {
+			if t, err := s.askedTopic(ctx, &asked[i], false); err == nil && !yield(t) {
+				return
+			}
+		}
+	})
 }
 
 // metadataBytes is about what the answer takes in memory.

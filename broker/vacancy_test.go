@@ -1,0 +1,130 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+)
+
+// awaitLeaders has a broker wait for the leaders of a topic, and returns those that it
+// names then, and how long that took.
+func (r *rig) awaitLeaders(ctx context.Context, topic Topic) (leaders []int32, took time.Duration) {
+	r.t.Helper()
+	now, err := r.TopicByID(topic.ID)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	began := time.Now()
+	r.AwaitLeaders(ctx, slices.Values([]Topic{now}))
+	for _, l := range r.leaders(now) {
+		leaders = append(leaders, l.Node)
+	}
+	return leaders, time.Since(began)
+}
+
+// TestAwaitLeaders: who asks for leaders just after one was lost is told the next
+// ones. Nobody waits while the leaders are there, nor on a node without a majority.
+func TestAwaitLeaders(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		topic := tr.controller().create("t", 6, nil)
+		tr.rest(time.Second)
+		lost := tr.leader(topic, 0)
+		left := tr.others(lost)
+		if _, took := left[0].awaitLeaders(t.Context(), topic); took != 0 {
+			t.Errorf("with all leaders there the answer took %v", took)
+		}
+
+		tr.lose(lost) // and before failover has looked
+		for _, r := range left {
+			leaders, took := r.awaitLeaders(t.Context(), topic)
+			for p, node := range leaders {
+				if node < 0 || node == lost.NodeID() {
+					t.Errorf("after %v node %d names node %d as the leader of partition %d, which is lost or none", took, r.NodeID(), node, p)
+				}
+			}
+			if took > vacancyPatience/2 {
+				t.Errorf("node %d took %v", r.NodeID(), took)
+			}
+		}
+
+		tr.rest(time.Minute)
+		tr.lose(left[0]) // and with it the majority
+		if _, took := left[1].awaitLeaders(t.Context(), topic); took != 0 {
+			t.Errorf("without a majority the answer took %v", took)
+		}
+	})
+}
+
+// TestAwaitLeadersBounds: leaders that do not come are waited for until a second
+// after the loss, by so many requests at a time, and no longer than who asked waits
+// or the broker runs.
+func TestAwaitLeadersBounds(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		topic := tr.controller().create("t", 1, nil)
+		tr.rest(time.Second)
+		lost := tr.leader(topic, 0)
+		left := tr.others(lost)
+		// The two that are left are connected, and nothing that they say arrives.
+		tr.hub.Cut(left[0].NodeID(), left[1].NodeID(), true)
+		tr.hub.Cut(left[1].NodeID(), left[0].NodeID(), true)
+		tr.lose(lost)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if _, took := left[0].awaitLeaders(ctx, topic); took != 100*time.Millisecond {
+			t.Errorf("who waits for 100ms waited for %v", took)
+		}
+		for range maxVacancyWaits {
+			left[0].vacancyWaits <- struct{}{}
+		}
+		if _, took := left[0].awaitLeaders(t.Context(), topic); took != 0 {
+			t.Errorf("one more than may wait waited for %v", took)
+		}
+		for range maxVacancyWaits {
+			<-left[0].vacancyWaits
+		}
+		if _, took := left[0].awaitLeaders(t.Context(), topic); took < vacancyPatience/2 || took > vacancyPatience {
+			t.Errorf("100ms after the loss it took %v, want until %v after", took, vacancyPatience)
+		}
+		if _, took := left[0].awaitLeaders(t.Context(), topic); took != 0 {
+			t.Errorf("long after the loss it took %v", took)
+		}
+		b := left[1]
+		done := make(chan time.Duration)
+		b.failover.lost.mu.Lock()
+		b.failover.lost.at[lost.NodeID()] = time.Now() // it was there again, and went
+		b.failover.lost.mu.Unlock()
+		go func() { _, took := b.awaitLeaders(context.Background(), topic); done <- took }()
+		tr.rest(50 * time.Millisecond)
+		b.stop()
+		if took := <-done; took != 50*time.Millisecond {
+			t.Errorf("the broker stopped after 50ms, and it took %v", took)
+		}
+	})
+}
+
+// TestLosses: a node is lost when there was a way to it, for so long, and again when
+// it comes back and goes.
+func TestLosses(t *testing.T) {
+	l, there, now := newLosses(), false, time.Unix(1_000_000_000, 0)
+	for i, step := range []struct {
+		there bool
+		after time.Duration
+		lost  bool
+	}{
+		{false, 0, false}, // not reached yet
+		{true, time.Second, false},
+		{false, time.Second, true},
+		{false, vacancyPatience - 1, true},
+		{false, 1, false},
+		{true, time.Hour, false},
+		{false, time.Hour, true},
+		{true, 1, true}, // its shards have no leader yet, perhaps
+	} {
+		there, now = step.there, now.Add(step.after)
+		got := l.note(now, slices.Values([]int32{7}), func(int32) bool { return there })
+		if got != step.lost || l.recent(now, 7) != got {
+			t.Errorf("step %d: lost %t, recent %t, want %t", i, got, l.recent(now, 7), step.lost)
+		}
+	}
+}
