@@ -146,6 +146,9 @@ func (st *fakeStream) nextLocked() (*pb.Deliver, []byte) {
 	if st.ended || st.sent >= st.granted {
 		return nil, nil
 	}
+	if f := st.s.f; f.onAny != nil && f.onAny(st.s.id, frame.KindDeliver) {
+		return nil, nil
+	}
 	for i, part := range st.parts {
 		if part.Paused {
 			continue
