@@ -57,7 +57,7 @@ var overdueTable = []mutant{
 		file: "client/overdue.go",
 		old:  "return known && now.node != node && now.epoch > epoch",
 		new:  "return known && now.epoch >= epoch",
-		pkg:  "./client", test: "TestSlowLeader", want: "without another leader",
+		pkg:  "./client", test: "TestSlowLeader", want: "connections to the leader, want that one",
 	},
 	{
 		name: "overdue: questions who leads have a bounded rate",
