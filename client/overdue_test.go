@@ -127,8 +127,11 @@ func TestSlowLeader(t *testing.T) {
 		if n := f.count(frame.KindPing) - pings; n < 5 || n > 60 {
 			t.Errorf("%d pings in 29 s, want 5 to 60", n)
 		}
-		if n := f.dials["node0:9092"]; n != 1 {
-			t.Errorf("%d connections to the leader, want that one", n)
+		f.mu.Lock()
+		dials := f.dials["node0:9092"]
+		f.mu.Unlock()
+		if dials != 1 {
+			t.Errorf("%d connections to the leader, want that one", dials)
 		}
 		if took := <-done; took < DefaultRequestTimeout {
 			t.Errorf("given up after %v, without another leader", took)
