@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -26,7 +27,7 @@ func TestClaimYields(t *testing.T) {
 		want     time.Duration
 		log      string
 	}{
-		{"alone", time.Hour, 30 * time.Second, "no room in time in the node's memory for Fetches: 1792000 bytes of 2097152 for 2000 partitions"},
+		{"alone", time.Hour, 30 * time.Second, fmt.Sprintf("no room in time in the node's memory for Fetches: %d bytes of 2097152 for 2000 partitions", parts*fetchPartBytes)},
 		{"from the beginning on", time.Second, 5 * time.Second, "and others for that of its request"},
 		{"later", 10 * time.Second, 10 * time.Second, "and others for that of its request"},
 	} {
