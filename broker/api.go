@@ -194,7 +194,7 @@ type FetchResult struct {
 	Following bool
 
 	turn    uint64         // of dataShard.turns, from before it was read
-	ahead   bool           // the offset is above the end that this follower has: it may come
+	ahead   bool           // what keeps this follower from answering may pass; see sendBack
 	traffic *topicCounters // nil with an error
 }
 

@@ -57,6 +57,11 @@ func (b *Broker) Fetch(req FetchRequest, done func([]FetchResult)) *Fetch {
 		f.done(results)
 		return f
 	}
+	for i := range results {
+		if r := &results[i]; r.ahead && r.Err.Code != errcode.OffsetNotAvailable {
+			f.deadline = earlier(f.deadline, time.Now().Add(sentBackWait))
+		}
+	}
 	f.note(results)
 	releaseAll(results)
 	whole := false
@@ -265,6 +270,13 @@ func releaseAll(results []FetchResult) {
 	for i := range results {
 		results[i].Release()
 	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // refused reports that there is no use to wait for records.

@@ -32,6 +32,10 @@ func (b *Broker) KnownRack(name string) string {
 	return ""
 }
 
+// sentBackWait is how long a follower that cannot answer for now keeps a consumer that
+// would wait for records anyway.
+const sentBackWait = 250 * time.Millisecond
+
 // mayFollow reports whether a reader from rack is served though this node does not
 // lead the partition.
 func (b *Broker) mayFollow(p *placed, rack string) bool {
@@ -52,9 +56,11 @@ func (p *placed) checkFollowed(known int32) *errcode.Error {
 // have been sent to a follower do not by themselves. Who knows an older epoch looks
 // for the leader anyway, and first at whether its records are still there.
 func (b *Broker) sendBack(r *FetchResult, p *placed) {
-	r.ahead = r.Err.Code == errcode.OffsetNotAvailable
-	if r.Err.Code == errcode.FencedLeaderEpoch {
+	switch r.Err.Code {
+	case errcode.FencedLeaderEpoch:
 		return
+	case errcode.OffsetNotAvailable, errcode.UnknownLeaderEpoch, errcode.NotLeaderOrFollower:
+		r.ahead = true // else the leader may send them here again at once, to and fro without a pause
 	}
 	leader, _, ok := leaderOfShard(p.shard.replica)
 	if shard := b.image().Shard(metadata.ShardID(p.shard.id)); !ok && shard != nil { // it hears nobody

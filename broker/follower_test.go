@@ -98,6 +98,11 @@ func TestFollowerReads(t *testing.T) {
 		tr.cutOff(near, true)
 		tr.rest(nearerLag + time.Second)
 		refused("cut off", fetch(near, rack, 0, epoch, 0), errcode.NotLeaderOrFollower, true)
+		began = time.Now()
+		refused("cut off, with time", fetch(near, rack, 0, epoch, time.Minute), errcode.NotLeaderOrFollower, true)
+		if took := time.Since(began); took != sentBackWait {
+			t.Errorf("who has time is sent to and fro: back after %v, want %v", took, sentBackWait)
+		}
 		if r := fetch(leader, rack, 0, epoch, 0); r.Elsewhere {
 			t.Errorf("somebody is sent to a replica that is cut off: %+v", r)
 		}

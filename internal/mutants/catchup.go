@@ -53,13 +53,6 @@ var catchUpTable = []mutant{
 		pkg:  "./replication", test: "TestCatchUpFailsForGood", want: "list: a checkpoint that it refuses",
 	},
 	{
-		name: "room for the entry that opens a term",
-		file: "replication/link.go",
-		old:  "(bytes <= urgentBytes || unproven)",
-		new:  "bytes < 0",
-		pkg:  "./replication", test: "TestRestartOverTheShare", want: "leads after a minute",
-	},
-	{
 		name: "a pull waits for the Settle of the catch-up before",
 		file: "replication/catchup.go",
 		old:  "\tif err := r.Checkpoint(); err != nil {\n\t\treturn 0, 0, err\n",
