@@ -96,6 +96,7 @@ func TestTopicDefaults(t *testing.T) {
 			o.Settings = []config.KafkaSetting{
 				{Name: "num.partitions", Kind: config.Int, Value: "3", Set: true}, {Name: "default.replication.factor", Kind: config.Int, Value: "-1"},
 				{Name: "connections.max.idle.ms", Kind: config.Int, Long: true, Value: "600000"},
+				{Name: "replica.selector.class", Kind: config.Text, Value: config.LeaderSelector, Null: true},
 			}
 		})
 		defer r.stop()
@@ -114,6 +115,9 @@ func TestTopicDefaults(t *testing.T) {
 		}
 		if c := have["connections.max.idle.ms"]; c.Value != "600000" || c.Type != metadata.ConfigLong {
 			t.Errorf("%+v", c)
+		}
+		if c := have["replica.selector.class"]; c.Value != "" || !c.Null || !c.Default || c.Type != metadata.ConfigString {
+			t.Errorf("%+v, want no value", c)
 		}
 		if names := slices.Sorted(maps.Keys(have)); len(names) != len(r.NodeConfigs()) {
 			t.Errorf("a name stands twice: %s", strings.Join(names, " "))

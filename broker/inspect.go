@@ -55,6 +55,10 @@ type ShardState struct {
 	Last       int64  // last entry of the leader's log; -1: the leader has not said
 	Partitions int    // that topics have on it
 	Replicas   []ReplicaState
+
+	// InSync are the nodes whose replicas are in sync, ascending, as this node tells
+	// clients of the shard's partitions; nil for the metadata shard, which has none.
+	InSync []int32
 }
 
 // ReplicaStatus says how a replica is.
@@ -104,7 +108,8 @@ func (b *Broker) Inspect(ctx context.Context, listener string, wait time.Duratio
 	}
 	shards := map[uint32]*ShardState{uint32(replication.MetadataShard): {}}
 	for shard := range im.Shards() {
-		shards[uint32(shard.ID)] = &ShardState{Partitions: shard.Partitions}
+		inSync := slices.Sorted(slices.Values(b.leaderOnShard(shard.ID).InSync))
+		shards[uint32(shard.ID)] = &ShardState{Partitions: shard.Partitions, InSync: inSync}
 	}
 	for id, shard := range shards {
 		shard.merge(id, reports, failures)

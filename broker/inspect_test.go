@@ -124,6 +124,9 @@ func TestInspectAlone(t *testing.T) {
 			t.Errorf("node %+v", n)
 		}
 		for i, shard := range s.Shards {
+			if inSync := fmt.Sprint(shard.InSync); i == 0 && inSync != "[]" || i > 0 && inSync != "[1]" {
+				t.Errorf("shard %d: %s in sync", i, inSync)
+			}
 			want := []ReplicaState{{
 				Node: 1, Incarnation: shard.Replicas[0].Incarnation, Voter: true, Status: ReplicaOK, Match: shard.Last, Applied: shard.Last,
 			}}

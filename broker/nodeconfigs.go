@@ -20,6 +20,7 @@ type NodeConfig struct {
 	Name, Value string
 	Type        ConfigType
 	Default     bool // nobody has set it
+	Null        bool // and it has no value then, as in Kafka
 	Doc         string
 }
 
@@ -48,7 +49,10 @@ func (b *Broker) NodeConfigs() []NodeConfig {
 	whole("log.retention.hours", retention/time.Hour.Milliseconds(), true, "log.retention.ms in hours.")
 	add(NodeConfig{Name: "delete.topic.enable", Value: "true", Type: metadata.ConfigBool, Default: true, Doc: "Topics may be deleted."})
 	for _, s := range b.opt.Settings {
-		c := NodeConfig{Name: s.Name, Value: s.Value, Type: metadata.ConfigString, Default: !s.Set, Doc: s.Doc}
+		c := NodeConfig{Name: s.Name, Value: s.Value, Type: metadata.ConfigString, Default: !s.Set, Null: s.Null, Doc: s.Doc}
+		if s.Null {
+			c.Value = ""
+		}
 		switch s.Kind {
 		case config.Int:
 			if c.Type = metadata.ConfigInt; s.Long {

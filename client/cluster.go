@@ -47,6 +47,10 @@ type ShardDescription struct {
 	LastIndex  int64 // of the leader's log; -1: the leader has not said
 	Partitions int
 	Replicas   []ReplicaDescription // by node
+
+	// InSync are the nodes whose replicas min.insync.replicas counts, ascending, as
+	// the node that was asked tells Kafka clients; empty for the metadata shard.
+	InSync []int32
 }
 
 // ReplicaStatus says how a replica is. A number that this version does not know
@@ -125,7 +129,7 @@ func fromCluster(resp *pb.DescribeClusterResponse) ClusterDescription {
 		})
 	}
 	for _, s := range resp.Shards {
-		shard := ShardDescription{ID: s.Id, Leader: s.Leader, Term: s.Term, LastIndex: s.LastIndex, Partitions: int(s.Partitions)}
+		shard := ShardDescription{ID: s.Id, Leader: s.Leader, Term: s.Term, LastIndex: s.LastIndex, Partitions: int(s.Partitions), InSync: s.InSync}
 		for _, r := range s.Replicas {
 			shard.Replicas = append(shard.Replicas, ReplicaDescription{
 				Node: r.Node, Incarnation: r.Incarnation, Voter: r.Voter, Status: ReplicaStatus(r.Status),

@@ -38,7 +38,7 @@ func TestDescribeCluster(t *testing.T) {
 				first = 0
 			}
 			for id := first; id < min(first+2, 5); id++ {
-				resp.Shards = append(resp.Shards, &pb.ShardDetail{Id: id, Leader: -1, Term: 7, LastIndex: -1, Partitions: 2, Replicas: []*pb.ReplicaDetail{
+				resp.Shards = append(resp.Shards, &pb.ShardDetail{Id: id, Leader: -1, Term: 7, LastIndex: -1, Partitions: 2, InSync: []int32{1}, Replicas: []*pb.ReplicaDetail{
 					{Node: 1, Incarnation: 9, Voter: true, Status: pb.ReplicaStatus_REPLICA_STATUS_SILENT, MatchIndex: 5, LagEntries: 6, AppliedIndex: -1, Quarantined: 1},
 				}})
 			}
@@ -55,7 +55,7 @@ func TestDescribeCluster(t *testing.T) {
 			{Node: Node{ID: 1}, Err: d.Nodes[1].Err},
 		}
 		for id := range uint32(5) {
-			want.Shards = append(want.Shards, ShardDescription{ID: id, Leader: -1, Term: 7, LastIndex: -1, Partitions: 2, Replicas: []ReplicaDescription{
+			want.Shards = append(want.Shards, ShardDescription{ID: id, Leader: -1, Term: 7, LastIndex: -1, Partitions: 2, InSync: []int32{1}, Replicas: []ReplicaDescription{
 				{Node: 1, Incarnation: 9, Voter: true, Status: ReplicaSilent, MatchIndex: 5, LagEntries: 6, AppliedIndex: -1, Quarantined: 1},
 			}})
 		}

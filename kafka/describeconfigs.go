@@ -145,7 +145,11 @@ func (s *Server) nodeConfigs(name string) ([]kmsg.DescribeConfigsResponseResourc
 		if c.Default {
 			one.Source = kmsg.ConfigSourceDefaultConfig
 		}
-		one.ConfigSynonyms = append(one.ConfigSynonyms, synonym(c.Name, c.Value, one.Source))
+		if c.Null { // nor is there a synonym: nobody gives it a value
+			one.Value = nil
+		} else {
+			one.ConfigSynonyms = append(one.ConfigSynonyms, synonym(c.Name, c.Value, one.Source))
+		}
 		out = append(out, one)
 	}
 	return out, nil

@@ -23,6 +23,9 @@ func three() client.ClusterDescription {
 			Uptime: 90 * time.Second, Leads: 1, Replicas: 3,
 		})
 		s := client.ShardDescription{ID: uint32(id), Leader: id + 1, Term: 4, LastIndex: 500, Partitions: int(id) * 3}
+		if id > 0 {
+			s.InSync = []int32{1, 2}
+		}
 		for node := range int32(3) {
 			s.Replicas = append(s.Replicas, client.ReplicaDescription{
 				Node: node + 1, Incarnation: 0xcd, Voter: true, Status: client.ReplicaOK, MatchIndex: 500, AppliedIndex: 499,
@@ -130,14 +133,14 @@ NODE  ADDRESS    RACK  STATE    LEADS  REPLICAS  UP FOR  VERSION  INCARNATION
 1     host:9092  a     up       1      3         1m30s   0.1.0    00000000000000ab
 2     host:9092  a     trouble  1      3         1m30s   0.1.0    00000000000000ab
 3     -          -     down     0      -         -       -        0000000000000000
-SHARD  PARTITIONS  TERM  NODE  ROLE       MATCH  LAG  APPLIED  STATUS
-0      0           4     1     leader     500    0    499      ok
-                         2     voter      500    0    499      ok, 1 partition in quarantine
-                         3     voter      500    0    499      ok
-1      3           4     1     voter      500    0    499      ok
-                         2     voter      500    0    499      ok
-                         3     non-voter  -      -    -        silent
-2      0           0     -     -          -      -    -        unknown
+SHARD  PARTITIONS  TERM  NODE  ROLE       IN SYNC  MATCH  LAG  APPLIED  STATUS
+0      0           4     1     leader     -        500    0    499      ok
+                         2     voter      -        500    0    499      ok, 1 partition in quarantine
+                         3     voter      -        500    0    499      ok
+1      3           4     1     voter      yes      500    0    499      ok
+                         2     voter      yes      500    0    499      ok
+                         3     non-voter  no       -      -    -        silent
+2      0           0     -     -          -        -      -    -        unknown
 `
 	if diff := cmp.Diff(want, text.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -155,7 +158,8 @@ SHARD  PARTITIONS  TERM  NODE  ROLE       MATCH  LAG  APPLIED  STATUS
 			t.Errorf("no JSON: %s", line)
 		}
 	}
-	for _, part := range []string{`"healthy":false`, `"leaderless_shards":2`, `"error":"refused","version":null`, `"leader":null`, `"match_index":null`} {
+	for _, part := range []string{`"healthy":false`, `"leaderless_shards":2`, `"error":"refused","version":null`, `"leader":null`, `"match_index":null`,
+		`"partitions":0,"in_sync":null,`, `"partitions":3,"in_sync":[1,2],`} {
 		if !strings.Contains(text.String(), part) {
 			t.Errorf("no %s in\n%s", part, text.String())
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -95,6 +96,7 @@ type shardLine struct {
 	Term       uint64        `json:"term"`
 	LastIndex  *int64        `json:"last_index"`
 	Partitions int           `json:"partitions"`
+	InSync     []int32       `json:"in_sync"` // node ids
 	Replicas   []replicaLine `json:"replicas"`
 }
 
@@ -119,7 +121,8 @@ has in common with the leader, how many it lacks, the last one that it has
 applied, and how it is: ok; lags, by more than 128 entries; catching up, since it
 needs more than the leader's log holds; silent, since its node does not answer;
 lost, since its node has another replica in its place; unknown, without a leader
-that could say. Shard 0 carries the metadata. With -o json each shard is one
+that could say. In sync are the replicas that min.insync.replicas counts, as the
+node that is asked tells Kafka clients. Shard 0 carries the metadata. With -o json each shard is one
 line.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -134,6 +137,9 @@ func shardLineOf(s *client.ShardDescription) shardLine {
 	line := shardLine{
 		ID: s.ID, Leader: known(int64(s.Leader)), Term: s.Term, LastIndex: known(s.LastIndex), Partitions: s.Partitions, Replicas: []replicaLine{},
 	}
+	if s.ID != 0 { // the metadata's are not counted
+		line.InSync = append([]int32{}, s.InSync...)
+	}
 	for _, r := range s.Replicas {
 		line.Replicas = append(line.Replicas, replicaLine{
 			Node: r.Node, Incarnation: fmt.Sprintf("%016x", r.Incarnation), Voter: r.Voter, Status: r.Status.String(),
@@ -145,7 +151,7 @@ func shardLineOf(s *client.ShardDescription) shardLine {
 
 func printShards(w io.Writer, d client.ClusterDescription, out outputFormat) error {
 	tw := newTable(w)
-	fmt.Fprintln(tw, "SHARD\tPARTITIONS\tTERM\tNODE\tROLE\tMATCH\tLAG\tAPPLIED\tSTATUS")
+	fmt.Fprintln(tw, "SHARD\tPARTITIONS\tTERM\tNODE\tROLE\tIN SYNC\tMATCH\tLAG\tAPPLIED\tSTATUS")
 	for i := range d.Shards {
 		s := &d.Shards[i]
 		line := shardLineOf(s)
@@ -168,11 +174,18 @@ func printShards(w io.Writer, d client.ClusterDescription, out outputFormat) err
 			if r.Quarantined > 0 {
 				status += fmt.Sprintf(", %s in quarantine", count(r.Quarantined, "partition"))
 			}
-			fmt.Fprintf(tw, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", head, r.Node, role, orDash(r.MatchIndex), orDash(r.LagEntries), orDash(r.AppliedIndex), status)
+			inSync := "-"
+			switch {
+			case slices.Contains(line.InSync, r.Node):
+				inSync = "yes"
+			case line.InSync != nil:
+				inSync = "no"
+			}
+			fmt.Fprintf(tw, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", head, r.Node, role, inSync, orDash(r.MatchIndex), orDash(r.LagEntries), orDash(r.AppliedIndex), status)
 			head = "\t\t"
 		}
 		if len(line.Replicas) == 0 {
-			fmt.Fprintf(tw, "%s\t-\t-\t-\t-\t-\t%s\n", head, client.ReplicaUnknown)
+			fmt.Fprintf(tw, "%s\t-\t-\t-\t-\t-\t-\t%s\n", head, client.ReplicaUnknown)
 		}
 	}
 	if out == outputJSON {

@@ -11,6 +11,7 @@ type KafkaSetting struct {
 	Kind  Kind   // Int, Bool or Text, as Kafka writes it
 	Long  bool   // an Int of 64 bits to Kafka, not of 32
 	Value string // as Kafka writes it: durations in ms, sizes in bytes
+	Null  bool   // nobody has set it, and Kafka's default is null, not Value
 	Set   bool   // by file, environment or flag
 	Doc   string
 }
@@ -19,21 +20,23 @@ type KafkaSetting struct {
 var kafkaNames = []struct {
 	name, key string
 	long      bool // 64 bits, to Kafka
+	null      bool // Kafka's default is null, and means the same as ours
 }{
-	{"auto.create.topics.enable", "auto.create.topics.enable", false},
-	{"broker.id", "node.id", false},
-	{"connections.max.idle.ms", "connections.idle.timeout", true},
-	{"default.replication.factor", "default.replication.factor", false},
-	{"log.dirs", "data.dir", false},
-	{"log.retention.check.interval.ms", "retention.check.interval", true},
-	{"max.connections", "connections.max", false},
-	{"max.connections.per.ip", "connections.max.per.ip", false},
-	{"max.incremental.fetch.session.cache.slots", "fetch.sessions.max", false},
-	{"node.id", "node.id", false},
-	{"num.partitions", "num.partitions", false},
-	{"producer.id.expiration.ms", "producer.id.expiration", false},
-	{"replica.lag.time.max.ms", "replica.lag.time.max", true},
-	{"socket.request.max.bytes", "request.bytes.max", false},
+	{"auto.create.topics.enable", "auto.create.topics.enable", false, false},
+	{"broker.id", "node.id", false, false},
+	{"connections.max.idle.ms", "connections.idle.timeout", true, false},
+	{"default.replication.factor", "default.replication.factor", false, false},
+	{"log.dirs", "data.dir", false, false},
+	{"log.retention.check.interval.ms", "retention.check.interval", true, false},
+	{"max.connections", "connections.max", false, false},
+	{"max.connections.per.ip", "connections.max.per.ip", false, false},
+	{"max.incremental.fetch.session.cache.slots", "fetch.sessions.max", false, false},
+	{"node.id", "node.id", false, false},
+	{"num.partitions", "num.partitions", false, false},
+	{"producer.id.expiration.ms", "producer.id.expiration", false, false},
+	{"replica.lag.time.max.ms", "replica.lag.time.max", true, false},
+	{"replica.selector.class", "replica.selector.class", false, true},
+	{"socket.request.max.bytes", "request.bytes.max", false, false},
 }
 
 // Kafka returns the settings that Kafka has too, by Kafka's names, ascending.
@@ -52,6 +55,7 @@ func (v *Values) Kafka() []KafkaSetting {
 		default:
 			s.Kind = Text
 		}
+		s.Null = n.null && !s.Set
 		all[i] = s
 	}
 	return all

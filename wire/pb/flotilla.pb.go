@@ -2375,7 +2375,8 @@ type ShardDetail struct {
 	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
 	LastIndex     int64                  `protobuf:"zigzag64,4,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"` // of the leader's log; -1: the leader has not said
 	Partitions    uint32                 `protobuf:"varint,5,opt,name=partitions,proto3" json:"partitions,omitempty"`
-	Replicas      []*ReplicaDetail       `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"` // by node
+	Replicas      []*ReplicaDetail       `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"`                   // by node
+	InSync        []int32                `protobuf:"varint,7,rep,packed,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"` // nodes whose replicas are, ascending, as Kafka clients are told; empty for the metadata shard
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2448,6 +2449,13 @@ func (x *ShardDetail) GetPartitions() uint32 {
 func (x *ShardDetail) GetReplicas() []*ReplicaDetail {
 	if x != nil {
 		return x.Replicas
+	}
+	return nil
+}
+
+func (x *ShardDetail) GetInSync() []int32 {
+	if x != nil {
+		return x.InSync
 	}
 	return nil
 }
@@ -4652,7 +4660,7 @@ const file_flotilla_proto_rawDesc = "" +
 	"\x05leads\x18\b \x01(\rR\x05leads\x12\x1a\n" +
 	"\breplicas\x18\t \x01(\rR\breplicas\x12\x18\n" +
 	"\atrouble\x18\n" +
-	" \x01(\tR\atrouble\"\xc0\x01\n" +
+	" \x01(\tR\atrouble\"\xd9\x01\n" +
 	"\vShardDetail\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\x11R\x06leader\x12\x12\n" +
@@ -4662,7 +4670,8 @@ const file_flotilla_proto_rawDesc = "" +
 	"\n" +
 	"partitions\x18\x05 \x01(\rR\n" +
 	"partitions\x126\n" +
-	"\breplicas\x18\x06 \x03(\v2\x1a.flotilla.v1.ReplicaDetailR\breplicas\"\x98\x02\n" +
+	"\breplicas\x18\x06 \x03(\v2\x1a.flotilla.v1.ReplicaDetailR\breplicas\x12\x17\n" +
+	"\ain_sync\x18\a \x03(\x05R\x06inSync\"\x98\x02\n" +
 	"\rReplicaDetail\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x05R\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +

@@ -88,7 +88,7 @@ var replicaStatus = map[broker.ReplicaStatus]pb.ReplicaStatus{
 }
 
 func shardDetail(s *broker.ShardState) *pb.ShardDetail {
-	d := &pb.ShardDetail{Id: s.ID, Leader: s.Leader, Term: s.Term, LastIndex: s.Last, Partitions: uint32(s.Partitions)}
+	d := &pb.ShardDetail{Id: s.ID, Leader: s.Leader, Term: s.Term, LastIndex: s.Last, Partitions: uint32(s.Partitions), InSync: s.InSync}
 	for _, r := range s.Replicas {
 		d.Replicas = append(d.Replicas, &pb.ReplicaDetail{
 			Node: r.Node, Incarnation: r.Incarnation, Voter: r.Voter, Status: replicaStatus[r.Status],
