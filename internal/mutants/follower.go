@@ -55,8 +55,8 @@ var followerTable = []mutant{
 	{
 		name: "who is ahead of a follower waits",
 		file: "broker/follower.go",
-		old:  "r.ahead = r.Err.Code == errcode.OffsetNotAvailable",
-		new:  "r.ahead = false",
+		old:  "case errcode.OffsetNotAvailable, errcode.UnknownLeaderEpoch,",
+		new:  "case errcode.UnknownLeaderEpoch,",
 		pkg:  "./broker", test: "TestFollowerReads", want: "did not wait",
 	},
 	{
