@@ -263,8 +263,7 @@ func TestAsideOfJoined(t *testing.T) {
 	disk := vfs.NewMem(1)
 	a := lostOf(asideDir(t, disk))
 	a.Joins, a.Nodes = true, "1@a:1,2@b:2"
-	set, err := newAside(disk, "d", a, rand.Reader)
-	if err != nil {
+	if _, err := newAside(disk, "d", a, rand.Reader); err != nil {
 		t.Fatal(err)
 	}
 	if err := disk.Corrupt("d/IDENTITY", 3, func(b []byte) { b[0] ^= 1 }); err != nil {
@@ -277,7 +276,8 @@ func TestAsideOfJoined(t *testing.T) {
 	if id, fresh, err := j.directory(); err != nil || fresh || id.ClusterID != "c" || id.Nodes != a.Nodes {
 		t.Errorf("half set aside, it is %+v, fresh %t, %v", id, fresh, err)
 	}
-	if set, err = unfinishedAside(disk, "d"); err != nil {
+	set, err := unfinishedAside(disk, "d")
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := set.move(disk, "d"); err != nil {
