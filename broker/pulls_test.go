@@ -98,9 +98,8 @@ func TestPullMemory(t *testing.T) {
 		}
 		r.pulls.taken, r.pulls.answered = NewBudget(2*largest), NewBudget(2*largest)
 		peers := &asked{of: r.pulls.taken}
-		was := r.opt.Cluster
-		r.opt.Cluster = &Cluster{Peers: peers}
-		defer func() { r.opt.Cluster = was }()
+		asks := &Broker{opt: r.opt, pulls: r.pulls} // the one that runs looks at its own options meanwhile
+		asks.opt.Cluster = &Cluster{Peers: peers}
 		s := r.carried()[1]
 		if err := s.store.BeginPrefetch(); err != nil {
 			t.Fatal(err)
@@ -112,7 +111,7 @@ func TestPullMemory(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			j := &pullJob{c: &catchUp{b: r.Broker, shard: s}, Pull: replication.Pull{Round: 1, Sources: []replication.ReplicaID{{Node: 2}}}}
+			j := &pullJob{c: &catchUp{b: asks, shard: s}, Pull: replication.Pull{Round: 1, Sources: []replication.ReplicaID{{Node: 2}}}}
 			all.Go(func() {
 				if _, err := j.chunk(t.Context(), of, p); !errors.Is(err, errNoSource) {
 					t.Errorf("chunk = %v", err)
