@@ -130,11 +130,11 @@ func (j *pullJob) partition(ctx context.Context, r store.Restored) (pulled int64
 // chunk pulls the next batches of a partition, from the first source that has
 // them, when there is memory for them.
 func (j *pullJob) chunk(ctx context.Context, r store.Restored, p *store.Prefetch) (n int, err error) {
-	room, largest := j.c.b.pulls.taken, j.c.b.largestPull()
-	if err := room.Acquire(ctx, largest); err != nil {
+	release, err := j.c.b.holdPull(ctx, j.c.b.pulls.taken)
+	if err != nil {
 		return 0, context.Cause(ctx)
 	}
-	defer room.Release(largest)
+	defer release()
 	request := pullRequest{
 		shard: j.c.shard.id, index: j.Index, topic: r.TopicID, part: r.Index,
 		maxBytes: pullBytes, offset: p.Next(), end: r.End,

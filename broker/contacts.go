@@ -18,7 +18,8 @@ import (
 
 // methodContact is how nodes keep in contact, and tell each other which shards they
 // lead, and which of their replicas are in sync: who has no replica of a shard knows
-// its leader from nowhere else (R19), and a follower not who lags. A node calls each other one once a second, and at once when it leads a shard more.
+// its leader from nowhere else (R19), and a follower not who lags. A node calls each
+// other one once a second, and at once when it leads a shard more.
 // The call and its answer have the same form (little-endian, offsets in bytes):
 //
 //	0        1          4       8             16

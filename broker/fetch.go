@@ -41,7 +41,8 @@ type readable struct {
 
 // Fetch reads each part's batches and answers by calling done, from any
 // goroutine: as soon as MinBytes are there, or a part has an error, which it may get
-// while it waits as its leader changes, or MaxWait has passed. Records are readable once they are durable on a majority.
+// while it waits as its leader changes, or MaxWait has passed. Records are readable
+// once they are durable on a majority.
 //
 // While it waits, only those parts are looked at that have moved, from where they
 // were looked at before: an append costs as much as it brings, however many
@@ -59,7 +60,9 @@ func (b *Broker) Fetch(req FetchRequest, done func([]FetchResult)) *Fetch {
 	}
 	for i := range results {
 		if r := &results[i]; r.ahead && r.Err.Code != errcode.OffsetNotAvailable {
-			f.deadline = earlier(f.deadline, time.Now().Add(sentBackWait))
+			if back := time.Now().Add(sentBackWait); back.Before(f.deadline) {
+				f.deadline = back
+			}
 		}
 	}
 	f.note(results)
@@ -270,13 +273,6 @@ func releaseAll(results []FetchResult) {
 	for i := range results {
 		results[i].Release()
 	}
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // refused reports that there is no use to wait for records.

@@ -3,6 +3,7 @@ package broker
 import (
 	"maps"
 	"net"
+	"slices"
 	"strconv"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
@@ -17,24 +18,13 @@ func (b *Broker) runMeeting() {
 	for {
 		changed := b.metaState.changed.wait()
 		im := b.image()
-		nodes := make(map[int32]bool)
-		for _, f := range c.Founders {
-			nodes[f.ID] = true
-		}
-		for n := range im.Nodes() {
-			nodes[int32(n.ID)] = true
-		}
 		if now := nodeAddresses(im); c.Met != nil && !maps.Equal(now, told) {
 			told = now
 			c.Met(maps.Clone(now))
 		}
-		if len(nodes) > watched { // none is ever taken away
+		if nodes := slices.Compact(slices.Sorted(b.otherNodes())); len(nodes) > watched { // none is ever taken away
 			watched = len(nodes)
-			ids := make([]int32, 0, len(nodes))
-			for id := range nodes {
-				ids = append(ids, id)
-			}
-			c.Peers.Watch(ids, b.failover.look)
+			c.Peers.Watch(nodes, b.failover.look)
 			b.failover.look() // who is connected already will not be told of
 		}
 		select {

@@ -162,11 +162,11 @@ func (b *Broker) answerPull(ctx context.Context, payload []byte) ([]byte, error)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	largest := b.largestPull()
-	if err := b.pulls.answered.Acquire(ctx, largest); err != nil {
+	release, err := b.holdPull(ctx, b.pulls.answered)
+	if err != nil {
 		return nil, err
 	}
-	defer b.pulls.answered.Release(largest)
+	defer release()
 	a, err := b.batchesFor(&r)
 	if err != nil {
 		return nil, err

@@ -94,6 +94,16 @@ func (b *Broker) largestPull() int64 {
 	return pullAnswerBytes + max(pullBytes, b.opt.Journal.MaxRecordBytes())
 }
 
+// holdPull takes room for the answer to one call out of a budget of pulls, and waits
+// for it. It returns how to give it back, and fails if ctx ends.
+func (b *Broker) holdPull(ctx context.Context, of *Budget) (release func(), err error) {
+	largest := b.largestPull()
+	if err := of.Acquire(ctx, largest); err != nil {
+		return nil, err
+	}
+	return func() { of.Release(largest) }, nil
+}
+
 // Pulling returns the memory of what this node pulls from others, and of what it
 // answers to those who pull from it.
 func (b *Broker) Pulling() (taken, answered *Budget) { return b.pulls.taken, b.pulls.answered }

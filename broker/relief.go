@@ -43,14 +43,13 @@ const (
 // still the watchdog does. It counts ticks and has no clock.
 type relief struct {
 	b     *Broker
-	again map[replication.ShardID]int // ticks until the others are asked about it again; tick's alone
-	said  map[replication.ShardID]bool
-	room  atomic.Int64 // ticks since the disk was nearly full last, up to roomTicks
+	again map[replication.ShardID]int // ticks until the others are asked once more about a shard; tick's alone
+	room  atomic.Int64                // ticks since the disk was nearly full last, up to roomTicks
 	moved atomic.Uint64
 }
 
 func newRelief(b *Broker) *relief {
-	l := &relief{b: b, again: make(map[replication.ShardID]int), said: make(map[replication.ShardID]bool)}
+	l := &relief{b: b, again: make(map[replication.ShardID]int)}
 	l.room.Store(roomTicks)
 	return l
 }
@@ -74,7 +73,6 @@ func (l *relief) tick() {
 	if !l.b.DiskState().Low {
 		l.room.Store(min(l.room.Load()+1, roomTicks))
 		clear(l.again)
-		clear(l.said)
 		return
 	}
 	l.room.Store(0)
@@ -83,13 +81,15 @@ func (l *relief) tick() {
 	}
 	var due sync.WaitGroup
 	for shard, r := range l.b.held() {
-		if l.again[shard]--; r.Leading() == 0 || l.again[shard] > 0 {
+		left, asked := l.again[shard]
+		if asked {
+			l.again[shard] = left - 1
+		}
+		if r.Leading() == 0 || left > 1 {
 			continue
 		}
 		l.again[shard] = reliefRetry
-		said := l.said[shard]
-		l.said[shard] = true
-		due.Go(func() { l.handOver(shard, r, said) })
+		due.Go(func() { l.handOver(shard, r, asked) })
 	}
 	due.Wait()
 }

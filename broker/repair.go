@@ -246,11 +246,11 @@ func (r *repairs) pull(ctx context.Context, s *dataShard, job *store.Repair, req
 		}
 		return 0
 	})
-	room, largest := r.b.pulls.taken, r.b.largestPull()
-	if err := room.Acquire(ctx, largest); err != nil {
+	release, err := r.b.holdPull(ctx, r.b.pulls.taken)
+	if err != nil {
 		return 0, context.Cause(ctx)
 	}
-	defer room.Release(largest)
+	defer release()
 	var errs []error
 	for _, m := range members {
 		before := job.Next()

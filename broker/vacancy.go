@@ -149,7 +149,7 @@ func (b *Broker) noteLosses(now time.Time) bool {
 }
 
 // otherNodes walks the cluster's nodes but this one. A founder may come twice: it is
-// connected before the metadata lists it.
+// there before the metadata lists it.
 func (b *Broker) otherNodes() iter.Seq[int32] {
 	return func(yield func(int32) bool) {
 		for _, f := range b.opt.Cluster.Founders {

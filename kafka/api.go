@@ -23,7 +23,8 @@ type api struct {
 	handle func(s *Server, ctx context.Context, p *peer, req kmsg.Request) kmsg.Response
 
 	// start starts a request from its bytes, on the connection's reader: it may
-	// wait for memory, and as Broker.Produce does, but for nothing else. It calls q.send, then or later. Its
+	// wait for memory, and as Broker.Produce does, but for nothing else. It calls
+	// q.send, then or later. Its
 	// error closes the connection, and q.send is not called then.
 	start func(c *conn, q *request) error
 

@@ -40,8 +40,8 @@ var reliefTable = []mutant{
 	{
 		name: "pulls: what is pulled has memory",
 		file: "broker/catchup.go",
-		old:  "room, largest := j.c.b.pulls.taken, j.c.b.largestPull()",
-		new:  "room, largest := j.c.b.pulls.taken, int64(0)",
+		old:  "release, err := j.c.b.holdPull(ctx, j.c.b.pulls.taken)",
+		new:  "release, err := func() {}, error(nil)",
 		pkg:  "./broker", test: "TestPullMemory", want: "7 calls, 7 at a time",
 	},
 }
