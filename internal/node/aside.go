@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -110,24 +111,24 @@ func asides(fsys vfs.FS, dir string) (sets []aside, err error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		done, lookErr := there(fsys, path.Join(dir, name, DoneName))
 		var a aside
-		if err == nil {
+		if err = cmp.Or(err, lookErr); err == nil {
 			a, err = decodeWhy(b)
 		}
 		if err == nil && a.name() != name {
 			err = fmt.Errorf("it is of %s", a.name())
 		}
-		if err == nil {
-			a.done, err = there(fsys, path.Join(dir, name, DoneName))
-		} else if done, lookErr := there(fsys, path.Join(dir, name, DoneName)); lookErr == nil && done {
+		if err != nil && done {
 			continue // nothing depends on it any more
 		}
 		if err != nil {
 			return nil, fmt.Errorf("node: %w (file %s)", err, file)
 		}
+		a.done = done
 		sets = append(sets, a)
 	}
-	slices.SortFunc(sets, func(a, b aside) int { return int(min(max(a.AtMS-b.AtMS, -1), 1)) })
+	slices.SortFunc(sets, func(a, b aside) int { return cmp.Compare(a.AtMS, b.AtMS) })
 	return sets, nil
 }
 

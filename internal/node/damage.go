@@ -265,7 +265,7 @@ func (n *Node) pruneAside() error {
 	if err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
-	return pruneAside(fsys, dir, records+cmp.Or(n.opt.JournalBytes, 1<<30)+n.opt.DiskReserveBytes, n.opt.Log)
+	return pruneAside(fsys, dir, records+cmp.Or(n.opt.JournalBytes, journal.DefaultMaxBytes)+n.opt.DiskReserveBytes, n.opt.Log)
 }
 
 // wait is what a node with damage waits for.
@@ -327,9 +327,4 @@ func (w *wait) text() string {
 }
 
 // level is the newest feature level that the node knows.
-func (n *Node) level() uint16 {
-	if n.opt.featureLevel != 0 {
-		return n.opt.featureLevel
-	}
-	return metadata.MaxFeatureLevel
-}
+func (n *Node) level() uint16 { return cmp.Or(n.opt.featureLevel, metadata.MaxFeatureLevel) }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
-	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/replication"
 	"github.com/flotilla-log/flotilla/replication/transport"
 )
@@ -163,7 +162,7 @@ func (f *founding) look() {
 	id := &f.n.id
 	own := standing{
 		ClusterID: id.ClusterID, NodeID: id.NodeID, Incarnation: id.Incarnation, Nodes: f.nodes,
-		Level:    cmp.Or(f.n.opt.featureLevel, metadata.MaxFeatureLevel),
+		Level:    f.n.level(),
 		Alone:    id.Started && id.Founders == "",
 		Founders: id.Founders, Founded: id.Founded,
 	}

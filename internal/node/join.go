@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
-	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/replication/transport"
 )
@@ -289,7 +288,7 @@ func (j *joining) apply(ctx context.Context, node int32) (broker.Admission, erro
 	defer cancel()
 	return broker.AskAdmission(ctx, n.opt.Cluster.Peers, node, broker.Applicant{
 		Node: n.id.NodeID, Incarnation: uint64(n.id.Incarnation), Replaces: uint64(n.id.Replaces),
-		Level: cmp.Or(n.opt.featureLevel, metadata.MaxFeatureLevel), Rack: n.opt.Rack,
+		Level: n.level(), Rack: n.opt.Rack,
 		Listeners: n.listeners(), NodeAddress: n.opt.Cluster.Address,
 	})
 }
