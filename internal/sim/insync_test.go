@@ -41,22 +41,11 @@ func TestInSyncIsTold(t *testing.T) {
 				if by == "lag" {
 					fl.session, wait = time.Hour, replicaLag+said
 				}
-				all, ok := fl.muster()
+				const topic = "wants3"
+				all, leader, ok := fl.musterInsync(topic)
 				if !ok {
 					return
 				}
-				const topic = "wants3"
-				if err := fl.createKafka(all[0], topic, map[string]string{"min.insync.replicas": "3"}); err != nil {
-					fl.problem("CreateTopics: %v", err)
-					return
-				}
-				time.Sleep(settle)
-				known, ok := fl.kafkaTopic(all[0], topic, false)
-				if !ok || len(known.Partitions) != 1 || known.Partitions[0].Leader < 1 {
-					fl.problem("nobody leads: %+v", known)
-					return
-				}
-				leader := fl.members[known.Partitions[0].Leader-1]
 				late := all[1]
 				if late == leader {
 					late = all[2] // who is not the controller, which would have to be another first

@@ -142,6 +142,25 @@ func TestKafkaNotController(t *testing.T) {
 // in sync: replica.lag.time.max, by default.
 const replicaLag = 30 * time.Second
 
+// musterInsync is muster with a topic of one partition that wants all three replicas in
+// sync, and returns its leader too.
+func (fl *fleet) musterInsync(topic string) (all []*member, leader *member, ok bool) {
+	if all, ok = fl.muster(); !ok {
+		return nil, nil, false
+	}
+	if err := fl.createKafka(all[0], topic, map[string]string{"min.insync.replicas": "3"}); err != nil {
+		fl.problem("CreateTopics: %v", err)
+		return nil, nil, false
+	}
+	time.Sleep(settle)
+	known, ok := fl.kafkaTopic(all[0], topic, false)
+	if !ok || len(known.Partitions) != 1 || known.Partitions[0].Leader < 1 {
+		fl.problem("nobody leads: %+v", known)
+		return nil, nil, false
+	}
+	return all, fl.members[known.Partitions[0].Leader-1], true
+}
+
 // TestKafkaMinInsync: a topic that wants all three replicas in sync takes no
 // records when one of them has lagged for long, says so by Kafka's code, and
 // appends nothing of what it refuses; when the replica has caught up, it takes
@@ -149,22 +168,11 @@ const replicaLag = 30 * time.Second
 func TestKafkaMinInsync(t *testing.T) {
 	t.Parallel()
 	problems, tr, _ := runFleet(t, 1, func(fl *fleet) {
-		all, ok := fl.muster()
+		const topic = "wants3"
+		_, leader, ok := fl.musterInsync(topic)
 		if !ok {
 			return
 		}
-		const topic = "wants3"
-		if err := fl.createKafka(all[0], topic, map[string]string{"min.insync.replicas": "3"}); err != nil {
-			fl.problem("CreateTopics: %v", err)
-			return
-		}
-		time.Sleep(settle)
-		known, ok := fl.kafkaTopic(all[0], topic, false)
-		if !ok || len(known.Partitions) != 1 || known.Partitions[0].Leader < 1 {
-			fl.problem("nobody leads: %+v", known)
-			return
-		}
-		leader := fl.members[known.Partitions[0].Leader-1]
 		late := fl.members[leader.id%fleetNodes] // not the leader
 		c := fl.kafkaClient(fl.members[:]...)
 		defer c.Close()
