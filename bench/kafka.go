@@ -111,7 +111,7 @@ func (k *kafka) OpenTopic(ctx context.Context, name string, partitions int32) (O
 			opened.Partitions = int32(len(topic.Partitions))
 			return opened, nil
 		}
-		if err := sleep(ctx, leaderPoll); err != nil {
+		if err := Sleep(ctx, leaderPoll); err != nil {
 			return opened, fmt.Errorf("bench: topic %q: not every partition has a leader: %w", name, err)
 		}
 	}

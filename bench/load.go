@@ -155,7 +155,7 @@ func (r *loading) measure(ctx context.Context, cancel context.CancelCauseFunc) (
 // sampleWindow samples when the window begins and when it ends, which, if that
 // is after a number of records, is when all is over.
 func (r *loading) sampleWindow(ctx context.Context, over <-chan struct{}, res *Result) (err error) {
-	if err := sleep(ctx, r.window.from-r.now()); err != nil {
+	if err := Sleep(ctx, r.window.from-r.now()); err != nil {
 		return err
 	}
 	if res.Begin, err = r.watch.sample(); err != nil {
@@ -163,7 +163,7 @@ func (r *loading) sampleWindow(ctx context.Context, over <-chan struct{}, res *R
 	}
 	if r.window.until == endless {
 		<-over
-	} else if err := sleep(ctx, r.window.until-r.now()); err != nil {
+	} else if err := Sleep(ctx, r.window.until-r.now()); err != nil {
 		return err
 	}
 	res.End, err = r.watch.sample()
@@ -239,7 +239,7 @@ func (s *sender) loop(ctx context.Context) error {
 			break
 		}
 		if s.slots == nil {
-			if err := sleep(ctx, due-s.run.now()); err != nil {
+			if err := Sleep(ctx, due-s.run.now()); err != nil {
 				return err
 			}
 			s.recorder.sent(due, s.run.now())

@@ -22,14 +22,14 @@ func (t *trial) crowd(ctx context.Context) error {
 		for _, w := range t.writers {
 			w.pause(true)
 		}
-		if err := t.wait(ctx, t.idle/2); err != nil { // until creating them is flushed
+		if err := bench.Sleep(ctx, t.idle/2); err != nil { // until creating them is flushed
 			return err
 		}
 		before, err := t.cpu()
 		if err != nil {
 			return err
 		}
-		if err := t.wait(ctx, t.idle); err != nil {
+		if err := bench.Sleep(ctx, t.idle); err != nil {
 			return err
 		}
 		after, err := t.cpu()
@@ -56,17 +56,6 @@ func (t *trial) cpu() (sum time.Duration, err error) {
 		sum += u.CPU
 	}
 	return sum, nil
-}
-
-func (t *trial) wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // counted is a Sink that counts what was acknowledged.
@@ -122,14 +111,14 @@ func (t *trial) comeBack(ctx context.Context) error {
 func (t *trial) missAndReturn(ctx context.Context, c *counted) error {
 	const warm = 5 * time.Second
 	s := t.nodes.Nodes[nodes-1]
-	if err := t.wait(ctx, warm); err != nil {
+	if err := bench.Sleep(ctx, warm); err != nil {
 		return err
 	}
 	rate := func(from int64, since time.Time) float64 {
 		return float64(c.bytes.Load()-from) / 1e6 / time.Since(since).Seconds()
 	}
 	at, since := c.bytes.Load(), time.Now()
-	if err := t.wait(ctx, 2*warm); err != nil {
+	if err := bench.Sleep(ctx, 2*warm); err != nil {
 		return err
 	}
 	res := catchUpResult{JournalBytes: t.journal, BeforeMB: rate(at, since)}
@@ -138,7 +127,7 @@ func (t *trial) missAndReturn(ctx context.Context, c *counted) error {
 	}
 	at, since = c.bytes.Load(), time.Now()
 	for c.bytes.Load()-at < 3*t.journal {
-		if err := t.wait(ctx, pollEvery); err != nil {
+		if err := bench.Sleep(ctx, pollEvery); err != nil {
 			return err
 		}
 	}

@@ -14,9 +14,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
+
+	"github.com/flotilla-log/flotilla/internal/peer"
 )
 
 // options are the command line.
@@ -64,34 +64,15 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	return o, nil
 }
 
-func main() {
-	o, err := parse(os.Args[1:], os.Stderr)
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		err = o.run(ctx, os.Stdout, os.Stderr)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+func main() { peer.Main(parse) }
+
+// Run starts the nodes and measures. What was measured before an error is
+// reported all the same.
+func (o options) Run(ctx context.Context, stdout, stderr io.Writer) error {
+	return peer.InDirectory(o.dir, "flotilla-failover-", func(dir string) error { return o.runIn(ctx, dir, stdout, stderr) })
 }
 
-// run starts the nodes and measures. What was measured before an error is
-// reported all the same.
-func (o options) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
-	parent := o.dir
-	if parent == "" {
-		parent = os.TempDir()
-	}
-	dir, err := os.MkdirTemp(parent, "flotilla-failover-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+func (o options) runIn(ctx context.Context, dir string, stdout, stderr io.Writer) (err error) {
 	t, err := start(ctx, o, dir, stderr)
 	if err != nil {
 		return err

@@ -234,7 +234,7 @@ func (t *trial) rounds(ctx context.Context, what string, n int, fail func(contex
 		if err := t.whole(ctx); err != nil {
 			return err
 		}
-		if err := t.wait(ctx, t.quiet); err != nil {
+		if err := bench.Sleep(ctx, t.quiet); err != nil {
 			return err
 		}
 		node := int32(i%nodes + 1)

@@ -1,6 +1,6 @@
 // Command peers compares Flotilla with Apache Kafka on one machine, one node of
-// each or, with -nodes 3, a cluster of each: both are started, and the same loads are put on them in Kafka's protocol by the same
-// program, in turns. Each is warmed up first, one node until two runs agree, and
+// each or, with -nodes 3, a cluster of each: both are started, and the same loads are
+// put on them in Kafka's protocol by the same program, in turns. Each is warmed up first, one node until two runs agree, and
 // medians are printed. docs/benchmarks.md says how to read them; make
 // bench-kafka and make bench-cluster run it.
 package main
@@ -12,9 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/peer"
@@ -75,33 +73,14 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	return o, nil
 }
 
-func main() {
-	o, err := parse(os.Args[1:], os.Stderr)
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		err = o.run(ctx, os.Stdout, os.Stderr)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+func main() { peer.Main(parse) }
+
+// Run starts the servers, runs the session, and writes what came of it.
+func (o options) Run(ctx context.Context, stdout, stderr io.Writer) error {
+	return peer.InDirectory(o.dir, "flotilla-peers-", func(dir string) error { return o.runIn(ctx, dir, stdout, stderr) })
 }
 
-// run starts the servers, runs the session, and writes what came of it.
-func (o options) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
-	parent := o.dir
-	if parent == "" {
-		parent = os.TempDir()
-	}
-	dir, err := os.MkdirTemp(parent, "flotilla-peers-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+func (o options) runIn(ctx context.Context, dir string, stdout, stderr io.Writer) (err error) {
 	kafkaVersion, err := peer.KafkaVersion(o.jars)
 	if err != nil {
 		return err
