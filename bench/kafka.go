@@ -139,13 +139,13 @@ func (k *kafka) DeleteTopic(ctx context.Context, name string) error {
 func (k *kafka) Spans(ctx context.Context, topic string) ([]Span, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.cfg.Timeout)
 	defer cancel()
-	from, err := k.admin.ListStartOffsets(ctx, topic)
-	if err = errors.Join(err, from.Error()); err != nil {
-		return nil, fmt.Errorf("bench: offsets of topic %q: %w", topic, fromKafka(err))
+	from, err := listOffsets(ctx, topic, k.admin.ListStartOffsets)
+	if err != nil {
+		return nil, err
 	}
-	until, err := k.admin.ListEndOffsets(ctx, topic)
-	if err = errors.Join(err, until.Error()); err != nil {
-		return nil, fmt.Errorf("bench: offsets of topic %q: %w", topic, fromKafka(err))
+	until, err := listOffsets(ctx, topic, k.admin.ListEndOffsets)
+	if err != nil {
+		return nil, err
 	}
 	var spans []Span
 	for p, end := range until[topic] {
@@ -156,6 +156,21 @@ func (k *kafka) Spans(ctx context.Context, topic string) ([]Span, error) {
 	}
 	slices.SortFunc(spans, func(a, b Span) int { return int(a.Partition - b.Partition) })
 	return spans, nil
+}
+
+// listOffsets asks until ctx is over while the answer is one to ask again about: who
+// leads a partition of a new topic may have been told before it knows.
+func listOffsets(ctx context.Context, topic string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (kadm.ListedOffsets, error) {
+	for {
+		listed, err := list(ctx, topic)
+		err = errors.Join(err, listed.Error())
+		if err == nil {
+			return listed, nil
+		}
+		if !kerr.IsRetriable(err) || Sleep(ctx, leaderPoll) != nil {
+			return nil, fmt.Errorf("bench: offsets of topic %q: %w", topic, fromKafka(err))
+		}
+	}
 }
 
 // answerError is an error of franz-go that stems from a server's answer.
