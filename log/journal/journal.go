@@ -318,6 +318,7 @@ type Journal struct {
 
 	sincePressure int64 // bytes written since the last signal
 	diskFull      bool  // the last growth met a full disk and nobody asked again
+	awaited       bool  // the writer waits for the preparer
 }
 
 // Open opens the journal in dir, and makes it, of two files, if there is none.

@@ -35,7 +35,7 @@ func (s *scan) mend() error {
 			fileBytes: j.opt.FileBytes,
 			sequence:  uint64(len(j.files) + 1),
 			synced:    s.proven,
-		})
+		}, j.goOn)
 		if err != nil {
 			return fmt.Errorf("journal: make %s: %w", path.Join(j.dir, fileName(uint32(len(j.files)))), err)
 		}

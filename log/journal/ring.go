@@ -60,12 +60,17 @@ func (j *Journal) planLocked() plan {
 	if none && j.at > 0 && j.files[0].live == 0 {
 		return planRecycle
 	}
-	tight := j.committedLocked() > j.limitLocked()/2 || len(j.space.waiters) > 0 && !j.space.held || j.space.tight
 	stuck := none && len(j.files) < j.maxRecovered && j.stuckLocked()
-	if ((none || tight) && len(j.files) < j.maxFiles || stuck || j.wantsBeyondLocked()) && !j.diskFull {
+	if ((none || j.tightLocked()) && len(j.files) < j.maxFiles || stuck || j.wantsBeyondLocked()) && !j.diskFull {
 		return planGrow
 	}
 	return planNothing
+}
+
+// tightLocked reports that more than half of the limit is taken, or that somebody
+// found no room.
+func (j *Journal) tightLocked() bool {
+	return j.committedLocked() > j.limitLocked()/2 || len(j.space.waiters) > 0 && !j.space.held || j.space.tight
 }
 
 // stuckLocked reports that nothing can be appended unless the ring grows.
@@ -172,7 +177,8 @@ func (j *Journal) grow(h fileHeader, keep int64) error {
 	err := j.room(h.fileBytes + keep)
 	var f *file
 	if err == nil {
-		f, err = j.create(h)
+		pace := j.startPace()
+		f, err = j.create(h, pace.wait)
 	}
 	if err == nil {
 		err = j.count(f)
@@ -244,8 +250,9 @@ var errStopped = errors.New("journal: stopped")
 
 // create makes a complete, durable file of zeros with both headers. The zeros
 // are written, not only allocated, so that later writes change no metadata and
-// a data sync is one write to the disk. After an error nothing of it is left.
-func (j *Journal) create(h fileHeader) (*file, error) {
+// a data sync is one write to the disk. It calls wait before it writes on at an
+// offset. After an error nothing of it is left.
+func (j *Journal) create(h fileHeader, wait func(off int64) error) (*file, error) {
 	var err error
 	if h.salt, err = j.newSalt(); err != nil {
 		return nil, err
@@ -254,7 +261,7 @@ func (j *Journal) create(h fileHeader) (*file, error) {
 		return nil, err
 	}
 	temp, name := path.Join(j.dir, tempName), path.Join(j.dir, fileName(h.slot))
-	err = j.writeNew(temp, h)
+	err = j.writeNew(temp, h, wait)
 	if err == nil {
 		err = j.fs.Rename(temp, name)
 	}
@@ -271,7 +278,7 @@ func (j *Journal) create(h fileHeader) (*file, error) {
 	return &file{path: name, slot: h.slot, f: f, sequence: h.sequence, salt: h.salt, seed: seedOf(h.salt), end: headerBytes}, nil
 }
 
-func (j *Journal) writeNew(name string, h fileHeader) (err error) {
+func (j *Journal) writeNew(name string, h fileHeader, wait func(off int64) error) (err error) {
 	f, err := j.fs.Create(name)
 	if err != nil {
 		return err
@@ -283,14 +290,14 @@ func (j *Journal) writeNew(name string, h fileHeader) (err error) {
 	}()
 	chunk := make([]byte, min(1<<20, h.fileBytes))
 	for off := int64(0); off < h.fileBytes; off += int64(len(chunk)) {
-		select {
-		case <-j.stopPrep:
-			return errStopped
-		default:
-		}
-		if _, err := f.WriteAt(chunk[:min(int64(len(chunk)), h.fileBytes-off)], off); err != nil {
+		if err := wait(off); err != nil {
 			return err
 		}
+		n := min(int64(len(chunk)), h.fileBytes-off)
+		if _, err := f.WriteAt(chunk[:n], off); err != nil {
+			return err
+		}
+		f.WriteBack(off, n)
 	}
 	block := h.encode()
 	if _, err := f.WriteVecAt([][]byte{block, block}, 0); err != nil {

@@ -48,8 +48,7 @@ func (j *Journal) makeRoom(size int64) error {
 				return err
 			}
 		case wait:
-			signal(j.prepare)
-			<-j.prepared
+			j.await()
 		case !fits:
 			return j.fail("append to", j.w.file.path, j.errFull(size))
 		default:
@@ -61,6 +60,20 @@ func (j *Journal) makeRoom(size int64) error {
 			}
 		}
 	}
+}
+
+// await waits for a step of the preparer, which then takes no time over it.
+func (j *Journal) await() {
+	j.setAwaited(true)
+	signal(j.prepare)
+	<-j.prepared
+	j.setAwaited(false)
+}
+
+func (j *Journal) setAwaited(on bool) {
+	j.mu.Lock()
+	j.awaited = on
+	j.mu.Unlock()
 }
 
 // errFull says how the ring came to have no room for an Append, which
