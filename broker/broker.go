@@ -223,6 +223,7 @@ type Broker struct {
 	adding       chan struct{} // 1-buffered: held while shards are added
 	lookups      chan struct{} // holds a token for each look-up by time
 	vacancyWaits chan struct{} // holds a token for each AwaitLeaders that waits
+	alive        *signs
 	inspecting   chan struct{} // holds a token for each Inspect
 	began        time.Time     // when Start was called
 	forwards     chan struct{} // holds a token for each request of another node
@@ -255,6 +256,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.altering, b.adding, b.lookups = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.inspecting, b.forwards = make(chan struct{}, maxInspections), make(chan struct{}, maxForwarded)
 	b.vacancyWaits = make(chan struct{}, maxVacancyWaits)
+	b.alive = newSigns(b.askAlive, b.group.Go)
 	b.pulls = newPulls(&b.opt)
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	b.freed = make(chan struct{}, 1)

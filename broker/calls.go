@@ -8,7 +8,7 @@ import (
 )
 
 // Methods of calls between nodes; methodPull, 4, methodReport, 5, methodContact, 6,
-// methodPresent, 7, methodClaim, 16, methodTakeOver, 17, methodFit, 18, and methodRoom, 19,
+// methodPresent, 7, methodAlive, 8, methodClaim, 16, methodTakeOver, 17, methodFit, 18, and methodRoom, 19,
 // are others.
 // MethodReplace, 24, and MethodJoin, 25, are for nodes that have no place in the cluster yet.
 // MethodStanding is internal/node's: what a node says of itself before it has a cluster.
@@ -37,6 +37,8 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 		return b.answerJoin(ctx, from, payload)
 	case methodContact:
 		return b.contacts.answer(from, payload)
+	case methodAlive:
+		return nil, nil
 	case methodPresent:
 		return b.answerPresent(payload)
 	case methodPull:

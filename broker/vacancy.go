@@ -66,32 +66,43 @@ func (l *losses) recentLocked(now time.Time, node int32) bool {
 	return lost && now.Sub(at) < vacancyPatience
 }
 
-// AwaitLeaders waits while a shard of the topics is about to have another leader:
+// AwaitLeaders waits until the nodes that lead shards of the topics, as this one knows,
+// have given a sign of life, and then while a shard is about to have another leader:
 // one of its nodes was lost less than a second ago, no node that is there is known
 // to lead it, and this node reaches a majority of its replicas. It returns when
 // there are leaders, when that second is over, when ctx ends or the broker stops;
-// and at once if that many wait already.
+// and at once if that many wait already. A node that is there and silent is waited for
+// aliveTimeout, or twice that.
 //
 // It is for answers to clients that ask who leads because a connection broke. Some
 // of them ask once in several seconds, so one that is told of the lost node, or of
-// none, stands still for that long, while the next leader is there in a moment.
+// none, stands still for that long, while the next leader is there in a moment. They
+// may come before the node that they ask has heard that the other is gone.
 func (b *Broker) AwaitLeaders(ctx context.Context, topics iter.Seq[Topic]) {
-	if b.opt.Cluster == nil || !b.noteLosses(time.Now()) {
+	if b.opt.Cluster == nil || b.opt.Cluster.Peers == nil {
 		return
 	}
-	vacant := b.vacantShards(topics)
-	if len(vacant) == 0 {
-		return
-	}
+	shards := shardsOf(topics)
 	select {
 	case b.vacancyWaits <- struct{}{}:
 		defer func() { <-b.vacancyWaits }()
 	default:
 		return
 	}
+	if !b.awaitSigns(ctx, shards) || !b.noteLosses(time.Now()) {
+		return
+	}
 	tick := time.NewTicker(vacancyTick)
 	defer tick.Stop()
-	for len(vacant) > 0 {
+	for {
+		for shard := range shards {
+			if !b.vacant(shard) {
+				delete(shards, shard)
+			}
+		}
+		if len(shards) == 0 {
+			return
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -99,28 +110,40 @@ func (b *Broker) AwaitLeaders(ctx context.Context, topics iter.Seq[Topic]) {
 		case <-b.stopping.Done():
 			return
 		}
-		for shard := range vacant {
-			if !b.vacant(shard) {
-				delete(vacant, shard)
-			}
-		}
 	}
 }
 
-// vacantShards returns the shards of some topics that are vacant.
-func (b *Broker) vacantShards(topics iter.Seq[Topic]) map[metadata.ShardID]bool {
-	vacant, seen := make(map[metadata.ShardID]bool), make(map[metadata.ShardID]bool)
-	for t := range topics {
-		for _, shard := range t.assignment {
-			if !seen[shard] {
-				seen[shard] = true
-				if b.vacant(shard) {
-					vacant[shard] = true
-				}
-			}
+// awaitSigns waits for a sign of life of each other node that leads one of the shards
+// and is taken to be there. It reports false when ctx ended or the broker stops.
+func (b *Broker) awaitSigns(ctx context.Context, shards map[metadata.ShardID]bool) bool {
+	signs := make(map[int32]<-chan struct{})
+	for shard := range shards {
+		leader, _, ok := b.shardLeaderOf(replication.ShardID(shard))
+		if ok && leader != b.opt.NodeID && signs[leader] == nil && b.reaches(leader) {
+			signs[leader] = b.alive.of(leader)
 		}
 	}
-	return vacant
+	for _, given := range signs {
+		select {
+		case <-given:
+		case <-ctx.Done():
+			return false
+		case <-b.stopping.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// shardsOf returns the shards that partitions of some topics are in.
+func shardsOf(topics iter.Seq[Topic]) map[metadata.ShardID]bool {
+	shards := make(map[metadata.ShardID]bool)
+	for t := range topics {
+		for _, shard := range t.assignment {
+			shards[shard] = true
+		}
+	}
+	return shards
 }
 
 // vacant reports whether a shard is about to have another leader; see AwaitLeaders.

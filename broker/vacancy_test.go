@@ -3,8 +3,12 @@ package broker
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
 // awaitLeaders has a broker wait for the leaders of a topic, and returns those that it
@@ -127,4 +131,100 @@ func TestLosses(t *testing.T) {
 			t.Errorf("step %d: lost %t, recent %t, want %t", i, got, l.recent(now, 7), step.lost)
 		}
 	}
+}
+
+// unaware are a node's Peers that take another one to be there until they call it.
+type unaware struct {
+	transport.Peers
+	node   atomic.Int32 // 0: no other one
+	called atomic.Int32
+}
+
+func (u *unaware) Connected(node int32) bool {
+	return u.Peers.Connected(node) || node == u.node.Load() && u.called.Load() == 0
+}
+
+func (u *unaware) Call(ctx context.Context, node int32, m transport.Method, payload []byte) ([]byte, error) {
+	answer, err := u.Peers.Call(ctx, node, m, payload)
+	if node == u.node.Load() && m == methodAlive {
+		u.called.Add(1)
+	}
+	return answer, err
+}
+
+// TestAwaitLeadersAsks: a client may hear of a leader's end before the node does that it
+// asks for the next one.
+func TestAwaitLeadersAsks(t *testing.T) {
+	tune := func(o *Options) { o.Cluster.Peers = &unaware{Peers: o.Cluster.Peers} }
+	inTunedTrio(t, tune, func(t *testing.T, tr *trio) {
+		topic := tr.controller().create("t", 6, nil)
+		tr.rest(time.Second)
+		lost := tr.leader(topic, 0)
+		r := tr.others(lost)[0]
+		u := r.opt.Cluster.Peers.(*unaware)
+		u.node.Store(lost.NodeID())
+		tr.lose(lost)
+		leaders, took := r.awaitLeaders(t.Context(), topic)
+		if slices.Contains(leaders, lost.NodeID()) || slices.Contains(leaders, -1) {
+			t.Errorf("after %v node %d names %v as leaders, and node %d is lost", took, r.NodeID(), leaders, lost.NodeID())
+		}
+		if u.called.Load() != 1 {
+			t.Errorf("the lost node was called %d times for one request", u.called.Load())
+		}
+	})
+}
+
+// TestAwaitLeadersSilent: a leader that is there and silent is waited for a moment.
+func TestAwaitLeadersSilent(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		topic := tr.controller().create("t", 6, nil)
+		tr.rest(time.Second)
+		silent := tr.leader(topic, 0)
+		r := tr.others(silent)[0]
+		tr.hub.Cut(silent.NodeID(), r.NodeID(), true)
+		tr.hub.Cut(r.NodeID(), silent.NodeID(), true)
+		if _, took := r.awaitLeaders(t.Context(), topic); took > 2*aliveTimeout {
+			t.Errorf("it took %v, want at most %v", took, 2*aliveTimeout)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), aliveTimeout/4)
+		defer cancel()
+		if _, took := r.awaitLeaders(ctx, topic); took > aliveTimeout/4 {
+			t.Errorf("who waits for %v waited for %v", aliveTimeout/4, took)
+		}
+	})
+}
+
+// TestSigns: a sign of life that was asked for before is none, and those who want one
+// meanwhile share the next.
+func TestSigns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls, answers := 0, make(chan struct{})
+		s := newSigns(func(context.Context, int32) {
+			calls++
+			<-answers
+		}, func(run func()) { go run() })
+		given := func(c <-chan struct{}) bool {
+			synctest.Wait()
+			select {
+			case <-c:
+				return true
+			default:
+				return false
+			}
+		}
+		first := s.of(7)
+		synctest.Wait()
+		second, third := s.of(7), s.of(7)
+		answers <- struct{}{}
+		if !given(first) || given(second) {
+			t.Error("the answer to the first call is to be a sign for who came before it, alone")
+		}
+		answers <- struct{}{}
+		if !given(second) || !given(third) || calls != 2 {
+			t.Errorf("%d calls, want 2: who comes during one shares the next", calls)
+		}
+		if len(s.next)+len(s.under) != 0 {
+			t.Error("something is left of calls that have ended")
+		}
+	})
 }
