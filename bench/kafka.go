@@ -26,6 +26,11 @@ type KafkaConfig struct {
 	// client.DefaultRequestTimeout.
 	Timeout time.Duration
 
+	// AnswerTimeout is how long a server may leave a request without an answer before
+	// its connection is given up; default the client's own: 20 s for a Produce, 10 s
+	// for most others.
+	AnswerTimeout time.Duration
+
 	// Dial, if not nil, opens the connections for what is asked once. Sinks and
 	// sources do without.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -81,10 +86,14 @@ func NewKafka(cfg KafkaConfig) (Cluster, error) {
 
 // options are those of every client.
 func (k *kafka) options() []kgo.Opt {
-	return []kgo.Opt{
+	opts := []kgo.Opt{
 		kgo.SeedBrokers(k.cfg.Bootstrap...), kgo.ClientID(k.cfg.ClientID),
 		kgo.RetryTimeout(k.cfg.Timeout), kgo.DisableClientMetrics(),
 	}
+	if half := k.cfg.AnswerTimeout / 2; half > 0 { // what the server is given, and what is waited beyond that
+		opts = append(opts, kgo.ProduceRequestTimeout(half), kgo.RequestTimeoutOverhead(half))
+	}
+	return opts
 }
 
 func (k *kafka) Close() { k.cl.Close() }

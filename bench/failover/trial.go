@@ -22,6 +22,10 @@ const (
 	topic     = "failover"
 	manyTopic = "many"
 	pollEvery = 100 * time.Millisecond
+
+	// hastyTimeout is how long the writer that is set so waits for an answer: a node
+	// that is stopped keeps its connections, so nothing else tells a client.
+	hastyTimeout = time.Second
 )
 
 // trial is three nodes and who writes to them.
@@ -72,6 +76,11 @@ func start(ctx context.Context, o options, dir string, said io.Writer) (t *trial
 		return t, err
 	}
 	t.closers = append(t.closers, kafka.Close)
+	hasty, err := bench.NewKafka(bench.KafkaConfig{Bootstrap: bootstrap, ClientID: "failover", AnswerTimeout: hastyTimeout})
+	if err != nil {
+		return t, err
+	}
+	t.closers = append(t.closers, hasty.Close)
 	native, err := bench.NewNative(client.Config{Bootstrap: bootstrap, ClientID: "failover"})
 	if err != nil {
 		return t, err
@@ -82,7 +91,7 @@ func start(ctx context.Context, o options, dir string, said io.Writer) (t *trial
 	for _, c := range []struct {
 		name    string
 		cluster bench.Cluster
-	}{{"franz-go", kafka}, {"native", native}} {
+	}{{"franz-go", kafka}, {"hasty franz-go", hasty}, {"native", native}} {
 		cfg := bench.SinkConfig{ProducerConfig: client.ProducerConfig{Topic: topic, Linger: -1}, Keys: bench.KeysEven}
 		sink, err := c.cluster.NewSink(cfg)
 		if err != nil {
