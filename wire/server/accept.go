@@ -31,8 +31,8 @@ func (l *link) drain() { _ = l.nc.SetReadDeadline(time.Unix(1, 0)) }
 // abort ends a connection, whatever is under way.
 func (l *link) abort() {
 	if c := l.native.Load(); c != nil {
-		c.cancel()
-		c.polls.End()
+		c.abort()
+		return
 	}
 	_ = l.nc.Close()
 }
@@ -108,8 +108,8 @@ func (s *Server) refuse(nc net.Conn, why error) {
 			}
 			var err error // or a panic
 			defer intake.Survive(s.opt.Log, &err, "remote", nc.RemoteAddr().String())
-			if p, _, err := frame.ReadMagic(nc); err == nil && p == frame.Native {
-				_ = frame.Refuse(frame.NewReader(nc), frame.NewWriter(nc), e) // it is closed either way
+			if p, _, err := frame.ReadMagic(nc); err == nil && p == frame.Native && frame.Refuse(frame.NewReader(nc), frame.NewWriter(nc), e) == nil {
+				intake.Linger(nc)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,6 +84,9 @@ func (c *conn) serve() broker.Ending {
 		if !intake.Quiet(err) {
 			c.log.Info("connection refused", "err", err)
 		}
+		if !gone(err) && !errors.Is(err, os.ErrDeadlineExceeded) { // it was told why
+			intake.Linger(c.nc)
+		}
 		return broker.EndedHandshake
 	}
 	written := make(chan struct{})
@@ -95,22 +99,32 @@ func (c *conn) serve() broker.Ending {
 		c.log.Info("connection closed", "err", err)
 	}
 	ended := ending(err)
-	if c.s.ctx.Err() == nil {
-		c.cancel() // the peer is gone: nobody waits for answers
-	} else {
+	switch {
+	case c.s.ctx.Err() != nil:
 		ended = broker.EndedByListener
+	case gone(err):
+		c.cancel() // nobody waits for answers
+	default:
+		defer time.AfterFunc(intake.LastAnswersTimeout, c.abort).Stop()
 	}
-	c.polls.End()
-	c.streams.end()
-	c.requests.Wait()
-	close(c.answers)
+	lingers := c.lastAnswers(err)
 	<-written
+	if lingers && c.ctx.Err() == nil && ended != broker.EndedByListener {
+		intake.Linger(c.nc)
+	}
 	c.cancel()
 	c.breaking.Do(func() {}) // from here on nothing breaks it off
 	if c.broken != nil && ended != broker.EndedByListener {
 		return ending(c.broken)
 	}
 	return ended
+}
+
+// abort ends the connection, whatever is under way.
+func (c *conn) abort() {
+	c.cancel()
+	c.polls.End()
+	_ = c.nc.Close()
 }
 
 // breakOff ends the connection at once, unless it is over: err says why.
@@ -122,9 +136,7 @@ func (c *conn) breakOff(err error) {
 				c.log.Info("connection closed", "err", err)
 			}
 		}
-		c.cancel()
-		c.polls.End()
-		_ = c.nc.Close()
+		c.abort()
 		c.streams.end()
 	})
 }
@@ -157,11 +169,13 @@ func (c *conn) read() (err error) {
 			return err
 		}
 		p, err := c.r.Next()
-		if err != nil {
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return errIdle
+		case err != nil:
 			return err
-		}
-		if p.Flags != 0 {
-			return errors.New("server: a client sent a response")
+		case p.Flags != 0:
+			return errResponse
 		}
 		if err := c.request(p); err != nil {
 			return err
