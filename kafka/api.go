@@ -22,11 +22,16 @@ type api struct {
 	// is lent to others once the answer is encoded: what is kept of them is copied.
 	handle func(s *Server, ctx context.Context, p *peer, req kmsg.Request) kmsg.Response
 
-	// start starts a request from its bytes, on the connection's reader: it may
+	// start starts a request from its bytes, on the connection's reader, or see inTurn: it may
 	// wait for memory, and as Broker.Produce does, but for nothing else. It calls
 	// q.send, then or later. Its
 	// error closes the connection, and q.send is not called then.
 	start func(c *conn, q *request) error
+
+	// inTurn says of those that start that one is started when its turn has come, on
+	// the connection's writer, if others that are not are unanswered before it: what
+	// it holds once it was started it would hold for as long as they wait.
+	inTurn bool
 
 	name     string
 	flexible int16 // the least version whose header and body are flexible

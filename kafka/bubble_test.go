@@ -74,10 +74,13 @@ func (b *bubble) pass(d time.Duration) {
 
 // holdSyncs makes every sync of the journal wait until let is called, so that
 // nothing becomes durable meanwhile.
-func (b *bubble) holdSyncs() (let func()) {
+func (b *bubble) holdSyncs() (let func()) { return b.holdSyncsOf("journal") }
+
+// holdSyncsOf is holdSyncs for the files with a part of their path.
+func (b *bubble) holdSyncsOf(part string) (let func()) {
 	held := make(chan struct{})
 	b.disk.OnOp(func(op vfs.Op, phase vfs.Phase) {
-		if phase == vfs.Before && op.Kind == vfs.OpSyncData && strings.Contains(op.Path, "journal") {
+		if phase == vfs.Before && (op.Kind == vfs.OpSyncData || op.Kind == vfs.OpSync) && strings.Contains(op.Path, part) {
 			<-held
 		}
 	})

@@ -75,6 +75,8 @@ type conn struct {
 	fetches  *broker.Budget // memory that Fetches hold for their partitions
 	unsent   unsentFetches
 	polls    delivery.Polls
+	before   atomic.Int32 // requests that others are not started behind: see api.inTurn
+	hurries  atomic.Int64 // how often the Fetches were to answer with what there is
 
 	out        *intake.Outgoing
 	deliveries delivery.Peer
@@ -211,9 +213,11 @@ func (c *conn) readRequest() error {
 	if err != nil {
 		return err
 	}
-	if q.api.start == nil && size > hurryBytes {
-		c.polls.Hurry() // before it waits for memory, which a request before it may hold
+	q.inTurn = q.api.inTurn && c.before.Load() > 0
+	if (q.api.start == nil || q.inTurn) && size > hurryBytes {
+		c.hurry() // before it waits for memory, which a request before it may hold
 	}
+	q.hurried = c.hurries.Load()
 	if err := c.claim(q, int64(size)); err != nil {
 		q.letGo()
 		return err
@@ -234,6 +238,10 @@ func (c *conn) readRequest() error {
 		return err
 	}
 	begun, c.asked = true, true
+	if q.inTurn || !q.api.inTurn {
+		q.isBefore = true
+		c.before.Add(1)
+	}
 	c.order <- q // has room: see inflight
 	return nil
 }
@@ -265,10 +273,17 @@ func (c *conn) begin(q *request) error {
 		return err
 	}
 	q.began = time.Now()
-	if q.api.start == nil {
+	if q.api.start == nil || q.inTurn {
 		return nil
 	}
 	return c.start(q)
+}
+
+// hurry makes the Fetches before the next request answer with what there is, once
+// they are started.
+func (c *conn) hurry() {
+	c.hurries.Add(1)
+	c.polls.Hurry()
 }
 
 // start starts an immediate request. If that panics, the request is answered

@@ -5,7 +5,14 @@ import "github.com/twmb/franz-go/pkg/kmsg"
 // dataAPIs are the requests that carry records.
 var dataAPIs = []api{
 	produceAPI(),
-	immediate(kmsg.Fetch, fetchMin, fetchMax, (*conn).fetch),
+	fetchAPI(),
+}
+
+// fetchAPI is Fetch.
+func fetchAPI() api {
+	a := immediate(kmsg.Fetch, fetchMin, fetchMax, (*conn).fetch)
+	a.inTurn = true
+	return a
 }
 
 // produceAPI is Produce. It is listed from version 0 on, though it is served

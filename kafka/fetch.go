@@ -250,6 +250,9 @@ func (f *fetching) ask() {
 		f.polls.Remove(&f.poll)
 		f.respond(results)
 	}))
+	if f.inTurn && f.hurried != f.hurries.Load() {
+		f.polls.Hurry() // it was not among those who were to answer
+	}
 }
 
 // respond answers with what was read, whose chunks it owns.

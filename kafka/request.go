@@ -101,6 +101,10 @@ type request struct {
 	answered bool          // by the reader, though it is no immediate api
 	refused  error         // why a handler had no answer; nil: it did not say
 	poll     delivery.Poll // a Fetch, in conn.polls
+
+	inTurn   bool  // the writer starts it
+	isBefore bool  // it is counted in conn.before; the writer's once it is in conn.order
+	hurried  int64 // conn.hurries, when it came
 }
 
 // answer is one response on its way out.

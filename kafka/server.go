@@ -6,7 +6,8 @@
 // Fetch as they come, which the broker then works on while more is read. The
 // other one answers, in the order of arrival, as Kafka does: a request of any
 // other kind is handled when all before it are answered, so one connection
-// holds one such answer in memory, and sees what its own requests have done.
+// holds one such answer in memory, and sees what its own requests have done. So is
+// a Fetch that has one of another kind before it: see api.inTurn.
 //
 // Connections come from the listener of package wire/server, which shares its
 // port and its limits between the protocols. Bytes of requests and answers are

@@ -122,7 +122,16 @@ func (q *request) mayWait() bool {
 // only waits for what is under way, which then holds nothing any more.
 func (c *conn) respond(q *request, broken bool) (err error) {
 	defer intake.Survive(c.log, &err, "at", "answering", "request", q.api.name, "version", q.version)
+	defer q.passed()
 	switch {
+	case broken && q.inTurn:
+		q.send(answer{none: true})
+	case q.inTurn:
+		if err := c.start(q); err != nil {
+			q.send(answer{err: err})
+		}
+		q.passed()
+		<-q.ready
 	case q.api.start != nil || q.answered:
 		<-q.ready
 	case broken:
@@ -167,6 +176,14 @@ func (c *conn) respond(q *request, broken bool) (err error) {
 	c.w.QueueRaw(parts...)
 	a.delivered = slices.ContainsFunc(parts, func(p frame.Part) bool { return p.Source != nil })
 	return nil
+}
+
+// passed takes note that requests are started behind q again.
+func (q *request) passed() {
+	if q.isBefore {
+		q.isBefore = false
+		q.before.Add(-1)
+	}
 }
 
 // handle decodes a request and has it answered. A panic is the connection's end,

@@ -280,8 +280,8 @@ var kafkaTable = []mutant{
 	{
 		name: "a large request hurries what is before it",
 		file: "kafka/conn.go",
-		old:  "q.api.start == nil && size > hurryBytes",
-		new:  "q.api.start == nil && size > hurryBytes<<20",
+		old:  "(q.api.start == nil || q.inTurn) && size > hurryBytes",
+		new:  "(q.api.start == nil || q.inTurn) && size > hurryBytes<<20",
 		pkg:  "./kafka", test: "TestHurry", want: "a large request behind a Fetch",
 	},
 	{
