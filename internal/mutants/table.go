@@ -263,7 +263,7 @@ var table = []mutant{
 	},
 	{
 		name: "a vote older than the log",
-		file: "replication/replica.go",
+		file: "replication/open.go",
 		old:  "vote.Term < term {",
 		new:  "vote.Term < term && term == 0 {",
 		pkg:  "./internal/node", test: "TestOlderVotes", want: "vote record is older than the log",

@@ -5,7 +5,7 @@ package main
 var trapsTable = []mutant{
 	{
 		name: "trap 1: Raft does not restore what was committed",
-		file: "replication/replica.go",
+		file: "replication/run.go",
 		old:  "\tcfg.CommitTimeout = commitTimeout\n",
 		new:  "\tcfg.CommitTimeout = commitTimeout\n\tcfg.RestoreCommittedLogs = true\n",
 		pkg:  "./replication", test: "TestReplicaRestarts", want: "FAIL",
@@ -19,14 +19,14 @@ var trapsTable = []mutant{
 	},
 	{
 		name: "trap 4: a burst goes in few requests",
-		file: "replication/replica.go",
+		file: "replication/run.go",
 		old:  "cfg.MaxAppendEntries = maxAppendEntries",
 		new:  "cfg.MaxAppendEntries = 1",
 		pkg:  "./replication", test: "TestBurst", want: "a burst took",
 	},
 	{
 		name: "trap 4: no more in flight than a request takes",
-		file: "replication/replica.go",
+		file: "replication/open.go",
 		old:  "\topt.MaxInFlight = min(opt.MaxInFlight, maxAppendEntries/2)\n",
 		new:  "",
 		pkg:  "./replication", test: "TestInFlightBound", want: "entries may be in flight",
