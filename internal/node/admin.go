@@ -72,7 +72,7 @@ func (n *Node) adminSource() admin.Source {
 				}
 			}
 			if n.joining != nil {
-				return n.joining.waiting()
+				return n.joining.vigil.reason()
 			}
 			return ""
 		},

@@ -348,7 +348,7 @@ func TestHeals(t *testing.T) {
 			t.Errorf("%s: %t, want %t", tt.name, got, tt.want)
 		}
 	}
-	w := &wait{log: slog.New(slog.DiscardHandler), damage: damage}
+	w := newWait(slog.New(slog.DiscardHandler), damage)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
 	<-ctx.Done()

@@ -9,8 +9,6 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"sync"
-	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/broker/metadata"
@@ -87,7 +85,7 @@ func (n *Node) heal(ctx context.Context, damage error) error {
 // lock is held.
 func (n *Node) replaceDamaged(ctx context.Context, damage error) error {
 	fsys, dir := n.opt.FS, n.opt.Dir
-	w := &wait{log: n.opt.Log, damage: damage}
+	w := newWait(n.opt.Log, damage)
 	n.healing.Store(w)
 	defer n.healing.Store(nil)
 	set, err := unfinishedAside(fsys, dir)
@@ -270,11 +268,15 @@ func (n *Node) pruneAside() error {
 
 // wait is what a node with damage waits for.
 type wait struct {
-	log    *slog.Logger
 	damage error
+	vigil  vigil
+}
 
-	mu  sync.Mutex
-	why string // guarded by mu
+func newWait(log *slog.Logger, damage error) *wait {
+	return &wait{damage: damage, vigil: vigil{
+		log: log, args: []any{"damage", damage},
+		line: "the node's data is damaged, and it waits for the other nodes; nothing of it has changed: put a sound copy back, or wait until they can do without it",
+	}}
 }
 
 // healTime is how long one round of what is waited for may take: asking for the nodes, for
@@ -289,41 +291,26 @@ func (f final) Unwrap() error { return f.error }
 // until calls do until it succeeds, its error is final, or ctx ends. It says, once
 // each, why it goes on.
 func (w *wait) until(ctx context.Context, do func(context.Context) error) error {
-	for pause := firstRound; ; pause = min(2*pause, lastRound) {
+	var last error
+	return w.vigil.rounds(ctx, func() (outcome, error) {
 		once, cancel := context.WithTimeout(ctx, healTime)
-		err := do(once)
-		cancel()
-		if f, ok := errors.AsType[final](err); ok {
-			return f.error
+		defer cancel()
+		if last = do(once); last == nil {
+			return done, nil
 		}
-		if err == nil {
-			return nil
+		if f, ok := errors.AsType[final](last); ok {
+			return waits, f.error
 		}
-		w.say(err.Error())
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return errors.Join(w.damage, fmt.Errorf("it could not be replaced in time: %w", err))
-		}
-	}
-}
-
-func (w *wait) say(why string) {
-	w.mu.Lock()
-	said := w.why == why
-	w.why = why
-	w.mu.Unlock()
-	if !said {
-		w.log.Warn("the node's data is damaged, and it waits for the other nodes; nothing of it has changed: put a sound copy back, or wait until they can do without it",
-			"damage", w.damage, "why", why)
-	}
+		w.vigil.say(last.Error())
+		return waits, nil
+	}, func() error {
+		return errors.Join(w.damage, fmt.Errorf("it could not be replaced in time: %w", last))
+	})
 }
 
 // text says what is damaged and what is waited for.
 func (w *wait) text() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return fmt.Sprintf("the data is damaged, and the node waits for the others: %s; %v", w.why, w.damage)
+	return fmt.Sprintf("the data is damaged, and the node waits for the others: %s; %v", w.vigil.reason(), w.damage)
 }
 
 // level is the newest feature level that the node knows.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,10 +36,7 @@ type Cluster struct {
 // node was started for.
 var ErrMembers = errors.New("node: the data directory is of other cluster nodes")
 
-// The waits between two rounds of asking the others.
 const (
-	firstRound = 50 * time.Millisecond
-	lastRound  = time.Second
 	roundTime  = 2 * time.Second // that an answer may take
 	rejoinTime = 3 * roundTime   // that the metadata's leader may take to be found
 )
@@ -53,9 +51,10 @@ type founding struct {
 
 	closed error // why nothing is recorded any more, nil: it is; guarded by turn
 
+	vigil vigil
+
 	mu  sync.Mutex
 	own standing // changed with turn held
-	why string   // what it waits for
 
 	heard map[int32]string // what the others have last said by themselves
 }
@@ -101,26 +100,16 @@ func (n *Node) found(ctx context.Context) error {
 		return err
 	}
 	f.look()
+	f.vigil = vigil{log: n.opt.Log, line: "waiting for the cluster to be founded; clients are not served yet", woken: f.kick, fault: f.fault}
 	n.founding.Store(f)
-	for wait := firstRound; !f.standing().Founded; wait = min(2*wait, lastRound) {
-		did, err := f.round(ctx)
-		if err != nil {
-			return err
+	return f.vigil.rounds(ctx, func() (outcome, error) {
+		if f.standing().Founded {
+			return done, nil
 		}
-		if did {
-			wait = firstRound / 2
-			continue
-		}
-		select {
-		case <-f.kick:
-		case err := <-f.fault:
-			return err
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), fmt.Errorf("node: the cluster was not founded in time: %s", f.waiting()))
-		}
-	}
-	return nil
+		return f.round(ctx)
+	}, func() error {
+		return errors.Join(ctx.Err(), fmt.Errorf("node: the cluster was not founded in time: %s", f.waiting()))
+	})
 }
 
 // members is what the broker knows of the cluster.
@@ -175,7 +164,7 @@ func (f *founding) look() {
 }
 
 // round asks all the others once, and takes one step, if there is one to take.
-func (f *founding) round(ctx context.Context) (did bool, err error) {
+func (f *founding) round(ctx context.Context) (out outcome, err error) {
 	own := f.standing()
 	s := decide(&own, f.n.opt.Shards, f.ask(ctx, own))
 	switch {
@@ -186,10 +175,10 @@ func (f *founding) round(ctx context.Context) (did bool, err error) {
 	case s.found:
 		err = f.change(func(id *identity) { id.Founded = true })
 	default:
-		f.wait(s.wait)
-		return false, nil
+		f.vigil.say(strings.Join(s.wait, "; "))
+		return waits, nil
 	}
-	return true, err
+	return moved, err
 }
 
 // ask asks all other nodes for their standing at once.
@@ -246,32 +235,12 @@ func (f *founding) change(edit func(*identity)) error {
 	return nil
 }
 
-// wait notes what the node waits for, and says it once.
-func (f *founding) wait(why []string) {
-	text := ""
-	for i, w := range why {
-		if i > 0 {
-			text += "; "
-		}
-		text += w
-	}
-	f.mu.Lock()
-	said := f.why == text
-	f.why = text
-	f.mu.Unlock()
-	if !said {
-		f.n.opt.Log.Warn("waiting for the cluster to be founded; clients are not served yet", "why", text)
-	}
-}
-
 // waiting returns what keeps the node from serving, or nothing.
 func (f *founding) waiting() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.own.Founded {
+	if f.standing().Founded {
 		return ""
 	}
-	return f.why
+	return f.vigil.reason()
 }
 
 // answer answers another node that says how it stands, and takes its plan, if it

@@ -12,7 +12,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
@@ -62,10 +61,14 @@ const (
 
 // joining is how far a node has come.
 type joining struct {
-	n    *Node
-	book *book
-	ends func() error // of the connections; nil: there are none yet
-	why  atomic.Pointer[string]
+	n     *Node
+	book  *book
+	ends  func() error // of the connections; nil: there are none yet
+	vigil vigil
+}
+
+func newJoining(n *Node) *joining {
+	return &joining{n: n, vigil: vigil{log: n.opt.Log, line: "waiting to join the cluster; clients are not served yet"}}
 }
 
 // Joins reports whether a directory is that of a node that joins, or has joined, a
@@ -80,19 +83,9 @@ func Joins(fsys vfs.FS, dir string) (bool, error) {
 	return err == nil && !fresh && id.Joins, err
 }
 
-// wait notes what the node waits for, and says it once.
-func (j *joining) wait(text string) {
-	if was := j.why.Swap(&text); was == nil || *was != text {
-		j.n.opt.Log.Warn("waiting to join the cluster; clients are not served yet", "why", text)
-	}
-}
-
-// waiting returns what keeps the node from serving, or nothing.
-func (j *joining) waiting() string {
-	if why := j.why.Load(); why != nil {
-		return *why
-	}
-	return ""
+// late is the error of a node that has not joined in time.
+func (j *joining) late(ctx context.Context) error {
+	return errors.Join(ctx.Err(), fmt.Errorf("node: the cluster was not joined in time: %s", j.vigil.reason()))
 }
 
 // begin finds out which cluster the node joins, and makes its Options' Cluster. Nothing
@@ -109,17 +102,15 @@ func (j *joining) begin(ctx context.Context) error {
 		return err // it was looked at
 	}
 	j.book = newBook(known)
-	for wait := firstRound; fresh && cluster == ""; wait = min(2*wait, lastRound) {
-		if cluster, err = j.ask(ctx); err != nil {
+	if fresh && cluster == "" {
+		err := j.vigil.rounds(ctx, func() (out outcome, err error) {
+			if cluster, err = j.ask(ctx); cluster == "" {
+				return waits, err
+			}
+			return done, err
+		}, func() error { return j.late(ctx) })
+		if err != nil {
 			return err
-		}
-		if cluster != "" {
-			break
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), fmt.Errorf("node: the cluster was not joined in time: %s", j.waiting()))
 		}
 	}
 	if opt.ClusterID != "" && opt.ClusterID != cluster {
@@ -203,7 +194,7 @@ func (j *joining) ask(ctx context.Context) (cluster string, err error) {
 		}
 	}
 	if cluster == "" {
-		j.wait(strings.Join(silent, "; "))
+		j.vigil.say(strings.Join(silent, "; "))
 	}
 	return cluster, nil
 }
@@ -221,28 +212,22 @@ func (j *joining) askOne(ctx context.Context, addr string) (cluster string, node
 // finish returns when the node is registered, and has recorded so.
 func (j *joining) finish(ctx context.Context) error {
 	n := j.n
-	for wait := firstRound; !n.id.Founded; wait = min(2*wait, lastRound) {
-		did, err := j.round(ctx)
-		if err != nil {
-			return err
+	err := j.vigil.rounds(ctx, func() (outcome, error) {
+		if n.id.Founded {
+			return done, nil
 		}
-		if did {
-			wait = firstRound / 2
-			continue
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), fmt.Errorf("node: the cluster was not joined in time: %s", j.waiting()))
-		}
+		return j.round(ctx)
+	}, func() error { return j.late(ctx) })
+	if err != nil {
+		return err
 	}
-	j.why.Store(nil)
+	j.vigil.over()
 	return nil
 }
 
 // round asks the nodes that are known until the metadata's leader has answered, and takes
 // one step.
-func (j *joining) round(ctx context.Context) (did bool, err error) {
+func (j *joining) round(ctx context.Context) (out outcome, err error) {
 	opt := &j.n.opt
 	others := func() []int32 {
 		known := j.book.known()
@@ -252,7 +237,7 @@ func (j *joining) round(ctx context.Context) (did bool, err error) {
 	nodes := others()
 	if len(nodes) == 0 { // it had been begun by an earlier process
 		if of, err := j.ask(ctx); err != nil || of == "" {
-			return false, err
+			return waits, err
 		}
 		nodes = others()
 	}
@@ -269,17 +254,17 @@ func (j *joining) round(ctx context.Context) (did bool, err error) {
 		}
 		switch {
 		case a.Code == 0:
-			return true, j.take(&a)
+			return moved, j.take(&a)
 		case a.Final():
-			return false, fmt.Errorf("%w: node %d: %s", ErrRefused, nodes[i], a.Detail)
+			return waits, fmt.Errorf("%w: node %d: %s", ErrRefused, nodes[i], a.Detail)
 		}
 		why = append(why, a.Detail)
 	}
-	j.wait(strings.Join(why, "; "))
+	j.vigil.say(strings.Join(why, "; "))
 	if len(opt.Join.Addresses) > 0 {
 		_, err = j.ask(ctx) // of those that are known nobody may come back
 	}
-	return false, err
+	return waits, err
 }
 
 func (j *joining) apply(ctx context.Context, node int32) (broker.Admission, error) {

@@ -230,7 +230,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	}
 	n := &Node{opt: opt, idTurn: make(chan struct{}, 1), failed: make(chan error, 1)}
 	if opt.Join != nil {
-		n.joining = &joining{n: n}
+		n.joining = newJoining(n)
 	}
 	n.startAdmin()
 	start := opt.Now()

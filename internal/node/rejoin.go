@@ -37,7 +37,7 @@ func (s *standing) rejoins(o *standing) bool {
 
 // rejoin takes one step of a fresh directory on its way to the place of a lost one in
 // the cluster of p. An error of waiting is why there is none to take now.
-func (f *founding) rejoin(ctx context.Context, p plan) (did bool, err error) {
+func (f *founding) rejoin(ctx context.Context, p plan) (out outcome, err error) {
 	ctx, cancel := context.WithTimeout(ctx, rejoinTime)
 	defer cancel()
 	f.turn <- struct{}{}
@@ -48,19 +48,19 @@ func (f *founding) rejoin(ctx context.Context, p plan) (did bool, err error) {
 	})
 	switch {
 	case errors.Is(err, broker.ErrReplaced):
-		return false, fmt.Errorf("node: %w", err)
+		return waits, fmt.Errorf("node: %w", err)
 	case err != nil:
-		f.wait([]string{fmt.Sprintf("node %d lost its directory, and its fresh one, of incarnation %016x, is not registered in its place yet: %v", own.NodeID, uint64(id.Incarnation), err)})
-		return false, nil
+		f.vigil.say(fmt.Sprintf("node %d lost its directory, and its fresh one, of incarnation %016x, is not registered in its place yet: %v", own.NodeID, uint64(id.Incarnation), err))
+		return waits, nil
 	case id.Replaces == 0:
 		f.n.opt.Log.Warn("this node has lost its data directory, and takes its place in the cluster with a fresh one",
 			"lost", fmt.Sprintf("%016x", registered), "fresh", fmt.Sprintf("%016x", uint64(id.Incarnation)))
-		return true, f.change(func(id *identity) { id.Replaces = hexNumber(registered) })
+		return moved, f.change(func(id *identity) { id.Replaces = hexNumber(registered) })
 	case registered != uint64(id.Incarnation):
-		f.wait([]string{fmt.Sprintf("node %d is of the directory %016x still", own.NodeID, registered)})
-		return false, nil
+		f.vigil.say(fmt.Sprintf("node %d is of the directory %016x still", own.NodeID, registered))
+		return waits, nil
 	}
-	return true, f.change(func(id *identity) { id.Founders, id.Shards, id.Founded = p.founders, p.shards, true })
+	return moved, f.change(func(id *identity) { id.Founders, id.Shards, id.Founded = p.founders, p.shards, true })
 }
 
 // replica returns the replica of a shard that belongs to a directory of a node: the
