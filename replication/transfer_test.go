@@ -71,7 +71,7 @@ func TestTransferFails(t *testing.T) {
 	withTrio(t, func(t *testing.T, tr *trio) {
 		node := tr.leader(1, 2, 3)
 		tr.mustWrite(node, "first")
-		time.Sleep(time.Second)
+		pause(time.Second)
 		tr.isolate(int32(node), true)
 		moved := make(chan error, 1)
 		go func() {
@@ -79,7 +79,7 @@ func TestTransferFails(t *testing.T) {
 			defer cancel()
 			moved <- tr.rigs[node].replica.Transfer(ctx)
 		}()
-		time.Sleep(10 * time.Millisecond)
+		pause(10 * time.Millisecond)
 		got, err := tr.rigs[node].propose("second")
 		if err != nil {
 			t.Fatal(err)
@@ -130,7 +130,7 @@ func TestTransferToRefused(t *testing.T) {
 		others := tr.others(node)
 		tr.mustWrite(node, "first")
 		tr.agree([]string{"first"}, 1, 2, 3)
-		time.Sleep(time.Second)
+		pause(time.Second)
 		term := tr.rigs[node].replica.Leading()
 		refused := func(at, to int, want error, text string) {
 			t.Helper()

@@ -69,7 +69,7 @@ func TestVotersCutOffLeader(t *testing.T) {
 				}
 				began := time.Now()
 				for tr.rigs[old].replica.Leading() != 0 && time.Since(began) < time.Minute {
-					time.Sleep(time.Millisecond)
+					pause(time.Millisecond)
 				}
 				if took := time.Since(began); took > 2*electionTimeout {
 					t.Errorf("it led for %v without a majority, want at most two leases of %v", took, electionTimeout)
@@ -97,7 +97,7 @@ func TestConfirm(t *testing.T) {
 	withTrio(t, func(t *testing.T, tr *trio) {
 		old := tr.leader(1, 2, 3)
 		tr.mustWrite(old, "first")
-		time.Sleep(time.Second)
+		pause(time.Second)
 		term := tr.rigs[old].replica.Leading()
 		if got, err := tr.rigs[old].replica.Confirm(t.Context()); err != nil || got != term {
 			t.Fatalf("Confirm of the only leader = %d, %v", got, err)
@@ -192,7 +192,7 @@ func TestForgottenVote(t *testing.T) {
 func TestWipedReplica(t *testing.T) {
 	withTrio(t, func(t *testing.T, tr *trio) {
 		a, b, c := tr.wipe(func(old ReplicaID) ReplicaID { return ReplicaID{Node: old.Node, Incarnation: old.Incarnation + 0x10} })
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		if tr.rigs[b].replica.Leading() != 0 || tr.rigs[c].replica.Leading() != 0 {
 			t.Fatal("a leader was elected by the vote of a replica that has forgotten everything")
 		}
@@ -246,7 +246,7 @@ func TestLaggingVoter(t *testing.T) {
 		tr.start(node)
 		want = append(want, "next")
 		tr.agree(want, 1, 2, 3)
-		time.Sleep(time.Second)
+		pause(time.Second)
 		for n := 1; n <= 3; n++ {
 			r := tr.rigs[n].replica
 			if err := r.Checkpoint(); err != nil {
@@ -257,7 +257,7 @@ func TestLaggingVoter(t *testing.T) {
 			}
 		}
 		// With everybody there, nothing is kept for anybody.
-		time.Sleep(time.Second)
+		pause(time.Second)
 		for n := 1; n <= 3; n++ {
 			r := tr.rigs[n].replica
 			if err := r.Trim(); err != nil {
@@ -298,7 +298,7 @@ func TestVoterTooFarBehind(t *testing.T) {
 		}
 		tr.refuse = tr.ids[away-1]
 		tr.start(away)
-		time.Sleep(30 * time.Second)
+		pause(30 * time.Second)
 		node = tr.leader(tr.others(away)...)
 		if got := tr.rigs[node].replica.Behind(); !slices.Equal(got, []ReplicaID{tr.ids[away-1]}) {
 			t.Errorf("behind are %v, want %v", got, tr.ids[away-1])
@@ -323,7 +323,7 @@ func TestProgress(t *testing.T) {
 		others := tr.others(node)
 		tr.mustWrite(node, numbered("a", 5, 10)...)
 		tr.agree(numbered("a", 5, 10), 1, 2, 3)
-		time.Sleep(time.Second)
+		pause(time.Second)
 		tr.kill(others[1])
 		tr.mustWrite(node, "b")
 		tr.agree(append(numbered("a", 5, 10), "b"), node, others[0])
@@ -371,7 +371,7 @@ func TestFollowerWithoutRoom(t *testing.T) {
 			t.Errorf("the full follower has applied %d lines of %d", got, len(want))
 		}
 		j.Shard(2, 9).Compact(j.Shard(2, 9).Last())
-		time.Sleep(30 * time.Second)
+		pause(30 * time.Second)
 		tr.agree(want, 1, 2, 3)
 		if u := j.Usage(); u.ReservedBytes != 0 || u.Files != files {
 			t.Errorf("%d bytes stay reserved, and the ring has %d files, want %d", u.ReservedBytes, u.Files, files)

@@ -1,8 +1,5 @@
 package journal
 
-import (
-)
-
 // space is the account of the ring in on-disk bytes (R6). Guarded by
 // Journal.mu.
 //
