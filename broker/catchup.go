@@ -42,15 +42,15 @@ type catchUp struct {
 var _ replication.CatchUp = (*catchUp)(nil)
 
 // Pull implements replication.CatchUp.
-func (c *catchUp) Pull(ctx context.Context, p replication.Pull) (pulled int64, err error) {
+func (c *catchUp) Pull(ctx context.Context, p replication.Pull) error {
 	c.busy.Store(true) // before anything else: no checkpoint removes what is here already
 	state, err := partition.Restore(bytes.NewReader(p.Checkpoint))
 	if err != nil {
-		return 0, needsNewer(err)
+		return needsNewer(err)
 	}
 	if !c.begun {
 		if err := c.shard.store.BeginPrefetch(); err != nil {
-			return 0, err
+			return err
 		}
 		c.begun = true
 	}
@@ -61,14 +61,12 @@ func (c *catchUp) Pull(ctx context.Context, p replication.Pull) (pulled int64, e
 	c.b.pulls.begin(j)
 	defer c.b.pulls.end(j)
 	for _, r := range wanted {
-		n, err := j.partition(ctx, r)
-		pulled += n
-		if err != nil {
-			return pulled, err
+		if err := j.partition(ctx, r); err != nil {
+			return err
 		}
 		c.left.Add(-1)
 	}
-	return pulled, c.shard.store.SyncPrefetch()
+	return c.shard.store.SyncPrefetch()
 }
 
 // Settle implements replication.CatchUp.
@@ -107,15 +105,17 @@ type pullJob struct {
 }
 
 // partition pulls what one partition lacks.
-func (j *pullJob) partition(ctx context.Context, r store.Restored) (pulled int64, err error) {
+func (j *pullJob) partition(ctx context.Context, r store.Restored) error {
 	p, err := j.c.shard.store.Prefetch(r)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	for err == nil && !p.Done() {
+		if err = j.c.b.pulls.turn(ctx, j); err != nil {
+			break
+		}
 		var n int
 		n, err = j.chunk(ctx, r, p)
-		pulled += int64(n)
 		j.c.bytes.Add(uint64(n))
 		if err == nil {
 			err = j.c.b.pulls.spend(ctx, n)
@@ -124,7 +124,7 @@ func (j *pullJob) partition(ctx context.Context, r store.Restored) (pulled int64
 	if err == nil || errors.Is(err, errNoSource) || ctx.Err() != nil {
 		err = errors.Join(err, p.Finish()) // what is here is not pulled again
 	}
-	return pulled, errors.Join(err, p.Close())
+	return errors.Join(err, p.Close())
 }
 
 // chunk pulls the next batches of a partition, from the first source that has

@@ -17,19 +17,31 @@ type pulls struct {
 	answered *Budget // for what it answers
 	slots    chan struct{}
 
-	mu     sync.Mutex
-	base   int64            // bytes a second while every catch-up is in its first round
-	rounds map[*pullJob]int // of the catch-ups under way
-	pace   pace
+	mu      sync.Mutex
+	base    int64               // bytes a second while every catch-up is in its first round
+	jobs    map[*pullJob]uint64 // the catch-ups under way, and when each came
+	came    uint64
+	changed chan struct{} // closed when jobs are others
+	pace    pace
 }
 
-// maxRoundDoublings bounds how often the rate is doubled.
-const maxRoundDoublings = 20
+const (
+	// maxRoundDoublings bounds how often the rate is doubled.
+	maxRoundDoublings = 20
+
+	// maxTurns is how many catch-ups pull at a time: while one writes what it has
+	// got, the other one asks.
+	maxTurns = 2
+
+	// turnPatience is how long one that waits for others to pull waits for its next
+	// chunk.
+	turnPatience = 5 * time.Second
+)
 
 func newPulls(opt *Options) *pulls {
 	return &pulls{
 		taken: NewBudget(opt.PullBytes), answered: NewBudget(opt.PullBytes), slots: make(chan struct{}, maxPulls),
-		base: opt.CatchUpRate, rounds: make(map[*pullJob]int), pace: pace{bytesPerSecond: opt.CatchUpRate, now: opt.Now},
+		base: opt.CatchUpRate, jobs: make(map[*pullJob]uint64), changed: make(chan struct{}), pace: pace{bytesPerSecond: opt.CatchUpRate, now: opt.Now},
 	}
 }
 
@@ -39,23 +51,64 @@ func newPulls(opt *Options) *pulls {
 func (p *pulls) begin(j *pullJob) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rounds[j] = j.Round
-	p.setRateLocked()
+	p.came++
+	p.jobs[j] = p.came
+	p.changeLocked()
 }
 
 func (p *pulls) end(j *pullJob) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.rounds, j)
-	p.setRateLocked()
+	delete(p.jobs, j)
+	p.changeLocked()
 }
 
-func (p *pulls) setRateLocked() {
+func (p *pulls) changeLocked() {
 	most := 1
-	for _, round := range p.rounds {
-		most = max(most, round)
+	for j := range p.jobs {
+		most = max(most, j.Round)
 	}
 	p.pace.bytesPerSecond = p.base << min(most-1, maxRoundDoublings)
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// turn waits until it is a catch-up's turn to pull some more. The one in the latest
+// round goes first, then who came first: all shards of a node that was away lack much,
+// and while all pull at once each of them is as long about a round as all together, in
+// which its leader's log goes on, perhaps by more than it holds. One after the other has a
+// short last round, and follows the log from then on.
+//
+// A source that does not answer holds up nobody for longer than turnPatience.
+func (p *pulls) turn(ctx context.Context, j *pullJob) error {
+	patience := time.NewTimer(turnPatience)
+	defer patience.Stop()
+	for {
+		p.mu.Lock()
+		is, changed := p.isTurnLocked(j), p.changed
+		p.mu.Unlock()
+		if is {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// isTurnLocked reports that fewer than maxTurns go before j.
+func (p *pulls) isTurnLocked(j *pullJob) bool {
+	before := 0
+	for other, came := range p.jobs {
+		if other.Round > j.Round || other.Round == j.Round && came < p.jobs[j] {
+			before++
+		}
+	}
+	return before < maxTurns
 }
 
 // rate returns the bytes a second that all may pull together now.

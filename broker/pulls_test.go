@@ -3,10 +3,13 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/partition/store"
@@ -56,6 +59,53 @@ func TestPullsShareARate(t *testing.T) {
 		defer cancel()
 		if err := p.spend(ctx, 100<<20); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a wait that is given up ends with %v", err)
+		}
+	})
+}
+
+// TestPullsTakeTurns: two shards pull at a time, those in a late round first, then who
+// came first, and one of them that stands still does not hold up the others for good.
+func TestPullsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPulls(&Options{CatchUpRate: 1 << 20, PullBytes: 1, Now: time.Now})
+		began := time.Now()
+		var mu sync.Mutex
+		var order []string
+		job := func(name string, round int) (end func()) {
+			j := &pullJob{Pull: replication.Pull{Round: round}}
+			p.begin(j)
+			go func() {
+				if err := p.turn(t.Context(), j); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, fmt.Sprintf("%s %v", name, time.Since(began)))
+			}()
+			synctest.Wait()
+			return func() { p.end(j) }
+		}
+		endA := job("a", 1)
+		defer job("b", 1)()
+		time.Sleep(time.Second)
+		defer job("c", 1)()
+		time.Sleep(time.Second)
+		defer job("d", 2)()
+		defer job("e", 1)()
+		time.Sleep(time.Second)
+		endA()
+		time.Sleep(time.Minute)
+		want := []string{"a 0s", "b 0s", "d 2s", "c 6s", "e 7s"}
+		if d := cmp.Diff(want, order); d != "" {
+			t.Errorf("turns differ (-want +got):\n%s", d)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		waits := &pullJob{Pull: replication.Pull{Round: 1}}
+		p.begin(waits)
+		defer p.end(waits)
+		if err := p.turn(ctx, waits); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a turn that is given up ends with %v", err)
 		}
 	})
 }

@@ -36,9 +36,9 @@ import (
 // hold up the heartbeats behind it, and be ended by any time-out of a transport.
 // The leader's side of the call stays open meanwhile, so S is fixed, the next
 // entry that the follower is sent is S+1, and Raft's backoff, of up to 10 s, is
-// not in the way. If the pull took so long that the log after S may be gone, or
-// so many bytes that it may be soon, the follower asks for a newer checkpoint: that
-// pull is smaller, because what is here stays.
+// not in the way. Each time it asks, the leader says whether its log still goes on from S.
+// If the pull took so long that it does not, the follower asks for a newer checkpoint:
+// that pull is smaller, because what is here stays.
 //
 // Until the follower's next acknowledgement the leader keeps the log for it as it
 // does for every voter that lags: half of the ring, in equal shares of its shards.
@@ -49,12 +49,11 @@ type CatchUp interface {
 	// Pull makes everything local, and durable, that Restore will need of a
 	// checkpoint: that of another replica, at an index above what is applied here.
 	// The newest checkpoint of this replica covers all that is applied, and
-	// nothing is applied meanwhile; if it is after all, ctx ends. It returns how
-	// many bytes came from others.
+	// nothing is applied meanwhile; if it is after all, ctx ends.
 	//
 	// What an earlier Pull has made local and durable is not pulled again, also
 	// after a restart. After an error the rest is asked for again a little later.
-	Pull(ctx context.Context, p Pull) (bytes int64, err error)
+	Pull(ctx context.Context, p Pull) error
 
 	// Settle is called when a checkpoint for which Pull was called is restored. No
 	// checkpoint is taken before it returns. An error of Temporary leaves it for
@@ -87,8 +86,8 @@ var (
 	// that it does not hold: it has started since, or holds a newer one.
 	errUnknownOffer = errors.New("replication: this replica does not hold that checkpoint; it is to be sent again")
 
-	// errNewerWanted is what a follower answers that has all of a checkpoint, but
-	// took so much for it that the log after it may soon be gone.
+	// errNewerWanted is what a follower answers that has all of a checkpoint, when
+	// the leader's log does not go on from there any more.
 	errNewerWanted = errors.New("replication: this replica has caught up to that checkpoint and asks for a newer one")
 
 	// errApplied ends a pull: something is applied here after all.
@@ -123,7 +122,6 @@ type offer struct {
 	body        []byte
 	ready       bool   // everything that it needs is here
 	applied     uint64 // when it became so
-	bytes       int64  // that were pulled for it
 }
 
 // CatchUp returns where the catch-up of this replica stands.
@@ -267,12 +265,11 @@ func (r *Replica[R]) pullOnce() (again bool) {
 	c.giveUp = cancel
 	c.mu.Unlock()
 
-	applied, bytes, err := r.pullFor(ctx, o, round)
+	applied, err := r.pullFor(ctx, o, round)
 
 	c.mu.Lock()
 	c.giveUp = nil
 	c.err = err
-	o.bytes += bytes
 	switch {
 	case c.held != o || c.unwanted:
 		again = true
@@ -298,21 +295,21 @@ func (r *Replica[R]) pullOnce() (again bool) {
 
 // pullFor makes what o needs local. Everything that is applied is in a checkpoint
 // first: what is pulled follows on it, after a restart too.
-func (r *Replica[R]) pullFor(ctx context.Context, o *offer, round int) (applied uint64, bytes int64, err error) {
+func (r *Replica[R]) pullFor(ctx context.Context, o *offer, round int) (applied uint64, err error) {
 	applied = r.applied.Load()
 	// Also if there is nothing new: the end of the one that runs is waited for, and
 	// of the Settle of the catch-up before.
 	if err := r.Checkpoint(); err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	if r.applied.Load() != applied || r.durableIndex() != applied {
-		return 0, 0, errApplied
+		return 0, errApplied
 	}
 	if r.opt.CatchUp == nil {
-		return applied, 0, nil
+		return applied, nil
 	}
-	bytes, err = r.opt.CatchUp.Pull(ctx, Pull{Checkpoint: o.body, Index: o.index, Sources: r.sources(o.leader), Round: round})
-	return applied, bytes, err
+	err = r.opt.CatchUp.Pull(ctx, Pull{Checkpoint: o.body, Index: o.index, Sources: r.sources(o.leader), Round: round})
+	return applied, err
 }
 
 // sources lists who may have what the leader's checkpoint covers, it first.
@@ -340,11 +337,7 @@ func (r *Replica[R]) abandon() {
 // checkpoint is taken meanwhile: one that ended later would move Raft's last index
 // back (trap 18).
 func (r *Replica[R]) deliverInstall(rpc raft.RPC, req *raft.InstallSnapshotRequest, o *offer) (raft.RPCResponse, bool) {
-	if o.bytes > r.pullLimit() {
-		c := &r.catchUp
-		c.mu.Lock()
-		o.bytes = 0 // a leader that has no newer one may send it again
-		c.mu.Unlock()
+	if len(*outdated(req)) > 0 {
 		return raft.RPCResponse{Error: errNewerWanted}, true
 	}
 	select {
@@ -466,12 +459,12 @@ func (r *Replica[R]) settle() {
 	}
 }
 
-// pullLimit is how many bytes a pull may take whose end is the log's business.
-func (r *Replica[R]) pullLimit() int64 {
-	if r.journal == nil {
-		return never
+// goesOn reports whether this replica's log has the entry behind index, or will.
+func (r *Replica[R]) goesOn(index uint64) bool {
+	if first := r.store.log.first(); first > 0 {
+		return first <= index+1
 	}
-	return r.journal.Share() / 2
+	return r.durableIndex() <= index // the log is empty, and goes on from the newest checkpoint
 }
 
 // drained reports whether the FSM has all that Raft has taken for committed. The

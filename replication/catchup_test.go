@@ -31,7 +31,7 @@ func (tr *trio) leaveBehind() (node, away int, want []string) {
 	return node, away, append([]string{"first"}, tr.writeMuch(node, "away")...)
 }
 
-// writeMuch writes more than the ring keeps for those who are away.
+// writeMuch writes more than the ring keeps for those who are away, or catch up.
 func (tr *trio) writeMuch(node int, prefix string) (lines []string) {
 	tr.t.Helper()
 	for i := range 40 {
@@ -39,7 +39,7 @@ func (tr *trio) writeMuch(node int, prefix string) (lines []string) {
 		tr.mustWrite(node, some...)
 		lines = append(lines, some...)
 		for n := 1; n <= 3; n++ {
-			if tr.rigs[n] != nil {
+			if tr.rigs[n] != nil && tr.rigs[n].replica.CatchUp().Since.IsZero() {
 				if err := tr.rigs[n].replica.Checkpoint(); err != nil {
 					tr.t.Fatal(err)
 				}
@@ -258,17 +258,17 @@ type checkpointer struct {
 	taking chan struct{}
 }
 
-func (c *checkpointer) Pull(context.Context, Pull) (int64, error) {
+func (c *checkpointer) Pull(context.Context, Pull) error {
 	c.taking <- struct{}{} // as Checkpoint does
-	return 0, nil
+	return nil
 }
 
 // pulls is a CatchUp that has everything, and counts how often it is asked.
 type pulls struct{ n atomic.Int32 }
 
-func (p *pulls) Pull(context.Context, Pull) (int64, error) { p.n.Add(1); return 0, nil }
-func (*pulls) Settle() error                               { return nil }
-func (*pulls) Abandon() error                              { return nil }
+func (p *pulls) Pull(context.Context, Pull) error { p.n.Add(1); return nil }
+func (*pulls) Settle() error                      { return nil }
+func (*pulls) Abandon() error                     { return nil }
 
 // TestPullWaitsForSettle: Settle removes what was pulled and is not needed, so no
 // pull for the next checkpoint begins before it has ended.
@@ -286,7 +286,7 @@ func TestPullWaitsForSettle(t *testing.T) {
 		r.checkpointing <- struct{}{} // as settle does
 		done := make(chan error, 1)
 		go func() {
-			_, _, err := r.pullFor(t.Context(), &offer{index: r.Checkpointed() + 1}, 1)
+			_, err := r.pullFor(t.Context(), &offer{index: r.Checkpointed() + 1}, 1)
 			done <- err
 		}()
 		pause(time.Second)
@@ -296,6 +296,29 @@ func TestPullWaitsForSettle(t *testing.T) {
 		<-r.checkpointing
 		if err := <-done; err != nil || c.n.Load() != 1 {
 			t.Errorf("after it: %v, %d pulls", err, c.n.Load())
+		}
+	})
+}
+
+// TestCatchUpToANewerCheckpoint: a checkpoint is left aside from which the leader's log
+// does not go on any more when all that it needs is there; however much that was, one from
+// which it does is taken.
+func TestCatchUpToANewerCheckpoint(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		node, away, want := tr.leaveBehind()
+		tr.start(away)
+		r := tr.rigs[away]
+		r.replica.checkpointing <- struct{}{} // it gets no further than to hold what it is offered
+		for r.replica.CatchUp().Index == 0 {
+			pause(time.Millisecond)
+		}
+		offered := r.replica.CatchUp().Index
+		restores := r.fsm.restored()
+		want = append(want, tr.writeMuch(node, "meanwhile")...)
+		<-r.replica.checkpointing
+		tr.agree(want, 1, 2, 3)
+		if got := r.fsm.restored() - restores; got != 1 {
+			t.Errorf("%d checkpoints were installed, want one: the log behind the first, at %d, begins at %d", got, offered, tr.rigs[node].replica.store.log.first())
 		}
 	})
 }

@@ -62,6 +62,7 @@ type link struct {
 	reserve func(entries []*raft.Log, unproven bool) (release func(), err error)
 	held    func(entries []*raft.Log) int        // how many of them, from the first on, the log holds
 	behind  func(to raft.ServerID, index uint64) // told of a peer that needs a checkpoint
+	goesOn  func(index uint64) bool              // whether the log reaches back to the entry behind index
 	sound   func() error                         // why no checkpoint of this replica is to be given away; nil: it may
 
 	// install answers a checkpoint beyond what is applied.
@@ -128,6 +129,20 @@ func hint(req *raft.AppendEntriesRequest) *[]byte {
 	return &req.Leader
 }
 
+// outdated is where a leader that asks about a checkpoint says that its log does not
+// go on from there any more, with a byte, or nothing: the field Peers, which Raft reads
+// only in requests that have no configuration.
+func outdated(req *raft.InstallSnapshotRequest) *[]byte {
+	//lint:ignore SA1019 that Raft has no more use for it is why it is free for this
+	return &req.Peers
+}
+
+func setOutdated(req *raft.InstallSnapshotRequest, is bool) {
+	if *outdated(req) = nil; is {
+		*outdated(req) = []byte{1}
+	}
+}
+
 const (
 	// pollInterval is how often a follower that catches up is asked whether it has.
 	pollInterval = 200 * time.Millisecond
@@ -176,6 +191,7 @@ func (l *link) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, req *r
 			return errStillBehind
 		}
 		*resp = raft.InstallSnapshotResponse{}
+		setOutdated(&poll, !l.goesOn(req.LastLogIndex))
 		err = l.Transport.InstallSnapshot(id, addr, &poll, resp, strings.NewReader(""))
 	}
 }

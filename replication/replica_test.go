@@ -30,6 +30,15 @@ type list struct {
 	lines   []string
 	from    int // lines before are in a durable checkpoint
 	results []int
+
+	restores int
+}
+
+// restored returns how often a checkpoint was restored.
+func (l *list) restored() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.restores
 }
 
 var errTooNew = errors.New("list: too new")
@@ -80,6 +89,7 @@ func (l *list) Restore(r io.Reader) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines = nil
+	l.restores++
 	for line := range bytes.Lines(b) {
 		if string(line) == "?\n" {
 			return errUnrestorable

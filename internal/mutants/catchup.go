@@ -55,8 +55,8 @@ var catchUpTable = []mutant{
 	{
 		name: "a pull waits for the Settle of the catch-up before",
 		file: "replication/catchup.go",
-		old:  "\tif err := r.Checkpoint(); err != nil {\n\t\treturn 0, 0, err\n",
-		new:  "\tif err := error(nil); err != nil {\n\t\treturn 0, 0, err\n",
+		old:  "\tif err := r.Checkpoint(); err != nil {\n\t\treturn 0, err\n",
+		new:  "\tif err := error(nil); err != nil {\n\t\treturn 0, err\n",
 		pkg:  "./replication", test: "TestPullWaitsForSettle", want: "1 pulls began beside a Settle",
 	},
 	{
