@@ -501,30 +501,42 @@ func (b *keptBody) Release() { b.letGo <- false }
 // when its turn comes.
 func TestAnswerOfALoneRequestIsKept(t *testing.T) {
 	t.Parallel()
-	letGo := make(chan bool, 2)
-	hellos := immediate(kmsg.SASLHandshake, 0, 1, func(_ *conn, q *request) error {
-		q.send(answer{body: &keptBody{letGo: letGo}})
-		return nil
+	synctest.Test(t, func(t *testing.T) {
+		letGo := make(chan bool, 4)
+		hellos := immediate(kmsg.SASLHandshake, 0, 1, func(_ *conn, q *request) error {
+			q.send(answer{body: &keptBody{letGo: letGo}})
+			return nil
+		})
+		wait := make(chan struct{})
+		s := newTestServer(t, Options{}, hellos, pinger(func(ctx context.Context, p *peer, req *kmsg.DescribeClusterRequest) kmsg.Response {
+			<-wait
+			return echo(ctx, p, req)
+		}))
+		hello := kmsg.NewPtrSASLHandshakeRequest()
+		hello.Version = 1
+		alone, behind := dial(t, s), dial(t, s)
+		go send(alone, frameOf(hello, 1))
+		readAnswer(t, alone, hello)
+		synctest.Wait()
+		if <-letGo { // else it is given back, once it is written
+			t.Error("the only answer was let go of")
+		}
+		go send(behind, append(frameOf(ping(1), 1), frameOf(hello, 2)...))
+		synctest.Wait()
+		select {
+		case early := <-letGo:
+			if !early {
+				t.Error("the second answer was written before the first")
+			}
+		default:
+			t.Error("an answer behind one that waits is not let go of")
+		}
+		close(wait)
+		readAnswer(t, behind, ping(1))
+		readAnswer(t, behind, hello)
+		synctest.Wait()
+		if n := len(letGo); n != 1 || <-letGo {
+			t.Errorf("it is let go of, or given back, %d times more, want it given back once", n)
+		}
 	})
-	wait := make(chan struct{})
-	s := newTestServer(t, Options{}, hellos, pinger(func(ctx context.Context, p *peer, req *kmsg.DescribeClusterRequest) kmsg.Response {
-		<-wait
-		return echo(ctx, p, req)
-	}))
-	hello := kmsg.NewPtrSASLHandshakeRequest()
-	hello.Version = 1
-	alone, behind := dial(t, s), dial(t, s)
-	go send(alone, frameOf(hello, 1))
-	readAnswer(t, alone, hello)
-	if <-letGo {
-		t.Error("the only answer was let go of")
-	}
-	go send(behind, append(frameOf(ping(1), 1), frameOf(hello, 2)...))
-	if !<-letGo {
-		t.Error("the second answer was written before the first")
-	}
-	close(wait)
-	readAnswer(t, behind, ping(1))
-	readAnswer(t, behind, hello)
-	<-letGo // given back
 }
