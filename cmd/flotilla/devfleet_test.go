@@ -179,6 +179,26 @@ func (f *fakeFleet) wait(t *testing.T) error {
 	}
 }
 
+// ends is wait for a fleet that starts no node again.
+func (f *fakeFleet) ends(t *testing.T) error {
+	t.Helper()
+	for late := time.After(commandLimit); ; {
+		f.mu.Lock()
+		again, changed := strings.Contains(f.text.String(), "is ready again"), f.changed
+		f.mu.Unlock()
+		if again {
+			t.Fatalf("the fleet does not end: it has started a node again by itself\n%s", f.transcript)
+		}
+		select {
+		case err := <-f.done:
+			return err
+		case <-changed:
+		case <-late:
+			t.Fatalf("the fleet does not end\n%s", f.transcript)
+		}
+	}
+}
+
 // TestDevFleet: a node that is killed is reported and not started again by
 // itself, is started again when that is asked for, and all are stopped at the
 // end.
@@ -224,7 +244,7 @@ func TestDevFleetEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := f.wait(t); err == nil || err.Error() != "all nodes have ended" {
+	if err := f.ends(t); err == nil || err.Error() != "all nodes have ended" {
 		t.Errorf("run = %v", err)
 	}
 }
