@@ -1,9 +1,7 @@
 package kafka_test
 
 import (
-	"errors"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -97,14 +95,8 @@ func (b *bubble) holdSyncsOf(part string) (let func()) {
 func (c *rawClient) silent(when string) {
 	c.t.Helper()
 	synctest.Wait()
-	if err := c.nc.SetReadDeadline(time.Now().Add(time.Nanosecond)); err != nil {
-		c.t.Fatal(err)
-	}
-	if n, err := c.nc.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-		c.t.Fatalf("%s: %d bytes of an answer, %v; want none yet", when, n, err)
-	}
-	if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
-		c.t.Fatal(err)
+	if err := netsim.Silent(c.nc); err != nil {
+		c.t.Fatalf("%s: %v", when, err)
 	}
 }
 

@@ -5,15 +5,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/internal/netsim"
 )
 
 // told is closed by the first line that is logged.
@@ -44,11 +43,6 @@ func TestLastAnswersArrive(t *testing.T) {
 // less than the smallest send buffer that a machine may be set to.
 func lastAnswersArrive(t *testing.T, underWay bool) {
 	const requests, size = 10, 2000
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	refused := &told{ch: make(chan struct{})} // which the log says
 	inFlight := 1                             // nothing is under way when the next is read
 	if underWay {
@@ -62,22 +56,11 @@ func lastAnswersArrive(t *testing.T, underWay bool) {
 		resp.ClusterID = strings.Repeat("x", size)
 		return resp
 	}))
-	narrow := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		if failed := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) }); failed != nil {
-			return failed
-		}
-		return err
-	}}
-	ours, err := narrow.Dial("tcp", l.Addr().String())
+	ours, theirs, err := netsim.Narrow()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ours.Close()
-	theirs, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ended := make(chan broker.Ending, 1)
 	go func() { ended <- s.Serve(theirs, nil, broker.Listener{}) }()
 	var b []byte

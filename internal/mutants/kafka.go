@@ -9,7 +9,7 @@ var kafkaTable = []mutant{
 		file: "kafka/produce.go",
 		old:  "if p.m.acks == 0 {",
 		new:  "if p.m.acks == 7 {",
-		pkg:  "./kafka", test: "TestProduceDurable", want: "without acknowledgement: 1 bytes of an answer",
+		pkg:  "./kafka", test: "TestProduceDurable", want: "without acknowledgement: netsim: 1 bytes have come",
 	},
 	{
 		name: "acks 0 that fails ends the connection",
@@ -23,7 +23,7 @@ var kafkaTable = []mutant{
 		file: "kafka/produce.go",
 		old:  "produceTimeout(p.m.timeoutMS), p.done)",
 		new:  "produceTimeout(p.m.timeoutMS), func([]broker.ProduceResult) {})\n\tp.done(make([]broker.ProduceResult, len(parts)))",
-		pkg:  "./kafka", test: "TestProduceDurable", want: "before it is durable: 1 bytes of an answer",
+		pkg:  "./kafka", test: "TestProduceDurable", want: "before it is durable: netsim: 1 bytes have come",
 	},
 	{
 		name: "results go with their partitions",
@@ -184,7 +184,7 @@ var kafkaTable = []mutant{
 		file: "kafka/fetch.go",
 		old:  "int(min(f.m.minBytes, maxFetchBytes))",
 		new:  "int(min(f.m.minBytes, 1))",
-		pkg:  "./kafka", test: "TestFetchMinBytes", want: "with one batch: 1 bytes of an answer",
+		pkg:  "./kafka", test: "TestFetchMinBytes", want: "with one batch: netsim: 1 bytes have come",
 	},
 	{
 		name: "the longest wait of a Fetch",

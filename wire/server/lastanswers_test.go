@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/internal/netsim"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/wire/frame"
 	"github.com/flotilla-log/flotilla/wire/pb"
@@ -44,14 +44,8 @@ func prefix(edit func(b []byte)) []byte {
 func (p *peer) silent(when string) {
 	p.t.Helper()
 	synctest.Wait()
-	if err := p.nc.SetReadDeadline(time.Now().Add(time.Nanosecond)); err != nil {
-		p.t.Fatal(err)
-	}
-	if n, err := p.nc.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-		p.t.Fatalf("%s: %d bytes, %v; want none yet", when, n, err)
-	}
-	if err := p.nc.SetReadDeadline(time.Time{}); err != nil {
-		p.t.Fatal(err)
+	if err := netsim.Silent(p.nc); err != nil {
+		p.t.Fatalf("%s: %v", when, err)
 	}
 }
 

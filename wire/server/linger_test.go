@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,7 +53,11 @@ func lastAnswersArrive(t *testing.T, underWay bool) {
 	if p.opt.MaxInFlight = requests + 1; !underWay {
 		p.opt.MaxInFlight = 1 // all are answered when the next is read
 	}
-	ours, theirs := narrow(t)
+	ours, theirs, err := netsim.Narrow()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
 	if err := p.start(theirs, broker.Listener{}); err != nil {
 		t.Fatal(err)
 	}
@@ -106,32 +108,6 @@ func lastAnswersArrive(t *testing.T, underWay bool) {
 	if _, err := r.Read(); !errors.Is(err, io.EOF) {
 		t.Errorf("behind that: %v, want the end", err)
 	}
-}
-
-// narrow returns the ends of a connection of which the first takes no more than a
-// few KB that are not read.
-func narrow(t *testing.T) (ours, theirs net.Conn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		if failed := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) }); failed != nil {
-			return failed
-		}
-		return err
-	}}
-	if ours, err = d.Dial("tcp", l.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ours.Close() })
-	if theirs, err = l.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	return ours, theirs
 }
 
 // TestRefusedArrives: who is told that there are too many connections, and had sent
