@@ -29,7 +29,7 @@ type abuse struct {
 	disk        int64 // bytes a second, 0: as it is
 	connections int   // that the abuse opens
 	resident    int64 // bytes that the node may take, if that is a promise of its own
-	records     int   // that the healthy client sends and reads meanwhile
+	records     int   // that the healthy client sends and reads meanwhile, or part of them
 	begin       func(t *testing.T, a *attack)
 }
 
@@ -44,13 +44,22 @@ type attack struct {
 // run runs f until the attack ends.
 func (a *attack) run(f func()) { a.group.Go(f) }
 
+// part is n, or with -short a fifth of it: the abuses and the bounds are the same, but
+// they go on for less time, and there are fewer idle connections.
+func part(n int) int {
+	if testing.Short() {
+		return n / 5
+	}
+	return n
+}
+
 func TestBounds(t *testing.T) {
 	raise(t)
 	for _, ab := range []abuse{
 		{name: "fast producers and a slow disk", disk: 8 << 20, connections: 4, records: 40, begin: fastProducers},
 		{name: "consumers of hot data that do not read", connections: 40, records: 200, begin: deafConsumers},
-		{name: "idle connections", connections: idle, records: 500, begin: idleConnections},
-		{name: "idle Kafka connections", connections: idle, resident: 300_000_000, records: 500, begin: idleKafkaConnections},
+		{name: "idle connections", connections: idle(), records: 500, begin: idleConnections},
+		{name: "idle Kafka connections", connections: idle(), resident: 300_000_000, records: 500, begin: idleKafkaConnections},
 		{name: "giant and tiny requests", connections: 100, records: 1000, begin: giantsAndDwarfs},
 		{name: "small batches that unfold to much", connections: 60, records: 20, begin: unfolding},
 		{name: "Fetches of many partitions whose answers nobody takes", connections: 50, records: 20, begin: deafFetches},
@@ -62,7 +71,7 @@ func TestBounds(t *testing.T) {
 			defer a.group.Wait()
 			defer cancel()
 			ab.begin(t, a)
-			healthy(t, a, ab.records)
+			healthy(t, a, part(ab.records))
 			peak, bound := s.look(t), residentFactor*int64(memoryBytes+constantBytes+ab.connections*connectionBytes)
 			t.Logf("resident at most %d MiB, bound %d MiB; the abuse got %d things done", peak>>20, bound>>20, a.done.Load())
 			if peak > bound {
@@ -174,8 +183,8 @@ func create(t *testing.T, a *attack, topic string, partitions int32) []byte {
 }
 
 // idle is as many connections as a node takes by default, less what the healthy
-// client needs.
-const idle = 10_000 - 20
+// client needs, or part of them.
+func idle() int { return part(10_000 - 20) }
 
 // raw is a connection that speaks the protocol and keeps no promise.
 type raw struct {
@@ -261,13 +270,13 @@ func idleKafkaConnections(t *testing.T, a *attack) {
 	})
 }
 
-// openIdle opens as many connections as there may be.
+// openIdle opens the idle connections.
 func openIdle(t *testing.T, a *attack, dial func() (net.Conn, error)) {
 	const dialers = 20
 	var conns sync.WaitGroup
 	for range dialers {
 		conns.Go(func() {
-			for range idle / dialers {
+			for range idle() / dialers {
 				c, err := dial()
 				if err != nil {
 					t.Errorf("connection %d: %v", a.done.Load(), err)

@@ -6,5 +6,8 @@
 // Under the race detector, which takes memory of its own, the bounds are multiples
 // of that.
 //
+// With -short the abuses go on for a fifth of the time, with a fifth of the idle
+// connections; make test runs them whole.
+//
 // The node is the one of internal/node; a test may give it a slow disk.
 package boundtest
