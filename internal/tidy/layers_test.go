@@ -45,9 +45,11 @@ var layers = []layer{
 	{"replication", []string{
 		"internal/errcode", "internal/section", "internal/vfs", "log/control", "log/journal", "replication/transport",
 	}},
-	{"consumergroup", []string{"internal/errcode", "internal/section"}},
+	{"consumergroup/record", nil},
+	{"consumergroup/assign", []string{"consumergroup/record"}},
+	{"consumergroup", []string{"consumergroup/assign", "consumergroup/record", "internal/errcode", "internal/section"}},
 	{"broker/metadata", []string{"internal/config", "internal/errcode", "internal/section"}},
-	{"broker/coordinator", []string{"consumergroup", "internal/errcode", "internal/section", "log/batch", "replication"}},
+	{"broker/coordinator", []string{"consumergroup", "consumergroup/record", "internal/errcode", "internal/section", "log/batch", "replication"}},
 	{"broker", []string{
 		"broker/coordinator", "broker/metadata", "consumergroup", "internal/config", "internal/errcode",
 		"internal/histogram", "internal/section", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",

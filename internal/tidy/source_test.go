@@ -147,7 +147,7 @@ func goFiles(t *testing.T) []source {
 
 // pure lists the packages that decide: the same inputs give the same outputs on
 // every replica and in every run.
-var pure = []string{"partition", "consumergroup", "broker/metadata"}
+var pure = []string{"partition", "consumergroup", "consumergroup/assign", "consumergroup/record", "broker/metadata"}
 
 // impurities returns what a pure package's file must not hold.
 func impurities(f source) []string {
