@@ -86,6 +86,7 @@ func TestFormatsOfGoldenFiles(t *testing.T) {
 		"partition/testdata/golden/checkpoint-*.bin":      func(_ string, b []byte) error { return o.sections(b, o.partitionItem) },
 		"partition/testdata/golden/entry-*.bin":           func(_ string, b []byte) error { return o.entry(b) },
 		"broker/metadata/testdata/golden/snapshot-*.bin":  func(_ string, b []byte) error { return o.sections(b, nil) },
+		"consumergroup/testdata/golden/snapshot-*.bin":    func(_ string, b []byte) error { return o.sections(b, groupItem) },
 		"broker/metadata/testdata/golden/commands-v1.txt": func(_ string, b []byte) error { return o.commands(b) },
 		"log/batch/testdata/golden/*.bin":                 func(_ string, b []byte) error { return o.batches(b) },
 	}

@@ -11,7 +11,7 @@ import (
 // outside are the packages that turn bytes from a disk or a connection into
 // something: theirs are the decoders.
 var outside = []string{
-	"broker", "broker/metadata", "client", "consumergroup/record", "internal/config", "internal/doctor", "internal/history", "internal/node",
+	"broker", "broker/metadata", "client", "consumergroup", "consumergroup/record", "internal/config", "internal/doctor", "internal/history", "internal/node",
 	"internal/section", "kafka", "kafka/guard", "log/batch", "log/control", "log/journal", "log/segment", "partition", "partition/store",
 	"replication", "replication/transport", "wire/frame", "wire/intake", "wire/server",
 }

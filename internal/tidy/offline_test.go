@@ -416,3 +416,16 @@ func (o *offline) partitionItem(kind uint16, b []byte) int {
 	}
 	return 0
 }
+
+// groupItem returns the size of an item of a snapshot of groups: a key, which begins
+// with a type of two bytes, and a value, each behind its length.
+func groupItem(kind uint16, b []byte) int {
+	if kind != 1 || len(b) < 4 {
+		return 0
+	}
+	key := int(le.Uint32(b))
+	if key < 2 || len(b) < 8+key {
+		return 0
+	}
+	return 8 + key + int(le.Uint32(b[4+key:]))
+}

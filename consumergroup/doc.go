@@ -1,0 +1,55 @@
+// Package consumergroup decides what happens in consumer groups: who is a member,
+// when members meet again to share the partitions anew, and which offsets they
+// have committed. It is Kafka's group coordinator for classic groups, as a pure
+// machine: no clock, no goroutine, no file; time and randomness are arguments.
+//
+// # What is stored, and what is decided
+//
+// [Groups] is what the records of one partition of __consumer_offsets say: each
+// group after its last rebalance, and each committed offset. Every replica folds
+// the records as they are applied, so that all have the same Groups.
+//
+// A [Coordinator] is what the leader of that partition adds. It begins with a copy
+// of the applied Groups, its decided state, and with the members' sessions running
+// anew. Each call decides: it appends records, and replies to this request or to
+// some that were held, to a [Decision]. The records are folded into the decided
+// state at once, by the same Fold, so that the next call builds on them.
+//
+//	request ---> Coordinator ---> Decision: records, replies
+//	                 |                 |
+//	    decided <- Fold                v
+//	                          the log, replicated (R3)
+//	                                   |
+//	                     applied <- Fold, on every replica
+//	                                   |
+//	                                   v
+//	                    the replies of the Decision go out
+//
+// Invariant: when the records of all decisions are applied, the applied and the
+// decided Groups have the same Hash.
+//
+// A reply is due once the records of its Decision, and those of all before, are
+// applied. If any of them is refused, the Coordinator is worth nothing any more:
+// its caller drops it, answers what is parked and what is Held with
+// NOT_COORDINATOR, and makes a new one from the applied state if it still leads.
+//
+// # Classic groups
+//
+//	         first member                 all members joined,
+//	         joins                        or time is up
+//	Empty ----------> PreparingRebalance ----------> CompletingRebalance
+//	  ^                  |   ^     ^                     |         |
+//	  |   no member left |   |     '---------------------'         |
+//	  '------------------'   |        a member joins, leaves,      | the leader has sent
+//	                         |        or is lost                   | who gets what: recorded
+//	                         |                                     v
+//	                         '---------------------------------- Stable
+//	                           a member joins, leaves, is lost
+//
+// Only Stable and Empty are recorded. A new leader thus takes over each group as
+// it was after its last rebalance; what was going on is begun again by the members,
+// who learn that their generation is not known.
+//
+// A group without members and without offsets is deleted by the next check of the
+// retention (see Options.RetentionCheck), as with Kafka.
+package consumergroup
