@@ -95,7 +95,7 @@ func (c *Coordinator) sweepDeleted() {
 	}
 	s.topics, s.more = s.more, nil
 	s.deleted.names = c.decided.Names()
-	c.timers.set(s.deleted.timer, c.now)
+	c.timers.set(s.deleted.timer, c.now.Add(sweepPause))
 }
 
 // forgetTopics forgets a group's offsets of deleted topics.
