@@ -232,15 +232,11 @@ func (c *Coordinator) replace(m *member, id string, token Token, req *JoinReques
 	m.clientID, m.clientHost, m.fresh = req.ClientID, req.ClientHost, false
 	c.update(m, token, req)
 	c.renew(m)
-	switch {
-	case g.state == CompletingRebalance:
-		// The leader may be about to assign to the old id.
-		c.prepare(g)
-	case g.state == Stable && g.elect() == g.protocol:
+	if g.state == Stable && g.elect() == g.protocol {
 		c.replaced(m, leader, req.SkipsAssignment)
-	default:
-		c.rebalance(g)
+		return
 	}
+	c.rebalance(g) // else the leader may be about to assign to the old id
 }
 
 // replaced answers a static member that has come back to a group that needs no

@@ -56,8 +56,8 @@ func TestSweepSteps(t *testing.T) {
 				c.CommitOffsets(now.Add(time.Millisecond), 1, &CommitRequest{Group: group, Generation: -1, RetentionMS: -1,
 					Offsets: []CommitOffset{{Topic: topic, TopicID: topicID(id), Partition: 7, Offset: 9}}}, &out)
 			}
-			commit("zzz", "t", "")
-			commit("zzz", "v", "new")
+			commit("004009", "t", "")
+			commit("004009", "v", "new")
 			c.TopicsDeleted(now, []Topic{{Name: "u"}}, &out) // is not forgotten: its offsets have another id
 			c.TopicsDeleted(now, []Topic{{"u", topicID("id")}}, &out)
 		}
@@ -71,7 +71,7 @@ func TestSweepSteps(t *testing.T) {
 			left = append(left, fmt.Sprint(name, tp))
 		}
 	}
-	if got, want := fmt.Sprint(left), "[zzz{t 7} zzz{v 7}]"; got != want {
+	if got, want := fmt.Sprint(left), "[004009{t 7} 004009{v 7}]"; got != want {
 		t.Errorf("left: %.200s, want %s", got, want)
 	}
 	if c.sweeps.topics != nil || c.sweeps.more != nil {
