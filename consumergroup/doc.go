@@ -33,6 +33,22 @@
 // its caller drops it, answers what is parked and what is Held with
 // NOT_COORDINATOR, and makes a new one from the applied state if it still leads.
 //
+// # What the caller does
+//
+//   - It folds each record of the partition into the applied Groups, on every replica,
+//     in the order of the log, and stops the replica if Fold fails (R4, R5).
+//   - While it leads: it makes a Coordinator once all that was applied before its term
+//     is folded, gives each request a Token, proposes a Decision's records under
+//     (term, decision number), and parks the replies.
+//   - A Decision without records waits for those before it; with Reads also for a
+//     majority's word, asked for after the request came, that this node leads (R19).
+//   - It calls Tick when Next says so, and Gone when the connection of a request that
+//     it still has ends; then it sends no reply to that.
+//   - It checks before who may do what, that topics and partitions exist, and the
+//     topics' ids; with the ids of those, commits and fetches keep apart the lives of a
+//     topic. It tells of topics that were deleted, also of those before it led: Topics.
+//   - Requests for groups of other partitions never reach a Coordinator.
+//
 // # Classic groups
 //
 //	         first member                 all members joined,
