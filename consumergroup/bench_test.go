@@ -199,3 +199,33 @@ func TestHeldBytes(t *testing.T) {
 		t.Errorf("after an hour: %+v", s)
 	}
 }
+
+// TestKeepsNoRequest: what is kept of a request is a copy, so that its buffer may be
+// used again.
+func TestKeepsNoRequest(t *testing.T) {
+	t.Parallel()
+	c := newCoordinator(t, NewGroups())
+	metadata, assignment := []byte("metadata"), []byte("assignment")
+	join := &JoinRequest{
+		Group: "g", SessionTimeoutMS: 10000, RebalanceTimeoutMS: 10000, ProtocolType: "p", Protocols: []Protocol{{"n", metadata}},
+	}
+	var out Decision
+	c.JoinGroup(begins, 1, join, &out)
+	c.Tick(started, &out)
+	id := out.Replies[0].Response.(*JoinReply).MemberID
+	join.MemberID = id
+	for token := Token(2); token < 4; token++ { // as a new member, and when it joins again
+		copy(metadata, "spoiled!")
+		c.SyncGroup(started, token, &SyncRequest{Group: "g", MemberID: id, Generation: int32(token - 1), Assignments: []Assignment{{id, assignment}}}, &out)
+		copy(assignment, "spoiled!!!")
+		out.Reset()
+		c.DescribeGroup(started, token, "g", &out)
+		m := out.Replies[0].Response.(*DescribeReply).Members[0]
+		if string(m.Metadata) != "metadata" || string(m.Assignment) != "assignment" {
+			t.Fatalf("%q and %q are kept", m.Metadata, m.Assignment)
+		}
+		copy(metadata, "metadata")
+		copy(assignment, "assignment")
+		c.JoinGroup(started, token+10, join, &out)
+	}
+}

@@ -1,6 +1,7 @@
 package consumergroup
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
@@ -160,7 +161,7 @@ func (c *Coordinator) forgetPending(g *classic, id string) {
 func (c *Coordinator) add(g *classic, id string, token Token, req *JoinRequest) *member {
 	m := c.newMember(g, id)
 	m.instance, m.clientID, m.clientHost = req.InstanceID, req.ClientID, req.ClientHost
-	m.protocols, m.fresh = req.Protocols, true
+	m.protocols, m.fresh = clone(req.Protocols), true
 	m.sessionMS, m.rebalanceMS = timeouts(req)
 	if len(g.members) == 0 {
 		g.protocolType = req.ProtocolType
@@ -174,6 +175,15 @@ func (c *Coordinator) add(g *classic, id string, token Token, req *JoinRequest) 
 	c.holdJoin(m, token)
 	c.timers.set(m.session, c.now.Add(c.opts.NewMemberTimeout))
 	return m
+}
+
+// clone copies what a member says: the request's bytes may be part of much more.
+func clone(ps []Protocol) []Protocol {
+	out := make([]Protocol, len(ps))
+	for i, p := range ps {
+		out[i] = Protocol{p.Name, bytes.Clone(p.Metadata)}
+	}
+	return out
 }
 
 func timeouts(req *JoinRequest) (sessionMS, rebalanceMS int32) {
@@ -210,7 +220,7 @@ func (c *Coordinator) joinKnown(g *classic, token Token, req *JoinRequest) {
 
 // update takes what a member says when it joins again, and holds its request.
 func (c *Coordinator) update(m *member, token Token, req *JoinRequest) {
-	m.group.setProtocols(m, req.Protocols)
+	m.group.setProtocols(m, clone(req.Protocols))
 	m.sessionMS, m.rebalanceMS = timeouts(req)
 	c.account(m)
 	c.holdJoin(m, token)

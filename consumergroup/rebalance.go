@@ -1,6 +1,7 @@
 package consumergroup
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -175,7 +176,7 @@ func (c *Coordinator) assigned(g *classic, as []Assignment) {
 	by := make(map[string][]byte, len(as))
 	for _, a := range as {
 		if g.byID[a.MemberID] != nil {
-			by[a.MemberID] = a.Bytes
+			by[a.MemberID] = bytes.Clone(a.Bytes)
 		}
 	}
 	growth := 0

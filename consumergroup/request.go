@@ -7,13 +7,14 @@ import (
 
 // Requests and replies are of no version of any protocol: they have what every
 // version needs, and flags where versions differ in what they ask for. An Err is
-// nil on success; its detail is for people, its code for clients.
+// nil on success; its detail is for people, its code for clients. Bytes in replies are
+// not to be changed.
 
 // Protocol is one way to share partitions that a member knows, with what it says
 // of itself for it: for consumers an assignor and a record.Subscription.
 type Protocol struct {
 	Name     string
-	Metadata []byte // kept: not to be changed
+	Metadata []byte // a copy is kept
 }
 
 // JoinRequest asks to take part in the next generation of a group.
@@ -75,7 +76,7 @@ type SyncRequest struct {
 // Assignment is what the leader gives a member.
 type Assignment struct {
 	MemberID string
-	Bytes    []byte // kept: not to be changed
+	Bytes    []byte // a copy is kept
 }
 
 // SyncReply answers a SyncRequest.
