@@ -367,4 +367,18 @@ var groupsTable = []mutant{
 		new:  "",
 		pkg:  "./consumergroup", test: "TestTimers", want: " fire, want ",
 	},
+	{
+		name: "what is kept of a member is a copy",
+		file: "consumergroup/join.go",
+		old:  "out[i] = Protocol{p.Name, bytes.Clone(p.Metadata)}",
+		new:  "out[i] = Protocol{p.Name, bytes.TrimSpace(p.Metadata)}",
+		pkg:  "./consumergroup", test: "TestKeepsNoRequest", want: "are kept",
+	},
+	{
+		name: "what is kept of an assignment is a copy",
+		file: "consumergroup/rebalance.go",
+		old:  "by[a.MemberID] = bytes.Clone(a.Bytes)",
+		new:  "by[a.MemberID] = bytes.TrimSpace(a.Bytes)",
+		pkg:  "./consumergroup", test: "TestKeepsNoRequest", want: "are kept",
+	},
 }
