@@ -73,10 +73,10 @@ func (c *Coordinator) DeleteGroups(now time.Time, token Token, names []string, o
 }
 
 func (c *Coordinator) deleteGroup(name string) *errcode.Error {
-	g, err := c.existing(name)
+	g := c.group(name)
 	switch {
-	case err != nil:
-		return err
+	case g == nil:
+		return errNoGroup
 	case g.state != Empty:
 		return errNonEmpty
 	}

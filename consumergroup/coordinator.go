@@ -291,7 +291,13 @@ func named(group string, others ...string) *errcode.Error {
 	if group == "" {
 		return errNoGroupID
 	}
-	if len(group) > maxNameBytes || slices.ContainsFunc(others, func(s string) bool { return len(s) > maxNameBytes }) {
+	return bounded(append(others, group)...)
+}
+
+// bounded returns errLongName if a name is too long. A group without a name may have
+// offsets, as with Kafka, and no members.
+func bounded(names ...string) *errcode.Error {
+	if slices.ContainsFunc(names, func(s string) bool { return len(s) > maxNameBytes }) {
 		return errLongName
 	}
 	return nil

@@ -188,29 +188,32 @@ func formatErr(e *errcode.Error) string {
 	return e.Error()
 }
 
-func formatReply(response any) string {
+func formatReply(response any) string { return format(response, formatErr) }
+
+// format tells a reply, and its errors as told says.
+func format(response any, told func(*errcode.Error) string) string {
 	switch r := response.(type) {
 	case *JoinReply:
-		return formatJoin(r)
+		return formatJoin(r, told)
 	case *SyncReply:
 		if r.Err != nil {
-			return formatErr(r.Err)
+			return told(r.Err)
 		}
 		return fmt.Sprintf("ok type=%s protocol=%s assignment=%q", r.ProtocolType, r.Protocol, r.Assignment)
 	case HeartbeatReply:
-		return formatErr(r.Err)
+		return told(r.Err)
 	case *LeaveReply:
-		s := formatErr(r.Err)
+		s := told(r.Err)
 		for _, l := range r.Members {
-			s += fmt.Sprintf("; %s: %s", l.MemberID+"/"+l.InstanceID, formatErr(l.Err))
+			s += fmt.Sprintf("; %s: %s", l.MemberID+"/"+l.InstanceID, told(l.Err))
 		}
 		return s
 	case *CommitReply:
-		return formatErr(r.Err) + formatErrs(r.Offsets)
+		return told(r.Err) + formatErrs(r.Offsets, told)
 	case *DeleteOffsetsReply:
-		return formatErr(r.Err) + formatErrs(r.Partitions)
+		return told(r.Err) + formatErrs(r.Partitions, told)
 	case *FetchReply:
-		s := formatErr(r.Err)
+		s := told(r.Err)
 		for _, o := range r.Offsets {
 			s += fmt.Sprintf("; %s-%d=%d epoch=%d metadata=%q", o.Topic, o.Partition, o.Offset, o.LeaderEpoch, o.Metadata)
 		}
@@ -222,7 +225,7 @@ func formatReply(response any) string {
 		}
 		return fmt.Sprintf("%d groups: %s", len(s), strings.Join(s, "; "))
 	case *DescribeReply:
-		s := fmt.Sprintf("%s %s %v type=%q protocol=%q", formatErr(r.Err), r.Group, r.State, r.ProtocolType, r.Protocol)
+		s := fmt.Sprintf("%s %s %v type=%q protocol=%q", told(r.Err), r.Group, r.State, r.ProtocolType, r.Protocol)
 		for _, m := range r.Members {
 			s += fmt.Sprintf("; %s/%s client=%s@%s %q -> %q", m.MemberID, m.InstanceID, m.ClientID, m.ClientHost, m.Metadata, m.Assignment)
 		}
@@ -230,24 +233,24 @@ func formatReply(response any) string {
 	case *DeleteGroupsReply:
 		var s []string
 		for _, d := range r.Groups {
-			s = append(s, d.Group+": "+formatErr(d.Err))
+			s = append(s, d.Group+": "+told(d.Err))
 		}
 		return strings.Join(s, "; ")
 	}
 	return fmt.Sprintf("%T", response)
 }
 
-func formatErrs(errs []*errcode.Error) string {
+func formatErrs(errs []*errcode.Error, told func(*errcode.Error) string) string {
 	s := ""
 	for _, err := range errs {
-		s += ", " + formatErr(err)
+		s += ", " + told(err)
 	}
 	return s
 }
 
-func formatJoin(r *JoinReply) string {
+func formatJoin(r *JoinReply, told func(*errcode.Error) string) string {
 	if r.Err != nil {
-		return fmt.Sprintf("%s (member %q)", formatErr(r.Err), r.MemberID)
+		return fmt.Sprintf("%s (member %q)", told(r.Err), r.MemberID)
 	}
 	s := fmt.Sprintf("ok member=%s generation=%d type=%s protocol=%s leader=%s", r.MemberID, r.Generation, r.ProtocolType, r.Protocol, r.Leader)
 	if r.SkipAssignment {

@@ -25,7 +25,7 @@ func (c *Coordinator) CommitOffsets(now time.Time, token Token, req *CommitReque
 // checkCommit returns why the request may commit nothing, and keeps the session of
 // the member that sends it.
 func (c *Coordinator) checkCommit(req *CommitRequest) *errcode.Error {
-	if err := named(req.Group); err != nil {
+	if err := bounded(req.Group); err != nil {
 		return err
 	}
 	g := c.live[req.Group]
@@ -94,9 +94,6 @@ func (c *Coordinator) FetchOffsets(now time.Time, token Token, req *FetchRequest
 	out.Reads = true
 	r := new(FetchReply)
 	defer c.reply(token, r)
-	if r.Err = named(req.Group); r.Err != nil {
-		return
-	}
 	if req.All {
 		for tp, v := range c.decided.Committed(req.Group) {
 			r.Offsets = append(r.Offsets, fetched(tp, v.TopicID, v))
@@ -128,9 +125,12 @@ func (c *Coordinator) DeleteOffsets(now time.Time, token Token, req *DeleteOffse
 	c.begin(now, out)
 	r := new(DeleteOffsetsReply)
 	defer c.reply(token, r)
-	g, err := c.existing(req.Group)
-	if err != nil {
-		r.Err = err
+	if r.Err = named(req.Group); r.Err != nil {
+		return
+	}
+	g := c.group(req.Group)
+	if g == nil {
+		r.Err = errNoGroup
 		return
 	}
 	if g.state != Empty && g.protocolType != record.ConsumerProtocolType {
@@ -153,16 +153,4 @@ func (c *Coordinator) DeleteOffsets(now time.Time, token Token, req *DeleteOffse
 			c.forget(req.Group, tp)
 		}
 	}
-}
-
-// existing returns a group that there is.
-func (c *Coordinator) existing(name string) (*classic, *errcode.Error) {
-	if err := named(name); err != nil {
-		return nil, err
-	}
-	g := c.group(name)
-	if g == nil {
-		return nil, errNoGroup
-	}
-	return g, nil
 }

@@ -381,4 +381,18 @@ var groupsTable = []mutant{
 		new:  "by[a.MemberID] = bytes.TrimSpace(a.Bytes)",
 		pkg:  "./consumergroup", test: "TestKeepsNoRequest", want: "are kept",
 	},
+	{
+		name: "an old leader that comes back is told that another leads",
+		file: "consumergroup/join.go",
+		old:  "\tif skips {\n",
+		new:  "\tif true {\n",
+		pkg:  "./consumergroup", test: "TestAgainstKafka", want: "--- FAIL: TestAgainstKafka/static.txt",
+	},
+	{
+		name: "a group without a name has no members",
+		file: "consumergroup/coordinator.go",
+		old:  "\tif group == \"\" {\n",
+		new:  "\tif false {\n",
+		pkg:  "./consumergroup", test: "TestAgainstKafka", want: "--- FAIL: TestAgainstKafka/refused.txt",
+	},
 }
