@@ -291,7 +291,10 @@ func named(group string, others ...string) *errcode.Error {
 	if group == "" {
 		return errNoGroupID
 	}
-	return bounded(append(others, group)...)
+	if err := bounded(group); err != nil {
+		return err
+	}
+	return bounded(others...)
 }
 
 // bounded returns errLongName if a name is too long. A group without a name may have
