@@ -15,7 +15,7 @@ const (
 
 	// MaxRegexInstructions bounds what it compiles to, about: a letter is one
 	// instruction, and a repetition as many as it repeats.
-	MaxRegexInstructions = 2000
+	MaxRegexInstructions = 1000
 )
 
 // Regex is a subscription by regular expression: it stands for all topics whose whole
@@ -40,20 +40,17 @@ func CompileRegex(pattern string) (*Regex, *errcode.Error) {
 		return nil, invalid("the regular expression %q compiles to more than %d instructions: repeat less, or subscribe to topics by name",
 			errcode.Short(pattern), MaxRegexInstructions)
 	}
-	re, err := regexp.Compile(pattern)
+	// The tree's own text, as what stands around the pattern's could change what that
+	// means: "a)(b", or "\Qa".
+	re, err := regexp.Compile(`\A(?:` + tree.String() + `)\z`)
 	if err != nil {
 		return nil, invalid("the regular expression %q is not valid: %v", errcode.Short(pattern), err)
 	}
-	// Of the matches that begin first, the longest is the whole name if any is.
-	re.Longest()
 	return &Regex{re}, nil
 }
 
 // Match reports whether the whole name of a topic matches.
-func (r *Regex) Match(topic string) bool {
-	at := r.re.FindStringIndex(topic)
-	return at != nil && at[0] == 0 && at[1] == len(topic)
-}
+func (r *Regex) Match(topic string) bool { return r.re.MatchString(topic) }
 
 // instructions counts what a tree compiles to, about, without compiling it. It stops
 // to count above MaxRegexInstructions.

@@ -56,22 +56,22 @@ func TestRegexRefused(t *testing.T) {
 		`(a)\1`:                               "RE2's syntax",
 		"a{1001}":                             "invalid repeat count",
 		strings.Repeat("a", MaxRegexBytes+1):  "has 1025 bytes, the limit is 1024",
-		strings.Repeat("[a-z]{900}", 10):      "more than 2000 instructions",
-		strings.Repeat(`(\pL\pN\pS){30}`, 10): "more than 2000 instructions",
-		"((((a{10}){10}){10}b){1}){1}[a-z]{1000}": "more than 2000 instructions",
+		strings.Repeat("[a-z]{900}", 10):      "more than 1000 instructions",
+		strings.Repeat(`(\pL\pN\pS){30}`, 10): "more than 1000 instructions",
+		"((((a{10}){10}){10}b){1}){1}[a-z]{1000}": "more than 1000 instructions",
 	} {
 		_, err := CompileRegex(pattern)
 		if err == nil || err.Code != errcode.InvalidRegularExpression || !strings.Contains(err.Detail, says) {
 			t.Errorf("%q: %v, want %q", errcode.Short(pattern), err, says)
 		}
 	}
-	if _, err := CompileRegex(strings.Repeat("orders-[a-z0-9]{1,40}|", 20) + "x"); err != nil {
+	if _, err := CompileRegex(strings.Repeat("orders-[a-z0-9]{1,20}|", 20) + "x"); err != nil {
 		t.Errorf("one that people write: %v", err)
 	}
 }
 
-// FuzzRegex holds what matches against a pattern that says by itself that it means
-// the whole, for patterns and names of any kind.
+// FuzzRegex holds what matches against the longest of the matches that begin first
+// of the pattern itself, which is the whole name if any is.
 func FuzzRegex(f *testing.F) {
 	f.Add("orders|bills", "orders")
 	f.Add("a*?b+", "aab")
@@ -86,11 +86,10 @@ func FuzzRegex(f *testing.F) {
 			}
 			return
 		}
-		anchored, aerr := regexp.Compile(`\A(?:` + pattern + `)\z`)
-		if aerr != nil || strings.Contains(pattern, `\Q`) {
-			return // text around it changes what it means
-		}
-		if got, want := r.Match(name), anchored.MatchString(name); got != want {
+		plain := regexp.MustCompile(pattern)
+		plain.Longest()
+		at := plain.FindStringIndex(name)
+		if got, want := r.Match(name), at != nil && at[0] == 0 && at[1] == len(name); got != want {
 			t.Errorf("%q matches %q: %t, want %t", pattern, name, got, want)
 		}
 	})
@@ -100,7 +99,7 @@ func FuzzRegex(f *testing.F) {
 // people write, and with the worst that the bounds let through.
 func BenchmarkRegex(b *testing.B) {
 	for name, pattern := range map[string]string{
-		"usual": "orders-.*", "worst": strings.Repeat("(.*a){6}", 50) + "b",
+		"usual": "orders-.*", "worst": strings.Repeat("a?.?", 240) + "b",
 	} {
 		b.Run(name, func(b *testing.B) {
 			r, err := CompileRegex(pattern)
