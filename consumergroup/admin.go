@@ -24,6 +24,9 @@ func (c *Coordinator) ListGroups(now time.Time, token Token, req *ListRequest, o
 }
 
 func (c *Coordinator) listed(name string) ListedGroup {
+	if s := c.decided.consumer(name); s != nil {
+		return ListedGroup{Group: name, Type: "consumer", ProtocolType: record.ConsumerProtocolType, State: consumerGroupState(s)}
+	}
 	l := ListedGroup{Group: name, Type: "classic"}
 	if g := c.live[name]; g != nil {
 		l.ProtocolType, l.State = g.protocolType, g.state
@@ -73,6 +76,14 @@ func (c *Coordinator) DeleteGroups(now time.Time, token Token, names []string, o
 }
 
 func (c *Coordinator) deleteGroup(name string) *errcode.Error {
+	if c.consumers[name] != nil {
+		return errNonEmpty
+	}
+	if c.decided.consumer(name) != nil {
+		c.forgetAll(name)
+		c.buryConsumer(name)
+		return nil
+	}
 	g := c.group(name)
 	switch {
 	case g == nil:
@@ -80,15 +91,20 @@ func (c *Coordinator) deleteGroup(name string) *errcode.Error {
 	case g.state != Empty:
 		return errNonEmpty
 	}
-	for tp := range c.decided.Committed(name) {
-		c.forget(name, tp)
-	}
+	c.forgetAll(name)
 	for id := range g.pending {
 		c.forgetPending(g, id)
 	}
 	c.keep(g)
 	c.bury(name)
 	return nil
+}
+
+// forgetAll forgets all offsets of a group.
+func (c *Coordinator) forgetAll(name string) {
+	for tp := range c.decided.Committed(name) {
+		c.forget(name, tp)
+	}
 }
 
 // bury decides that a group is no more, if it has a record.

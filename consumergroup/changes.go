@@ -50,16 +50,21 @@ func (g *Groups) current(key []byte) record.Record {
 	case *record.GroupMetadata:
 		e.Value = g.meta(e.Group)
 	default:
-		return record.Record{Key: key, Value: g.others[string(key)]}
+		if !g.currentConsumer(e) {
+			return record.Record{Key: key, Value: g.others[string(key)]}
+		}
 	}
 	return e.Encode()
 }
 
-// All returns the records that g is made of: by group, its own before its offsets',
-// which are by topic and partition; what this build has nothing to do with comes last.
+// All returns the records that g is made of: by group, its own, that of a classic group
+// before those of one of KIP-848, before its offsets', which are by topic and partition; what this build has nothing to do with comes last.
 func (g *Groups) All(yield func(record.Record) bool) {
 	for _, name := range g.Names() {
 		if v := g.meta(name); v != nil && !yield((&record.GroupMetadata{Group: name, Value: v}).Encode()) {
+			return
+		}
+		if s := g.consumer(name); s != nil && !s.all(name, yield) {
 			return
 		}
 		for tp, v := range g.Committed(name) {

@@ -11,13 +11,17 @@ import (
 // State is where a group stands.
 type State int8
 
-// The states of classic groups.
+// The states of groups.
 const (
 	Empty State = iota
 	PreparingRebalance
 	CompletingRebalance
 	Stable
 	Dead // there is none
+
+	// States of groups of KIP-848, beside Empty and Stable.
+	Assigning   // the target assignment is not of the group's epoch
+	Reconciling // members are on their way to it
 )
 
 // String returns Kafka's name.
@@ -31,6 +35,10 @@ func (s State) String() string {
 		return "CompletingRebalance"
 	case Stable:
 		return "Stable"
+	case Assigning:
+		return "Assigning"
+	case Reconciling:
+		return "Reconciling"
 	}
 	return "Dead"
 }

@@ -47,13 +47,15 @@ func (d *Decision) Reset() {
 //
 // Calls take the time; it does not go back. It belongs to one goroutine.
 type Coordinator struct {
-	opts    Options
-	decided *Groups
-	live    map[string]*classic // groups with members, or ids given to members to be
-	held    map[Token]*member   // by the token of each request that is held
-	timers  timers
-	bytes   int // held of all members
-	sweeps  sweeps
+	opts      Options
+	decided   *Groups
+	live      map[string]*classic  // groups with members, or ids given to members to be
+	consumers map[string]*consumer // groups of KIP-848 with members
+	topics    *Topics              // nil: not known yet
+	held      map[Token]*member    // by the token of each request that is held
+	timers    timers
+	bytes     int // held of all members
+	sweeps    sweeps
 
 	// The call that is going on.
 	now time.Time
@@ -71,10 +73,12 @@ func NewCoordinator(now time.Time, applied *Groups, opts Options) (*Coordinator,
 	}
 	c := &Coordinator{
 		opts: opts, decided: applied.Clone(), now: now,
-		live: make(map[string]*classic), held: make(map[Token]*member),
+		live: make(map[string]*classic), consumers: make(map[string]*consumer), held: make(map[Token]*member),
 	}
 	for _, name := range c.decided.Names() {
-		if v := c.decided.meta(name); v != nil && len(v.Members) > 0 {
+		if s := c.decided.consumer(name); s != nil {
+			c.takeOverConsumer(name, s)
+		} else if v := c.decided.meta(name); v != nil && len(v.Members) > 0 {
 			c.takeOver(name, v)
 		}
 	}
@@ -156,7 +160,10 @@ func (c *Coordinator) reply(token Token, response any) {
 
 // write decides one record.
 func (c *Coordinator) write(e record.Entry) {
-	r := e.Encode()
+	c.writeRecord(e.Encode())
+}
+
+func (c *Coordinator) writeRecord(r record.Record) {
 	if err := c.decided.Fold(r); err != nil {
 		panic(fmt.Sprintf("consumergroup: a decided record does not fold: %v", err))
 	}
@@ -171,13 +178,14 @@ func (c *Coordinator) persist(g *classic) {
 // enter moves a group into a state.
 func (c *Coordinator) enter(g *classic, s State) { g.state, g.stateMS = s, c.nowMS() }
 
-// group returns the group of a name, with or without members; nil if there is none.
+// group returns the classic group of a name, with or without members; nil if there is
+// none: there may be one of KIP-848.
 // One without members is made for the call: see keep.
 func (c *Coordinator) group(name string) *classic {
 	if g := c.live[name]; g != nil {
 		return g
 	}
-	if !c.decided.Has(name) {
+	if !c.decided.Has(name) || c.decided.consumer(name) != nil {
 		return nil
 	}
 	g := c.newClassic(name)
@@ -261,8 +269,11 @@ type Stats struct {
 
 // Stats returns the counts. It takes time proportional to the groups with members.
 func (c *Coordinator) Stats() Stats {
-	s := Stats{Groups: c.decided.Len(), Live: len(c.live), Offsets: c.decided.Offsets(), Held: len(c.held), Bytes: c.bytes}
+	s := Stats{Groups: c.decided.Len(), Live: len(c.live) + len(c.consumers), Offsets: c.decided.Offsets(), Held: len(c.held), Bytes: c.bytes}
 	for _, g := range c.live {
+		s.Members += len(g.members)
+	}
+	for _, g := range c.consumers {
 		s.Members += len(g.members)
 	}
 	return s

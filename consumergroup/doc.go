@@ -1,7 +1,8 @@
 // Package consumergroup decides what happens in consumer groups: who is a member,
 // when members meet again to share the partitions anew, and which offsets they
-// have committed. It is Kafka's group coordinator for classic groups, as a pure
-// machine: no clock, no goroutine, no file; time and randomness are arguments.
+// have committed. It is Kafka's group coordinator for classic groups and for those of
+// KIP-848, as a pure machine: no clock, no goroutine, no file; time and randomness are
+// arguments.
 //
 // # What is stored, and what is decided
 //
@@ -65,6 +66,24 @@
 // Only Stable and Empty are recorded. A new leader thus takes over each group as
 // it was after its last rebalance; what was going on is begun again by the members,
 // who learn that their generation is not known.
+//
+// # Groups of KIP-848
+//
+// Here the coordinator assigns. A member says in its heartbeats what it subscribes to
+// and what it owns, and is told what it has. What is recorded is the group's epoch,
+// which begins anew whenever members or topics change; the target assignment of that
+// epoch, which package assign makes; and for each member what it has, on its way to
+// its target, which a reconciliation takes in steps. The records are the state: beside
+// them a [Coordinator] has only who owns each partition, and timers. A group is of
+// this kind while any such record is there, and else a classic one; an empty group
+// changes its kind with its first member.
+//
+// Invariant: a partition is in the current assignment of one member at most, be it as
+// one that it has or as one that it has yet to give away. A member is told of it only
+// after that is recorded, and has it until it says that it owns it no longer, or is
+// fenced. So no two members consume it.
+//
+// # What is deleted
 //
 // A group without members and without offsets is deleted by the next check of the
 // retention (see Options.RetentionCheck), as with Kafka.

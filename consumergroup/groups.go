@@ -16,9 +16,10 @@ import (
 // Fold and Clone change it and belong to one goroutine; the queries may run on
 // others only while neither runs. What queries return is never changed.
 type Groups struct {
-	groups  map[string]*group
-	metas   int // groups with a record
-	offsets int // of all groups
+	groups   map[string]*group
+	metas    int // groups with a record
+	offsets  int // of all groups
+	assigned int // records of groups of KIP-848
 
 	// others has the values of records of types that this build has nothing to do
 	// with, by key. They are kept and handed on as they are, so that a build that
@@ -41,7 +42,10 @@ type group struct {
 
 	// meta is the group's record, never changed; nil in a group that has offsets
 	// and never had members.
-	meta    *record.GroupMetadataValue
+	meta *record.GroupMetadataValue
+
+	consumer *consumerState // of a group of KIP-848; nil in others
+
 	offsets map[TopicPartition]*record.OffsetCommitValue // the values are never changed
 }
 
@@ -65,7 +69,7 @@ func NewGroups() *Groups {
 func (g *Groups) Clone() *Groups {
 	g.owner = new(owner)
 	return &Groups{
-		groups: maps.Clone(g.groups), metas: g.metas, offsets: g.offsets, others: maps.Clone(g.others), owner: new(owner),
+		groups: maps.Clone(g.groups), metas: g.metas, offsets: g.offsets, assigned: g.assigned, others: maps.Clone(g.others), owner: new(owner),
 	}
 }
 
@@ -87,6 +91,9 @@ func (g *Groups) Fold(r record.Record) error {
 	case *record.GroupMetadata:
 		g.foldMeta(e)
 	default:
+		if g.foldConsumer(e) {
+			break
+		}
 		if r.Value == nil {
 			delete(g.others, string(r.Key))
 			break
@@ -143,7 +150,7 @@ func (g *Groups) own(name string) *group {
 	case gr.owner == g.owner:
 		return gr
 	default:
-		gr = &group{owner: g.owner, meta: gr.meta, offsets: maps.Clone(gr.offsets)}
+		gr = &group{owner: g.owner, meta: gr.meta, consumer: gr.consumer.clone(), offsets: maps.Clone(gr.offsets)}
 	}
 	g.groups[name] = gr
 	return gr
@@ -151,7 +158,7 @@ func (g *Groups) own(name string) *group {
 
 // release forgets a group of which nothing is left.
 func (g *Groups) release(name string, gr *group) {
-	if gr.meta == nil && len(gr.offsets) == 0 {
+	if gr.meta == nil && gr.consumer == nil && len(gr.offsets) == 0 {
 		delete(g.groups, name)
 	}
 }
@@ -163,7 +170,7 @@ func (g *Groups) Len() int { return len(g.groups) }
 func (g *Groups) Offsets() int { return g.offsets }
 
 // records returns how many records it takes to say what g says.
-func (g *Groups) records() int { return g.metas + g.offsets + len(g.others) }
+func (g *Groups) records() int { return g.metas + g.offsets + g.assigned + len(g.others) }
 
 // Names returns the names of all groups, in order.
 func (g *Groups) Names() []string { return slices.Sorted(maps.Keys(g.groups)) }

@@ -25,6 +25,9 @@ type machine struct {
 
 	tokens map[Token]string // what the script calls each request
 	last   Token
+
+	topics int64   // version of those that were told last
+	known  *Topics // told to each new coordinator; nil: none yet
 }
 
 // begins is when the tests begin: 1970, so that timestamps are short.
@@ -44,6 +47,9 @@ func (m *machine) takeOver() {
 		m.t.Fatal(err)
 	}
 	m.c = c
+	if m.known != nil {
+		m.c.TopicsChanged(m.now, m.known, &m.out)
+	}
 	m.same()
 }
 
@@ -128,7 +134,7 @@ func words(t testing.TB, r record.Record) string {
 		}
 		return fmt.Sprintf("%s: %s", e.Group, formatGroup(e.Value))
 	}
-	return fmt.Sprintf("%T", e)
+	return consumerWords(e)
 }
 
 func formatOffset(v *record.OffsetCommitValue) string {
@@ -237,7 +243,7 @@ func format(response any, told func(*errcode.Error) string) string {
 		}
 		return strings.Join(s, "; ")
 	}
-	return fmt.Sprintf("%T", response)
+	return formatConsumerReply(response)
 }
 
 func formatErrs(errs []*errcode.Error, told func(*errcode.Error) string) string {

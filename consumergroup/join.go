@@ -15,15 +15,21 @@ func (c *Coordinator) JoinGroup(now time.Time, token Token, req *JoinRequest, ou
 		c.refuse(token, req.MemberID, err)
 		return
 	}
+	if c.consumers[req.Group] != nil {
+		c.refuse(token, req.MemberID, errcode.Errorf(errcode.InconsistentGroupProtocol,
+			"the members of group %s use the consumer protocol (KIP-848): set group.protocol=consumer, or stop them", errcode.Short(req.Group)))
+		return
+	}
 	g := c.group(req.Group)
 	switch {
 	case g == nil && req.MemberID != "":
 		c.refuse(token, req.MemberID, errUnknownMember)
 		return
-	case g == nil && max(c.decided.Len(), len(c.live)) >= c.opts.MaxGroups:
+	case g == nil && !c.decided.Has(req.Group) && max(c.decided.Len(), len(c.live)+len(c.consumers)) >= c.opts.MaxGroups:
 		c.refuse(token, "", errcode.Errorf(errcode.GroupMaxSizeReached, tooManyGroups, c.opts.MaxGroups))
 		return
 	case g == nil:
+		c.buryConsumer(req.Group) // it has no members
 		g = c.newClassic(req.Group)
 	}
 	c.joinGroup(g, token, req)

@@ -28,6 +28,9 @@ func (c *Coordinator) checkCommit(req *CommitRequest) *errcode.Error {
 	if err := bounded(req.Group); err != nil {
 		return err
 	}
+	if s := c.decided.consumer(req.Group); s != nil {
+		return c.checkConsumerCommit(s, req)
+	}
 	g := c.live[req.Group]
 	if g == nil && !c.decided.Has(req.Group) {
 		switch {
@@ -94,6 +97,9 @@ func (c *Coordinator) FetchOffsets(now time.Time, token Token, req *FetchRequest
 	out.Reads = true
 	r := new(FetchReply)
 	defer c.reply(token, r)
+	if r.Err = c.checkConsumerFetch(req); r.Err != nil {
+		return
+	}
 	if req.All {
 		for tp, v := range c.decided.Committed(req.Group) {
 			r.Offsets = append(r.Offsets, fetched(tp, v.TopicID, v))
@@ -128,13 +134,9 @@ func (c *Coordinator) DeleteOffsets(now time.Time, token Token, req *DeleteOffse
 	if r.Err = named(req.Group); r.Err != nil {
 		return
 	}
-	g := c.group(req.Group)
-	if g == nil {
-		r.Err = errNoGroup
-		return
-	}
-	if g.state != Empty && g.protocolType != record.ConsumerProtocolType {
-		r.Err = errNonEmpty // nobody can tell what they consume
+	consumes, err := c.consumes(req.Group)
+	if err != nil {
+		r.Err = err
 		return
 	}
 	r.Partitions = make([]*errcode.Error, len(req.Partitions))
@@ -142,7 +144,7 @@ func (c *Coordinator) DeleteOffsets(now time.Time, token Token, req *DeleteOffse
 	for i, tp := range req.Partitions {
 		s, known := subscribed[tp.Topic]
 		if !known {
-			s = g.subscribed(tp.Topic)
+			s = consumes(tp.Topic)
 			subscribed[tp.Topic] = s
 		}
 		switch {
@@ -153,4 +155,19 @@ func (c *Coordinator) DeleteOffsets(now time.Time, token Token, req *DeleteOffse
 			c.forget(req.Group, tp)
 		}
 	}
+}
+
+// consumes returns what tells whether members of a group consume a topic.
+func (c *Coordinator) consumes(name string) (func(topic string) bool, *errcode.Error) {
+	if s := c.decided.consumer(name); s != nil {
+		return s.subscribed, nil
+	}
+	g := c.group(name)
+	switch {
+	case g == nil:
+		return nil, errNoGroup
+	case g.state != Empty && g.protocolType != record.ConsumerProtocolType:
+		return nil, errNonEmpty // nobody can tell what they consume
+	}
+	return g.subscribed, nil
 }

@@ -27,7 +27,15 @@ type Options struct {
 	// answered: its connection may be gone, and it sends no heartbeats yet.
 	NewMemberTimeout time.Duration
 
-	// MaxGroupSize bounds the members of a group (group.max.size).
+	// ConsumerSessionTimeout is how long a member of a group of KIP-848 may be silent
+	// (group.consumer.session.timeout.ms), ConsumerHeartbeatInterval how often it is
+	// told to send heartbeats (group.consumer.heartbeat.interval.ms).
+	ConsumerSessionTimeout, ConsumerHeartbeatInterval time.Duration
+
+	// MaxSubscribedTopics bounds the topics that such a member subscribes to by name.
+	MaxSubscribedTopics int
+
+	// MaxGroupSize bounds the members of a group (group.max.size, group.consumer.max.size).
 	MaxGroupSize int
 
 	// MaxProtocols bounds the protocols that a member names when it joins.
@@ -64,19 +72,22 @@ type Options struct {
 // left to the caller.
 func DefaultOptions() Options {
 	return Options{
-		MinSessionTimeout:      6 * time.Second,
-		MaxSessionTimeout:      30 * time.Minute,
-		InitialRebalanceDelay:  3 * time.Second,
-		NewMemberTimeout:       5 * time.Minute,
-		MaxGroupSize:           10_000,
-		MaxProtocols:           100,
-		MaxGroupBytes:          8 << 20,
-		MaxBytes:               64 << 20,
-		MaxGroups:              50_000,
-		MaxOffsets:             1_000_000,
-		MaxOffsetMetadataBytes: 4096,
-		OffsetsRetention:       7 * 24 * time.Hour,
-		RetentionCheck:         10 * time.Minute,
+		MinSessionTimeout:         6 * time.Second,
+		MaxSessionTimeout:         30 * time.Minute,
+		InitialRebalanceDelay:     3 * time.Second,
+		NewMemberTimeout:          5 * time.Minute,
+		ConsumerSessionTimeout:    45 * time.Second,
+		ConsumerHeartbeatInterval: 5 * time.Second,
+		MaxSubscribedTopics:       10_000,
+		MaxGroupSize:              10_000,
+		MaxProtocols:              100,
+		MaxGroupBytes:             8 << 20,
+		MaxBytes:                  64 << 20,
+		MaxGroups:                 50_000,
+		MaxOffsets:                1_000_000,
+		MaxOffsetMetadataBytes:    4096,
+		OffsetsRetention:          7 * 24 * time.Hour,
+		RetentionCheck:            10 * time.Minute,
 	}
 }
 
@@ -94,6 +105,10 @@ func (o Options) Check() error {
 	case o.InitialRebalanceDelay < 0 || o.NewMemberTimeout <= 0 || o.OffsetsRetention <= 0 || o.RetentionCheck <= 0:
 		return fmt.Errorf("%w: initial rebalance delay %v, new member timeout %v, offsets retention %v, its check %v",
 			ErrOptions, o.InitialRebalanceDelay, o.NewMemberTimeout, o.OffsetsRetention, o.RetentionCheck)
+	case o.ConsumerHeartbeatInterval <= 0 || o.ConsumerSessionTimeout <= o.ConsumerHeartbeatInterval:
+		return fmt.Errorf("%w: consumer heartbeats each %v, and a session of %v", ErrOptions, o.ConsumerHeartbeatInterval, o.ConsumerSessionTimeout)
+	case o.MaxSubscribedTopics <= 0:
+		return fmt.Errorf("%w: at most %d subscribed topics", ErrOptions, o.MaxSubscribedTopics)
 	case min(o.MaxGroupSize, o.MaxProtocols, o.MaxGroupBytes, o.MaxBytes, o.MaxGroups, o.MaxOffsets) <= 0:
 		return fmt.Errorf("%w: a bound of groups is 0 or less: size %d, protocols %d, bytes %d of %d, groups %d, offsets %d",
 			ErrOptions, o.MaxGroupSize, o.MaxProtocols, o.MaxGroupBytes, o.MaxBytes, o.MaxGroups, o.MaxOffsets)

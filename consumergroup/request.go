@@ -130,7 +130,7 @@ type CommitRequest struct {
 	Group      string
 	MemberID   string
 	InstanceID string
-	Generation int32 // negative with no MemberID: from outside of the group's membership
+	Generation int32 // or member epoch; negative with no MemberID: from outside of the group's membership
 
 	// RetentionMS is how long the offsets are kept from now (until version 4), or
 	// -1: as the group's are.
@@ -161,7 +161,13 @@ type CommitReply struct {
 
 // FetchRequest asks for the committed offsets of one group.
 type FetchRequest struct {
-	Group      string
+	Group string
+
+	// MemberID and MemberEpoch (since version 9) are those of a member of a group of
+	// KIP-848, which is told nothing with another epoch than its own; empty: not said.
+	MemberID    string
+	MemberEpoch int32
+
 	All        bool // every one; Partitions is left aside
 	Partitions []FetchPartition
 }
@@ -216,7 +222,7 @@ type ListedGroup struct {
 	Group        string
 	ProtocolType string // empty: only offsets
 	State        State
-	Type         string // "classic"
+	Type         string // "classic" or "consumer"
 }
 
 // DescribeReply tells of one group. One that does not exist is Dead, with an Err,

@@ -31,6 +31,8 @@ import (
 //	takeover                   another node leads: what is held gets no answer
 //	state                      what is recorded
 //
+// and those of groups of KIP-848, which consumer_scenario_test.go lists.
+//
 // Run with -rewrite to write down what comes out.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata/scenarios", func(t *testing.T, path string) {
@@ -187,7 +189,9 @@ func (m *machine) scriptTakeOver() string {
 func (m *machine) scriptState() string {
 	var sb strings.Builder
 	for _, name := range m.applied.Names() {
-		if v := m.applied.meta(name); v != nil {
+		if s := m.applied.consumer(name); s != nil {
+			fmt.Fprintf(&sb, "  %s: %s\n", name, formatConsumerState(s))
+		} else if v := m.applied.meta(name); v != nil {
 			fmt.Fprintf(&sb, "  %s: %s\n", name, formatGroup(v))
 		} else {
 			fmt.Fprintf(&sb, "  %s\n", name)
@@ -224,6 +228,7 @@ func (m *machine) request(cmd string, a args) {
 		for _, tp := range a.partitions("offsets") {
 			req.Partitions = append(req.Partitions, FetchPartition{Topic: tp.Topic, TopicID: topicID(a.str("id", "")), Partition: tp.Partition})
 		}
+		req.MemberID, req.MemberEpoch = member, int32(a.num("epoch", -1))
 		m.c.FetchOffsets(m.now, m.token(a.name), req, &m.out)
 	case "delete-offsets":
 		m.c.DeleteOffsets(m.now, m.token(a.name), &DeleteOffsetsRequest{group, a.partitions("offsets")}, &m.out)
@@ -243,7 +248,9 @@ func (m *machine) request(cmd string, a args) {
 		}
 		m.c.TopicsDeleted(m.now, topics, &m.out)
 	default:
-		m.t.Fatalf("unknown step %s", cmd)
+		if !m.consumerRequest(cmd, a) {
+			m.t.Fatalf("unknown step %s", cmd)
+		}
 	}
 }
 

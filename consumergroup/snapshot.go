@@ -23,7 +23,7 @@ import (
 //	+------------+-----+--------------+-------+
 //
 // with keys and values as in package record. Groups follow each other by name: the
-// group's record, if there is one, then its offsets by topic and partition. What
+// group's records, if there are any, then its offsets by topic and partition. What
 // this build has nothing to do with comes last, by key. No record is cut by the end
 // of a section, and no key stands twice.
 const sectionRecords section.Kind = 1

@@ -113,6 +113,9 @@ func (c *Coordinator) forgetTopics(name string) (seen int) {
 // expire forgets the offsets of a group that are kept no longer, and the group if it
 // has no members and nothing is left.
 func (c *Coordinator) expire(name string) (seen int) {
+	if s := c.decided.consumer(name); s != nil {
+		return c.expireConsumer(name, s)
+	}
 	g := c.group(name)
 	if g == nil {
 		return 0

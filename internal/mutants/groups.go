@@ -167,7 +167,7 @@ var groupsTable = []mutant{
 	{
 		name: "the groups with members are bounded",
 		file: "consumergroup/join.go",
-		old:  "case g == nil && max(c.decided.Len(), len(c.live)) >= c.opts.MaxGroups:",
+		old:  "case g == nil && !c.decided.Has(req.Group) && max(c.decided.Len(), len(c.live)+len(c.consumers)) >= c.opts.MaxGroups:",
 		new:  "case false:",
 		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/bounds",
 	},
