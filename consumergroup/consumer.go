@@ -31,7 +31,10 @@ type consumerMember struct {
 
 	session *timer // ends when it was not heard of for too long
 	revoke  *timer // ends when it has not given away what it was to
-	bytes   int    // held of it
+	rejoin  *timer // of one that speaks the classic protocol: ends when it has not joined again, or asked for its assignment
+
+	sessionMS int32 // of one that speaks the classic protocol; 0: the group's
+	bytes     int   // held of it
 }
 
 // neverSeen is the version of no Topics.
@@ -54,6 +57,7 @@ func (c *Coordinator) addConsumerMember(g *consumer, id, instance string) *consu
 			c.removeConsumer(m)
 		}
 	})
+	m.rejoin = newTimer(func() { c.removeConsumer(m) })
 	g.members[id] = m
 	if instance != "" {
 		g.static[instance] = id
@@ -77,6 +81,7 @@ func (c *Coordinator) takeOverConsumer(name string, s *consumerState) {
 			instance = ""
 		}
 		m := c.addConsumerMember(g, id, instance)
+		c.speaks(m, v)
 		c.accountConsumer(m, v)
 		current := s.currentOf(id)
 		g.own(m, joined, current)
@@ -104,8 +109,23 @@ func (g *consumer) own(m *consumerMember, before, after *record.ConsumerCurrentV
 	}
 }
 
+// speaks takes note of the protocol that m speaks, by what it has said.
+func (c *Coordinator) speaks(m *consumerMember, v *record.ConsumerMemberValue) {
+	m.sessionMS = 0
+	if v.Classic != nil {
+		m.sessionMS = v.Classic.SessionTimeoutMS
+	} else {
+		c.timers.stop(m.rejoin)
+	}
+	c.renewConsumer(m)
+}
+
 func (c *Coordinator) renewConsumer(m *consumerMember) {
-	c.timers.set(m.session, c.now.Add(c.opts.ConsumerSessionTimeout))
+	session := c.opts.ConsumerSessionTimeout
+	if m.sessionMS > 0 {
+		session = ms(int64(m.sessionMS))
+	}
+	c.timers.set(m.session, c.now.Add(session))
 }
 
 // accountConsumer counts what is held of m, which has said v.
@@ -127,6 +147,11 @@ func consumerSize(id string, v *record.ConsumerMemberValue) int {
 	}
 	for _, topic := range v.Topics {
 		n += 16 + len(topic)
+	}
+	if v.Classic != nil {
+		for _, p := range v.Classic.Protocols {
+			n += protocolBytes + len(p.Name) + len(p.Metadata)
+		}
 	}
 	return n
 }
@@ -157,6 +182,7 @@ func (c *Coordinator) dropConsumer(m *consumerMember) {
 	}
 	c.timers.stop(m.session)
 	c.timers.stop(m.revoke)
+	c.timers.stop(m.rejoin)
 	g.own(m, current, joined)
 	delete(g.members, m.id)
 	if instance := required(v.InstanceID); g.static[instance] == m.id {
@@ -173,8 +199,11 @@ func (c *Coordinator) removeConsumer(m *consumerMember) {
 	c.dropConsumer(m)
 	c.resolve(g, false)
 	c.bumpEpoch(g)
-	if len(g.members) == 0 {
+	switch {
+	case len(g.members) == 0:
 		delete(c.consumers, g.name)
+	case c.downgradable(c.decided.consumer(g.name)):
+		c.downgrade(g)
 	}
 }
 

@@ -14,7 +14,8 @@ import (
 
 // TestConsumerModel runs random histories of groups of KIP-848: consumers that come,
 // go, die, are slow to give partitions away, miss answers, and come back, static or
-// not, by name or by regular expression; topics that come, grow and go; decisions that
+// not, by name or by regular expression, and, in every other history, of either
+// protocol, so that the group changes its kind; topics that come, grow and go; decisions that
 // are applied late; and nodes that take over, which loses what was under way. It checks
 // that
 //
@@ -47,7 +48,8 @@ func TestConsumerModel(t *testing.T) {
 	for what, n := range map[string]int{
 		"revocations": sum.revoked, "takeovers": sum.takeovers, "missed answers": sum.missed, "fenced members": sum.fenced,
 		"static members that came back": sum.back, "commits": sum.commits, "stale commits": sum.stale, "changes of topics": sum.topics,
-		"members that did not give away in time": sum.late,
+		"members that did not give away in time": sum.late, "upgrades": sum.upgrades, "downgrades": sum.downgrades,
+		"classic assignments": sum.synced,
 	} {
 		if n < seeds/4 {
 			t.Errorf("only %d %s in %d histories", n, what, seeds)
@@ -55,7 +57,7 @@ func TestConsumerModel(t *testing.T) {
 	}
 }
 
-type consumerStats struct{ revoked, takeovers, missed, fenced, back, commits, stale, topics, late int }
+type consumerStats struct{ revoked, takeovers, missed, fenced, back, commits, stale, topics, late, upgrades, downgrades, synced int }
 
 func (s *consumerStats) add(o consumerStats) {
 	s.revoked += o.revoked
@@ -67,6 +69,9 @@ func (s *consumerStats) add(o consumerStats) {
 	s.stale += o.stale
 	s.topics += o.topics
 	s.late += o.late
+	s.upgrades += o.upgrades
+	s.downgrades += o.downgrades
+	s.synced += o.synced
 }
 
 type consumerModel struct {
@@ -89,7 +94,10 @@ type consumerModel struct {
 	sent     map[Token]*modelConsumer
 	last     Token
 	ids      int
-	epoch    int32 // of the group, as applied
+	epoch    int32  // of the group, as applied
+	mixed    bool   // there are consumers of the classic protocol
+	calm     bool   // no answer is missed
+	kind     string // of the group, as decided; empty: none
 }
 
 // modelConsumer is a consumer's client.
@@ -109,12 +117,17 @@ type modelConsumer struct {
 	regex    string
 	assignor string
 	revoking time.Time // since when it has something to give away
+
+	// Of one that speaks the classic protocol; see mixed_model_test.go.
+	classic, eager bool
+	syncs          bool // its next request asks for its assignment
+	assigns        []Assignment
 }
 
 func newConsumerModel(t *testing.T, seed uint64) *consumerModel {
 	m := &consumerModel{
 		t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 848)), now: begins, opts: DefaultOptions(),
-		applied: NewGroups(), replica: NewGroups(), sent: make(map[Token]*modelConsumer),
+		applied: NewGroups(), replica: NewGroups(), sent: make(map[Token]*modelConsumer), mixed: seed%2 == 1,
 	}
 	m.opts.NewID = func() string { m.ids++; return fmt.Sprint("made", m.ids) }
 	m.opts.MaxGroupSize = 5
@@ -126,6 +139,7 @@ func newConsumerModel(t *testing.T, seed uint64) *consumerModel {
 		if i%3 == 0 {
 			cl.instance = fmt.Sprint("i", i)
 		}
+		cl.classic, cl.eager = m.mixed && m.rand.IntN(2) == 0, m.rand.IntN(2) == 0
 		m.subscribe(cl)
 		m.consumer = append(m.consumer, cl)
 	}
@@ -193,6 +207,9 @@ func (m *consumerModel) fold(r record.Record) {
 			m.fatalf("%v", err)
 		}
 	}
+	if m.applied.consumer("g") == nil {
+		m.epoch = 0 // it is no more, or a classic one
+	}
 }
 
 // apply applies the oldest decision, and tells what it answers.
@@ -212,7 +229,7 @@ func (m *consumerModel) apply() {
 			continue
 		}
 		cl.token = 0
-		if m.rand.IntN(20) == 0 {
+		if !m.calm && m.rand.IntN(20) == 0 {
 			m.stats.missed++
 			cl.full = true
 			continue
@@ -237,7 +254,8 @@ func (m *consumerModel) apply() {
 func (m *consumerModel) answered(cl *modelConsumer, response any) {
 	r, ok := response.(*ConsumerHeartbeatReply)
 	if !ok {
-		return // to a commit, which m.commit has looked at
+		m.answeredClassic(cl, response)
+		return
 	}
 	if r.Err != nil {
 		m.stats.fenced++
@@ -263,13 +281,16 @@ func (m *consumerModel) answered(cl *modelConsumer, response any) {
 
 // forget has a client give up all that it has, and begin anew.
 func (m *consumerModel) forget(cl *modelConsumer) {
-	cl.joins, cl.full, cl.token = true, false, 0
+	cl.joins, cl.syncs, cl.full, cl.token = true, false, false, 0
 	cl.consumes, cl.wanted = make(map[owned]bool), make(map[owned]bool)
 }
 
 // member reports whether the applied state knows the client: one that it does not has
 // lost its partitions, and will learn so.
 func (m *consumerModel) member(cl *modelConsumer) bool {
+	if v := m.applied.meta("g"); v != nil {
+		return cl.id != "" && slices.ContainsFunc(v.Members, func(gm record.GroupMember) bool { return gm.MemberID == cl.id })
+	}
 	s := m.applied.consumer("g")
 	return s != nil && cl.id != "" && s.members[cl.id] != nil && s.currentOf(cl.id).Epoch != StaticLeaveEpoch
 }
@@ -278,7 +299,7 @@ func (m *consumerModel) member(cl *modelConsumer) bool {
 func (m *consumerModel) disjoint() {
 	by := make(map[owned]*modelConsumer)
 	for _, cl := range m.consumer {
-		if !m.member(cl) || cl.joins {
+		if !m.member(cl) || cl.joins && !cl.classic {
 			continue
 		}
 		for o := range cl.consumes {
@@ -310,6 +331,13 @@ func (m *consumerModel) step() {
 		m.subscribe(cl)
 	case n < 82:
 		cl.dead = !cl.dead
+	case n < 85 && m.mixed && cl.classic != (m.steps/100%2 == 0):
+		// It is restarted with the protocol that all are to have from now on.
+		m.leave(cl, out)
+		if cl.joins && cl.token == 0 || cl.id == "" {
+			m.forget(cl)
+			cl.classic, cl.eager, cl.id = !cl.classic, m.rand.IntN(2) == 0, ""
+		}
 	case n < 84:
 		m.leave(cl, out)
 	case n < 86 && m.steps > 20:
@@ -357,6 +385,10 @@ func (m *consumerModel) beat(cl *modelConsumer, out *Decision) {
 	if cl.dead || cl.token != 0 {
 		return
 	}
+	if cl.classic {
+		m.beatClassic(cl, out)
+		return
+	}
 	req := &ConsumerHeartbeatRequest{Group: "g", MemberID: cl.id, Epoch: cl.epoch, ClientID: "c", RebalanceTimeoutMS: -1}
 	if cl.instance != "" {
 		req.InstanceID = &cl.instance
@@ -400,7 +432,12 @@ func (m *consumerModel) leave(cl *modelConsumer, out *Decision) {
 			m.stats.back++
 		}
 	}
-	m.c.ConsumerHeartbeat(m.now, m.token(cl), req, out)
+	if cl.classic {
+		m.last++
+		m.c.LeaveGroup(m.now, m.last, &LeaveRequest{Group: "g", Members: []LeaveMember{{MemberID: cl.id}}}, out)
+	} else {
+		m.c.ConsumerHeartbeat(m.now, m.token(cl), req, out)
+	}
 	m.forget(cl)
 	cl.id = ""
 }
@@ -459,14 +496,31 @@ func (m *consumerModel) changeTopics(out *Decision) {
 // audit holds what the coordinator has derived against what is recorded.
 func (m *consumerModel) audit() {
 	g, s := m.c.consumers["g"], m.c.decided.consumer("g")
+	kind := ""
+	switch {
+	case g != nil:
+		kind = "consumer"
+	case m.c.live["g"] != nil:
+		kind = "classic"
+	}
+	if m.kind == "classic" && kind == "consumer" {
+		m.stats.upgrades++
+	}
+	if m.kind == "consumer" && kind == "classic" {
+		m.stats.downgrades++
+	}
+	m.kind = kind
 	if g == nil {
 		if s != nil && len(s.members) > 0 {
 			m.fatalf("the group has members, and nobody looks after it")
 		}
-		if m.c.bytes != 0 {
-			m.fatalf("%d bytes are held of nobody", m.c.bytes)
+		if why := audit(m.c); why != "" {
+			m.fatalf("%s", why)
 		}
 		return
+	}
+	if m.c.live["g"] != nil || m.c.decided.meta("g") != nil {
+		m.fatalf("the group is of both kinds")
 	}
 	owners, bytes := make(map[owned]string), 0
 	for id, v := range s.members {
@@ -502,9 +556,11 @@ func (m *consumerModel) audit() {
 	}
 }
 
-// settle lets the group come to rest, and looks at where it stands.
+// settle lets the group come to rest, without answers that are missed, which leave
+// members that nobody is any more, and looks at where it stands.
 func (m *consumerModel) settle() {
-	for range 40 {
+	m.calm = true
+	for range 80 {
 		for _, cl := range m.consumer {
 			cl.dead, cl.slow = false, false
 			out := new(Decision)
@@ -522,6 +578,11 @@ func (m *consumerModel) settle() {
 	}
 	for len(m.flight) > 0 {
 		m.apply()
+	}
+	if g := m.c.live["g"]; g != nil {
+		m.settledClassic(g)
+		m.replay()
+		return
 	}
 	s := m.applied.consumer("g")
 	if got := consumerGroupState(s); got != Stable {
@@ -559,6 +620,9 @@ func (m *consumerModel) replay() {
 	for what, g := range map[string]*Groups{"decided": m.c.Decided(), "replica": m.replica, "replayed": again, "restored": m.restored()} {
 		if g.Hash() != m.applied.Hash() {
 			m.fatalf("%s: %v, applied %v", what, g.Hash(), m.applied.Hash())
+		}
+		if g.consumer("g") == nil {
+			continue
 		}
 		if got, want := formatConsumerState(g.consumer("g")), formatConsumerState(m.applied.consumer("g")); got != want {
 			m.fatalf("%s: %s, applied %s", what, got, want)

@@ -168,7 +168,14 @@ func formatConsumerMember(v *record.ConsumerMemberValue) string {
 			s += fmt.Sprintf(" %s=%s", w.name, *w.value)
 		}
 	}
-	return s + fmt.Sprintf(" rebalance=%d", v.RebalanceTimeoutMS)
+	s += fmt.Sprintf(" rebalance=%d", v.RebalanceTimeoutMS)
+	if v.Classic != nil {
+		s += fmt.Sprintf(" classic session=%d", v.Classic.SessionTimeoutMS)
+		for _, p := range v.Classic.Protocols {
+			s += " " + p.Name
+		}
+	}
+	return s
 }
 
 func formatAssigned(list []record.TopicPartitions) string {

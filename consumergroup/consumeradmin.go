@@ -32,6 +32,7 @@ type DescribedConsumer struct {
 	ClientHost string
 	Topics     []string
 	Regex      string
+	Classic    bool // it speaks the classic protocol
 	Assigned   []DescribedPartitions
 	Target     []DescribedPartitions
 }
@@ -60,7 +61,7 @@ func (c *Coordinator) ConsumerDescribe(now time.Time, token Token, name string, 
 		v, current := s.members[id], s.currentOf(id)
 		r.Members = append(r.Members, DescribedConsumer{
 			MemberID: id, InstanceID: required(v.InstanceID), RackID: required(v.RackID), Epoch: current.Epoch,
-			ClientID: v.ClientID, ClientHost: v.ClientHost, Topics: v.Topics, Regex: required(v.Regex),
+			ClientID: v.ClientID, ClientHost: v.ClientHost, Topics: v.Topics, Regex: required(v.Regex), Classic: v.Classic != nil,
 			Assigned: c.describedPartitions(current.Assigned), Target: c.describedPartitions(s.targetOf(id)),
 		})
 	}
@@ -88,10 +89,14 @@ func (c *Coordinator) checkConsumerCommit(s *consumerState, req *CommitRequest) 
 	if req.Generation < 0 && len(s.members) == 0 {
 		return nil
 	}
-	if s.members[req.MemberID] == nil {
+	v := s.members[req.MemberID]
+	if v == nil {
 		return errUnknownMember
 	}
-	if !req.KnowsNoGroup {
+	stale := errStaleEpoch
+	if v.Classic != nil {
+		stale = errGeneration
+	} else if !req.KnowsNoGroup {
 		return errcode.Errorf(errcode.UnsupportedVersion, "members of this group commit with OffsetCommit version 9 or later: use a newer client")
 	}
 	current := s.currentOf(req.MemberID)
@@ -99,7 +104,7 @@ func (c *Coordinator) checkConsumerCommit(s *consumerState, req *CommitRequest) 
 	case req.Generation == current.Epoch:
 		return nil
 	case req.Generation > current.Epoch:
-		return errStaleEpoch
+		return stale
 	}
 	has := setOf(current.Assigned)
 	maps.Copy(has, setOf(current.Revoking))
@@ -107,7 +112,7 @@ func (c *Coordinator) checkConsumerCommit(s *consumerState, req *CommitRequest) 
 		o := &req.Offsets[i]
 		since, ok := has[owned{c.topicID(o), o.Partition}]
 		if !ok || req.Generation < since {
-			return errStaleEpoch
+			return stale
 		}
 	}
 	return nil

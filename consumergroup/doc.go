@@ -75,8 +75,11 @@
 // epoch, which package assign makes; and for each member what it has, on its way to
 // its target, which a reconciliation takes in steps. The records are the state: beside
 // them a [Coordinator] has only who owns each partition, and timers. A group is of
-// this kind while any such record is there, and else a classic one; an empty group
-// changes its kind with its first member.
+// this kind while any such record is there, and else a classic one.
+//
+// A classic group becomes one of KIP-848 with the first member of that, and back when
+// only members are left that speak the classic protocol: meanwhile they are assigned
+// to like the others, through JoinGroup, SyncGroup and Heartbeat.
 //
 // Invariant: a partition is in the current assignment of one member at most, be it as
 // one that it has or as one that it has yet to give away. A member is told of it only

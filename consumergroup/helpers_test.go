@@ -173,8 +173,8 @@ func formatGroup(v *record.GroupMetadataValue) string {
 		if m.InstanceID != nil {
 			s += "instance=" + *m.InstanceID + " "
 		}
-		s += fmt.Sprintf("client=%s session=%d rebalance=%d %s -> %q)", m.ClientID, m.SessionTimeoutMS, m.RebalanceTimeoutMS,
-			formatMetadata(m.Subscription), m.Assignment)
+		s += fmt.Sprintf("client=%s session=%d rebalance=%d %s -> %s)", m.ClientID, m.SessionTimeoutMS, m.RebalanceTimeoutMS,
+			formatMetadata(m.Subscription), formatAssignment(m.Assignment))
 	}
 	return s
 }
@@ -183,6 +183,14 @@ func formatGroup(v *record.GroupMetadataValue) string {
 func formatMetadata(b []byte) string {
 	if s, err := record.DecodeSubscription(b); err == nil {
 		return fmt.Sprint(s.Topics)
+	}
+	return strconv.Quote(string(b))
+}
+
+// formatAssignment tells what a member is assigned: partitions, or bytes.
+func formatAssignment(b []byte) string {
+	if a, err := record.DecodeAssignment(b); err == nil && len(b) > 0 {
+		return fmt.Sprint(a.Partitions)
 	}
 	return strconv.Quote(string(b))
 }
@@ -205,7 +213,7 @@ func format(response any, told func(*errcode.Error) string) string {
 		if r.Err != nil {
 			return told(r.Err)
 		}
-		return fmt.Sprintf("ok type=%s protocol=%s assignment=%q", r.ProtocolType, r.Protocol, r.Assignment)
+		return fmt.Sprintf("ok type=%s protocol=%s assignment=%s", r.ProtocolType, r.Protocol, formatAssignment(r.Assignment))
 	case HeartbeatReply:
 		return told(r.Err)
 	case *LeaveReply:

@@ -15,9 +15,8 @@ func (c *Coordinator) JoinGroup(now time.Time, token Token, req *JoinRequest, ou
 		c.refuse(token, req.MemberID, err)
 		return
 	}
-	if c.consumers[req.Group] != nil {
-		c.refuse(token, req.MemberID, errcode.Errorf(errcode.InconsistentGroupProtocol,
-			"the members of group %s use the consumer protocol (KIP-848): set group.protocol=consumer, or stop them", errcode.Short(req.Group)))
+	if g := c.consumers[req.Group]; g != nil {
+		c.mixedJoin(g, token, req)
 		return
 	}
 	g := c.group(req.Group)

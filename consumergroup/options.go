@@ -32,6 +32,9 @@ type Options struct {
 	// told to send heartbeats (group.consumer.heartbeat.interval.ms).
 	ConsumerSessionTimeout, ConsumerHeartbeatInterval time.Duration
 
+	// Migration says whether groups change their kind while they have members.
+	Migration MigrationPolicy
+
 	// MaxSubscribedTopics bounds the topics that such a member subscribes to by name.
 	MaxSubscribedTopics int
 
@@ -79,6 +82,7 @@ func DefaultOptions() Options {
 		ConsumerSessionTimeout:    45 * time.Second,
 		ConsumerHeartbeatInterval: 5 * time.Second,
 		MaxSubscribedTopics:       10_000,
+		Migration:                 MigrateBoth,
 		MaxGroupSize:              10_000,
 		MaxProtocols:              100,
 		MaxGroupBytes:             8 << 20,
@@ -107,6 +111,9 @@ func (o Options) Check() error {
 			ErrOptions, o.InitialRebalanceDelay, o.NewMemberTimeout, o.OffsetsRetention, o.RetentionCheck)
 	case o.ConsumerHeartbeatInterval <= 0 || o.ConsumerSessionTimeout <= o.ConsumerHeartbeatInterval:
 		return fmt.Errorf("%w: consumer heartbeats each %v, and a session of %v", ErrOptions, o.ConsumerHeartbeatInterval, o.ConsumerSessionTimeout)
+	case !o.Migration.valid():
+		return fmt.Errorf("%w: group.consumer.migration.policy %q, want one of %s, %s, %s and %s",
+			ErrOptions, o.Migration, MigrateNever, MigrateUp, MigrateDown, MigrateBoth)
 	case o.MaxSubscribedTopics <= 0:
 		return fmt.Errorf("%w: at most %d subscribed topics", ErrOptions, o.MaxSubscribedTopics)
 	case min(o.MaxGroupSize, o.MaxProtocols, o.MaxGroupBytes, o.MaxBytes, o.MaxGroups, o.MaxOffsets) <= 0:

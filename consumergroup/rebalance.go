@@ -125,6 +125,10 @@ func (g *classic) electLeader() bool {
 // is a *SyncReply; it is held until the leader's is there, and recorded.
 func (c *Coordinator) SyncGroup(now time.Time, token Token, req *SyncRequest, out *Decision) {
 	c.begin(now, out)
+	if g := c.consumers[req.Group]; g != nil {
+		c.reply(token, c.mixedSync(g, req))
+		return
+	}
 	m, err := c.checkSync(req)
 	if err != nil {
 		c.reply(token, &SyncReply{Err: err})

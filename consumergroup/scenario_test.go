@@ -20,7 +20,9 @@ import (
 //	join a group=g client=c    JoinGroup; also member= instance= session= rebalance=
 //	                           type= protocols=name:topic+topic,...; the flags old (no
 //	                           MEMBER_ID_REQUIRED) and skips (KIP-814)
+//	                           and owned=t:0+1, of what a cooperative consumer owns
 //	sync a group=g member=c-1 gen=1 assign=c-1:x,c-2:y
+//	                           x is bytes; t=0+1 is a consumer's assignment
 //	heartbeat a, leave a, commit a, fetch a, delete-offsets a, describe a,
 //	list a, delete-groups a
 //	gone a                     the connection of a request has ended
@@ -170,6 +172,7 @@ func (m *machine) setOptions(a args) {
 	o.MaxBytes = int(a.num("bytes", int64(o.MaxBytes)))
 	o.MaxOffsetMetadataBytes = int(a.num("metadata", int64(o.MaxOffsetMetadataBytes)))
 	o.MaxProtocols = int(a.num("protocols", int64(o.MaxProtocols)))
+	o.Migration = MigrationPolicy(a.str("migration", string(o.Migration)))
 	o.InitialRebalanceDelay = a.duration("delay", o.InitialRebalanceDelay)
 }
 
@@ -288,9 +291,39 @@ func (a args) protocols() (out []Protocol) {
 		metadata, raw := strings.CutPrefix(topics, "!")
 		p := Protocol{Name: name, Metadata: []byte(metadata)}
 		if !raw {
-			p.Metadata = record.AppendSubscription(nil, &record.Subscription{Topics: strings.Split(topics, "+")})
+			p.Metadata = record.AppendSubscription(nil, a.subscription(strings.Split(topics, "+")))
 		}
 		out = append(out, p)
+	}
+	return out
+}
+
+// subscription is of version 1, if the member says what it owns, and else of version 0.
+func (a args) subscription(topics []string) *record.Subscription {
+	s := &record.Subscription{Topics: topics}
+	if a.flag("owned") {
+		s.Version = 1
+		s.Owned = a.owned()
+	}
+	return s
+}
+
+// owned is given as topic:partition+partition,...
+func (a args) owned() (out []record.Owned) {
+	for _, s := range a.list("owned") {
+		topic, list, _ := strings.Cut(s, ":")
+		if topic == "none" {
+			continue
+		}
+		o := record.Owned{Topic: topic}
+		for _, p := range strings.Split(list, "+") {
+			n, err := strconv.Atoi(p)
+			if err != nil {
+				a.t.Fatal(err)
+			}
+			o.Partitions = append(o.Partitions, int32(n))
+		}
+		out = append(out, o)
 	}
 	return out
 }
@@ -302,7 +335,12 @@ func (a args) sync() *SyncRequest {
 	}
 	for _, s := range a.list("assign") {
 		id, what, _ := strings.Cut(s, ":")
-		req.Assignments = append(req.Assignments, Assignment{id, []byte(what)})
+		b := []byte(what)
+		if topic, list, ok := strings.Cut(what, "="); ok {
+			owned := args{t: a.t, words: map[string]string{"owned": topic + ":" + list}}.owned()
+			b = record.AppendAssignment(nil, &record.Assignment{Partitions: owned})
+		}
+		req.Assignments = append(req.Assignments, Assignment{id, b})
 	}
 	return req
 }

@@ -17,6 +17,9 @@ func (c *Coordinator) heartbeat(req *HeartbeatRequest) *errcode.Error {
 	if err := named(req.Group); err != nil {
 		return err
 	}
+	if g := c.consumers[req.Group]; g != nil {
+		return c.mixedBeat(g, req)
+	}
 	g := c.live[req.Group]
 	if g == nil {
 		return errUnknownMember
@@ -102,6 +105,10 @@ func (c *Coordinator) LeaveGroup(now time.Time, token Token, req *LeaveRequest, 
 	c.begin(now, out)
 	if err := named(req.Group); err != nil {
 		c.reply(token, &LeaveReply{Err: err})
+		return
+	}
+	if c.consumers[req.Group] != nil {
+		c.leaveMixed(token, req)
 		return
 	}
 	g := c.live[req.Group]

@@ -6,9 +6,9 @@ import "fmt"
 // consumers: theirs are Subscription and Assignment.
 const ConsumerProtocolType = "consumer"
 
-// newestProtocol is the newest version of Subscription and Assignment that is
+// NewestProtocol is the newest version of Subscription and Assignment that is
 // known. A newer one is read as this one: later versions only add fields.
-const newestProtocol = 3
+const NewestProtocol = 3
 
 // Owned are partitions of a topic that a consumer names.
 type Owned struct {
@@ -56,7 +56,7 @@ func DecodeSubscription(b []byte) (*Subscription, error) {
 	if c.err == nil && s.Version < 0 {
 		c.fail("version", fmt.Errorf("%d", s.Version))
 	}
-	c.version = min(s.Version, newestProtocol)
+	c.version = min(s.Version, NewestProtocol)
 	s.code(&c)
 	if c.err != nil {
 		return nil, fmt.Errorf("%w: subscription: %w", ErrDamaged, c.err)
@@ -133,7 +133,7 @@ func (a *Assignment) code(c *coder) {
 }
 
 func checkWritten(version int16) {
-	if version < 0 || version > newestProtocol {
-		panic(fmt.Sprintf("record: version %d of the consumer protocol, there are 0 to %d", version, newestProtocol))
+	if version < 0 || version > NewestProtocol {
+		panic(fmt.Sprintf("record: version %d of the consumer protocol, there are 0 to %d", version, NewestProtocol))
 	}
 }

@@ -152,9 +152,6 @@ type entry interface {
 	tombstone() bool
 }
 
-// none is a first flexible version for formats that have none.
-const none = 1<<15 - 1
-
 func newEntry(t Type) entry {
 	switch t {
 	case TypeLegacyOffsetCommit:

@@ -561,14 +561,14 @@ func FuzzProtocol(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := DecodeSubscription(b); err == nil {
-			s.Version = min(s.Version, newestProtocol)
+			s.Version = min(s.Version, NewestProtocol)
 			again, err := DecodeSubscription(AppendSubscription(nil, s))
 			if diff := cmp.Diff(s, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
 				t.Fatalf("%x: %v\n%s", b, err, diff)
 			}
 		}
 		if a, err := DecodeAssignment(b); err == nil {
-			a.Version = min(a.Version, newestProtocol)
+			a.Version = min(a.Version, NewestProtocol)
 			again, err := DecodeAssignment(AppendAssignment(nil, a))
 			if diff := cmp.Diff(a, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
 				t.Fatalf("%x: %v\n%s", b, err, diff)

@@ -1,0 +1,103 @@
+package main
+
+// migrationTable lists the guards of groups with members of both protocols.
+var migrationTable = []mutant{
+	{
+		name: "a classic member goes on with what it has when its group is upgraded",
+		file: "consumergroup/migrate.go",
+		old:  "&record.ConsumerCurrentValue{Epoch: epoch, PreviousEpoch: epoch, Assigned: list})",
+		new:  "&record.ConsumerCurrentValue{Epoch: epoch, PreviousEpoch: epoch})",
+		pkg:  "./consumergroup", test: "TestConsumerModel", want: "seed ",
+	},
+	{
+		name: "requests that are held are answered when a group is upgraded",
+		file: "consumergroup/migrate.go",
+		old:  "\t\tc.answerJoin(m, &JoinReply{Err: errRebalance, MemberID: m.id, Generation: -1})\n",
+		new:  "",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-upgrade",
+	},
+	{
+		name: "who was lost and consumes yet is no new member",
+		file: "consumergroup/mixed.go",
+		old:  "if h.m == nil && req.MemberID != \"\" && len(set) > 0 {",
+		new:  "if false {",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-upgrade",
+	},
+	{
+		name: "the policy lets no group be upgraded",
+		file: "consumergroup/migrate.go",
+		old:  "case c.opts.Migration != MigrateUp && c.opts.Migration != MigrateBoth:",
+		new:  "case false:",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-classic",
+	},
+	{
+		name: "the policy lets no classic member join",
+		file: "consumergroup/mixed.go",
+		old:  "case c.opts.Migration == MigrateNever:",
+		new:  "case false:",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-classic",
+	},
+	{
+		name: "what members of a group say is read before it is upgraded",
+		file: "consumergroup/migrate.go",
+		old:  "if _, err := record.DecodeAssignment(m.assignment); err != nil {",
+		new:  "if _, err := record.DecodeAssignment(m.assignment); false && err != nil {",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-upgrade",
+	},
+	{
+		name: "a group of classic members alone is a classic one",
+		file: "consumergroup/consumer.go",
+		old:  "case c.downgradable(c.decided.consumer(g.name)):",
+		new:  "case false:",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-downgrade",
+	},
+	{
+		name: "so it is when a classic member takes the place of the last other one",
+		file: "consumergroup/mixed.go",
+		old:  "\tif c.downgradable(c.decided.consumer(g.name)) {",
+		new:  "\tif false {",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-downgrade",
+	},
+	{
+		name: "a classic member joins again when there is something for it",
+		file: "consumergroup/mixed.go",
+		old:  "current.State == record.UnreleasedPartitions && c.released(m, s) {",
+		new:  "false {",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-mixed",
+	},
+	{
+		name: "a classic member that does not join again is lost",
+		file: "consumergroup/mixed.go",
+		old:  "\tif m.rejoin.pos < 0 {",
+		new:  "\tif false {",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-mixed",
+	},
+	{
+		name: "a classic member that does not ask for its assignment is lost",
+		file: "consumergroup/mixed.go",
+		old:  "\tc.timers.set(h.m.rejoin, c.now.Add(ms(int64(v.RebalanceTimeoutMS)))) // to ask for its assignment\n",
+		new:  "",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-mixed",
+	},
+	{
+		name: "a classic member is told its assignment in its own generation",
+		file: "consumergroup/mixed.go",
+		old:  "case req.Generation != current.Epoch:\n\t\treturn &SyncReply{Err: errGeneration}",
+		new:  "case false:\n\t\treturn &SyncReply{Err: errGeneration}",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-",
+	},
+	{
+		name: "classic members of a group share a protocol",
+		file: "consumergroup/mixed.go",
+		old:  "len(req.Protocols) == 0 || !s.shares(req):",
+		new:  "len(req.Protocols) == 0 || s == nil:",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-mixed",
+	},
+	{
+		name: "a static member may come back with the other protocol",
+		file: "consumergroup/consumerstep.go",
+		old:  "case h.state().members[id].Classic != nil:",
+		new:  "case false:",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-static",
+	},
+}
