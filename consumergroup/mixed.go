@@ -141,7 +141,7 @@ func (c *Coordinator) mixedMember(g *consumer, id, instance string) (*consumerMe
 		return nil, nil, errUnknownMember
 	}
 	v := c.decided.consumer(g.name).members[id]
-	if v.Classic == nil {
+	if v.Classic == nil || len(v.Classic.Protocols) == 0 {
 		return nil, nil, errUnknownMember
 	}
 	return m, v, nil

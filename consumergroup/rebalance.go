@@ -49,8 +49,13 @@ func (c *Coordinator) prepare(g *classic) {
 	}
 }
 
-// waitJoin gives the members their time to join.
-func (c *Coordinator) waitJoin(g *classic) { c.timers.set(g.join, c.now.Add(ms(g.rebalanceMS()))) }
+// waitJoin gives the members their time to join. That is some time even if they ask for
+// none: what comes then may be to wait again.
+func (c *Coordinator) waitJoin(g *classic) {
+	c.timers.set(g.join, c.now.Add(max(ms(g.rebalanceMS()), leastWait)))
+}
+
+const leastWait = time.Second
 
 func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 

@@ -100,4 +100,11 @@ var migrationTable = []mutant{
 		new:  "case false:",
 		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-static",
 	},
+	{
+		name: "a rebalance that nobody joins waits for some time",
+		file: "consumergroup/rebalance.go",
+		old:  "max(ms(g.rebalanceMS()), leastWait)",
+		new:  "ms(g.rebalanceMS())",
+		pkg:  "./consumergroup", test: "TestStaticMembersWithoutTime", want: "waits for no time, for ever",
+	},
 }
