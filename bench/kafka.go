@@ -176,7 +176,7 @@ func listOffsets(ctx context.Context, topic string, list func(context.Context, .
 		if err == nil {
 			return listed, nil
 		}
-		if !kerr.IsRetriable(err) || Sleep(ctx, leaderPoll) != nil {
+		if !errors.Is(err, kerr.NotLeaderForPartition) && !errors.Is(err, kerr.LeaderNotAvailable) || Sleep(ctx, leaderPoll) != nil {
 			return nil, fmt.Errorf("bench: offsets of topic %q: %w", topic, fromKafka(err))
 		}
 	}
