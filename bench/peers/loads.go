@@ -29,6 +29,8 @@ type kind struct {
 	Args    []string // of flotilla bench
 	Latency bool     // its latencies count beside its cost; else its rate does
 	Replay  bool     // Args fill a topic, which is then read: that is the load
+
+	Warmup time.Duration // at least: how long a server may take until each partition of a new topic takes records
 }
 
 // standard is the load that figures are published of, but for how long it
@@ -59,7 +61,7 @@ var (
 	}
 	clusterKinds = []kind{
 		{Name: "produce", Args: standard},
-		{Name: "1000 partitions", Args: produce(1000)},
+		{Name: "1000 partitions", Args: produce(1000), Warmup: 20 * time.Second},
 		{Name: "10000/s, linger 5 ms", Args: openLoop("5ms"), Latency: true},
 		{Name: "10000/s, linger 0", Args: openLoop("0s"), Latency: true},
 		{Name: "one outstanding", Args: []string{"latency", "--record-bytes", "1024", "--values", "random", "--acks", "all"}, Latency: true},
@@ -84,7 +86,7 @@ func (l *loads) run(ctx context.Context, name string, k kind) (bench.Report, err
 			if k.Replay {
 				return l.replay(ctx, s, k)
 			}
-			return l.bench(ctx, s, append(slices.Clone(k.Args), "--warmup", l.warmup.String(), "--duration", l.duration.String())...)
+			return l.bench(ctx, s, append(slices.Clone(k.Args), "--warmup", max(l.warmup, k.Warmup).String(), "--duration", l.duration.String())...)
 		}
 	}
 	return bench.Report{}, fmt.Errorf("no server %q", name)
