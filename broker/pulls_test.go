@@ -96,6 +96,8 @@ func TestPullsTakeTurns(t *testing.T) {
 		endA()
 		time.Sleep(time.Minute)
 		want := []string{"a 0s", "b 0s", "d 2s", "c 6s", "e 7s"}
+		mu.Lock()
+		defer mu.Unlock()
 		if d := cmp.Diff(want, order); d != "" {
 			t.Errorf("turns differ (-want +got):\n%s", d)
 		}
