@@ -133,7 +133,6 @@ func hint(req *raft.AppendEntriesRequest) *[]byte {
 // go on from there any more, with a byte, or nothing: the field Peers, which Raft reads
 // only in requests that have no configuration.
 func outdated(req *raft.InstallSnapshotRequest) *[]byte {
-	//lint:ignore SA1019 that Raft has no more use for it is why it is free for this
 	return &req.Peers
 }
 
