@@ -18,6 +18,11 @@ import (
 // chaosFor is how long faults go on if CLUSTER_FOR does not say.
 const chaosFor = 3 * time.Minute
 
+// diskBytes is each node's disk. All that is written stays: the clients, at half of
+// their pace, write some 650 MB in chaosFor and what it takes to see progress after each
+// fault. At their usual pace a quick machine fills the disks.
+const diskBytes = 5 << 28
+
 // fault is what a majority of the nodes, or of the ways between them, is spared.
 type fault struct {
 	name   string
@@ -162,13 +167,17 @@ func TestClusterChaos(t *testing.T) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		c.disks[i] = newDisk(t, dir, 1<<30)
+		c.disks[i] = newDisk(t, dir, diskBytes)
 		c.ps.host[i], c.ps.data[i] = hostOf(i), filepath.Join(dir, "data")
 		c.ps.run[i] = append(c.net.in(i), b.binary)
 	}
 	c.ps.found(b.dir)
 	var err error
-	if c.load, err = startLoad(t.Context(), c.ps.addr(0), b.seed, nil); err != nil {
+	rest := func(l *load) []func() {
+		l.slower = 2 * max(1, int64(limit/chaosFor))
+		return nil
+	}
+	if c.load, err = startLoad(t.Context(), c.ps.addr(0), b.seed, rest); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {

@@ -51,6 +51,7 @@ type load struct {
 	ctx    context.Context // ends with stop, or the first failure, which is its cause
 	cancel context.CancelCauseFunc
 	group  sync.WaitGroup
+	slower int64 // how many times as long as usual the clients rest; 0: once
 	acked  atomic.Int64
 	kinds  [10]atomic.Int64 // of acked, by the hundreds of the process
 
@@ -230,10 +231,10 @@ func (l *load) chance(process int32) *rand.Rand {
 	return rand.New(rand.NewPCG(l.seed, 1<<32+uint64(process)))
 }
 
-// pace waits for a random time of at most limit and reports false if the load
-// ends meanwhile.
+// pace waits for a random time of at most limit, or more if the load is slower, and
+// reports false if the load ends meanwhile.
 func (l *load) pace(chance *rand.Rand, limit time.Duration) bool {
-	return wait(l.ctx, time.Duration(chance.Int64N(int64(limit))))
+	return wait(l.ctx, time.Duration(max(l.slower, 1)*chance.Int64N(int64(limit))))
 }
 
 // wait waits for d and reports false if ctx ends meanwhile.
