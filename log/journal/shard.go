@@ -233,14 +233,8 @@ func (s *Shard) Affordable(upTo uint64) uint64 {
 	return at
 }
 
-// Share returns how many bytes may be kept of this shard beyond need; see
+// shareLocked returns how many bytes may be kept of this shard beyond need; see
 // Affordable.
-func (s *Shard) Share() int64 {
-	s.j.mu.Lock()
-	defer s.j.mu.Unlock()
-	return s.shareLocked()
-}
-
 func (s *Shard) shareLocked() int64 {
 	files := s.j.maxFiles
 	if s.j.diskFull {
