@@ -212,7 +212,6 @@ type Broker struct {
 	leaving    atomic.Bool   // HandOver was called
 	freed      chan struct{} // 1-buffered: a checkpoint would free disk space
 	producers  producerIDs
-	streams    streamSet
 
 	hashes       *hashes
 	quarantines  *quarantines
@@ -283,7 +282,6 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.group.Go(func() { b.disk.run(b.stopping) })
 	b.group.Go(func() { b.hashes.run(b.stopping.Done()) })
 	b.group.Go(func() { b.quarantines.run(b.stopping.Done()) })
-	b.group.Go(b.watchLeaders)
 	b.group.Go(b.repairs.run)
 	if opt.ScrubRate > 0 {
 		b.group.Go(b.scrubber.run)

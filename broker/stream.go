@@ -3,7 +3,6 @@ package broker
 import (
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/partition/store"
@@ -14,10 +13,6 @@ const (
 	maxStreamResults = 1000   // partitions answered
 	maxStreamLooks   = 10_000 // partitions looked at
 )
-
-// leaderCheckInterval is how long a stream may take to notice that this node
-// does not lead a partition any more, or leads it in another epoch.
-const leaderCheckInterval = 500 * time.Millisecond
 
 // StreamPart is where a stream begins, or goes on, in a partition.
 type StreamPart struct {
@@ -110,14 +105,11 @@ type followed struct {
 // queue is no longer empty: from any goroutine, that of Apply too, so it must
 // be short, wait for nothing, and not call the stream. The caller closes it.
 func (b *Broker) NewStream(ready func()) *Stream {
-	s := &Stream{b: b, ready: ready, parts: make(map[partitionKey]*followed)}
-	b.streams.add(s)
-	return s
+	return &Stream{b: b, ready: ready, parts: make(map[partitionKey]*followed)}
 }
 
 // Close forgets the partitions. Results that Next has returned stay valid.
 func (s *Stream) Close() {
-	s.b.streams.remove(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -247,8 +239,8 @@ func (s *Stream) dropLocked(f *followed) {
 	delete(s.parts, f.key)
 }
 
-// moved queues a partition whose end has moved, or that was deleted. It runs
-// where that happens.
+// moved queues a partition whose end has moved, that was deleted, or whose leader has
+// changed (see dataShard.turned). It runs where that happens.
 func (s *Stream) moved(f *followed) {
 	s.mu.Lock()
 	wake := s.queueLocked(f)
@@ -398,75 +390,4 @@ func (b *Broker) Reload(r *StreamResult, bytes int64) error {
 		return fmt.Errorf("broker: records from offset %d to %d changed while they were delivered", r.From, r.Next)
 	}
 	return nil
-}
-
-// streamSet are all streams of a node.
-type streamSet struct {
-	mu sync.Mutex
-	of map[*Stream]struct{}
-}
-
-func (ss *streamSet) add(s *Stream) {
-	ss.mu.Lock()
-	defer ss.mu.Unlock()
-	if ss.of == nil {
-		ss.of = make(map[*Stream]struct{})
-	}
-	ss.of[s] = struct{}{}
-}
-
-func (ss *streamSet) remove(s *Stream) {
-	ss.mu.Lock()
-	defer ss.mu.Unlock()
-	delete(ss.of, s)
-}
-
-func (ss *streamSet) all() []*Stream {
-	ss.mu.Lock()
-	defer ss.mu.Unlock()
-	all := make([]*Stream, 0, len(ss.of))
-	for s := range ss.of {
-		all = append(all, s)
-	}
-	return all
-}
-
-// watchLeaders lets streams look at the partitions of a shard when its leader
-// or term has changed: their next look tells the client. One goroutine does so
-// for all streams, and between changes costs one look at each shard.
-func (b *Broker) watchLeaders() {
-	terms := make(map[*dataShard]uint64)
-	tick := time.NewTicker(leaderCheckInterval)
-	defer tick.Stop()
-	for {
-		for _, sh := range b.carried() {
-			term := sh.replica.Leading()
-			if was, known := terms[sh]; known && was != term {
-				for _, s := range b.streams.all() {
-					s.lookAt(sh)
-				}
-			}
-			terms[sh] = term
-		}
-		select {
-		case <-tick.C:
-		case <-b.stopping.Done():
-			return
-		}
-	}
-}
-
-// lookAt queues the partitions of a shard.
-func (s *Stream) lookAt(sh *dataShard) {
-	s.mu.Lock()
-	wake := false
-	for _, f := range s.parts {
-		if p := s.b.dir.find(f.key.topic, f.key.index); p == nil || p.shard == sh {
-			wake = s.queueLocked(f) || wake
-		}
-	}
-	s.mu.Unlock()
-	if wake {
-		s.ready()
-	}
 }

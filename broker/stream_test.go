@@ -208,7 +208,6 @@ func TestStreamSeesLeaderChange(t *testing.T) {
 		for i := range int32(4) { // the disk fails, so the replicas stop
 			_ = r.produce(topic, i, records(t, batch.NoProducer, "x"))
 		}
-		time.Sleep(2 * leaderCheckInterval)
 		synctest.Wait()
 		if readied.Load() == 0 {
 			t.Fatal("not told that the leader is gone")

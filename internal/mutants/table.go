@@ -235,8 +235,8 @@ var table = []mutant{
 	},
 	{
 		name: "leader changes are told to idle streams (R19)",
-		file: "broker/broker.go",
-		old:  "\tb.group.Go(b.watchLeaders)\n",
+		file: "broker/shards.go",
+		old:  "\ts.store.WakeAll()\n",
 		new:  "",
 		pkg:  "./broker", test: "TestStreamSeesLeaderChange", want: "not told that the leader is gone",
 	},
