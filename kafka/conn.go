@@ -82,19 +82,20 @@ type conn struct {
 	deliveries delivery.Peer
 	turn       atomic.Pointer[request] // whose answer is next
 	broken     error                   // why the writer ended the connection, once it has ended
+	turnedAway atomic.Bool             // the writer ended it for what a request was: see turnAway
 }
 
 func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 	c := &conn{
 		s: s, nc: nc, via: via,
 		log:      s.log.With("remote", nc.RemoteAddr().String()),
-		in:       intake.NewReader(nc, s.opt.ArrivalTimeout, func() bool { return s.ctx.Err() != nil }),
 		w:        frame.NewWriter(nc),
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		order:    make(chan *request, s.opt.MaxInFlight),
 		taking:   broker.NewBudget(s.opt.MaxInFlightBytes),
 		fetches:  broker.NewBudget(s.fetches.small.Limit() / intake.ConnectionShare),
 	}
+	c.in = intake.NewReader(nc, s.opt.ArrivalTimeout, func() bool { return s.ctx.Err() != nil || c.turnedAway.Load() })
 	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), c.in), readBufferBytes)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = intake.NewOutgoing(nc)
@@ -113,6 +114,9 @@ func (c *conn) serve() broker.Ending {
 		c.write()
 	}()
 	err := c.read()
+	if c.turnedAway.Load() {
+		err = context.Canceled // why is the writer's to say
+	}
 	if err != nil && !intake.Quiet(err) {
 		c.log.Info("connection closed", "err", err)
 	}
@@ -130,7 +134,8 @@ func (c *conn) serve() broker.Ending {
 	close(c.order)
 	<-written
 	// Of an idle connection there is nothing to read, and its end is no reset.
-	if c.asked && c.ctx.Err() == nil && ended != broker.EndedByListener && !errors.Is(err, errIdle) {
+	arrived := c.ctx.Err() == nil && c.asked && !errors.Is(err, errIdle)
+	if (arrived || c.turnedAway.Load()) && ended != broker.EndedByListener {
 		intake.Linger(c.nc)
 	}
 	c.cancel()

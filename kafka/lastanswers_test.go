@@ -24,6 +24,9 @@ func TestLastAnswers(t *testing.T) {
 		"a Produce cut off": { // version 3, and then nothing
 			0, 0, 0, 11, 0, 0, 0, 3, 0, 0, 0, 9, 0xff, 0xff, 0xff,
 		},
+		"a DeleteTopics of more topics than it has bytes": { // version 3: the writer's to find out
+			0, 0, 0, 14, 0, 20, 0, 3, 0, 0, 0, 9, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff,
+		},
 	}
 	for name, end := range ends {
 		inBubble(t, nil, func(t *testing.T, b *bubble) {
@@ -61,6 +64,9 @@ func TestLastAnswers(t *testing.T) {
 			}
 			if n, err := c.nc.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
 				t.Errorf("%s: behind them: %d bytes, %v; want the end", name, n, err)
+			}
+			if _, err := c.nc.Write([]byte{0}); err != nil {
+				t.Errorf("%s: the connection is closed at once, by which what was written may be lost: %v", name, err)
 			}
 			b.pass(2 * time.Second)
 			if _, err := c.nc.Write([]byte{0}); err == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -31,10 +32,10 @@ var (
 // an error it only gives back what they hold.
 func (c *conn) write() {
 	var broken error
-	note := func(err error) {
+	note := func(err error, end func(error)) {
 		if broken == nil && err != nil {
 			broken = err
-			c.breakOff(err)
+			end(err)
 		}
 	}
 	var queued []*request // in c.w
@@ -44,10 +45,10 @@ func (c *conn) write() {
 			if n := len(queued); n > 0 {
 				held = queued[n-1].answer.held // of the others none does: see below
 			}
-			note(c.flush(held > 0))
+			note(c.flush(held > 0), c.breakOff)
 		}
 		for i, q := range queued {
-			note(q.settle())
+			note(q.settle(), c.breakOff)
 			queued[i] = nil
 			<-c.inflight
 		}
@@ -61,7 +62,7 @@ func (c *conn) write() {
 		queued = append(queued, q)
 		if err := c.respond(q, broken != nil); err != nil {
 			flush() // the answers before it
-			note(err)
+			note(err, c.turnAway)
 		}
 		// What holds memory of the node's for answers is written before anything else
 		// is queued: a delivery behind it may wait for that very memory.
@@ -71,8 +72,26 @@ func (c *conn) write() {
 	}
 }
 
-// breakOff ends the connection from the writer's side.
+// breakOff ends the connection from the writer's side, at once.
 func (c *conn) breakOff(err error) {
+	c.end(err)
+	_ = c.nc.Close()
+}
+
+// turnAway ends the connection for a request that cannot be answered. The answers before
+// it are written, and are to arrive: it is read no more, and closed as serve does it.
+func (c *conn) turnAway(err error) {
+	if c.ctx.Err() != nil {
+		c.breakOff(err) // nobody is there to read them
+		return
+	}
+	c.turnedAway.Store(true)
+	c.end(err)
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // see intake.NewReader
+}
+
+// end notes why the writer ends the connection, and ends what is under way.
+func (c *conn) end(err error) {
 	if c.ctx.Err() == nil { // else it is over, and this is what comes of it
 		c.broken = err
 		if !intake.Quiet(err) {
@@ -81,7 +100,6 @@ func (c *conn) breakOff(err error) {
 	}
 	c.cancel()
 	c.polls.End()
-	_ = c.nc.Close()
 }
 
 // settle gives back what the answer holds, once it is written or never will be.

@@ -59,4 +59,18 @@ var lastWordTable = []mutant{
 		new:  "",
 		pkg:  "./wire/server", test: "TestLastAnswers", want: "stay counted",
 	},
+	{
+		name: "a failed Produce without acknowledgement is told",
+		file: "wire/server/conn.go",
+		old:  "\t\terr = e\n",
+		new:  "\t\terr = net.ErrClosed\n",
+		pkg:  "./wire/server", test: "TestLastAnswers", want: "before it is durable: ",
+	},
+	{
+		name: "the answers before a request that cannot be decoded arrive",
+		file: "kafka/writing.go",
+		old:  "note(err, c.turnAway)",
+		new:  "note(err, c.breakOff)",
+		pkg:  "./kafka", test: "TestLastAnswers", want: "the connection is closed at once",
+	},
 }

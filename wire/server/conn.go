@@ -40,6 +40,8 @@ type conn struct {
 	peer     delivery.Peer
 	log      *slog.Logger
 
+	unacknowledged atomic.Pointer[errcode.Error] // see failUnacknowledged
+
 	breaking sync.Once
 	broken   error // why it was broken off; nil: it was not
 }
@@ -65,7 +67,7 @@ func newConn(s *Server, nc net.Conn, via broker.Listener) *conn {
 		taking:   broker.NewBudget(s.opt.MaxInFlightBytes),
 		log:      s.opt.Log.With("remote", nc.RemoteAddr().String()),
 	}
-	c.in = intake.NewReader(nc, s.opt.HandshakeTimeout, func() bool { return s.ctx.Err() != nil })
+	c.in = intake.NewReader(nc, s.opt.HandshakeTimeout, func() bool { return s.ctx.Err() != nil || c.unacknowledged.Load() != nil })
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.streams = newStreams(c)
 	c.peer = delivery.Peer{
@@ -95,6 +97,9 @@ func (c *conn) serve() broker.Ending {
 		c.write()
 	}()
 	err := c.read()
+	if e := c.unacknowledged.Load(); e != nil {
+		err = e
+	}
 	if err != nil && !intake.Quiet(err) {
 		c.log.Info("connection closed", "err", err)
 	}

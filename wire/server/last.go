@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/wire/frame"
@@ -52,4 +53,14 @@ func (c *conn) lastAnswers(err error) (lingers bool) {
 	}
 	close(c.answers)
 	return !gone(err) && !errors.Is(err, errIdle)
+}
+
+// failUnacknowledged has the connection be read no more for a Produce without
+// acknowledgement that failed: the connection's end is its answer, and why the last
+// word. What came before is answered first. Of several the first is told.
+func (c *conn) failUnacknowledged(err *errcode.Error) {
+	told := errcode.Errorf(err.Code, "a Produce without acknowledgement failed, and those behind it may be lost: %v", err)
+	if c.unacknowledged.CompareAndSwap(nil, told) {
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // see intake.NewReader
+	}
 }

@@ -86,11 +86,14 @@ func badEnds() map[string]struct {
 	text  string
 } {
 	credit := prefix(func(b []byte) { b[3], b[8] = 13, byte(frame.KindCredit) })
+	unacknowledged := prefix(func(b []byte) { b[3], b[7], b[8] = 14, 2, byte(frame.KindProduce) })
+	unacknowledged = append(unacknowledged, 1<<3, byte(pb.Acks_ACKS_NONE))
 	return map[string]struct {
 		bytes []byte
 		code  errcode.Code
 		text  string
 	}{
+		"a Produce of nothing, without acknowledgement": {unacknowledged, errcode.InvalidRequest, "without acknowledgement failed"},
 		"a length of none":        {prefix(func(b []byte) { binary.BigEndian.PutUint32(b, 1<<32-1) }), errcode.InvalidRequest, "request.bytes.max"},
 		"a length of less":        {prefix(func(b []byte) { b[3] = 11 }), errcode.InvalidRequest, "length 11, want at least 12"},
 		"kind 0":                  {prefix(func(b []byte) { b[8] = 0 }), errcode.InvalidRequest, "kind 0; what follows it cannot be told from it"},

@@ -281,9 +281,9 @@ func (q *request) produced(m *pb.ProduceRequest, payload []byte, results []broke
 	}
 	if m.Acks == pb.Acks_ACKS_NONE {
 		for i := range results {
-			if results[i].Err != nil { // the only way to tell
-				q.s.meter.Error(q.place(), results[i].Err.Code)
-				_ = q.nc.Close()
+			if err := results[i].Err; err != nil {
+				q.s.meter.Error(q.place(), err.Code)
+				q.failUnacknowledged(err)
 			}
 		}
 		q.send(answer{})
@@ -306,12 +306,12 @@ func allAppended(results []broker.ProduceResult) bool {
 	return !slices.ContainsFunc(results, func(r broker.ProduceResult) bool { return r.Err != nil })
 }
 
-// refuseProduce answers a produce that is none. Without acknowledgements the end
-// of the connection is the only way to tell.
+// refuseProduce answers a produce that is none.
 func (q *request) refuseProduce(m *pb.ProduceRequest, err error) {
 	if m.Acks == pb.Acks_ACKS_NONE {
-		q.s.meter.Error(q.place(), broker.CodeOf(err).Code)
-		_ = q.nc.Close()
+		e := broker.CodeOf(err)
+		q.s.meter.Error(q.place(), e.Code)
+		q.failUnacknowledged(e)
 		q.send(answer{})
 		return
 	}

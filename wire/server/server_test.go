@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -479,8 +480,16 @@ func TestAcksNone(t *testing.T) {
 	p.ask(frame.KindPing, &pb.Ping{}, &pb.Pong{})
 	m.Parts[0].Partition = 7
 	p.start(frame.KindProduce, m, b)
-	if f, err := p.r.Read(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("after a failure: %v %v, want a closed connection", f.Kind, err)
+	e := new(pb.Error)
+	f, err := p.r.Read()
+	if err == nil {
+		err = frame.Unmarshal(f.Header, e)
+	}
+	if err != nil || f.Kind != frame.KindError || e.Code != int32(errcode.UnknownTopicOrPartition) || !strings.Contains(e.Message, "without acknowledgement") {
+		t.Errorf("after a failure: %v %v, %v; want why the connection ends", f.Kind, e, err)
+	}
+	if f, err := p.r.Read(); !errors.Is(err, io.EOF) {
+		t.Errorf("after that: %v %v, want the end", f.Kind, err)
 	}
 	mustServe(t, addr)
 }
