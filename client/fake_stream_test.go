@@ -3,6 +3,7 @@ package client
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/log/batch"
@@ -132,7 +133,12 @@ func (st *fakeStream) pump() {
 			return
 		case m != nil:
 			s.push(m, data)
-			continue
+			select {
+			case <-time.After(s.f.pace):
+				continue
+			case <-s.closed:
+				return
+			}
 		}
 		select {
 		case <-grown:

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -37,10 +38,11 @@ type fakeCluster struct {
 	grown     chan struct{} // closed and replaced at each append
 	forget    bool          // keep no batches
 
-	noStreams     bool         // offer none
-	refuseStreams errcode.Code // what Subscribe is answered with
-	window        uint64       // the largest credit that a stream began with
-	pauses        int          // of partitions of streams
+	noStreams     bool          // offer none
+	refuseStreams errcode.Code  // what Subscribe is answered with
+	window        uint64        // the largest credit that a stream began with
+	pauses        int           // of partitions of streams
+	pace          time.Duration // between two deliveries of a stream; zero: as many as there is credit for, before anybody answers
 	open          []*fakeStream
 	frame         uint32 // what a server takes at most; 0: the default
 

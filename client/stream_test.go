@@ -152,9 +152,11 @@ func TestAssign(t *testing.T) {
 }
 
 // TestPartitionBackPressure: a partition with much leaves room for another,
-// though nobody polls.
+// though nobody polls, if the server hears that it is to pause before the credit is
+// used up.
 func TestPartitionBackPressure(t *testing.T) {
 	bothWays(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.pace = time.Millisecond
 		f.createTopic("a", 2)
 		f.fill("a", 0, 0, 5000, 50, batch.None)
 		c := f.client()
