@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
 // standing is when another voter had all of this replica's log, as far as its
@@ -47,15 +49,34 @@ func (p *peers) seen(id ReplicaID, req *raft.AppendEntriesRequest, resp *raft.Ap
 	if req.Term != p.term || match == 0 {
 		return
 	}
+	if !isHeartbeat(req) {
+		p.answered[id] = now
+	}
 	s := p.standing[id]
 	s.has(match, last, now)
 	p.standing[id] = s
+}
+
+// contact reports whether another member has answered the leader of term within
+// heartbeatAfter, other than a heartbeat.
+func (p *peers) contact(id ReplicaID, term uint64, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.answered[id]
+	ago := now.Sub(at)
+	return ok && term == p.term && ago >= 0 && ago < heartbeatAfter
 }
 
 // appended is told of each answer to this replica's AppendEntries.
 func (r *Replica[R]) appended(from ReplicaID, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
 	r.peers.appended(from, req, resp)
 	r.peers.seen(from, req, resp, r.opt.Now(), r.store.log.last())
+}
+
+// contact is peers.contact, for Raft's names.
+func (r *Replica[R]) contact(id raft.ServerID, term uint64) bool {
+	of, err := transport.ParseReplicaID(string(id))
+	return err == nil && r.peers.contact(of, term, r.opt.Now())
 }
 
 // Standing is a voter that is in sync.

@@ -33,7 +33,8 @@ var errCampaigned = errors.New("replication: the replica leads or campaigns alre
 const maxAppendBytes = 8 << 20
 
 // link is a replica's Transport as its Raft sees it. On the way out it keeps
-// requests small and tells followers what they may drop; on the way in it does
+// requests small, tells followers what they may drop, and sends no heartbeat to who has
+// just answered something else; on the way in it does
 // what Raft leaves undone before Raft sees a request:
 //   - room in the journal is reserved, and given back with the answer (R6);
 //   - entries that are applied already are trimmed (R18), so that none of them
@@ -60,10 +61,11 @@ type link struct {
 	term    func() uint64
 	follows func() bool // Raft neither leads nor campaigns
 	reserve func(entries []*raft.Log, unproven bool) (release func(), err error)
-	held    func(entries []*raft.Log) int        // how many of them, from the first on, the log holds
-	behind  func(to raft.ServerID, index uint64) // told of a peer that needs a checkpoint
-	goesOn  func(index uint64) bool              // whether the log reaches back to the entry behind index
-	sound   func() error                         // why no checkpoint of this replica is to be given away; nil: it may
+	held    func(entries []*raft.Log) int            // how many of them, from the first on, the log holds
+	behind  func(to raft.ServerID, index uint64)     // told of a peer that needs a checkpoint
+	goesOn  func(index uint64) bool                  // whether the log reaches back to the entry behind index
+	contact func(of raft.ServerID, term uint64) bool // whether it has answered just now: see heartbeatAfter
+	sound   func() error                             // why no checkpoint of this replica is to be given away; nil: it may
 
 	// install answers a checkpoint beyond what is applied.
 	install func(rpc raft.RPC, req *raft.InstallSnapshotRequest) (raft.RPCResponse, bool)
@@ -81,8 +83,14 @@ func (l *link) Consumer() <-chan raft.RPC { return l.rpc }
 // looked through the log, and before it starts a goroutine.
 func (l *link) SetHeartbeatHandler(func(raft.RPC)) { l.started.Store(true) }
 
-// AppendEntries implements raft.Transport.
+// AppendEntries implements raft.Transport. That a heartbeat is answered from what is
+// known makes Raft's contact with the follower younger than it is, by heartbeatAfter at
+// the most. Only the leader's lease hangs on that, and nothing on the lease (R19).
 func (l *link) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if isHeartbeat(req) && l.contact(id, req.Term) {
+		*resp = raft.AppendEntriesResponse{Term: req.Term, Success: true}
+		return nil
+	}
 	return l.Transport.AppendEntries(id, addr, l.outgoing(req), resp)
 }
 
@@ -119,6 +127,12 @@ func (l *link) outgoing(req *raft.AppendEntriesRequest) *raft.AppendEntriesReque
 	out := *req
 	*hint(&out) = binary.LittleEndian.AppendUint64(nil, l.peers.retain(req.Term))
 	return &out
+}
+
+// isHeartbeat reports whether Raft sends req beside what it sends of the log: it says
+// nothing of that.
+func isHeartbeat(req *raft.AppendEntriesRequest) bool {
+	return req.PrevLogEntry == 0 && req.LeaderCommitIndex == 0 && len(req.Entries) == 0
 }
 
 // hint is where a request says what the follower may drop of its log, 8 bytes,

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -79,6 +80,94 @@ func TestLinkTrims(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLinkUnproven: until something of the leader's term is known to be committed,
+// what it sends may be what lets it commit at all, whichever term's entries it is.
+func TestLinkUnproven(t *testing.T) {
+	l := testLink()
+	for name, c := range map[string]struct {
+		term, commit uint64
+		entries      []*raft.Log
+		want         bool
+	}{
+		"before the entry that opens the term": {5, 10, logs(11, 13, 10), true},
+		"the entry that opens the term":        {5, 10, []*raft.Log{{Index: 11, Term: 5}}, true},
+		"when more is committed":               {5, 11, logs(11, 13, 10), false},
+		"of the term of what is applied":       {3, 10, logs(11, 13, 10), false},
+	} {
+		req := &raft.AppendEntriesRequest{Term: c.term, PrevLogEntry: 10, PrevLogTerm: 3, Entries: c.entries, LeaderCommitIndex: c.commit}
+		if got := l.unproven(req); got != c.want {
+			t.Errorf("%s: %t, want %t", name, got, c.want)
+		}
+	}
+}
+
+// talk is a Transport that counts what it is to send.
+type talk struct {
+	Transport
+	sent []*raft.AppendEntriesRequest
+}
+
+func (s *talk) AppendEntries(_ raft.ServerID, _ raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	s.sent = append(s.sent, req)
+	resp.Success = true
+	return nil
+}
+
+// TestLinkSparesHeartbeats: a heartbeat is answered from what the follower has said of
+// the log in the same term, for a while, and never from another heartbeat.
+func TestLinkSparesHeartbeats(t *testing.T) {
+	const term = 5
+	id := ReplicaID{Node: 2, Incarnation: 2}
+	now, out := time.Now(), new(talk)
+	l := testLink()
+	l.Transport = out
+	l.contact = func(of raft.ServerID, term uint64) bool {
+		if of != raft.ServerID(id.String()) {
+			t.Errorf("asked of %s, want %s", of, id)
+		}
+		return l.peers.contact(id, term, now)
+	}
+	answered := func(req *raft.AppendEntriesRequest, ok bool) {
+		resp := &raft.AppendEntriesResponse{Success: ok}
+		l.peers.appended(id, req, resp)
+		l.peers.seen(id, req, resp, now, 10)
+	}
+	ping := &raft.AppendEntriesRequest{Term: term, PrevLogEntry: 10, PrevLogTerm: 3, LeaderCommitIndex: 10}
+	check := func(what string, term uint64, spared bool) {
+		t.Helper()
+		before := len(out.sent)
+		var resp raft.AppendEntriesResponse
+		err := l.AppendEntries(raft.ServerID(id.String()), "", &raft.AppendEntriesRequest{Term: term}, &resp)
+		if err != nil || !resp.Success || (len(out.sent) == before) != spared {
+			t.Errorf("%s: %v, %+v, %d requests sent; want it spared: %t", what, err, resp, len(out.sent)-before, spared)
+		}
+	}
+	check("before any answer", term, false)
+	answered(ping, false)
+	check("after a refusal", term, false)
+	answered(ping, true)
+	check("just after an answer", term, true)
+	check("in another term", term+1, false)
+	now = now.Add(heartbeatAfter - 1)
+	check("at the end of its time", term, true)
+	answered(&raft.AppendEntriesRequest{Term: term}, true)
+	now = now.Add(1)
+	check("after an answer to a heartbeat", term, false)
+	answered(ping, true)
+	now = now.Add(-time.Second)
+	check("when the clock was set back", term, false)
+	now = now.Add(time.Second)
+	var resp raft.AppendEntriesResponse
+	before := len(out.sent)
+	if err := l.AppendEntries(raft.ServerID(id.String()), "", ping, &resp); err != nil || len(out.sent) != before+1 {
+		t.Errorf("what says what is committed: %v, %d requests sent, want 1", err, len(out.sent)-before)
+	}
+	answered(&raft.AppendEntriesRequest{Term: term + 1, PrevLogEntry: 10}, true)
+	check("in a term that is over", term, false)
+	l.peers.configure(raft.Configuration{}, 11)
+	check("of a replica that is no member any more", term+1, false)
 }
 
 // TestLinkCuts: a request holds maxAppendBytes, or one larger entry, and Raft

@@ -66,7 +66,7 @@ func Open[R any](opt Options[R]) (*Replica[R], error) {
 	r.link = &link{
 		Transport: opt.Transport, rpc: make(chan raft.RPC), stop: ctx.Done(), peers: r.peers,
 		started: &r.started, applied: r.lastApplied, term: r.currentTerm, follows: r.follows,
-		reserve: r.reserveEntries, held: r.heldEntries, behind: r.fellBehind, goesOn: r.goesOn, sound: opt.Sound, install: r.install, withoutVote: r.withoutVote, maxAppendBytes: maxAppendBytes,
+		reserve: r.reserveEntries, held: r.heldEntries, behind: r.fellBehind, goesOn: r.goesOn, contact: r.contact, sound: opt.Sound, install: r.install, withoutVote: r.withoutVote, maxAppendBytes: maxAppendBytes,
 	}
 	if opt.Journal != nil {
 		// A follower takes as much at once as a leader does.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -35,10 +36,11 @@ type peers struct {
 	keepTerm uint64
 	lagging  map[ReplicaID]uint64 // who needs more than this log holds, by its index then
 	standing map[ReplicaID]standing
+	answered map[ReplicaID]time.Time // when what the log was sent was last taken, in term
 }
 
 func newPeers(self ReplicaID) *peers {
-	return &peers{self: self, match: make(map[ReplicaID]uint64), lagging: make(map[ReplicaID]uint64), standing: make(map[ReplicaID]standing)}
+	return &peers{self: self, match: make(map[ReplicaID]uint64), lagging: make(map[ReplicaID]uint64), standing: make(map[ReplicaID]standing), answered: make(map[ReplicaID]time.Time)}
 }
 
 // configure takes note of the configuration that is applied, and its index. Nothing
@@ -50,6 +52,7 @@ func (p *peers) configure(c raft.Configuration, index uint64) {
 	gone := func(id ReplicaID) bool { return !slices.Contains(p.members, id) }
 	maps.DeleteFunc(p.match, func(id ReplicaID, _ uint64) bool { return gone(id) })
 	maps.DeleteFunc(p.lagging, func(id ReplicaID, _ uint64) bool { return gone(id) })
+	maps.DeleteFunc(p.answered, func(id ReplicaID, _ time.Time) bool { return gone(id) })
 }
 
 // assume takes a configuration of the log that may not be committed for the one that
@@ -112,6 +115,7 @@ func (p *peers) appended(to ReplicaID, req *raft.AppendEntriesRequest, resp *raf
 		clear(p.match)
 		clear(p.lagging)
 		clear(p.standing)
+		clear(p.answered)
 	}
 	at := req.PrevLogEntry + uint64(len(req.Entries))
 	p.match[to] = max(p.match[to], at)

@@ -73,10 +73,17 @@ type Options[R any] struct {
 }
 
 // Raft's timers. A single voter campaigns at once and never waits for them. A
-// leader that hears nothing from a majority for electionTimeout leads no more.
+// leader that hears nothing from a majority for electionTimeout leads no more; or a
+// little later, see heartbeatAfter.
 const (
 	electionTimeout = time.Second
-	commitTimeout   = 100 * time.Millisecond
+	// commitTimeout, or up to twice that, is after how long without anything else to
+	// send a follower is told what is committed.
+	commitTimeout = 150 * time.Millisecond
+	// heartbeatAfter is how long a follower's answer to what its log is sent stands for
+	// those to heartbeats too, which Raft sends beside that: of a shard with nothing to
+	// do, half of the messages and more.
+	heartbeatAfter = 2 * commitTimeout
 	// maxAppendEntries is more than MaxInFlight entries and what Raft adds: a
 	// burst above it would wait for CommitTimeout, piece by piece.
 	maxAppendEntries = 256
