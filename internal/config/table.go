@@ -94,7 +94,7 @@ var Settings = []Setting{
 		Explain: "Kafka's broker.rack.",
 	},
 	{
-		Key: "shards.per.node", Section: sectionNode, Kind: Int, Default: "4", Min: 1, Max: 64,
+		Key: "shards.per.node", Section: sectionNode, Kind: Int, Default: "2", Min: 1, Max: 64,
 		Doc:     "data shards of a fresh directory; of a fresh cluster, for each of its nodes",
 		Explain: "A shard is one Raft group that carries many partitions. An existing directory keeps its own number, and a cluster that of the node that founded it. Each replication factor below the number of nodes gets as many again, when the first topic asks for it; a node that has none of a factor's shards then, as it was away or joins later, gets to lead as many with a later topic of that factor.",
 	},
