@@ -264,7 +264,7 @@ func TestDevWiped(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.log.await(t, "[dev] node 3 is ready again")
-	for shard := range 13 { // the metadata's, and four of data a node
+	for shard := range 7 { // the metadata's, and two of data a node
 		d.log.await(t, fmt.Sprintf("a replica was replaced: the one of the fresh directory votes\" shard=%d ", shard))
 	}
 	s.ok(t, "", "cluster", "status", "--wait", "10s")

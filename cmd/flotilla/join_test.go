@@ -57,8 +57,8 @@ func TestDevJoin(t *testing.T) {
 	if !strings.Contains(fourth.greeting, "it has joined those that were there") {
 		t.Errorf("it says\n%s", fourth.greeting)
 	}
-	s.ok(t, "", "topic", "create", "t", "--partitions", "16")                                                                // on each shard one
-	if described := s.ok(t, "", "topic", "describe", "t", "-o", "json").stdout; !strings.Contains(described, `"shard":13`) { // the cluster began with 12
+	s.ok(t, "", "topic", "create", "t", "--partitions", "16")                                                               // on each shard one
+	if described := s.ok(t, "", "topic", "describe", "t", "-o", "json").stdout; !strings.Contains(described, `"shard":7`) { // the cluster began with 6
 		t.Errorf("nothing of a new topic is on a shard that was made for the new node:\n%s", described)
 	}
 	healthy()
