@@ -78,6 +78,10 @@ type Options struct {
 	// not exist, from being created.
 	NoAutoCreateTopics bool
 
+	// Groups returns what coordinates consumer groups; nil: nobody does, and requests
+	// about them are not offered.
+	Groups func(*broker.Broker) kafka.Groups
+
 	// Resolve looks up an advertised host, to warn of one that means nothing;
 	// default: by the machine's resolver.
 	Resolve func(ctx context.Context, host string) error
@@ -247,8 +251,12 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	n.recovered = opt.Now().Sub(start)
 	n.requests, n.small = broker.NewBudget(opt.MemoryBytes/4), broker.NewBudget(opt.MemoryBytes/16)
 	n.answers = broker.NewBudget(opt.MemoryBytes * 3 / 16)
+	var groups kafka.Groups
+	if opt.Groups != nil {
+		groups = opt.Groups(n.broker)
+	}
 	n.kafka = kafka.New(kafka.Options{
-		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
+		Broker: n.broker, Groups: groups, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
 		MaxRequestBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
 		MaxSessions: opt.Clients.FetchSessions, Now: opt.Now, Rand: opt.Rand,

@@ -63,7 +63,7 @@ var layers = []layer{
 	{"wire/server", []string{"broker", "internal/delivery", "internal/errcode", "wire/frame", "wire/intake", "wire/pb"}},
 	{"kafka/guard", nil},
 	{"kafka/guard/gen", nil},
-	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "kafka/guard", "log/batch", "wire/frame", "wire/intake"}},
+	{"kafka", []string{"broker", "consumergroup", "consumergroup/record", "internal/delivery", "internal/errcode", "kafka/guard", "log/batch", "wire/frame", "wire/intake"}},
 	{"client", []string{"internal/errcode", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/admin", []string{"broker", "internal/histogram"}},
 	{"internal/node", []string{
