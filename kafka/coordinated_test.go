@@ -40,15 +40,13 @@ func withGroups(t testing.TB, edit func(*consumergroup.Options)) (*coordinated, 
 		edit(&opt)
 	}
 	g := &coordinated{applied: consumergroup.NewGroups(), waiting: make(map[consumergroup.Token]chan any)}
-	var err error
-	if g.c, err = consumergroup.NewCoordinator(time.Now(), g.applied, opt); err != nil {
-		t.Fatal(err)
-	}
-	g.timer = time.AfterFunc(time.Hour, g.tick)
-	t.Cleanup(func() { g.timer.Stop() })
-	return g, func(opt *node.Options) {
-		opt.Groups = func(b *broker.Broker) kafka.Groups {
-			g.broker = b
+	return g, func(to *node.Options) {
+		to.Groups = func(b *broker.Broker) kafka.Groups { // in the node's bubble, if it has one
+			var err error
+			if g.c, err = consumergroup.NewCoordinator(time.Now(), g.applied, opt); err != nil {
+				t.Fatal(err)
+			}
+			g.broker, g.timer = b, time.AfterFunc(time.Hour, g.tick)
 			return g
 		}
 	}

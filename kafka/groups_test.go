@@ -46,6 +46,33 @@ func TestGroupsAreNotFaked(t *testing.T) {
 	}
 }
 
+// TestGroupFeature: who coordinates groups has finalised group.version. Clients fail
+// to read a supported feature that begins at 0 in version 3 (KAFKA-17011).
+func TestGroupFeature(t *testing.T) {
+	t.Parallel()
+	_, with := withGroups(t, nil)
+	c := dialRaw(t, startCore(t, with).addr)
+	for v := range int16(5) {
+		req := kmsg.NewPtrApiVersionsRequest()
+		req.ClientSoftwareName, req.ClientSoftwareVersion = "test", "1"
+		r := c.ask(req, v).(*kmsg.ApiVersionsResponse)
+		var got []string
+		for _, f := range r.FinalizedFeatures {
+			got = append(got, fmt.Sprintf("finalized %s %d-%d", f.Name, f.MinVersionLevel, f.MaxVersionLevel))
+		}
+		for _, f := range r.SupportedFeatures {
+			got = append(got, fmt.Sprintf("supported %s %d-%d", f.Name, f.MinVersion, f.MaxVersion))
+		}
+		want := []string{"finalized group.version 1-1", "supported group.version 0-1"}
+		if v < 4 {
+			want = want[:max(v-2, 0)]
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("version %d: %q, want %q", v, got, want)
+		}
+	}
+}
+
 func TestFindCoordinator(t *testing.T) {
 	t.Parallel()
 	_, with := withGroups(t, nil)
@@ -207,6 +234,14 @@ func TestClassicGroupVersions(t *testing.T) {
 		commit.Generation = 2
 		if got := codesOf(c.ask(commit, cv).(*kmsg.OffsetCommitResponse)); got[0] != errcode.IllegalGeneration || got[3] != unknown {
 			wrong("committed in another generation", got)
+		}
+		commit.Group = "unseen"
+		gone := errcode.IllegalGeneration
+		if cv >= 9 {
+			gone = errcode.GroupIDNotFound
+		}
+		if got := codesOf(c.ask(commit, cv).(*kmsg.OffsetCommitResponse)); got[0] != gone {
+			wrong("committed as a member of no group", got)
 		}
 		fv := upTo(v, 1, 10)
 		epoch := int32(-1)
