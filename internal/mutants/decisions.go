@@ -1,0 +1,111 @@
+package main
+
+// decisionsTable holds the guards of internal partitions: of what their coordinators
+// decide, and of what each replica folds.
+var decisionsTable = []mutant{
+	{
+		name: "a decision of another term than its entry's is refused (R3)",
+		file: "partition/decision.go",
+		old:  "case c.Term != a.s.lastTerm:",
+		new:  "case c.Term > a.s.lastTerm:",
+		pkg:  "./partition", test: "TestScenarios", want: "decisions",
+	},
+	{
+		name: "a decision is the one after the last (R3)",
+		file: "partition/decision.go",
+		old:  "case c.Seq != next:",
+		new:  "case c.Seq < next:",
+		pkg:  "./partition", test: "TestScenarios", want: "decisions",
+	},
+	{
+		name: "each term's decisions begin at 1 (R3)",
+		file: "partition/decision.go",
+		old:  "if d.term == term {",
+		new:  "if d.term <= term {",
+		pkg:  "./partition", test: "TestScenarios", want: "decisions",
+	},
+	{
+		name: "a client does not write to an internal partition (R3)",
+		file: "partition/produce.go",
+		old:  "if p.config.Internal != NotInternal {",
+		new:  "if p.config.Internal > lastInternal {",
+		pkg:  "./partition", test: "TestScenarios", want: "decisions",
+	},
+	{
+		name: "a coordinator writes to internal partitions alone",
+		file: "partition/decision.go",
+		old:  "case p.config.Internal == NotInternal:",
+		new:  "case p.config.Internal > lastInternal:",
+		pkg:  "./partition", test: "TestScenarios", want: "decisions",
+	},
+	{
+		name: "whether a partition is internal is decided once",
+		file: "partition/state.go",
+		old:  "	case c.Config.Internal != p.config.Internal:",
+		new:  "	case c.Config.Internal > lastInternal:",
+		pkg:  "./partition", test: "TestScenarios", want: "decisions",
+	},
+	{
+		name: "a decision has a number, or the entry is none (R4)",
+		file: "partition/command.go",
+		old:  "len(v) != decisionBytes {",
+		new:  "len(v) > decisionBytes {",
+		pkg:  "./partition", test: "TestDecisionNumberIsMandatory", want: "error = <nil>, want partition: damaged",
+	},
+	{
+		name: "a decision's batch has a record for each offset",
+		file: "partition/decision.go",
+		old:  "h.Records != h.LastOffsetDelta+1 {",
+		new:  "h.Records > h.LastOffsetDelta+1 {",
+		pkg:  "./partition", test: "TestDecisionRefuses", want: "more offsets than records",
+	},
+	{
+		name: "a decision is not compressed, no marker, of no transaction",
+		file: "partition/decision.go",
+		old:  "if h.Attributes != 0 ||",
+		new:  "if",
+		pkg:  "./partition", test: "TestDecisionRefuses", want: "compressed",
+	},
+	{
+		name: "what cannot be folded puts its partition into quarantine (R5)",
+		file: "partition/quarantine.go",
+		old:  "if err := a.part.folded.Fold(s.records); err != nil {",
+		new:  "if err := a.part.folded.Fold(s.records); err != nil && len(s.records) == 0 {",
+		pkg:  "./partition", test: "TestQuarantineOfDecision", want: "unreadable",
+	},
+	{
+		name: "a decision that is taken back can be applied again (R5)",
+		file: "partition/quarantine.go",
+		old:  "before.logStart, before.end, before.epochs, before.decided",
+		new:  "before.logStart, before.end, before.epochs, p.decided",
+		pkg:  "./partition", test: "TestQuarantineOfDecision", want: "DecisionSeq:2",
+	},
+	{
+		name: "what was captured and is not durable is captured again",
+		file: "partition/capture.go",
+		old:  "p.folded.Requeue(f.changed)",
+		new:  "p.folded.Requeue(nil)",
+		pkg:  "./partition", test: "TestFoldedChanges", want: "records in the delta, want a, b and d",
+	},
+	{
+		name: "what is folded after a restart is captured",
+		file: "partition/restore.go",
+		old:  "			p.folded.Track()",
+		new:  "			_ = p.folded.Track",
+		pkg:  "./partition", test: "TestFoldedChanges", want: "what is folded after a Restore is not captured",
+	},
+	{
+		name: "a checkpoint's decision is not of a term that is to come",
+		file: "partition/restore.go",
+		old:  "d.term > rs.s.lastTerm ||",
+		new:  "d.term > maxTerm ||",
+		pkg:  "./partition", test: "TestRestoreRefusesDecisions", want: "a term that is to come: error = <nil>",
+	},
+	{
+		name: "timestamps of producers are remembered from the apply version on that knows them (R4)",
+		file: "partition/produce.go",
+		old:  "if a.s.version >= TimestampVersion {",
+		new:  "if a.s.version >= MinApplyVersion {",
+		pkg:  "./partition", test: "TestProducerTimestamps", want: "in version 1: 7:70 8:80",
+	},
+}
