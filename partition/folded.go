@@ -16,7 +16,8 @@ type Record struct{ Key, Value []byte }
 // replica has at hand, so that a coordinator can go on from it. Those to which the same
 // records were folded say the same.
 //
-// Its methods belong to the goroutine of Apply; of what Clone returned, to one other.
+// Its methods are for who may call Apply then; those of what Clone returned, for one
+// other goroutine.
 type Folded interface {
 	// Fold applies records, in their order, all or none: an error changes nothing,
 	// and comes on every replica alike. It keeps nothing of them.

@@ -108,4 +108,32 @@ var decisionsTable = []mutant{
 		new:  "if a.s.version >= MinApplyVersion {",
 		pkg:  "./partition", test: "TestProducerTimestamps", want: "in version 1: 7:70 8:80",
 	},
+	{
+		name: "records that are folded together are folded all or none (R5)",
+		file: "consumergroup/groups.go",
+		old:  "return fmt.Errorf(\"consumergroup: fold record %d: %w\", len(all), err)",
+		new:  "break",
+		pkg:  "./consumergroup", test: "TestFoldAll", want: "a record that is damaged: <nil>",
+	},
+	{
+		name: "a coordinator is confirmed in its own term (R19)",
+		file: "broker/decisions.go",
+		old:  "if err == nil && leads != term {",
+		new:  "if err == nil && leads < term {",
+		pkg:  "./broker", test: "TestDecisions", want: "an older term is confirmed",
+	},
+	{
+		name: "a batch of a decision is not longer than batches may be",
+		file: "broker/decisions.go",
+		old:  "w.SizeWith(nowMS, r.Key, r.Value, nil) > maxBytes {",
+		new:  "w.SizeWith(nowMS, r.Key, r.Value, nil) > 2*maxBytes {",
+		pkg:  "./broker", test: "TestDecisions", want: "a batch of",
+	},
+	{
+		name: "each node folds groups as such, and not by key",
+		file: "broker/machine.go",
+		old:  "return partition.Folding(folding).Restore(",
+		new:  "return partition.Restore(",
+		pkg:  "./broker", test: "TestDecisions", want: "an internal partition is not folded here",
+	},
 }
