@@ -193,6 +193,8 @@ func encodeEntry(term uint64, wallMS int64, ps []*produceProposal) []byte {
 			e.SetPartitionConfig(c)
 		case partition.ExpireProducers:
 			e.ExpireProducers(c)
+		case partition.Decision:
+			e.Decision(c)
 		case setApplyVersion:
 			e.SetApplyVersion(c.version)
 		case askHash:
