@@ -62,9 +62,11 @@ type reads struct {
 func (l *loop) run() error {
 	began := l.opt.Now()
 	var state *consumergroup.Groups
-	l.opt.Log.Applied(func(g *consumergroup.Groups) { state = g.Clone() })
+	err := l.opt.Log.Groups(func(g *consumergroup.Groups) { state = g.Clone() })
+	if err != nil {
+		return err
+	}
 	l.proposed, l.reads.confirmed = make(chan error, 1), make(chan error, 1)
-	var err error
 	if l.c, err = consumergroup.NewCoordinator(l.tick(), state, l.opt.Groups); err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func (w *world) run() {
 	decided, ok := r.do(ctx, func(c *consumergroup.Coordinator, _ time.Time, token consumergroup.Token, out *consumergroup.Decision) {
 		out.Replies = append(out.Replies, consumergroup.Reply{Token: token, Response: c.Decided().Hash()})
 	})
-	w.Applied(func(g *consumergroup.Groups) {
+	_ = w.Groups(func(g *consumergroup.Groups) {
 		if !ok || decided != g.Hash() {
 			w.t.Errorf("decided %v, %t; applied %v", decided, ok, g.Hash())
 		}
@@ -265,7 +265,7 @@ func (w *world) member(group string, leaves bool) {
 // generation returns that of the group's record which is applied.
 func (w *world) generation(group string) (generation int32) {
 	generation = -1
-	w.Applied(func(g *consumergroup.Groups) {
+	_ = w.Groups(func(g *consumergroup.Groups) {
 		for r := range g.All {
 			e, err := record.Decode(r.Key, r.Value)
 			if m, ok := e.(*record.GroupMetadata); err == nil && ok && m.Group == group {

@@ -35,9 +35,9 @@ type Log interface {
 	// node leads in term (R19).
 	Confirm(ctx context.Context, term uint64) error
 
-	// Applied calls f with the state that is folded from what is applied. f clones it,
-	// and keeps nothing of it.
-	Applied(f func(*consumergroup.Groups))
+	// Groups calls f with the state that is folded from what is applied. f clones it,
+	// and keeps nothing of it. With an error there is no such state, and f is not called.
+	Groups(f func(*consumergroup.Groups)) error
 }
 
 // Options are what a Runner is made of.
@@ -85,8 +85,8 @@ type Outcome struct {
 
 	Number uint64 // of the last decision that is known to be applied
 
-	// Err is why it ended: what Propose has returned, or ErrPanicked with the stack.
-	// Nil: Stop was called.
+	// Err is why it ended: what Propose or Groups has returned, or ErrPanicked with the
+	// stack. Nil: Stop was called.
 	Err error
 }
 
@@ -161,10 +161,12 @@ func (r *Runner) Done() <-chan struct{} { return r.done }
 // Tell tells the topics that there are, and which were deleted since the last call: at
 // first, those that were deleted at any time, of which the applied state has offsets. It does not
 // block. Of several calls that come before the Runner looks, the topics of the last one
-// count.
+// count; with nil, they are as before.
 func (r *Runner) Tell(topics *consumergroup.Topics, deleted []consumergroup.Topic) {
 	r.tell(func(n *news) {
-		n.topics = topics
+		if topics != nil {
+			n.topics = topics
+		}
 		n.deleted = append(n.deleted, deleted...)
 	})
 }

@@ -380,7 +380,7 @@ func TestTold(t *testing.T) {
 		}
 		time.Sleep(time.Second) // the sweep
 		var names []string
-		s.Applied(func(g *consumergroup.Groups) {
+		_ = s.Groups(func(g *consumergroup.Groups) {
 			for _, topic := range g.Topics() {
 				names = append(names, topic.Name)
 			}

@@ -77,10 +77,11 @@ func (s *script) Confirm(ctx context.Context, term uint64) error {
 	return nil
 }
 
-func (s *script) Applied(f func(*consumergroup.Groups)) {
+func (s *script) Groups(f func(*consumergroup.Groups)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(s.state)
+	return nil
 }
 
 // offset returns what is applied of a group's offset of t-0, or -1.

@@ -97,8 +97,8 @@ var runnerTable = []mutant{
 	{
 		name: "the topics that were told last count",
 		file: "broker/coordinator/runner.go",
-		old:  "\t\tn.topics = topics\n",
-		new:  "\t\tif n.topics == nil {\n\t\t\tn.topics = topics\n\t\t}\n",
+		old:  "\t\tif topics != nil {\n",
+		new:  "\t\tif n.topics == nil {\n",
 		pkg:  "./broker/coordinator", test: "TestTold", want: "a member that joins",
 	},
 	{
