@@ -65,6 +65,13 @@ type Options struct {
 	// consumergroup.DefaultOptions.
 	Groups consumergroup.Options
 
+	// OffsetsPartitions and OffsetsReplication are how many partitions and replicas
+	// __consumer_offsets is created with (offsets.topic.num.partitions,
+	// offsets.topic.replication.factor); defaults: 50, and 3, or as many as there are
+	// nodes.
+	OffsetsPartitions  int32
+	OffsetsReplication int32
+
 	// Settings are the node's, for those who ask for them.
 	Settings []config.KafkaSetting
 
@@ -162,6 +169,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Groups.MaxGroups == 0 {
 		o.Groups = consumergroup.DefaultOptions()
+	}
+	if o.OffsetsPartitions == 0 {
+		o.OffsetsPartitions = defaultOffsetsPartitions
+	}
+	if o.OffsetsReplication == 0 {
+		o.OffsetsReplication = defaultOffsetsReplication
 	}
 	if o.ReplicaLag == 0 {
 		o.ReplicaLag = defaultReplicaLag

@@ -116,6 +116,11 @@ type Options struct {
 	DefaultReplication int32
 	Settings           []config.KafkaSetting
 
+	// OffsetsPartitions and OffsetsReplication are how __consumer_offsets is created;
+	// defaults: 50, and three replicas, or as many as there are nodes.
+	OffsetsPartitions  int32
+	OffsetsReplication int32
+
 	// DiskReserveBytes has to be free on the disk for records to be taken.
 	// Default: what the node may still have to write when it takes no more,
 	// half of MemoryBytes and a journal file, but at most a twentieth of the
@@ -405,6 +410,7 @@ func (n *Node) openAll(ctx context.Context) (err error) {
 		CatchUpRate: opt.CatchUpRate, PullBytes: pullBytes(opt.MemoryBytes),
 		RetentionInterval: opt.RetentionInterval, ScrubRate: opt.ScrubRate, ScrubInterval: opt.ScrubInterval,
 		DefaultPartitions: opt.DefaultPartitions, DefaultReplication: opt.DefaultReplication, Settings: opt.Settings,
+		OffsetsPartitions: opt.OffsetsPartitions, OffsetsReplication: opt.OffsetsReplication,
 	})
 	if err != nil {
 		return err
