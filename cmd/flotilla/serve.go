@@ -120,6 +120,7 @@ func nodeOptions(v *config.Values, files int64) node.Options {
 		CatchUpRate: v.Bytes("catch.up.bytes.per.second"),
 		ScrubRate:   v.Bytes("scrub.bytes.per.second"), ScrubInterval: v.Duration("scrub.interval"),
 		DefaultPartitions: int32(v.Int("num.partitions")), DefaultReplication: int32(v.Int("default.replication.factor")), Settings: v.Kafka(),
+		OffsetsPartitions: int32(v.Int("offsets.topic.num.partitions")), OffsetsReplication: int32(v.Int("offsets.topic.replication.factor")),
 		RefuseDamage: v.Text("damage.policy") == "refuse",
 		IdleFiles:    idleFiles(files, v.Int("connections.max")),
 		Profiles:     v.Bool("admin.pprof"), CommitMax: v.Duration("ready.commit.max"),

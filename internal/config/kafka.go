@@ -33,6 +33,8 @@ var kafkaNames = []struct {
 	{"max.incremental.fetch.session.cache.slots", "fetch.sessions.max", false, false},
 	{"node.id", "node.id", false, false},
 	{"num.partitions", "num.partitions", false, false},
+	{"offsets.topic.num.partitions", "offsets.topic.num.partitions", false, false},
+	{"offsets.topic.replication.factor", "offsets.topic.replication.factor", false, false},
 	{"producer.id.expiration.ms", "producer.id.expiration", false, false},
 	{"replica.lag.time.max.ms", "replica.lag.time.max", true, false},
 	{"replica.selector.class", "replica.selector.class", false, true},

@@ -343,6 +343,16 @@ var Settings = []Setting{
 		Explain:     "Kafka's default.replication.factor. A topic that asks for more replicas than there are nodes is refused. The first topic of a factor has shards made for it: see shards.per.node.",
 	},
 	{
+		Key: "offsets.topic.num.partitions", Section: sectionOperate, Kind: Int, Default: "50", Min: 1, Max: 100_000,
+		Doc:     "partitions that __consumer_offsets is created with",
+		Explain: "Kafka's offsets.topic.num.partitions. The topic is made when the first consumer group asks for its coordinator; how many partitions it has then is for good. A group belongs to one of them.",
+	},
+	{
+		Key: "offsets.topic.replication.factor", Section: sectionOperate, Kind: Int, Default: "3", Min: 1, Max: 15,
+		Doc:     "replicas that __consumer_offsets is created with, at most one a node",
+		Explain: "Kafka's offsets.topic.replication.factor. With fewer nodes there are as many replicas as nodes.",
+	},
+	{
 		Key: "ready.commit.max", Section: sectionOperate, Kind: Duration, Default: "10s", Min: int64(10 * time.Millisecond), Max: hour,
 		Doc:     "the node is not ready while one commit of the journal takes longer",
 		Explain: "A disk that hangs answers nothing, not even an error; /readyz then says so, and a load balancer or orchestrator can act.",

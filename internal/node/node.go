@@ -78,8 +78,7 @@ type Options struct {
 	// not exist, from being created.
 	NoAutoCreateTopics bool
 
-	// Groups returns what coordinates consumer groups; nil: nobody does, and requests
-	// about them are not offered.
+	// Groups, for tests, returns what coordinates consumer groups in the broker's place.
 	Groups func(*broker.Broker) kafka.Groups
 
 	// Resolve looks up an advertised host, to warn of one that means nothing;
@@ -119,6 +118,11 @@ type Options struct {
 	DefaultPartitions  int32
 	DefaultReplication int32
 	Settings           []config.KafkaSetting
+
+	// OffsetsPartitions and OffsetsReplication are how __consumer_offsets is created;
+	// defaults: 50, and three replicas, or as many as there are nodes.
+	OffsetsPartitions  int32
+	OffsetsReplication int32
 
 	// DiskReserveBytes has to be free on the disk for records to be taken.
 	// Default: what the node may still have to write when it takes no more,
@@ -251,7 +255,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	n.recovered = opt.Now().Sub(start)
 	n.requests, n.small = broker.NewBudget(opt.MemoryBytes/4), broker.NewBudget(opt.MemoryBytes/16)
 	n.answers = broker.NewBudget(opt.MemoryBytes * 3 / 16)
-	var groups kafka.Groups
+	groups := kafka.Groups(n.broker)
 	if opt.Groups != nil {
 		groups = opt.Groups(n.broker)
 	}
@@ -413,6 +417,7 @@ func (n *Node) openAll(ctx context.Context) (err error) {
 		CatchUpRate: opt.CatchUpRate, PullBytes: pullBytes(opt.MemoryBytes),
 		RetentionInterval: opt.RetentionInterval, ScrubRate: opt.ScrubRate, ScrubInterval: opt.ScrubInterval,
 		DefaultPartitions: opt.DefaultPartitions, DefaultReplication: opt.DefaultReplication, Settings: opt.Settings,
+		OffsetsPartitions: opt.OffsetsPartitions, OffsetsReplication: opt.OffsetsReplication,
 	})
 	if err != nil {
 		return err

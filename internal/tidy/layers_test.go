@@ -51,7 +51,7 @@ var layers = []layer{
 	{"broker/metadata", []string{"internal/config", "internal/errcode", "internal/section"}},
 	{"broker/coordinator", []string{"consumergroup", "consumergroup/record", "internal/errcode", "internal/section", "log/batch", "replication"}},
 	{"broker", []string{
-		"broker/coordinator", "broker/metadata", "consumergroup", "internal/config", "internal/errcode",
+		"broker/coordinator", "broker/metadata", "consumergroup", "consumergroup/record", "internal/config", "internal/errcode",
 		"internal/histogram", "internal/section", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",
 		"partition", "partition/store", "replication", "replication/transport",
 	}},
