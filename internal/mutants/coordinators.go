@@ -7,7 +7,7 @@ var coordinatorsTable = []mutant{
 		name: "a group's partition is Kafka's",
 		file: "broker/groups.go",
 		old:  "range utf16.Encode([]rune(group))",
-		new:  "range []rune(group)",
+		new:  "range utf16.Encode([]rune(group))[:len([]rune(group))]",
 		pkg:  "./broker", test: "TestOffsetsPartition", want: "offsetsPartition(",
 	},
 	{
