@@ -116,7 +116,7 @@ func (c *coordinators) close() {
 // the latest; 0: when it is woken.
 func (c *coordinators) look(now time.Time) (again time.Duration) {
 	im := c.b.image()
-	t := im.TopicByName(offsetsTopic)
+	t := im.TopicByName(metadata.GroupsTopic)
 	if t == nil {
 		return 0
 	}

@@ -12,13 +12,11 @@ import (
 	"unicode/utf16"
 
 	"github.com/flotilla-log/flotilla/broker/coordinator"
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/consumergroup/record"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 )
-
-// offsetsTopic is the internal topic that groups and their offsets are recorded in.
-const offsetsTopic = "__consumer_offsets"
 
 // offsetsPartition returns the partition of __consumer_offsets that a group is recorded
 // in, of so many: as in Kafka, by Java's hash of the name.
@@ -64,15 +62,19 @@ func (m *memberIDs) next() string {
 var errNoCoordinator = errcode.Errorf(errcode.CoordinatorNotAvailable, "no node coordinates the group at the moment: try again")
 
 // FindCoordinator returns the node that coordinates a group, with its address for
-// clients of a listener: the leader of the group's partition of __consumer_offsets.
+// clients of a listener: the leader of the group's partition of __consumer_offsets, which
+// is made if it is not there yet.
 //
-// COORDINATOR_NOT_AVAILABLE says that there is none yet, as the topic or its leader is
-// not there, or does not coordinate yet: a retry finds it.
+// COORDINATOR_NOT_AVAILABLE says that there is none yet, as the topic cannot be made or
+// has no leader that coordinates: a retry finds it.
 func (b *Broker) FindCoordinator(ctx context.Context, group string, l Listener) (Node, *errcode.Error) {
 	if group == "" {
 		return Node{}, errcode.Errorf(errcode.InvalidGroupID, "the group id is empty: set group.id")
 	}
-	t := b.image().TopicByName(offsetsTopic)
+	if err := b.EnsureOffsetsTopic(ctx); err != nil {
+		return Node{}, err
+	}
+	t := b.image().TopicByName(metadata.GroupsTopic)
 	if t == nil {
 		return Node{}, errNoCoordinator
 	}
@@ -87,7 +89,7 @@ func (b *Broker) FindCoordinator(ctx context.Context, group string, l Listener) 
 // coordinating returns the Runner of a group's partition, or nil, which answers
 // NOT_COORDINATOR.
 func (b *Broker) coordinating(group string) *coordinator.Runner {
-	t := b.image().TopicByName(offsetsTopic)
+	t := b.image().TopicByName(metadata.GroupsTopic)
 	if t == nil {
 		return nil
 	}

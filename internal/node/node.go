@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/internal/admin"
 	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -124,6 +125,9 @@ type Options struct {
 	OffsetsPartitions  int32
 	OffsetsReplication int32
 
+	// Groups are the settings of consumer groups; default: DefaultGroups.
+	Groups Groups
+
 	// DiskReserveBytes has to be free on the disk for records to be taken.
 	// Default: what the node may still have to write when it takes no more,
 	// half of MemoryBytes and a journal file, but at most a twentieth of the
@@ -156,6 +160,15 @@ type Listener struct {
 
 // Limits are what an operator bounds beside connections; see broker.Limits.
 type Limits = broker.Limits
+
+// Groups are the settings of consumer groups, but for NewID.
+type Groups = consumergroup.Options
+
+// MigrationPolicy is Groups.Migration: group.consumer.migration.policy.
+type MigrationPolicy = consumergroup.MigrationPolicy
+
+// DefaultGroups returns the defaults of Groups.
+func DefaultGroups() Groups { return consumergroup.DefaultOptions() }
 
 // ClientLimits are what an operator bounds of connections; see server.Options.
 type ClientLimits struct {
@@ -417,7 +430,7 @@ func (n *Node) openAll(ctx context.Context) (err error) {
 		CatchUpRate: opt.CatchUpRate, PullBytes: pullBytes(opt.MemoryBytes),
 		RetentionInterval: opt.RetentionInterval, ScrubRate: opt.ScrubRate, ScrubInterval: opt.ScrubInterval,
 		DefaultPartitions: opt.DefaultPartitions, DefaultReplication: opt.DefaultReplication, Settings: opt.Settings,
-		OffsetsPartitions: opt.OffsetsPartitions, OffsetsReplication: opt.OffsetsReplication,
+		OffsetsPartitions: opt.OffsetsPartitions, OffsetsReplication: opt.OffsetsReplication, Groups: opt.Groups,
 	})
 	if err != nil {
 		return err
