@@ -18,31 +18,20 @@ import (
 // the round's, or the last that there is, but not one before least.
 func upTo(round, least, most int16) int16 { return max(min(round, most), least) }
 
-// TestGroupsAreNotFaked: where nobody coordinates groups, no request about them is
-// offered.
-func TestGroupsAreNotFaked(t *testing.T) {
+// TestGroupsAreOffered: clients find the requests about groups by ApiVersions.
+func TestGroupsAreOffered(t *testing.T) {
 	t.Parallel()
-	_, with := withGroups(t, nil)
-	for _, groups := range []bool{false, true} {
-		edit := with
-		if !groups {
-			edit = nil
+	r := dialRaw(t, startCore(t, nil).addr).ask(kmsg.NewPtrApiVersionsRequest(), 0).(*kmsg.ApiVersionsResponse)
+	var offered []string
+	for _, k := range r.ApiKeys {
+		switch k.ApiKey {
+		case 8, 9, 10, 11, 12, 13, 14, 15, 16, 42, 47, 68, 69:
+			offered = append(offered, fmt.Sprintf("%d:%d-%d", k.ApiKey, k.MinVersion, k.MaxVersion))
 		}
-		r := dialRaw(t, startCore(t, edit).addr).ask(kmsg.NewPtrApiVersionsRequest(), 0).(*kmsg.ApiVersionsResponse)
-		var offered []string
-		for _, k := range r.ApiKeys {
-			switch k.ApiKey {
-			case 8, 9, 10, 11, 12, 13, 14, 15, 16, 42, 47, 68, 69:
-				offered = append(offered, fmt.Sprintf("%d:%d-%d", k.ApiKey, k.MinVersion, k.MaxVersion))
-			}
-		}
-		want := ""
-		if groups {
-			want = "8:2-10 9:1-10 10:0-6 11:0-9 12:0-4 13:0-5 14:0-5 15:0-6 16:0-5 42:0-3 47:0-0 68:0-1 69:0-1"
-		}
-		if got := strings.Join(offered, " "); got != want {
-			t.Errorf("with groups %t: %q is offered, want %q", groups, got, want)
-		}
+	}
+	const want = "8:2-10 9:1-10 10:0-6 11:0-9 12:0-4 13:0-5 14:0-5 15:0-6 16:0-5 42:0-3 47:0-0 68:0-1 69:0-1"
+	if got := strings.Join(offered, " "); got != want {
+		t.Errorf("%q is offered, want %q", got, want)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/flotilla-log/flotilla/internal/node"
 )
 
 // consumed is what the members of a group have read.
@@ -70,8 +72,10 @@ func TestKgoGroups(t *testing.T) {
 	for _, kind := range []string{"classic", "consumer"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			_, with := withGroups(t, nil)
-			n := startCore(t, with)
+			n := startCore(t, func(opt *node.Options) {
+				opt.Groups = node.DefaultGroups()
+				opt.Groups.InitialRebalanceDelay, opt.Groups.ConsumerHeartbeatInterval = 0, 20*time.Millisecond
+			})
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			const parts, each = 4, 50

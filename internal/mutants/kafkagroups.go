@@ -4,13 +4,6 @@ package main
 // their versions differ, and what is held of them.
 var kafkaGroupsTable = []mutant{
 	{
-		name: "groups that nobody coordinates are not offered",
-		file: "kafka/server.go",
-		old:  "if opt.Groups == nil {",
-		new:  "if opt.Groups == nil && opt.Version == \"\" {",
-		pkg:  "./kafka", test: "TestGroupsAreNotFaked", want: "is offered, want",
-	},
-	{
 		name: "group.version is not supported from 0 in version 3",
 		file: "kafka/apiversions.go",
 		old:  "if resp.Version >= 4 {",

@@ -79,8 +79,8 @@ type Options struct {
 	// not exist, from being created.
 	NoAutoCreateTopics bool
 
-	// Groups, for tests, returns what coordinates consumer groups in the broker's place.
-	Groups func(*broker.Broker) kafka.Groups
+	// Coordinate, for tests, returns what coordinates consumer groups in the broker's place.
+	Coordinate func(*broker.Broker) kafka.Groups
 
 	// Resolve looks up an advertised host, to warn of one that means nothing;
 	// default: by the machine's resolver.
@@ -269,8 +269,8 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	n.requests, n.small = broker.NewBudget(opt.MemoryBytes/4), broker.NewBudget(opt.MemoryBytes/16)
 	n.answers = broker.NewBudget(opt.MemoryBytes * 3 / 16)
 	groups := kafka.Groups(n.broker)
-	if opt.Groups != nil {
-		groups = opt.Groups(n.broker)
+	if opt.Coordinate != nil {
+		groups = opt.Coordinate(n.broker)
 	}
 	n.kafka = kafka.New(kafka.Options{
 		Broker: n.broker, Groups: groups, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
