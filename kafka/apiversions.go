@@ -11,8 +11,9 @@ import (
 // maxSoftwareBytes bounds what a client may call itself.
 const maxSoftwareBytes = 255
 
-// apiVersions answers with what is served. Nothing is listed that is not: no
-// feature is finalised, and clients know from that what they have to do without.
+// apiVersions answers with what is served. Nothing is listed that is not: of features
+// only that of KIP-848's groups, and that where there are any; clients know from the
+// others what they have to do without.
 func (s *Server) apiVersions(_ context.Context, p *peer, req *kmsg.ApiVersionsRequest) kmsg.Response {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	resp.Version = req.Version
@@ -24,10 +25,27 @@ func (s *Server) apiVersions(_ context.Context, p *peer, req *kmsg.ApiVersionsRe
 		p.conn.log.Debug("client", "id", p.clientID, "software", req.ClientSoftwareName, "version", req.ClientSoftwareVersion)
 	}
 	resp.FinalizedFeaturesEpoch = s.broker.MetadataIndex()
+	if s.groups != nil {
+		listGroupFeature(resp)
+	}
 	for i := range s.apis.all {
 		resp.ApiKeys = append(resp.ApiKeys, s.apis.all[i].offer())
 	}
 	return resp
+}
+
+// listGroupFeature lists group.version at 1. Some clients cannot read a supported
+// feature that begins at 0 in an answer of version 3 (KAFKA-17011): as with Kafka it
+// is not in there.
+func listGroupFeature(resp *kmsg.ApiVersionsResponse) {
+	finalized := kmsg.NewApiVersionsResponseFinalizedFeature()
+	finalized.Name, finalized.MinVersionLevel, finalized.MaxVersionLevel = "group.version", 1, 1
+	resp.FinalizedFeatures = append(resp.FinalizedFeatures, finalized)
+	if resp.Version >= 4 {
+		supported := kmsg.NewApiVersionsResponseSupportedFeature()
+		supported.Name, supported.MaxVersion = "group.version", 1
+		resp.SupportedFeatures = append(resp.SupportedFeatures, supported)
+	}
 }
 
 // offer is the api as ApiVersions lists it.

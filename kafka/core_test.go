@@ -185,7 +185,7 @@ func TestAPIVersions(t *testing.T) {
 		req := kmsg.NewPtrApiVersionsRequest()
 		req.ClientSoftwareName, req.ClientSoftwareVersion = "apache-kafka-java", "4.4.0"
 		r := c.ask(req, v).(*kmsg.ApiVersionsResponse)
-		if r.ErrorCode != 0 || len(r.ApiKeys) < 4 || len(r.FinalizedFeatures) > 0 || len(r.SupportedFeatures) > 0 {
+		if r.ErrorCode != 0 || len(r.ApiKeys) < 4 {
 			t.Errorf("version %d: %+v", v, r)
 		}
 		if v >= 3 && r.FinalizedFeaturesEpoch <= 0 {

@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write the generated part of docs/kafka.
 func documented() string {
 	var b strings.Builder
 	b.WriteString("\n| key | request | versions |\n|---|---|---|\n")
-	for _, a := range newTable(coreAPIs, dataAPIs, adminAPIs).all {
+	for _, a := range newTable(coreAPIs, dataAPIs, adminAPIs, groupAPIs).all {
 		fmt.Fprintf(&b, "| %d | %s | %s |\n", a.key, a.name, a.versions())
 	}
 	return b.String() + "\n"

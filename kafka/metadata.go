@@ -3,8 +3,6 @@ package kafka
 import (
 	"context"
 	"math"
-	"net"
-	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -243,9 +241,8 @@ type brokerNode struct {
 func (s *Server) nodes(p *peer) []brokerNode {
 	var out []brokerNode
 	for _, n := range s.broker.Nodes(p.listener().Name) {
-		host, portText, _ := net.SplitHostPort(n.Address)
-		port, _ := strconv.ParseUint(portText, 10, 16) // both are as the broker joined them
-		b := brokerNode{ID: n.ID, host: host, port: int32(port)}
+		b := brokerNode{ID: n.ID}
+		b.host, b.port = hostPort(n.Address)
 		if n.Rack != "" {
 			b.rack = &n.Rack
 		}

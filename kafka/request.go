@@ -49,7 +49,7 @@ func (p *peer) hold(ctx context.Context, n int64) bool {
 	if n <= freeAnswerBytes {
 		return true
 	}
-	if most := max(p.conn.s.opt.Answers.Limit(), mostAnswerBytes); n > most {
+	if most := p.mostAnswer(); n > most {
 		p.conn.log.Warn("a request is not answered, as its answer would take more memory than there is for all; ask for less at a time, or raise memory.bytes",
 			"request", p.req.api.name, "client", p.clientID, "bytes", n, "limit", most)
 		return false
@@ -66,6 +66,9 @@ func (p *peer) hold(ctx context.Context, n int64) bool {
 	p.req.answer.held = n
 	return true
 }
+
+// mostAnswer is what an answer may take at the most.
+func (p *peer) mostAnswer() int64 { return max(p.conn.s.opt.Answers.Limit(), mostAnswerBytes) }
 
 // listener returns where the peer's connection came in.
 func (p *peer) listener() broker.Listener { return p.conn.via }

@@ -32,6 +32,7 @@ import (
 // Options configures a Server. All fields are needed unless they say otherwise.
 type Options struct {
 	Broker   *broker.Broker
+	Groups   Groups // nil: requests about consumer groups are not offered
 	Log      *slog.Logger
 	Version  string         // of the software
 	Requests *broker.Budget // memory of requests above 64 KiB on their way in
@@ -71,6 +72,7 @@ type lender interface {
 type Server struct {
 	opt     Options
 	broker  *broker.Broker
+	groups  Groups
 	log     *slog.Logger
 	apis    *table
 	ctx     context.Context // ends when Drain is called
@@ -99,7 +101,10 @@ func New(opt Options) *Server {
 	// A request is counted as memory before it has come, so one may claim a
 	// quarter of the node's budget, or a largest batch.
 	opt.MaxRequestBytes = min(opt.MaxRequestBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+intake.SmallBytes))
-	return newServer(opt, newTable(coreAPIs, dataAPIs, adminAPIs))
+	if opt.Groups == nil {
+		return newServer(opt, newTable(coreAPIs, dataAPIs, adminAPIs))
+	}
+	return newServer(opt, newTable(coreAPIs, dataAPIs, adminAPIs, groupAPIs))
 }
 
 // newServer returns a Server of some requests.
@@ -124,7 +129,7 @@ func newServer(opt Options, apis *table) *Server {
 		}
 	}
 	s := &Server{
-		opt: opt, broker: opt.Broker, log: opt.Log, apis: apis, buffers: new(frame.Buffers),
+		opt: opt, broker: opt.Broker, groups: opt.Groups, log: opt.Log, apis: apis, buffers: new(frame.Buffers),
 		conns: make(map[*conn]struct{}), checked: make(map[string]struct{}),
 	}
 	s.sessions = newSessions(max(opt.MaxSessions, 0), opt.Requests.Limit()/sessionShare, opt.Rand, opt.Now)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/internal/admin"
 	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -78,6 +79,9 @@ type Options struct {
 	// not exist, from being created.
 	NoAutoCreateTopics bool
 
+	// Coordinate, for tests, returns what coordinates consumer groups in the broker's place.
+	Coordinate func(*broker.Broker) kafka.Groups
+
 	// Resolve looks up an advertised host, to warn of one that means nothing;
 	// default: by the machine's resolver.
 	Resolve func(ctx context.Context, host string) error
@@ -116,6 +120,14 @@ type Options struct {
 	DefaultReplication int32
 	Settings           []config.KafkaSetting
 
+	// OffsetsPartitions and OffsetsReplication are how __consumer_offsets is created;
+	// defaults: 50, and three replicas, or as many as there are nodes.
+	OffsetsPartitions  int32
+	OffsetsReplication int32
+
+	// Groups are the settings of consumer groups; default: DefaultGroups.
+	Groups Groups
+
 	// DiskReserveBytes has to be free on the disk for records to be taken.
 	// Default: what the node may still have to write when it takes no more,
 	// half of MemoryBytes and a journal file, but at most a twentieth of the
@@ -148,6 +160,15 @@ type Listener struct {
 
 // Limits are what an operator bounds beside connections; see broker.Limits.
 type Limits = broker.Limits
+
+// Groups are the settings of consumer groups, but for NewID.
+type Groups = consumergroup.Options
+
+// MigrationPolicy is Groups.Migration: group.consumer.migration.policy.
+type MigrationPolicy = consumergroup.MigrationPolicy
+
+// DefaultGroups returns the defaults of Groups.
+func DefaultGroups() Groups { return consumergroup.DefaultOptions() }
 
 // ClientLimits are what an operator bounds of connections; see server.Options.
 type ClientLimits struct {
@@ -247,8 +268,12 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	n.recovered = opt.Now().Sub(start)
 	n.requests, n.small = broker.NewBudget(opt.MemoryBytes/4), broker.NewBudget(opt.MemoryBytes/16)
 	n.answers = broker.NewBudget(opt.MemoryBytes * 3 / 16)
+	groups := kafka.Groups(n.broker)
+	if opt.Coordinate != nil {
+		groups = opt.Coordinate(n.broker)
+	}
 	n.kafka = kafka.New(kafka.Options{
-		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
+		Broker: n.broker, Groups: groups, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
 		MaxRequestBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
 		MaxSessions: opt.Clients.FetchSessions, Now: opt.Now, Rand: opt.Rand,
@@ -405,6 +430,7 @@ func (n *Node) openAll(ctx context.Context) (err error) {
 		CatchUpRate: opt.CatchUpRate, PullBytes: pullBytes(opt.MemoryBytes),
 		RetentionInterval: opt.RetentionInterval, ScrubRate: opt.ScrubRate, ScrubInterval: opt.ScrubInterval,
 		DefaultPartitions: opt.DefaultPartitions, DefaultReplication: opt.DefaultReplication, Settings: opt.Settings,
+		OffsetsPartitions: opt.OffsetsPartitions, OffsetsReplication: opt.OffsetsReplication, Groups: opt.Groups,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,64 @@
+package kafka
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/flotilla-log/flotilla/consumergroup"
+	"github.com/flotilla-log/flotilla/consumergroup/record"
+	"github.com/flotilla-log/flotilla/internal/errcode"
+)
+
+// consumerGroupHeartbeat has a member join, stay in, or leave a group that the server
+// assigns (KIP-848). From version 1 on members make their own ids (KIP-1082), and may
+// subscribe by a regular expression.
+func (s *Server) consumerGroupHeartbeat(ctx context.Context, p *peer, req *kmsg.ConsumerGroupHeartbeatRequest) kmsg.Response {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
+	resp.Version = req.Version
+	if req.Version >= 1 && req.MemberID == "" && req.Group != "" {
+		err := errcode.Errorf(errcode.InvalidRequest, "the member id is empty: a member makes one itself")
+		resp.ErrorCode, resp.ErrorMessage = p.error(err), text(err)
+		return resp
+	}
+	r := s.groups.ConsumerHeartbeat(ctx, &consumergroup.ConsumerHeartbeatRequest{
+		Group: req.Group, MemberID: req.MemberID, Epoch: req.MemberEpoch, InstanceID: req.InstanceID, RackID: req.RackID,
+		ClientID: p.clientID, ClientHost: p.clientHost(), RebalanceTimeoutMS: req.RebalanceTimeoutMillis,
+		Topics: req.SubscribedTopicNames, Regex: req.SubscribedTopicRegex, Assignor: req.ServerAssignor, Owned: ownedPartitions(req.Topics),
+	})
+	if resp.ErrorCode, resp.ErrorMessage = p.error(r.Err), text(r.Err); r.Err != nil {
+		return resp
+	}
+	resp.MemberID, resp.MemberEpoch, resp.HeartbeatIntervalMillis = &r.MemberID, r.Epoch, int32(r.Interval.Milliseconds())
+	if r.Assignment == nil {
+		return resp
+	}
+	size := int64(resultBytes)
+	for i := range r.Assignment.Partitions {
+		size += resultBytes + 8*int64(len(r.Assignment.Partitions[i].Partitions))
+	}
+	if !p.hold(ctx, size) {
+		return nil
+	}
+	resp.Assignment = new(kmsg.NewConsumerGroupHeartbeatResponseAssignment())
+	for i := range r.Assignment.Partitions {
+		t := kmsg.NewConsumerGroupHeartbeatResponseAssignmentTopic()
+		t.TopicID, t.Partitions = r.Assignment.Partitions[i].TopicID, r.Assignment.Partitions[i].Partitions
+		resp.Assignment.Topics = append(resp.Assignment.Topics, t)
+	}
+	return resp
+}
+
+// ownedPartitions is what a member says that it has; nil: it does not say.
+func ownedPartitions(topics []kmsg.ConsumerGroupHeartbeatRequestTopic) []record.TopicPartitions {
+	if topics == nil {
+		return nil
+	}
+	owned := make([]record.TopicPartitions, len(topics))
+	for i := range topics {
+		owned[i] = record.TopicPartitions{TopicID: topics[i].TopicID, Partitions: topics[i].Partitions}
+	}
+	return owned
+}
