@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/coordinator"
@@ -22,6 +24,8 @@ type coordinators struct {
 	b    *Broker
 	opt  consumergroup.Options
 	wake chan struct{} // 1-buffered
+
+	decisions, records atomic.Uint64 // applied
 
 	mu sync.Mutex
 	at map[int32]*coordination // by partition; nil once the broker stops
@@ -215,6 +219,10 @@ func (c *coordinators) report(index int32, out coordinator.Outcome) {
 func (c *coordinators) begin(at *coordination) (err error) {
 	at.runner, err = coordinator.Start(coordinator.Options{
 		Log: at.log, Term: at.term, Number: at.number, Groups: c.opt, Now: c.b.opt.Now,
+		OnApplied: func(records int) {
+			c.decisions.Add(1)
+			c.records.Add(uint64(records))
+		},
 	})
 	if err != nil {
 		return err
@@ -281,4 +289,46 @@ func (c *coordinators) deleted(im *metadata.Image, log groupLog) (gone []consume
 		}
 	}
 	return gone
+}
+
+// GroupStats are the numbers of the groups that a node coordinates.
+type GroupStats struct {
+	Coordinators int // partitions of __consumer_offsets
+	Groups       int // that are recorded
+	Members      int
+	Offsets      int // committed
+	Held         int // requests that wait for a rebalance
+	Parked       int // answers that wait for records, or for a majority
+	MemberBytes  int // of memory for members
+
+	// Decisions are what was decided at once and is applied, and Records those of them,
+	// from the start.
+	Decisions, Records uint64
+
+	// Load is the longest that one of the coordinators took to begin.
+	Load time.Duration
+}
+
+// statsTimeout bounds how long the numbers of coordinators are waited for that load.
+const statsTimeout = 100 * time.Millisecond
+
+func (c *coordinators) stats() GroupStats {
+	s := GroupStats{Decisions: c.decisions.Load(), Records: c.records.Load()}
+	ctx, cancel := context.WithTimeout(c.b.stopping, statsTimeout)
+	defer cancel()
+	for _, r := range c.all() {
+		s.Coordinators++
+		n, ok := r.Counts(ctx)
+		if !ok {
+			continue
+		}
+		s.Groups += n.Groups.Groups
+		s.Members += n.Groups.Members
+		s.Offsets += n.Groups.Offsets
+		s.Held += n.Groups.Held
+		s.Parked += n.Parked
+		s.MemberBytes += n.Groups.Bytes
+		s.Load = max(s.Load, n.Load)
+	}
+	return s
 }

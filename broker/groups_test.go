@@ -193,6 +193,9 @@ func TestTakeOver(t *testing.T) {
 		if got := u.sync(other); got != other.MemberID {
 			t.Errorf("after the take-over %s has %q", other.MemberID, got)
 		}
+		if got := u.coordinator().Stats().Groups; got.Members != 2 || got.Groups != 1 || got.Offsets != 1 || got.Decisions == 0 || got.Records < got.Decisions {
+			t.Errorf("the next coordinator counts %+v", got)
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		reply := old.CommitOffsets(ctx, &consumergroup.CommitRequest{
