@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -393,17 +394,17 @@ func TestTold(t *testing.T) {
 
 // TestTimeDoesNotGoBack has the clock do so.
 func TestTimeDoesNotGoBack(t *testing.T) {
-	var back time.Duration
+	var back atomic.Int64
 	inBubble(t, func(t *testing.T, _ *script, r *Runner) {
 		member := alone(t, r, "g")
-		back = time.Hour
+		back.Store(int64(time.Hour))
 		for range 3 {
 			if code := beat(t.Context(), r, "g", member); code != 0 {
 				t.Errorf("an hour back: %v", code)
 			}
 			time.Sleep(time.Minute)
 		}
-	}, func(o *Options) { o.Now = func() time.Time { return time.Now().Add(-back) } })
+	}, func(o *Options) { o.Now = func() time.Time { return time.Now().Add(-time.Duration(back.Load())) } })
 }
 
 func TestStartRefuses(t *testing.T) {
