@@ -17,12 +17,18 @@ import (
 // term begins.
 const runnerDelay = time.Second
 
+// maxDecisionBytes bounds the records of one decision, so that many groups share an
+// entry with what else there is. With small journal files it is half of what they take
+// as one record, and so is what is held of a group: it is one record.
+const maxDecisionBytes = 512 << 10
+
 // coordinators are the Runners of the partitions of __consumer_offsets that this node
 // leads: one begins when the node leads the partition's shard and has applied its term's
 // first command, and ends with the term, the partition, or the node.
 type coordinators struct {
 	b    *Broker
 	opt  consumergroup.Options
+	most int           // bytes of records in one decision
 	wake chan struct{} // 1-buffered
 
 	decisions, records atomic.Uint64 // applied
@@ -49,7 +55,11 @@ func newCoordinators(b *Broker) *coordinators {
 	ids := &memberIDs{rand: b.opt.Rand}
 	opt := b.opt.Groups
 	opt.NewID = ids.next
-	return &coordinators{b: b, opt: opt, wake: make(chan struct{}, 1), at: make(map[int32]*coordination)}
+	most := int(b.opt.Journal.MaxRecordBytes()) / 2
+	opt.MaxGroupBytes = min(opt.MaxGroupBytes, most)
+	return &coordinators{
+		b: b, opt: opt, wake: make(chan struct{}, 1), at: make(map[int32]*coordination), most: min(most, maxDecisionBytes),
+	}
 }
 
 // kick has the table looked at: who leads, or what partitions there are, has changed.
@@ -218,7 +228,7 @@ func (c *coordinators) report(index int32, out coordinator.Outcome) {
 // begin starts a Runner, and has it looked at when it ends.
 func (c *coordinators) begin(at *coordination) (err error) {
 	at.runner, err = coordinator.Start(coordinator.Options{
-		Log: at.log, Term: at.term, Number: at.number, Groups: c.opt, Now: c.b.opt.Now,
+		Log: at.log, Term: at.term, Number: at.number, Groups: c.opt, Now: c.b.opt.Now, MaxProposalBytes: c.most,
 		OnApplied: func(records int) {
 			c.decisions.Add(1)
 			c.records.Add(uint64(records))
