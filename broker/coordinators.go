@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/coordinator"
@@ -15,13 +17,21 @@ import (
 // term begins.
 const runnerDelay = time.Second
 
+// maxDecisionBytes bounds the records of one decision, so that many groups share an
+// entry with what else there is. With small journal files it is half of what they take
+// as one record, and so is what is held of a group: it is one record.
+const maxDecisionBytes = 512 << 10
+
 // coordinators are the Runners of the partitions of __consumer_offsets that this node
 // leads: one begins when the node leads the partition's shard and has applied its term's
 // first command, and ends with the term, the partition, or the node.
 type coordinators struct {
 	b    *Broker
 	opt  consumergroup.Options
+	most int           // bytes of records in one decision
 	wake chan struct{} // 1-buffered
+
+	decisions, records atomic.Uint64 // applied
 
 	mu sync.Mutex
 	at map[int32]*coordination // by partition; nil once the broker stops
@@ -45,7 +55,11 @@ func newCoordinators(b *Broker) *coordinators {
 	ids := &memberIDs{rand: b.opt.Rand}
 	opt := b.opt.Groups
 	opt.NewID = ids.next
-	return &coordinators{b: b, opt: opt, wake: make(chan struct{}, 1), at: make(map[int32]*coordination)}
+	most := int(b.opt.Journal.MaxRecordBytes()) / 2
+	opt.MaxGroupBytes = min(opt.MaxGroupBytes, most)
+	return &coordinators{
+		b: b, opt: opt, wake: make(chan struct{}, 1), at: make(map[int32]*coordination), most: min(most, maxDecisionBytes),
+	}
 }
 
 // kick has the table looked at: who leads, or what partitions there are, has changed.
@@ -214,7 +228,11 @@ func (c *coordinators) report(index int32, out coordinator.Outcome) {
 // begin starts a Runner, and has it looked at when it ends.
 func (c *coordinators) begin(at *coordination) (err error) {
 	at.runner, err = coordinator.Start(coordinator.Options{
-		Log: at.log, Term: at.term, Number: at.number, Groups: c.opt, Now: c.b.opt.Now,
+		Log: at.log, Term: at.term, Number: at.number, Groups: c.opt, Now: c.b.opt.Now, MaxProposalBytes: c.most,
+		OnApplied: func(records int) {
+			c.decisions.Add(1)
+			c.records.Add(uint64(records))
+		},
 	})
 	if err != nil {
 		return err
@@ -281,4 +299,46 @@ func (c *coordinators) deleted(im *metadata.Image, log groupLog) (gone []consume
 		}
 	}
 	return gone
+}
+
+// GroupStats are the numbers of the groups that a node coordinates.
+type GroupStats struct {
+	Coordinators int // partitions of __consumer_offsets
+	Groups       int // that are recorded
+	Members      int
+	Offsets      int // committed
+	Held         int // requests that wait for a rebalance
+	Parked       int // answers that wait for records, or for a majority
+	MemberBytes  int // of memory for members
+
+	// Decisions are what was decided at once and is applied, and Records those of them,
+	// from the start.
+	Decisions, Records uint64
+
+	// Load is the longest that one of the coordinators took to begin.
+	Load time.Duration
+}
+
+// statsTimeout bounds how long the numbers of coordinators are waited for that load.
+const statsTimeout = 100 * time.Millisecond
+
+func (c *coordinators) stats() GroupStats {
+	s := GroupStats{Decisions: c.decisions.Load(), Records: c.records.Load()}
+	ctx, cancel := context.WithTimeout(c.b.stopping, statsTimeout)
+	defer cancel()
+	for _, r := range c.all() {
+		s.Coordinators++
+		n, ok := r.Counts(ctx)
+		if !ok {
+			continue
+		}
+		s.Groups += n.Groups.Groups
+		s.Members += n.Groups.Members
+		s.Offsets += n.Groups.Offsets
+		s.Held += n.Groups.Held
+		s.Parked += n.Parked
+		s.MemberBytes += n.Groups.Bytes
+		s.Load = max(s.Load, n.Load)
+	}
+	return s
 }

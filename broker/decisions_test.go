@@ -193,3 +193,85 @@ func TestDecisionsOnReplicas(t *testing.T) {
 		same(18, tr.rigs[0], tr.rigs[1], tr.rigs[2])
 	})
 }
+
+// TestDecisionsCatchUp has a replica that lacks what the others' logs do not hold any
+// more get what they have folded with their checkpoint, and fold on from there: its state
+// is the others', by their hashes.
+func TestDecisionsCatchUp(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		topic := tr.controller().ensureOffsets()
+		tr.rest(time.Second)
+		var l *internalLog
+		var boss, behind *rig
+		for i := range int32(topic.Partitions) {
+			p := tr.leader(topic, i)
+			if at := p.dir.find(topic.ID, i); at.shard.id == 1 {
+				boss = p
+				l, _ = p.internalLog(topic.ID, i)
+				break
+			}
+		}
+		for _, r := range tr.rigs {
+			if r != boss {
+				behind = r
+			}
+		}
+		term, number := l.at.shard.replica.Leading(), uint64(0)
+		propose := func(rs []record.Record) {
+			t.Helper()
+			number++
+			if err := l.Propose(t.Context(), term, number, rs); err != nil {
+				t.Fatal(err)
+			}
+		}
+		propose(commits("before", 3, 1))
+		tr.rest(time.Second)
+		tr.cutOff(behind, true)
+		for i := range 45 { // more than the journal holds
+			propose(commits(fmt.Sprint("group", i%7), 400, int64(i)))
+			if i%10 == 9 {
+				for _, r := range tr.rigs {
+					if r != behind {
+						r.Checkpoint()
+					}
+				}
+			}
+		}
+		propose([]record.Record{{Key: commits("before", 1, 1)[0].Key}})
+		tr.cutOff(behind, false)
+		tr.rest(2 * time.Minute)
+		if pulled := behind.carried()[1].catchUp.bytes.Load(); pulled == 0 {
+			t.Fatal("the replica got all from the log: this is no catch-up")
+		}
+		if boss.carried()[1].replica.Leading() != term {
+			t.Fatal("another leads by now")
+		}
+		propose(commits("after", 1, 1))
+		if err := boss.AskStateHash(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		tr.rest(10 * time.Second)
+		hashes := make(map[replication.HashReport]int)
+		for _, r := range tr.rigs {
+			here, _ := r.internalLog(topic.ID, l.at.key.index)
+			offsets := 0
+			if err := here.Groups(func(g *consumergroup.Groups) { offsets = g.Offsets() }); err != nil || offsets != 7*400+3 {
+				t.Errorf("node %d: %d offsets, want %d, %v", r.NodeID(), offsets, 7*400+3, err)
+			}
+			for _, h := range r.StateHashes() {
+				if h.Shard == 1 {
+					h.Replica = replication.ReplicaID{}
+					hashes[h]++
+				}
+			}
+		}
+		if len(hashes) != 1 {
+			t.Errorf("state hashes %v, want the same three times", hashes)
+		}
+		for h, n := range hashes {
+			if n != 3 {
+				t.Errorf("%d replicas have the hash %v, want 3", n, h)
+			}
+		}
+	})
+}

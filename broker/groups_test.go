@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,6 +194,9 @@ func TestTakeOver(t *testing.T) {
 		if got := u.sync(other); got != other.MemberID {
 			t.Errorf("after the take-over %s has %q", other.MemberID, got)
 		}
+		if got := u.coordinator().Stats().Groups; got.Members != 2 || got.Groups != 1 || got.Offsets != 1 || got.Decisions == 0 || got.Records < got.Decisions {
+			t.Errorf("the next coordinator counts %+v", got)
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		reply := old.CommitOffsets(ctx, &consumergroup.CommitRequest{
@@ -303,6 +307,24 @@ func TestDeletedTopicsAreForgotten(t *testing.T) {
 		check("deleted while nobody coordinated", "stays")
 		if at := u.coordinator(); at.ListGroups(t.Context(), new(consumergroup.ListRequest)).Groups[0].Group != "g" {
 			t.Error("the group is not listed")
+		}
+	})
+}
+
+// TestManyOffsets commits more at once than an entry takes: the journal's files are
+// small, and one record is at most a quarter of one.
+func TestManyOffsets(t *testing.T) {
+	inTunedTrio(t, func(o *Options) { o.OffsetsPartitions = 1 }, func(t *testing.T, tr *trio) {
+		u := &groupUser{tr: tr, group: "g"}
+		req := &consumergroup.CommitRequest{Group: u.group, Generation: -1, RetentionMS: -1}
+		for i := range int32(1000) {
+			req.Offsets = append(req.Offsets, consumergroup.CommitOffset{
+				Topic: "orders", Partition: i, Offset: 7, LeaderEpoch: -1, Metadata: strings.Repeat("m", 200),
+			})
+		}
+		u.until("commit", func(ctx context.Context, r *rig) *errcode.Error { return r.CommitOffsets(ctx, req).Err })
+		if got := u.coordinator().Stats().Groups; got.Offsets != 1000 || got.Decisions < 4 {
+			t.Errorf("there are %+v, want 1000 offsets of several decisions", got)
 		}
 	})
 }

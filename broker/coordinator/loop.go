@@ -37,7 +37,6 @@ type loop struct {
 	proposing []record.Record // under way; nil: nothing is
 	proposed  chan error      // 1-buffered: what came of it
 	unknown   bool            // what came of a proposal is not known
-	proposals uint64
 
 	// Invariant: in parked, after does not fall.
 	parked []parked
@@ -107,7 +106,7 @@ func (l *loop) run() error {
 		case err := <-l.reads.confirmed:
 			l.confirmed(err)
 		case answer := <-l.r.counts:
-			answer <- Counts{Groups: l.c.Stats(), Parked: l.parkedReplies(), Proposals: l.proposals, Records: l.done, Load: l.load}
+			answer <- Counts{Groups: l.c.Stats(), Parked: l.parkedReplies(), Load: l.load}
 		}
 	}
 }
@@ -238,8 +237,8 @@ func (l *loop) applied(err error) error {
 		return err
 	}
 	l.number++
-	l.proposals++
 	l.done += uint64(len(rs))
+	l.opt.OnApplied(len(rs))
 	for _, rec := range rs {
 		l.behindBytes -= bytesOf(rec)
 	}

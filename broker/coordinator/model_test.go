@@ -131,14 +131,14 @@ func (w *world) restart(ctx context.Context) {
 			return
 		}
 		out := r.Stop()
+		w.script.mu.Lock()
 		if !out.Known {
-			w.script.mu.Lock()
 			w.term++
 			w.number = 0
-			w.script.mu.Unlock()
 		} else if out.Number != w.number {
 			w.t.Errorf("known to be applied up to %d, and %d is", out.Number, w.number)
 		}
+		w.script.mu.Unlock()
 		w.rest(10)
 		next := w.begin()
 		w.locked(func() { w.runner = next })

@@ -52,6 +52,10 @@ type Options struct {
 	Groups consumergroup.Options
 	Now    func() time.Time
 
+	// OnApplied is told of each decision that is applied, how many records it has, from
+	// the Runner's goroutine; default: nothing. It does not block.
+	OnApplied func(records int)
+
 	// Queue is how many requests wait to be decided, beyond those that wait for room
 	// here; default 256.
 	Queue int
@@ -69,6 +73,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	if o.OnApplied == nil {
+		o.OnApplied = func(int) {}
+	}
 	o.Queue = cmp.Or(o.Queue, 256)
 	o.MaxParked = cmp.Or(o.MaxParked, 10_000)
 	o.MaxBehindBytes = cmp.Or(o.MaxBehindBytes, 4<<20)
@@ -90,13 +97,11 @@ type Outcome struct {
 	Err error
 }
 
-// Counts count what a Runner has done, and what it has.
+// Counts count what a Runner has at a moment.
 type Counts struct {
-	Groups    consumergroup.Stats
-	Parked    int    // replies that wait
-	Proposals uint64 // decisions applied
-	Records   uint64 // of those
-	Load      time.Duration
+	Groups consumergroup.Stats
+	Parked int           // replies that wait
+	Load   time.Duration // that it took until the first request could be decided
 }
 
 // Runner is the coordinator of one partition of __consumer_offsets in one term. Start

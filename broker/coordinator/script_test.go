@@ -27,6 +27,7 @@ type script struct {
 	number  uint64 // of the last decision applied in this term
 	sizes   []int  // records of each
 	asked   int    // times that Confirm was called
+	runners int    // that were started
 	leading bool
 
 	// propose and confirm are called before anything is applied or answered, with no
@@ -41,9 +42,12 @@ func newScript(t *testing.T) *script {
 }
 
 func (s *script) Propose(ctx context.Context, term, number uint64, rs []record.Record) error {
+	s.mu.Lock()
+	propose := s.propose
+	s.mu.Unlock()
 	apply, err := true, error(nil)
-	if s.propose != nil {
-		apply, err = s.propose(ctx, number, rs)
+	if propose != nil {
+		apply, err = propose(ctx, number, rs)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,9 +74,10 @@ func (s *script) Propose(ctx context.Context, term, number uint64, rs []record.R
 func (s *script) Confirm(ctx context.Context, term uint64) error {
 	s.mu.Lock()
 	s.asked++
+	confirm := s.confirm
 	s.mu.Unlock()
-	if s.confirm != nil {
-		return s.confirm(ctx)
+	if confirm != nil {
+		return confirm(ctx)
 	}
 	return nil
 }
@@ -100,6 +105,19 @@ func (s *script) proposals() []int {
 	return append([]int(nil), s.sizes...)
 }
 
+// proposes has propose called from now on, and confirms confirm.
+func (s *script) proposes(propose func(context.Context, uint64, []record.Record) (bool, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.propose = propose
+}
+
+func (s *script) confirms(confirm func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.confirm = confirm
+}
+
 // after has proposals, or confirmations, take so long.
 func after(d time.Duration) func(context.Context, uint64, []record.Record) (bool, error) {
 	return func(ctx context.Context, _ uint64, _ []record.Record) (bool, error) {
@@ -115,9 +133,12 @@ func after(d time.Duration) func(context.Context, uint64, []record.Record) (bool
 // start starts a Runner on the script.
 func (s *script) start(tune ...func(*Options)) *Runner {
 	s.t.Helper()
-	ids := 0
+	s.mu.Lock()
+	s.runners++
+	runner, ids := s.runners, 0
 	opt := Options{Log: s, Term: s.term, Number: s.number, Groups: consumergroup.DefaultOptions(), Now: time.Now}
-	opt.Groups.NewID = func() string { ids++; return fmt.Sprintf("%d-%d", s.number, ids) }
+	s.mu.Unlock()
+	opt.Groups.NewID = func() string { ids++; return fmt.Sprintf("%d-%d", runner, ids) }
 	opt.Groups.InitialRebalanceDelay = 0
 	for _, f := range tune {
 		f(&opt)

@@ -24,4 +24,11 @@ var coordinatorsTable = []mutant{
 		new:  "len(gone) > 1<<20 {",
 		pkg:  "./broker", test: "TestDeletedTopicsAreForgotten", want: "deleted while nobody coordinated: there are offsets of",
 	},
+	{
+		name: "a decision fits into an entry",
+		file: "broker/coordinators.go",
+		old:  "most: min(most, maxDecisionBytes)",
+		new:  "most: max(most, maxDecisionBytes)",
+		pkg:  "./broker", test: "TestManyOffsets", want: "there is no coordinator",
+	},
 }

@@ -15,7 +15,7 @@ var runnerTable = []mutant{
 		file: "broker/coordinator/loop.go",
 		old:  "for n < len(l.parked) && l.parked[n].after <= l.done {",
 		new:  "for n < len(l.parked) {",
-		pkg:  "./broker/coordinator", test: "TestCutsDecisions", want: "it is still there",
+		pkg:  "./broker/coordinator", test: "TestCutsDecisions", want: "and proposals of",
 	},
 	{
 		name: "what is read waits for a majority",
