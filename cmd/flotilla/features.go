@@ -121,7 +121,7 @@ node knows. There is no way back: a version that does not know the level refuses
 the data from then on. An upgraded node serves as well at the level that it
 finds, so there is no haste.`,
 		Example: `  flotilla features upgrade --dry-run
-  flotilla features upgrade --level 2`,
+  flotilla features upgrade --level 3`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if c.Flags().Changed("level") && f.level == 0 {
