@@ -74,6 +74,10 @@ type Options struct {
 	Limits  Limits
 	Clients ClientLimits
 
+	// Groups returns what looks after consumer groups; nil: nothing does, and clients
+	// of the native protocol are not offered them.
+	Groups func(*broker.Broker) server.Groups
+
 	// NoAutoCreateTopics keeps the topics that Kafka clients ask for, and that do
 	// not exist, from being created.
 	NoAutoCreateTopics bool
@@ -254,8 +258,12 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		MaxSessions: opt.Clients.FetchSessions, Now: opt.Now, Rand: opt.Rand,
 		AutoCreateTopics: !opt.NoAutoCreateTopics, Resolve: opt.Resolve,
 	})
+	var groups server.Groups
+	if opt.Groups != nil {
+		groups = opt.Groups(n.broker)
+	}
 	n.server = server.New(server.Options{
-		Kafka:  n.kafka,
+		Kafka: n.kafka, Groups: groups,
 		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxConnections: opt.Clients.Connections, MaxConnectionsIP: opt.Clients.ConnectionsPerIP,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
