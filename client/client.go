@@ -120,6 +120,7 @@ type Client struct {
 	chance chance
 	meta   metadata
 	links  links
+	groups coordinators
 
 	// frameBytes is the smallest limit on a frame that any server has announced;
 	// 0 before the first.
