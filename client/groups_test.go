@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,6 +54,7 @@ func TestGroupsAdmin(t *testing.T) {
 		a.run(ctx, 10*time.Second)
 		b.run(ctx, 10*time.Second)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		all, err := gs.List(ctx)
 		wantAll := []GroupListing{{Group: "g", Type: "consumer", State: "Stable", ProtocolType: "consumer"}, {Group: "h", Type: "classic", State: "Empty"}}
 		if diff := cmp.Diff(wantAll, all); err != nil || diff != "" {

@@ -55,7 +55,6 @@ var layers = []layer{
 		"internal/histogram", "internal/section", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",
 		"partition", "partition/store", "replication", "replication/transport",
 	}},
-	{"internal/grouptest", []string{"broker", "consumergroup", "consumergroup/record", "internal/errcode"}},
 	{"wire/pb", nil},
 	{"wire/pb/gen", nil},
 	{"wire/frame", []string{"internal/errcode", "wire/pb"}},
@@ -64,6 +63,7 @@ var layers = []layer{
 	{"wire/server", []string{
 		"broker", "consumergroup", "consumergroup/record", "internal/delivery", "internal/errcode", "wire/frame", "wire/intake", "wire/pb",
 	}},
+	{"internal/grouptest", []string{"broker", "consumergroup", "consumergroup/record", "internal/errcode", "wire/server"}},
 	{"kafka/guard", nil},
 	{"kafka/guard/gen", nil},
 	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "kafka/guard", "log/batch", "wire/frame", "wire/intake"}},
