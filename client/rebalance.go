@@ -400,12 +400,14 @@ func names(parts []assigned) []TopicPartition {
 // Close gives all partitions away, commits what is worked off, unless
 // CommitInterval is negative, and leaves the group: others have the partitions at
 // once, or, if the member is static, only when it does not come back within a
-// session. It does as much of this as it can until ctx ends, and waits for the
-// Group's goroutines.
+// session. It does as much of this as it can until ctx ends, or RequestTimeout has
+// passed, and waits for the Group's goroutines.
 //
 // What the last Poll returned does not count as worked off; Commit before Close
 // says that it is.
 func (g *Group) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, g.c.cfg.RequestTimeout)
+	defer cancel()
 	g.mu.Lock()
 	parts, alive := sorted(g.owned), !g.lost && g.err == nil && g.epoch > 0
 	g.mu.Unlock()
@@ -422,8 +424,6 @@ func (g *Group) Close(ctx context.Context) error {
 	if !alive {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, g.c.cfg.RequestTimeout)
-	defer cancel()
 	req := &pb.GroupHeartbeatRequest{Group: g.cfg.Group, MemberId: g.member, MemberEpoch: leaveEpoch, InstanceId: g.cfg.InstanceID}
 	if g.cfg.InstanceID != "" {
 		req.MemberEpoch = staticLeaveEpoch

@@ -49,7 +49,7 @@ var clientGroupsTable = []mutant{
 		file: "client/rebalance.go",
 		old:  "if since == 0 || g.c.cfg.Now()",
 		new:  "if since >= 0 || g.c.cfg.Now()",
-		pkg:  "./client", test: "TestGroupTakesTooLong", want: "with 1 records to come",
+		pkg:  "./client", test: "TestGroupTakesTooLong", want: "b begins at",
 	},
 	{
 		name: "client groups: a static member keeps its place",
@@ -70,14 +70,14 @@ var clientGroupsTable = []mutant{
 		file: "client/coordinator.go",
 		old:  "err == nil && now != addr {",
 		new:  "err == nil && now == \"\" {",
-		pkg:  "./client", test: "TestGroupMovesCoordinator", want: "it_is_silent",
+		pkg:  "./client", test: "TestGroupMovesCoordinator", want: "by the new coordinator, want 110",
 	},
 	{
 		name: "client groups: a coordinator that has moved is looked for",
 		file: "client/coordinator.go",
 		old:  "return !answered || code == errcode.NotCoordinator ||",
 		new:  "return !answered ||",
-		pkg:  "./client", test: "TestGroupMovesCoordinator", want: "it_says_so",
+		pkg:  "./client", test: "TestGroupMovesCoordinator", want: "by the new coordinator, want 110",
 	},
 	{
 		name: "client groups: the second attempt to delete a group finds none",
