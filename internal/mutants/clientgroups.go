@@ -68,8 +68,8 @@ var clientGroupsTable = []mutant{
 	{
 		name: "client groups: a coordinator that is silent is looked for elsewhere",
 		file: "client/coordinator.go",
-		old:  "err == nil && now != addr {",
-		new:  "err == nil && now == \"\" {",
+		old:  "if c.alone(c.meta.image.Load()) {",
+		new:  "if addr != \"\" {",
 		pkg:  "./client", test: "TestGroupMovesCoordinator", want: "by the new coordinator, want 110",
 	},
 	{
