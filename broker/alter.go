@@ -82,7 +82,7 @@ func (b *Broker) AlterTopic(ctx context.Context, change TopicChange) ([]TopicCon
 	if t == nil {
 		return nil, errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s", change.Topic)
 	}
-	configs, err := changed(t.Configs, &change)
+	configs, err := changed(t, &change)
 	if err == nil {
 		err = b.checkMaxMessageBytes(configs, t.Configs)
 	}
@@ -99,7 +99,8 @@ func (b *Broker) AlterTopic(ctx context.Context, change TopicChange) ([]TopicCon
 }
 
 // changed returns a topic's configs after a change, ascending by key.
-func changed(old []metadata.Config, change *TopicChange) ([]metadata.Config, *errcode.Error) {
+func changed(t *metadata.Topic, change *TopicChange) ([]metadata.Config, *errcode.Error) {
+	old := t.Configs
 	named := make(map[string]bool)
 	name := func(key string) *errcode.Error {
 		if named[key] {
@@ -143,6 +144,9 @@ func changed(old []metadata.Config, change *TopicChange) ([]metadata.Config, *er
 		}
 	}
 	slices.SortFunc(configs, func(x, y metadata.Config) int { return strings.Compare(x.Key, y.Key) })
+	if t.Internal() {
+		return metadata.CanonicalInternalConfigs(configs)
+	}
 	return metadata.CanonicalConfigs(configs)
 }
 
@@ -164,6 +168,9 @@ func (b *Broker) AddPartitions(ctx context.Context, topic partition.TopicID, tot
 	t := im.TopicByID(metadata.TopicID(topic))
 	if t == nil {
 		return Topic{}, errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s", topic)
+	}
+	if err := t.CheckNotInternal("add partitions"); err != nil {
+		return Topic{}, err
 	}
 	have := len(t.Assignment)
 	if most := b.opt.Limits.TopicPartitions; int(total) <= have || int(total) > most {
@@ -249,6 +256,10 @@ func (b *Broker) deleteRecords(part *DeletePart, confirm func(*placed) *errcode.
 	}
 	if p.quarantined() {
 		refuse(b.quarantineError(p, p.quarantine))
+		return
+	}
+	if err := p.checkNotInternal("delete its records"); err != nil {
+		refuse(err)
 		return
 	}
 	if err := p.checkEpoch(-1); err != nil {

@@ -112,6 +112,8 @@ type TopicSpec struct {
 	Replicas     [][]int32         // by partition, the nodes that are to have it, as many as Replication; nil: any
 	Configs      map[string]string // by Kafka's names
 	ValidateOnly bool
+
+	internal bool // it is an internal topic, and the node itself asks
 }
 
 // ProducePart is one record batch for one partition.

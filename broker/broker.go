@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker/metadata"
+	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/histogram"
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -59,6 +60,17 @@ type Options struct {
 	// replicas, or as many as there are nodes.
 	DefaultPartitions  int32
 	DefaultReplication int32
+
+	// Groups are the settings of consumer groups, but for NewID; default:
+	// consumergroup.DefaultOptions.
+	Groups consumergroup.Options
+
+	// OffsetsPartitions and OffsetsReplication are how many partitions and replicas
+	// __consumer_offsets is created with (offsets.topic.num.partitions,
+	// offsets.topic.replication.factor); defaults: 50, and 3, or as many as there are
+	// nodes.
+	OffsetsPartitions  int32
+	OffsetsReplication int32
 
 	// Settings are the node's, for those who ask for them.
 	Settings []config.KafkaSetting
@@ -155,6 +167,15 @@ func (o Options) withDefaults() Options {
 	if o.ProducerExpiry == 0 {
 		o.ProducerExpiry = defaultProducerExpiry
 	}
+	if o.Groups.MaxGroups == 0 {
+		o.Groups = consumergroup.DefaultOptions()
+	}
+	if o.OffsetsPartitions == 0 {
+		o.OffsetsPartitions = defaultOffsetsPartitions
+	}
+	if o.OffsetsReplication == 0 {
+		o.OffsetsReplication = defaultOffsetsReplication
+	}
 	if o.ReplicaLag == 0 {
 		o.ReplicaLag = defaultReplicaLag
 	}
@@ -209,10 +230,12 @@ type Broker struct {
 	watchdog   *watchdog
 	balance    *balance
 	relief     *relief
-	leaving    atomic.Bool   // HandOver was called
-	freed      chan struct{} // 1-buffered: a checkpoint would free disk space
-	producers  producerIDs
-	streams    streamSet
+
+	coordinators *coordinators
+	leaving      atomic.Bool   // HandOver was called
+	freed        chan struct{} // 1-buffered: a checkpoint would free disk space
+	producers    producerIDs
+	streams      streamSet
 
 	hashes       *hashes
 	quarantines  *quarantines
@@ -267,6 +290,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.retention = newRetention(b, opt.RetentionInterval)
 	b.failover, b.watchdog = newFailover(b), newWatchdog(b)
 	b.balance, b.relief = newBalance(b), newRelief(b)
+	b.coordinators = newCoordinators(b)
 	b.disk = newDiskWatch(&b.opt)
 	b.disk.look() // before anything can be asked for
 	defer context.AfterFunc(ctx, b.stop)()
@@ -321,6 +345,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.group.Go(newUpkeep(b, opt.Now()).run)
 	b.retention.changed() // look at every topic once
 	b.group.Go(b.retention.run)
+	b.group.Go(b.coordinators.run)
 	b.group.Go(b.reconciler.run) // one pass at a time: what one of two removed, the other would miss
 	return b, nil
 }

@@ -98,7 +98,10 @@ type ProducerState struct {
 	ID           int64
 	Epoch        int32
 	LastSequence int32
-	LastAppendMS int64 // ms since 1970, by the shard's clock
+
+	// LastTimestamp is the newest of its last batch, in ms since 1970; -1: not known,
+	// as the batch came before apply version 3.
+	LastTimestamp int64
 }
 
 // ProducerCount returns how many producers a partition remembers, 0 if it is not
@@ -122,7 +125,7 @@ func (b *Broker) Producers(topic TopicID, index int32) ([]ProducerState, *errcod
 	slices.SortFunc(all, func(x, y partition.ProducerView) int { return cmp.Compare(x.ID, y.ID) })
 	states := make([]ProducerState, len(all))
 	for i, v := range all {
-		states[i] = ProducerState{ID: int64(v.ID), Epoch: int32(v.Epoch), LastSequence: v.LastSequence, LastAppendMS: v.LastAppendMS}
+		states[i] = ProducerState{ID: int64(v.ID), Epoch: int32(v.Epoch), LastSequence: v.LastSequence, LastTimestamp: v.LastTimestamp}
 	}
 	return states, nil
 }

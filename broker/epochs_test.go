@@ -105,17 +105,26 @@ func TestProducersOfPartition(t *testing.T) {
 			}
 			ids = append(ids, p.ID)
 		}
-		first := time.Now().UnixMilli()
 		r.produce(topic, 0, records(t, batch.Producer{ID: ids[1], Epoch: 5}, "a"))
-		time.Sleep(time.Second)
-		synctest.Wait()
-		r.produce(topic, 0, records(t, batch.Producer{ID: ids[0], Sequence: 2}, "b", "c"))
-		got, err := r.Producers(topic.ID, 0)
+		var late batch.Builder
+		late.Reset()
+		late.SetProducer(batch.Producer{ID: ids[0], Sequence: 2}, false)
+		for _, ms := range []int64{946_684_800_000 + 9, 946_684_800_000} { // the newest counts
+			if err := late.Append(ms, nil, nil, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := late.Build(nil, batch.None, batch.DefaultLevel)
 		if err != nil {
 			t.Fatal(err)
 		}
+		r.produce(topic, 0, b)
+		got, refused := r.Producers(topic.ID, 0)
+		if refused != nil {
+			t.Fatal(refused)
+		}
 		want := []ProducerState{
-			{ID: ids[0], LastSequence: 3, LastAppendMS: first + 1000}, {ID: ids[1], Epoch: 5, LastAppendMS: first},
+			{ID: ids[0], LastSequence: 3, LastTimestamp: 946_684_800_000 + 9}, {ID: ids[1], Epoch: 5, LastTimestamp: 946_684_800_000},
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)

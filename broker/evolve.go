@@ -21,7 +21,7 @@ type askHash struct{}
 
 // applyVersions gives, by feature level, the newest apply version that a data
 // shard may be raised to.
-var applyVersions = [metadata.MaxFeatureLevel + 1]uint16{0: 1, 1: 1, 2: 2}
+var applyVersions = [metadata.MaxFeatureLevel + 1]uint16{0: 1, 1: 1, 2: 2, 3: 3}
 
 // nextApplyVersion returns the apply version that a shard should have: the newest
 // that the cluster's feature level allows and all of its replicas know. known

@@ -39,6 +39,8 @@ func TestNextApplyVersion(t *testing.T) {
 		{"level 2", 2, []uint16{2}, 2},
 		{"an older replica", 2, []uint16{2, 1, 2}, 1},
 		{"newer replicas", 2, []uint16{3, 4}, 2},
+		{"level 3", 3, []uint16{3, 4}, 3},
+		{"an older replica at level 3", 3, []uint16{3, 2}, 2},
 		{"one that has not said", 2, []uint16{2, 0}, 1},
 		{"nobody has said", 2, nil, 1},
 	}
@@ -78,7 +80,7 @@ func TestApplyVersionRaised(t *testing.T) {
 			}
 		}
 		r := startRig(t, fsys, tune)
-		if d := cmp.Diff([]uint16{1, 2}, r.versions()); d != "" {
+		if d := cmp.Diff([]uint16{1, partition.MaxApplyVersion}, r.versions()); d != "" {
 			t.Errorf("versions (-want +got):\n%s", d)
 		}
 		if got := r.image().FeatureLevel(); got != metadata.MaxFeatureLevel {
@@ -88,7 +90,7 @@ func TestApplyVersionRaised(t *testing.T) {
 		knows.Store(2)
 		r.reconciler.kick()
 		time.Sleep(time.Second)
-		if d := cmp.Diff([]uint16{2, 2}, r.versions()); d != "" {
+		if d := cmp.Diff([]uint16{2, partition.MaxApplyVersion}, r.versions()); d != "" {
 			t.Errorf("versions (-want +got):\n%s", d)
 		}
 		applied := r.carried()[1].replica.Applied()
@@ -96,13 +98,13 @@ func TestApplyVersionRaised(t *testing.T) {
 
 		r = startRig(t, fsys, tune)
 		defer r.stop()
-		if d := cmp.Diff([]uint16{2, 2}, r.versions()); d != "" {
+		if d := cmp.Diff([]uint16{2, partition.MaxApplyVersion}, r.versions()); d != "" {
 			t.Errorf("versions after a restart (-want +got):\n%s", d)
 		}
 		if now := r.carried()[1].replica.Applied(); now > applied+2 { // no-op and TermStart
 			t.Errorf("a restart applied %d entries", now-applied)
 		}
-		if d := cmp.Diff([]uint16{2, 2}, recorded); d != "" { // once each start
+		if d := cmp.Diff([]uint16{metadata.MaxFeatureLevel, metadata.MaxFeatureLevel}, recorded); d != "" { // once each start
 			t.Errorf("recorded (-want +got):\n%s", d)
 		}
 	})
@@ -135,7 +137,7 @@ func TestOlderFeatureLevel(t *testing.T) {
 		r = startRig(t, fsys, none)
 		defer func() { r.stop() }()
 		im := *r.image()
-		if im.FeatureLevel() != 2 {
+		if im.FeatureLevel() != metadata.MaxFeatureLevel {
 			t.Fatalf("level %d", im.FeatureLevel())
 		}
 		if err := r.bootstrap(t.Context()); err != nil {
@@ -368,7 +370,7 @@ func TestUnknownEntryStops(t *testing.T) {
 	}{
 		{"command", entry(1, 200, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0), "command kind 200"},
 		{"mandatory TLV", entry(1, 2, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0x80, 0, 0), "TermStart with mandatory TLV 9"},
-		{"apply version", entry(3, 2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0), "entry of apply version 3, this build has 2"},
+		{"apply version", entry(partition.MaxApplyVersion+1, 2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0), "entry of apply version 4, this build has 3"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 //
 //	methodPropose   a metadata command, as it stands in the log, decided in term 0
 //	methodTopic     the name of a topic to create if it does not exist, with the
-//	                leader's defaults
+//	                leader's defaults, those of __consumer_offsets among them
 //
 // and is answered (little-endian, offsets in bytes) by
 //
@@ -190,11 +190,15 @@ func (b *Broker) registerHere(ctx context.Context, c metadata.Command) forwarded
 
 // createHere creates a topic on this node, unless it is there.
 func (b *Broker) createHere(ctx context.Context, name string) forwarded {
-	_, err := b.CreateTopic(ctx, TopicSpec{Name: name})
+	spec := TopicSpec{Name: name}
+	if name == metadata.GroupsTopic {
+		spec = b.offsetsSpec()
+	}
+	_, err := b.CreateTopic(ctx, spec)
 	out := forwarded{index: b.image().Index(), producerID: -1, leader: -1}
 	switch {
 	case err == nil:
-		b.opt.Log.Info("a topic was created, because a client asked for it (auto.create.topics.enable)", "topic", name)
+		b.opt.Log.Info("a topic was created, because a client asked for it", "topic", name)
 	case errcode.Of(err) != errcode.TopicAlreadyExists:
 		out.err = CodeOf(err)
 	}

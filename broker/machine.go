@@ -272,11 +272,11 @@ func restoreState(checkpoint io.Reader) (*partition.State, error) {
 	switch _, err := io.ReadFull(checkpoint, first); err {
 	case nil:
 	case io.EOF:
-		return partition.New(), nil
+		return partition.Folding(folding).New(), nil
 	default:
 		return nil, err
 	}
-	return partition.Restore(io.MultiReader(bytes.NewReader(first), checkpoint))
+	return partition.Folding(folding).Restore(io.MultiReader(bytes.NewReader(first), checkpoint))
 }
 
 // capture is a data shard's checkpoint on its way to the disk.

@@ -224,6 +224,9 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	if at == nil {
 		return nil, nil, b.absent(part.Topic, part.Index)
 	}
+	if err := at.checkNotInternal("write to it"); err != nil {
+		return nil, nil, err
+	}
 	if at.quarantined() {
 		return nil, nil, b.quarantineError(at, at.quarantine)
 	}

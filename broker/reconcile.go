@@ -197,7 +197,7 @@ func (b *Broker) missing(im *metadata.Image, s *dataShard) []any {
 			if replication.ShardID(shard) != s.id {
 				continue
 			}
-			id, index, config := partition.TopicID(t.ID), int32(i), partitionConfig(t.Configs)
+			id, index, config := partition.TopicID(t.ID), int32(i), partitionConfig(t)
 			switch p := b.dir.find(id, index); {
 			case p == nil:
 				commands = append(commands, partition.CreatePartition{

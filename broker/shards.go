@@ -129,7 +129,7 @@ func (b *Broker) openData(shard replication.ShardID) (*dataShard, error) {
 	s.machine = &machine{
 		shard: s, store: s.store, node: b.opt.Store, dir: b.dir, log: b.opt.Log,
 		id: id, hashes: b.hashes, quarantines: b.quarantines, poison: b.opt.poison,
-		placed: b.retention.look, freed: func() { b.noteFreed(s) },
+		placed: b.lookAt, freed: func() { b.noteFreed(s) },
 		returned: make(chan *partition.Capture, 1), unsound: b.repairs.kick,
 	}
 	s.store.OnDamage(func(d store.Damage) { b.repairs.found(s, d) })
@@ -153,9 +153,16 @@ func (b *Broker) openData(shard replication.ShardID) (*dataShard, error) {
 			b.reconciler.kick()
 			b.contacts.kick()
 			b.repairs.kick()
+			b.coordinators.kick()
 		},
 	})
 	return s, err
+}
+
+// lookAt says that a partition has come, or is configured. It does not block.
+func (b *Broker) lookAt(key partitionKey) {
+	b.retention.look(key)
+	b.coordinators.kick()
 }
 
 // commandOverheadBytes is more than a command takes in an entry, beside a batch.
@@ -193,6 +200,8 @@ func encodeEntry(term uint64, wallMS int64, ps []*produceProposal) []byte {
 			e.SetPartitionConfig(c)
 		case partition.ExpireProducers:
 			e.ExpireProducers(c)
+		case partition.Decision:
+			e.Decision(c)
 		case setApplyVersion:
 			e.SetApplyVersion(c.version)
 		case askHash:

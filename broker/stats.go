@@ -138,6 +138,7 @@ type Stats struct {
 	FeatureLevel                          uint16
 
 	Leaderships LeadershipStats
+	Groups      GroupStats
 
 	// CatchUpRate is how many bytes a second catch-ups and repairs may pull together.
 	CatchUpRate int64
@@ -171,7 +172,7 @@ func (b *Broker) Stats() Stats {
 			Claimed: b.failover.began.Load(), HandedOver: b.watchdog.moved.Load(), Relieved: b.relief.moved.Load(),
 			Balanced: b.balance.moved.Load(), Unfit: b.watchdog.unfit.Load() || b.relief.recently(),
 		},
-		ReplicasReplaced: b.replacements.Load(),
+		ReplicasReplaced: b.replacements.Load(), Groups: b.coordinators.stats(),
 		Topics: b.dir.topicStats(func(id partition.TopicID) string {
 			if t := im.TopicByID(metadata.TopicID(id)); t != nil {
 				return t.Name

@@ -173,7 +173,7 @@ func (b *Broker) reservePartitions(n int) (give func(), err error) {
 func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 	im := b.image()
 	c := metadata.CreateTopic{Name: spec.Name}
-	configs, err := b.checkTopic(spec.Name, spec.Configs)
+	configs, err := b.checkTopic(spec.Name, spec.Configs, spec.internal)
 	if err != nil {
 		return c, err
 	}
@@ -195,14 +195,21 @@ func (b *Broker) planTopic(spec *TopicSpec) (metadata.CreateTopic, error) {
 
 // CheckTopic checks a new topic's name and configs.
 func (b *Broker) CheckTopic(name string, set map[string]string) *errcode.Error {
-	_, err := b.checkTopic(name, set)
+	_, err := b.checkTopic(name, set, false)
 	return err
 }
 
 // checkTopic checks a new topic's name and configs, and returns the configs as
 // they are to be kept, ascending by key.
-func (b *Broker) checkTopic(name string, set map[string]string) ([]metadata.Config, *errcode.Error) {
+func (b *Broker) checkTopic(name string, set map[string]string, internal bool) ([]metadata.Config, *errcode.Error) {
+	canonical := metadata.CanonicalConfigs
+	if internal {
+		canonical = metadata.CanonicalInternalConfigs
+	}
 	err := metadata.CheckTopicName(name)
+	if err == nil && !internal && metadata.InternalName(name) {
+		err = errcode.Errorf(errcode.InvalidRequest, "Creation of internal topic %s is prohibited.", name)
+	}
 	if err == nil {
 		err = b.image().CheckNewName(name)
 	}
@@ -214,7 +221,7 @@ func (b *Broker) checkTopic(name string, set map[string]string) ([]metadata.Conf
 		configs = append(configs, metadata.Config{Key: k, Value: v})
 	}
 	slices.SortFunc(configs, func(x, y metadata.Config) int { return strings.Compare(x.Key, y.Key) })
-	if configs, err = metadata.CanonicalConfigs(configs); err != nil {
+	if configs, err = canonical(configs); err != nil {
 		return nil, err
 	}
 	return configs, b.checkMaxMessageBytes(configs, nil)
@@ -235,9 +242,11 @@ func (b *Broker) checkMaxMessageBytes(configs, before []metadata.Config) *errcod
 	return nil
 }
 
-// partitionConfig is what a topic's configs mean for its partitions.
-func partitionConfig(configs []metadata.Config) partition.Config {
+// partitionConfig is what a topic, by its configs, means for its partitions.
+func partitionConfig(t *metadata.Topic) partition.Config {
+	configs := t.Configs
 	return partition.Config{
+		Internal:        internalOf(t),
 		SegmentBytes:    metadata.ConfigInt64(configs, metadata.ConfigSegmentBytes),
 		MaxMessageBytes: max(int32(metadata.ConfigInt64(configs, metadata.ConfigMaxMessageBytes)), 1), // no batch is that small either
 		LogAppendTime:   metadata.ConfigValue(configs, metadata.ConfigTimestampType) == metadata.TimestampLogAppendTime,
@@ -251,6 +260,9 @@ func (b *Broker) DeleteTopic(ctx context.Context, id partition.TopicID) error {
 	t := b.image().TopicByID(metadata.TopicID(id))
 	if t == nil {
 		return errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s", id)
+	}
+	if err := t.CheckNotInternal("delete it"); err != nil {
+		return err
 	}
 	b.opt.OnPhase("topic deletion", true)
 	defer b.opt.OnPhase("topic deletion", false)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
-	"github.com/flotilla-log/flotilla/internal/grouptest"
 	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
@@ -28,7 +27,7 @@ func startServer() (addr string, stop func()) {
 		log.Fatal(err)
 	}
 	n, err := node.Start(context.Background(), node.Options{
-		FS: vfs.OS, Dir: dir, NodeID: 1, Listener: l, Groups: grouptest.Serve,
+		FS: vfs.OS, Dir: dir, NodeID: 1, Listener: l,
 		JournalBytes: 16 << 20, JournalFileBytes: 4 << 20,
 		Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	})

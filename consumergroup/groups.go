@@ -82,6 +82,33 @@ func (g *Groups) Fold(r record.Record) error {
 	if err != nil {
 		return fmt.Errorf("consumergroup: fold: %w", err)
 	}
+	g.fold(r, e)
+	return nil
+}
+
+// FoldAll is Fold of each record in turn, of all or of none: what the entry that they
+// came with has to be.
+func (g *Groups) FoldAll(rs iter.Seq[record.Record]) error {
+	type decoded struct {
+		r record.Record
+		e record.Entry
+	}
+	var all []decoded
+	for r := range rs {
+		e, err := record.Decode(r.Key, r.Value)
+		if err != nil {
+			return fmt.Errorf("consumergroup: fold record %d: %w", len(all), err)
+		}
+		all = append(all, decoded{r, e})
+	}
+	for _, d := range all {
+		g.fold(d.r, d.e)
+	}
+	return nil
+}
+
+// fold applies a record that says e.
+func (g *Groups) fold(r record.Record, e record.Entry) {
 	if g.changed != nil {
 		g.changed[string(r.Key)] = struct{}{}
 	}
@@ -100,7 +127,6 @@ func (g *Groups) Fold(r record.Record) error {
 		}
 		g.others[string(r.Key)] = slices.Clone(r.Value)
 	}
-	return nil
 }
 
 func (g *Groups) foldOffset(e *record.OffsetCommit) {

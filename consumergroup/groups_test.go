@@ -107,6 +107,24 @@ func TestFold(t *testing.T) {
 	}
 }
 
+// What is folded as one is folded as a whole, or not at all.
+func TestFoldAll(t *testing.T) {
+	t.Parallel()
+	g := NewGroups()
+	g.Track()
+	rs := slices.Collect(sample(t).All)
+	bad := append(slices.Clone(rs), record.Record{Key: []byte{0}})
+	if err := g.FoldAll(slices.Values(bad)); !errors.Is(err, record.ErrDamaged) {
+		t.Errorf("a record that is damaged: %v", err)
+	}
+	if g.Hash() != NewGroups().Hash() || len(g.Changes()) > 0 {
+		t.Error("what was refused has changed something")
+	}
+	if err := g.FoldAll(slices.Values(rs)); err != nil || g.Hash() != sample(t).Hash() {
+		t.Errorf("folded to another state, or %v", err)
+	}
+}
+
 func TestFoldRefuses(t *testing.T) {
 	t.Parallel()
 	r := offsetRecord("a", "t", 0, 1)

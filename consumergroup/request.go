@@ -215,7 +215,10 @@ type ListRequest struct {
 }
 
 // ListReply answers a ListRequest.
-type ListReply struct{ Groups []ListedGroup } // by name
+type ListReply struct {
+	Err    *errcode.Error // of who asks coordinators; they have none
+	Groups []ListedGroup  // by name
+}
 
 // ListedGroup is one group.
 type ListedGroup struct {

@@ -59,7 +59,7 @@ func (s *Server) putProducers(topic [16]byte, out *kmsg.DescribeProducersRespons
 	for _, pr := range producers {
 		active := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 		active.ProducerID, active.ProducerEpoch = pr.ID, pr.Epoch
-		active.LastSequence, active.LastTimestamp = pr.LastSequence, pr.LastAppendMS
+		active.LastSequence, active.LastTimestamp = pr.LastSequence, pr.LastTimestamp
 		active.CoordinatorEpoch, active.CurrentTxnStartOffset = -1, -1
 		out.ActiveProducers = append(out.ActiveProducers, active)
 	}

@@ -217,18 +217,18 @@ func TestDescribeLogDirsOfRecords(t *testing.T) {
 }
 
 // TestDescribeLiveProducers: what a partition remembers of its idempotent
-// producers, by id, and of no others.
+// producers, by id, and of no others, with the newest timestamp of each one's last batch.
 func TestDescribeLiveProducers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, nil, func(t *testing.T, b *bubble) {
 		c := b.dial("client")
 		c.create("a", 2)
 		first, second := c.newProducer(), c.newProducer()
-		records := func(p batch.Producer) []byte { return batchOf(t, p, 1_700_000_000_000, 1_700_000_000_000) }
-		c.mustProduce("a", 0, records(batch.Producer{ID: second, Epoch: 3, Sequence: 0}), records(batch.NoProducer))
-		began := time.Now().UnixMilli()
+		const began = 1_700_000_000_000
+		records := func(p batch.Producer, ms int64) []byte { return batchOf(t, p, ms, ms-7) }
+		c.mustProduce("a", 0, records(batch.Producer{ID: second, Epoch: 3, Sequence: 0}, began), records(batch.NoProducer, began+1))
 		b.pass(5 * time.Second)
-		c.mustProduce("a", 0, records(batch.Producer{ID: first}), records(batch.Producer{ID: first, Sequence: 2}))
+		c.mustProduce("a", 0, records(batch.Producer{ID: first}, began+9), records(batch.Producer{ID: first, Sequence: 2}, began+5))
 		req := kmsg.NewPtrDescribeProducersRequest()
 		req.Topics = []kmsg.DescribeProducersRequestTopic{{Topic: "a", Partitions: []int32{1, 0}}}
 		var got []string
@@ -241,7 +241,7 @@ func TestDescribeLiveProducers(t *testing.T) {
 		}
 		want := []string{
 			"partition 1: NONE, null", "partition 0: NONE, null",
-			"id 0 epoch 0 sequence 3 after 5000 ms, coordinator -1, transaction at -1",
+			"id 0 epoch 0 sequence 3 after 5 ms, coordinator -1, transaction at -1",
 			fmt.Sprintf("id %d epoch 3 sequence 1 after 0 ms, coordinator -1, transaction at -1", second-first),
 		}
 		if diff := cmp.Diff(want, got); diff != "" {

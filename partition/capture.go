@@ -30,6 +30,7 @@ type changes struct {
 type Capture struct {
 	header    header
 	parts     []part // by number; only the fields that a checkpoint holds
+	folded    []capturedFolded
 	producers []capturedProducer
 	forgotten []producerKey
 	deleted   []Number
@@ -43,10 +44,19 @@ type producerKey struct {
 
 type capturedProducer struct {
 	producerKey
-	epoch  int16
-	lastMS int64
-	stamp  uint64
-	window window
+	epoch     int16
+	lastMS    int64
+	stamp     uint64
+	window    window
+	timestamp int64
+}
+
+// capturedFolded is what changed of what an internal partition has folded, or, with
+// all, a copy of the whole.
+type capturedFolded struct {
+	number  Number
+	changed []Record
+	all     Folded // nil: changed
 }
 
 func compareProducerKeys(a, b producerKey) int {
@@ -71,6 +81,9 @@ func (s *State) Capture() *Capture {
 		if s.parts[p.number] == p {
 			c.parts = append(c.parts, p.frozen())
 			c.addProducers(p)
+			if p.folded != nil {
+				c.folded = append(c.folded, capturedFolded{number: p.number, changed: p.folded.Changes()})
+			}
 		}
 		p.changed, p.forgotten = nil, nil
 	}
@@ -96,6 +109,11 @@ func (s *State) Requeue(c *Capture) {
 	for _, cp := range c.producers {
 		if p := s.parts[cp.number]; p != nil && p.producers[cp.id] != nil {
 			p.producers[cp.id].note()
+		}
+	}
+	for _, f := range c.folded {
+		if p := s.parts[f.number]; p != nil {
+			p.folded.Requeue(f.changed)
 		}
 	}
 	for _, k := range c.forgotten {
@@ -130,7 +148,7 @@ func (c *Capture) Deleted() []Number { return slices.Clone(c.deleted) }
 type Frozen struct{ c *Capture }
 
 // Freeze copies s. It takes time proportional to the State, and a small part of
-// what Hash takes.
+// what Hash takes. It is for the goroutine of Apply, as Folded.Clone is.
 func (s *State) Freeze() *Frozen {
 	c := &Capture{
 		header:    s.header(0),
@@ -140,6 +158,7 @@ func (s *State) Freeze() *Frozen {
 	}
 	for _, p := range s.parts {
 		c.parts = append(c.parts, p.frozen())
+		c.freezeFolded(p)
 	}
 	for pr := s.recent.oldest(); pr != nil; pr = pr.next {
 		c.producers = append(c.producers, pr.frozen())
@@ -189,14 +208,21 @@ func (s *State) full() *Capture {
 func (p *part) frozen() part {
 	return part{
 		number: p.number, key: p.key, stamp: p.stamp, baseEpoch: p.baseEpoch, config: p.config,
-		logStart: p.logStart, end: p.end, epochs: p.epochs,
+		logStart: p.logStart, end: p.end, epochs: p.epochs, decided: p.decided,
+	}
+}
+
+// freezeFolded adds all that p has folded.
+func (c *Capture) freezeFolded(p *part) {
+	if p.folded != nil {
+		c.folded = append(c.folded, capturedFolded{number: p.number, all: p.folded.Clone()})
 	}
 }
 
 func (pr *producer) frozen() capturedProducer {
 	return capturedProducer{
 		producerKey: producerKey{pr.part.number, pr.id},
-		epoch:       pr.epoch, lastMS: pr.lastMS, stamp: pr.stamp, window: pr.window,
+		epoch:       pr.epoch, lastMS: pr.lastMS, stamp: pr.stamp, window: pr.window, timestamp: pr.timestamp,
 	}
 }
 
@@ -218,6 +244,7 @@ func (c *Capture) addProducers(p *part) {
 // sort brings everything into the one order that is written.
 func (c *Capture) sort() {
 	slices.SortFunc(c.parts, func(a, b part) int { return cmp.Compare(a.number, b.number) })
+	slices.SortFunc(c.folded, func(a, b capturedFolded) int { return cmp.Compare(a.number, b.number) })
 	slices.SortFunc(c.producers, func(a, b capturedProducer) int {
 		return compareProducerKeys(a.producerKey, b.producerKey)
 	})

@@ -3,6 +3,7 @@ package partition
 import (
 	"encoding/binary"
 	"io"
+	"math"
 
 	"github.com/flotilla-log/flotilla/internal/section"
 )
@@ -29,10 +30,18 @@ import (
 //	                stamp 8, batch count 1, then for each: first sequence 4,
 //	                last sequence 4, base offset 8, log append time 8
 //	6 stamps        topic id 16, index 4, metadata index 8
+//	7 timestamps    number 4, producer id 8, newest of its last batch 8
+//	8 decisions     number 4, decided term 8, decision number 8
+//	9 folded        number 4, key length 4, key, value length 4 (the greatest:
+//	                no value), value
+//
+// Kinds 7 to 9 come from apply version 3 on: of each of the producers that has a
+// timestamp, and of internal partitions.
 //
 // Within a kind, items are in ascending order of number and producer id, or of
-// metadata index, topic id and index. Applied in this order, an item replaces
-// the older one of its number, or number and producer id.
+// metadata index, topic id and index; those of one number in folded in the order of
+// Folded. Applied in this order, an item replaces the older one of its number, or
+// number and producer id, or number and key; a folded one without value takes it away.
 const (
 	sectionShard section.Kind = iota + 1
 	sectionDeleted
@@ -40,10 +49,18 @@ const (
 	sectionForgotten
 	sectionProducers
 	sectionStamps
+	sectionTimestamps
+	sectionDecisions
+	sectionFolded
+
+	lastSection = sectionFolded
 )
 
 const (
 	checkpointVersion = 1
+
+	// noValue stands for the length of a value that is not there.
+	noValue = math.MaxUint32
 
 	// sectionBytes is where a writer starts the next section of a kind.
 	sectionBytes = 1 << 20
@@ -53,6 +70,8 @@ const (
 	epochBytes       = 4 + 8
 	producerKeyBytes = 4 + 8
 	producerBytes    = producerKeyBytes + 2 + 8 + 8 + 1
+	timestampBytes   = producerKeyBytes + 8
+	decidedBytes     = 4 + 8 + 8
 	appendedBytes    = 4 + 4 + 8 + 8
 	stampBytes       = keyBytes + 8
 )
@@ -108,7 +127,41 @@ func (c *Capture) WriteDelta(w io.Writer) error {
 		lw.buf = appendKey(lw.buf, st.key.topic, st.key.index, st.stamp)
 		lw.item()
 	}
+	lw.start(sectionTimestamps)
+	for i := range c.producers {
+		if p := &c.producers[i]; p.timestamp != NoTime {
+			lw.buf = p.producerKey.append(lw.buf)
+			lw.buf = binary.LittleEndian.AppendUint64(lw.buf, uint64(p.timestamp))
+			lw.item()
+		}
+	}
+	c.writeInternal(&lw)
 	return lw.close()
+}
+
+// writeInternal writes what is of internal partitions.
+func (c *Capture) writeInternal(lw *listWriter) {
+	le := binary.LittleEndian
+	lw.start(sectionDecisions)
+	for i := range c.parts {
+		if p := &c.parts[i]; p.config.Internal != NotInternal {
+			lw.buf = le.AppendUint32(lw.buf, uint32(p.number))
+			lw.buf = le.AppendUint64(lw.buf, p.decided.term)
+			lw.buf = le.AppendUint64(lw.buf, p.decided.seq)
+			lw.item()
+		}
+	}
+	lw.start(sectionFolded)
+	for _, f := range c.folded {
+		for r := range f.records() {
+			lw.buf = le.AppendUint32(lw.buf, uint32(f.number))
+			lw.buf = r.append(lw.buf)
+			lw.item()
+			if lw.err != nil {
+				return
+			}
+		}
+	}
 }
 
 // listWriter cuts items into sections. The first error is kept for close.

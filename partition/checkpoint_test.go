@@ -304,6 +304,24 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
+// sampleDeltasOfVersion3 is sampleDeltas with what apply version 3 has more: a base
+// of version 2, and two deltas.
+func sampleDeltasOfVersion3(t testing.TB) (*State, [][]byte) {
+	m := newMachine(t)
+	var lists [][]byte
+	capture := func() { lists = append(lists, delta(t, m.s.Capture())) }
+	m.apply(setVersion(2), create("a", 0, 1), produce(1, testBatch{id: 7, count: 2, maxTime: 70}))
+	m.apply(remove("a", 0, 2), create("b", 0, 3), produce(2, testBatch{id: 8, count: 1, maxTime: 80}))
+	capture()
+	m.apply(setVersion(3), produce(2, testBatch{id: 7, count: 1, maxTime: 90}))
+	m.apply(createInternal("groups", 0, 4), createInternal("groups", 1, 4), decision(3, 1, 1, recordsOf(t, "a=1", "b=", "c=1")))
+	capture()
+	m.term = 4
+	m.apply(decision(3, 4, 1, recordsOf(t, "a=2"), recordsOf(t, "c")), decision(3, 4, 2, recordsOf(t, "d=1")))
+	capture()
+	return m.s, lists
+}
+
 func TestRestoreUnknownSections(t *testing.T) {
 	t.Parallel()
 	s, _ := sampleDeltas(t)
@@ -353,6 +371,12 @@ func TestGolden(t *testing.T) {
 	for i, l := range lists {
 		files[fmt.Sprintf("checkpoint-v1.%d.bin", i)] = l
 	}
+	s3, lists3 := sampleDeltasOfVersion3(t)
+	for i, l := range lists3 {
+		files[fmt.Sprintf("checkpoint-apply-v3.%d.bin", i)] = l
+	}
+	files["entry-apply-v3.bin"] = everyCommandOfVersion3(t)
+	files["statehash-apply-v3.txt"] = fmt.Appendf(nil, "%v\n", s3.StateHash())
 	files["statehash-v1.txt"] = fmt.Appendf(nil, "%v\n", s.StateHash())
 	for name, got := range files {
 		path := filepath.Join("testdata", "golden", name)
@@ -376,6 +400,8 @@ func FuzzRestore(f *testing.F) {
 	f.Add(bytes.Join(lists, nil))
 	_, lists2 := sampleDeltasOfVersion2(f)
 	f.Add(bytes.Join(lists2, nil))
+	_, lists3 := sampleDeltasOfVersion3(f)
+	f.Add(bytes.Join(lists3, nil))
 	f.Add(delta(f, s.full()))
 	f.Add(delta(f, New().full()))
 	f.Fuzz(func(t *testing.T, in []byte) {

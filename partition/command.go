@@ -7,7 +7,7 @@ import (
 )
 
 // Payloads (little-endian, offsets in bytes). Produce: one record batch.
-// TermStart: empty.
+// Decision: one record batch or more, one behind the other. TermStart: empty.
 //
 // CreatePartition and, without base epoch, SetPartitionConfig; DeletePartition
 // ends after the metadata index:
@@ -19,13 +19,13 @@ import (
 //
 // config:
 //
-//	0               8                   12      13           21         25
-//	+---------------+-------------------+-------+------------+----------+
-//	| segment bytes | max message bytes | flags | segment ms | reserved |
-//	+---------------+-------------------+-------+------------+----------+
+//	0               8                   12      13           21         22         25
+//	+---------------+-------------------+-------+------------+----------+----------+
+//	| segment bytes | max message bytes | flags | segment ms | internal | reserved |
+//	+---------------+-------------------+-------+------------+----------+----------+
 //
 // flags bit 0: log append time. segment ms is zero in what is of apply version
-// 1. reserved is zero.
+// 1, internal in what is of apply version 1 or 2. reserved is zero.
 //
 // AdvanceLogStart: offset, 8 bytes. SetApplyVersion: version, 2 bytes.
 //
@@ -45,7 +45,7 @@ import (
 const (
 	keyBytes       = 16 + 4
 	deleteBytes    = keyBytes + 8
-	configBytes    = 8 + 4 + 1 + 8 + configReserved
+	configBytes    = 8 + 4 + 1 + 8 + 1 + configReserved
 	setConfigBytes = deleteBytes + configBytes
 	createBytes    = deleteBytes + 4 + configBytes
 	advanceBytes   = 8
@@ -55,7 +55,9 @@ const (
 	idleBytes      = 4 + 8 + 2 + 4
 
 	configLogAppendTime = 1
-	configReserved      = 4
+	configReserved      = 3
+
+	decisionBytes = 8 + 8 // the value of TLVDecisionNumber: term, number
 )
 
 // CreatePartition makes a partition exist with a config. Repeated for one that
@@ -100,6 +102,16 @@ type IdleProducer struct {
 	LastSequence int32 // of its last batch
 }
 
+// Decision appends the records that the coordinator of an internal partition has
+// decided on. It is refused unless its term is the entry's and its number is the
+// one after the last that was applied in that term; the first of a term is 1 (R3).
+type Decision struct {
+	Number  Number // of the partition
+	Term    uint64 // in which the coordinator decided
+	Seq     uint64 // counts the decisions of a term, from 1
+	Batches []byte // record batches, one behind the other, not compressed and of no producer
+}
+
 // checkPayload refuses payloads of the wrong size or with bits that the entry's
 // apply version does not know. It runs over the whole entry before the first command is applied, so that an entry is
 // applied whole or not at all.
@@ -108,6 +120,8 @@ func (c Command) checkPayload(version uint16) error {
 	switch c.Kind {
 	case KindProduce:
 		return nil // a malformed batch is that command's failure, not the entry's
+	case KindDecision:
+		return c.checkDecision(version)
 	case KindTermStart:
 		want = 0
 	case KindCreatePartition:
@@ -204,6 +218,7 @@ func (c Config) append(b []byte) []byte {
 	}
 	b = append(b, flags)
 	b = binary.LittleEndian.AppendUint64(b, uint64(c.SegmentMS))
+	b = append(b, byte(c.Internal))
 	return append(b, make([]byte, configReserved)...)
 }
 
@@ -213,6 +228,7 @@ func decodeConfig(b []byte) Config {
 		MaxMessageBytes: int32(binary.LittleEndian.Uint32(b[8:])),
 		LogAppendTime:   b[12]&configLogAppendTime != 0,
 		SegmentMS:       int64(binary.LittleEndian.Uint64(b[13:])),
+		Internal:        Internal(b[21]),
 	}
 }
 
@@ -221,6 +237,9 @@ func decodeConfig(b []byte) Config {
 func checkConfig(b []byte, version uint16) error {
 	known := 13
 	if version >= SegmentMSVersion {
+		known = 21
+	}
+	if version >= DecisionVersion && Internal(b[21]) <= lastInternal {
 		known = configBytes - configReserved
 	}
 	unknown := b[12] &^ configLogAppendTime
@@ -235,7 +254,10 @@ func checkConfig(b []byte, version uint16) error {
 
 // minVersion returns the first apply version that knows c.
 func (c Config) minVersion() uint16 {
-	if c.SegmentMS != 0 {
+	switch {
+	case c.Internal != NotInternal:
+		return DecisionVersion
+	case c.SegmentMS != 0:
 		return SegmentMSVersion
 	}
 	return MinApplyVersion
@@ -244,7 +266,35 @@ func (c Config) minVersion() uint16 {
 // valid reports whether the values make sense at all; their ranges are checked
 // where a topic is configured.
 func (c Config) valid() bool {
-	return c.SegmentBytes > 0 && c.MaxMessageBytes > 0 && c.SegmentMS >= 0
+	return c.SegmentBytes > 0 && c.MaxMessageBytes > 0 && c.SegmentMS >= 0 && c.Internal <= lastInternal
+}
+
+// checkDecision refuses a Decision that does not say which it is.
+func (c Command) checkDecision(version uint16) error {
+	if version < DecisionVersion {
+		return fmt.Errorf("%w: %v in apply version %d", ErrUnsupported, c.Kind, version)
+	}
+	if v := c.tlv(TLVDecisionNumber); len(v) != decisionBytes {
+		return fmt.Errorf("%w: %v with a number of %d bytes, want %d", ErrDamaged, c.Kind, len(v), decisionBytes)
+	}
+	return nil
+}
+
+// Decided returns what a Decision says, and false of any other command. Its batches
+// alias the entry.
+func (c Command) Decided() (Decision, bool) {
+	if c.Kind != KindDecision {
+		return Decision{}, false
+	}
+	return decodeDecision(c), true
+}
+
+// decodeDecision returns a Decision that passed checkDecision.
+func decodeDecision(c Command) Decision {
+	v := c.tlv(TLVDecisionNumber)
+	return Decision{
+		Number: c.Number, Term: binary.LittleEndian.Uint64(v), Seq: binary.LittleEndian.Uint64(v[8:]), Batches: c.Payload,
+	}
 }
 
 // Bytes returns the size of c's payload.

@@ -134,8 +134,8 @@ func decodeFrame(b []byte) (Command, int, error) {
 	return cmd, size, checkTLVs(cmd)
 }
 
-// checkTLVs refuses TLVs that are malformed, out of order or mandatory: apply
-// version 1 knows none.
+// checkTLVs refuses TLVs that are malformed, out of order, or mandatory and not
+// known: only a Decision has one that is.
 func checkTLVs(cmd Command) error {
 	last := -1
 	for b := cmd.TLVs; len(b) > 0; {
@@ -148,10 +148,23 @@ func checkTLVs(cmd Command) error {
 		if len(b) < n || typ <= last {
 			return fmt.Errorf("%w: %v: TLV of type %d after %d, %d bytes of %d", ErrDamaged, cmd.Kind, typ, last, n, len(b))
 		}
-		if t&tlvMandatory != 0 {
+		if t&tlvMandatory != 0 && (cmd.Kind != KindDecision || TLVType(typ) != TLVDecisionNumber) {
 			return fmt.Errorf("%w: %v with mandatory TLV %d", ErrUnsupported, cmd.Kind, typ)
 		}
 		b, last = b[n:], typ
+	}
+	return nil
+}
+
+// tlv returns the value of the mandatory TLV of a type, or nil if there is none.
+func (c Command) tlv(want TLVType) []byte {
+	for b := c.TLVs; len(b) > 0; { // well-formed: see checkTLVs
+		t := binary.LittleEndian.Uint16(b)
+		n := tlvHeaderBytes + int(binary.LittleEndian.Uint16(b[2:]))
+		if t == uint16(want)|tlvMandatory {
+			return b[tlvHeaderBytes:n]
+		}
+		b = b[n:]
 	}
 	return nil
 }

@@ -41,7 +41,8 @@ import (
 //	+------+--------+-------+
 //
 // Bit 15 of type marks the TLV as mandatory: who does not know it must stop.
-// Others may be skipped. The encoding is canonical: an entry has one form, if
+// Others may be skipped. A Decision has the mandatory TLV 3: term (8 bytes) and
+// number (8 bytes) of the decision. The encoding is canonical: an entry has one form, if
 // apply version is the lowest that will do, as EntryBuilder writes it.
 const (
 	entryFormat      = 1
@@ -55,6 +56,9 @@ const (
 
 // ProduceOverheadBytes is what a Produce adds to an entry beside its batch.
 const ProduceOverheadBytes = frameHeaderBytes
+
+// DecisionOverheadBytes is what a Decision adds to an entry beside its batches.
+const DecisionOverheadBytes = frameHeaderBytes + tlvHeaderBytes + decisionBytes
 
 // EntryOverheadBytes is what an entry holds beside its frames.
 const EntryOverheadBytes = entryHeaderBytes
@@ -71,9 +75,10 @@ const (
 	KindAdvanceLogStart    Kind = 6
 	KindSetApplyVersion    Kind = 7
 	KindSetLimits          Kind = 8
-	KindExpireProducers    Kind = 9 // from apply version 2 on
+	KindExpireProducers    Kind = 9  // from apply version 2 on
+	KindDecision           Kind = 10 // from apply version 3 on
 
-	lastKind = KindExpireProducers
+	lastKind = KindDecision
 )
 
 var kindNames = [...]string{
@@ -86,6 +91,7 @@ var kindNames = [...]string{
 	KindSetApplyVersion:    "SetApplyVersion",
 	KindSetLimits:          "SetLimits",
 	KindExpireProducers:    "ExpireProducers",
+	KindDecision:           "Decision",
 }
 
 // String returns the command's name.
@@ -97,7 +103,8 @@ func (k Kind) String() string {
 }
 
 // TLVType is the type of a TLV, without its mandatory bit. The types below are
-// reserved from the first format on; no apply version reads them yet.
+// reserved from the first format on; of them only TLVDecisionNumber is read yet, in
+// a Decision.
 type TLVType uint16
 
 const (
@@ -190,6 +197,22 @@ func (b *EntryBuilder) Produce(n Number, batch []byte) {
 	b.frame(KindProduce, n, len(batch))
 	b.batches = append(b.batches, placedBatch{len(b.buf), batch})
 	b.bytes += len(batch)
+}
+
+// Decision appends c. Its batches are copied, once, by Bytes, and must not change
+// until then.
+func (b *EntryBuilder) Decision(c Decision) {
+	b.version = max(b.version, DecisionVersion)
+	start := len(b.buf)
+	b.frame(KindDecision, c.Number, len(c.Batches))
+	le := binary.LittleEndian
+	le.PutUint16(b.buf[start+2:], DecisionOverheadBytes)
+	b.buf = le.AppendUint16(b.buf, uint16(TLVDecisionNumber)|tlvMandatory)
+	b.buf = le.AppendUint16(b.buf, decisionBytes)
+	b.buf = le.AppendUint64(b.buf, c.Term)
+	b.buf = le.AppendUint64(b.buf, c.Seq)
+	b.batches = append(b.batches, placedBatch{len(b.buf), c.Batches})
+	b.bytes += len(c.Batches)
 }
 
 // TermStart appends the first command of a leader's term.

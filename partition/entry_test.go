@@ -47,6 +47,18 @@ func everyCommandOfVersion2() []byte {
 	return b.Bytes()
 }
 
+// everyCommandOfVersion3 builds an entry with each command that has more in
+// apply version 3.
+func everyCommandOfVersion3(t testing.TB) []byte {
+	var b EntryBuilder
+	b.Reset(nil, EntryHeader{DecidedTerm: 3, WallClockMS: 1234})
+	b.SetApplyVersion(3)
+	b.CreatePartition(CreatePartition{topicID("groups"), 1, 10, 7, internalConfig})
+	b.SetPartitionConfig(SetPartitionConfig{topicID("groups"), 1, 11, internalConfig})
+	b.Decision(Decision{Number: 1, Term: 3, Seq: 0x0102030405060708, Batches: recordsOf(t, "a=1", "b")})
+	return b.Bytes()
+}
+
 // An entry has the lowest apply version that knows everything in it.
 func TestBuilderVersion(t *testing.T) {
 	t.Parallel()
@@ -61,6 +73,8 @@ func TestBuilderVersion(t *testing.T) {
 		{"create", func(b *EntryBuilder) { b.CreatePartition(CreatePartition{Config: secondConfig}) }, 2},
 		{"expire", func(b *EntryBuilder) { b.ExpireProducers(sampleExpire) }, 2},
 		{"config", func(b *EntryBuilder) { b.SetPartitionConfig(SetPartitionConfig{Config: secondConfig}) }, 2},
+		{"create an internal partition", func(b *EntryBuilder) { b.CreatePartition(CreatePartition{Config: internalConfig}) }, 3},
+		{"decision", func(b *EntryBuilder) { b.Decision(Decision{}) }, 3},
 	}
 	for _, tt := range tests {
 		var b EntryBuilder

@@ -28,14 +28,22 @@ const (
 
 	// MaxApplyVersion is the newest behaviour that this build has.
 	//
-	// Version 2 knows Config.SegmentMS and ExpireProducers.
-	MaxApplyVersion = 2
+	// Version 2 knows Config.SegmentMS and ExpireProducers. Version 3 knows
+	// Config.Internal and Decision, and remembers the timestamps of producers.
+	MaxApplyVersion = 3
 
 	// ExpireVersion is the first that knows ExpireProducers.
 	ExpireVersion = 2
 
 	// SegmentMSVersion is the first that knows Config.SegmentMS.
 	SegmentMSVersion = 2
+
+	// DecisionVersion is the first that knows Config.Internal and Decision.
+	DecisionVersion = 3
+
+	// TimestampVersion is the first that remembers the newest timestamp of each
+	// producer's last batch.
+	TimestampVersion = 3
 )
 
 // maxTerm bounds Raft terms, and base epochs, so that their sum fits a leader
@@ -80,8 +88,23 @@ type ProducerID int64
 // NoProducer is the producer id of batches that are not deduplicated.
 const NoProducer ProducerID = -1
 
-// NoTime stands where a log append time is not given.
+// NoTime stands where a log append time is not given, or a timestamp not known.
 const NoTime = -1
+
+// Internal says of which internal topic a partition is. The records of such a
+// partition are those that its coordinator decided, and nobody else's (R3); each
+// replica folds them as it applies them: see Folded.
+type Internal uint8
+
+const (
+	// NotInternal is a partition of any other topic.
+	NotInternal Internal = iota
+
+	// InternalGroups is __consumer_offsets: committed offsets, and consumer groups.
+	InternalGroups
+
+	lastInternal = InternalGroups
+)
 
 // Config is what a partition's topic sets. The state only carries it: segment
 // sizes matter to the store, and batches are judged by it before they are
@@ -95,6 +118,10 @@ type Config struct {
 	// begun, in ms; 0: as long as it has room. Other values need apply version
 	// 2.
 	SegmentMS int64
+
+	// Internal is decided when the partition is created; a config that says
+	// something else is refused. Other values than NotInternal need apply version 3.
+	Internal Internal
 }
 
 // Limits are what Apply enforces. They are part of the state, since every
@@ -143,8 +170,8 @@ type Result struct {
 
 	Number Number // the partition that it was about, also of CreatePartition
 
-	// The records of a Produce took offsets [BaseOffset, LastOffset], both
-	// those of the first append if Duplicate. -1 unless Code is None.
+	// The records of a Produce or a Decision took offsets [BaseOffset, LastOffset],
+	// both those of the first append if Duplicate. -1 unless Code is None.
 	BaseOffset, LastOffset int64
 
 	// LogAppendTimeMS is the time that the leader put on the batch, or NoTime
@@ -191,6 +218,8 @@ const (
 	ReasonConfig                // a config, limit or base epoch is out of range
 	ReasonQuarantined           // want: the index of the entry that panicked; have: the entry's
 	ReasonVersion               // want: the apply version that knows the command; have: the shard's
+	ReasonInternal              // a client's batch for an internal partition, or a decision for another
+	ReasonDecision              // want: the next decision's number; have: the command's
 	reasonCount
 )
 
@@ -212,6 +241,8 @@ var reasonTexts = [reasonCount]string{
 	ReasonConfig:         "value out of range",
 	ReasonQuarantined:    "in quarantine on this replica",
 	ReasonVersion:        "newer than the shard's apply version",
+	ReasonInternal:       "only its coordinator writes to an internal partition, and only to such",
+	ReasonDecision:       "not the decision after the last one of the term",
 }
 
 // String returns the reason in a few words.

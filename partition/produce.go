@@ -16,6 +16,10 @@ func (a *application) produce(c Command) {
 		return
 	}
 	a.about(p)
+	if p.config.Internal != NotInternal {
+		a.refuse(errcode.InvalidTopic, ReasonInternal, 0, int64(p.config.Internal))
+		return
+	}
 	h, ok := a.header(c.Payload)
 	if !ok {
 		return
@@ -36,16 +40,22 @@ func (a *application) produce(c Command) {
 			base:     base,
 			appendMS: appendMS,
 		}
-		if !a.deduplicate(p, id, h.Epoch, seq) {
+		if !a.deduplicate(p, id, h.Epoch, seq, h.MaxTimestamp) {
 			return
 		}
 	}
+	a.append(p, last, c.Payload)
+	a.res.BaseOffset, a.res.LastOffset, a.res.LogAppendTimeMS = base, last, appendMS
+}
+
+// append gives a batch the offsets from p's end on, up to last.
+func (a *application) append(p *part, last int64, batch []byte) {
 	a.s.touch(p)
+	base := p.end
 	p.end = last + 1
 	p.epochs = p.epochs.record(a.res.LeaderEpoch, base)
-	a.res.BaseOffset, a.res.LastOffset, a.res.LogAppendTimeMS = base, last, appendMS
 	e := a.effect(EffectAppended, p)
-	e.BaseOffset, e.LastOffset, e.LeaderEpoch, e.Batch = base, last, a.res.LeaderEpoch, c.Payload
+	e.BaseOffset, e.LastOffset, e.LeaderEpoch, e.Batch = base, last, a.res.LeaderEpoch, batch
 }
 
 // header reads the batch's header and refuses what Apply could not give offsets
@@ -66,9 +76,10 @@ func (a *application) header(payload []byte) (batch.Header, bool) {
 	return h, false
 }
 
-// deduplicate decides about a batch of producer id, records it if it is new,
-// and reports whether it is. If not, the result is complete.
-func (a *application) deduplicate(p *part, id ProducerID, epoch int16, b appended) bool {
+// deduplicate decides about a batch of producer id, with newest as its newest
+// timestamp, records it if it is new, and reports whether it is. If not, the result
+// is complete.
+func (a *application) deduplicate(p *part, id ProducerID, epoch int16, b appended, newest int64) bool {
 	pr := p.producers[id]
 	if pr == nil {
 		// KIP-360: of a producer that is not remembered, any sequence will do.
@@ -83,6 +94,9 @@ func (a *application) deduplicate(p *part, id ProducerID, epoch int16, b appende
 	}
 	pr.epoch = epoch
 	pr.lastMS = a.s.clockMS
+	if a.s.version >= TimestampVersion {
+		pr.timestamp = newest
+	}
 	pr.window.push(b)
 	a.s.recent.touch(pr)
 	pr.note()
@@ -127,7 +141,7 @@ func (a *application) admit(p *part, id ProducerID) *producer {
 		}
 		a.s.forget(oldest)
 	}
-	pr := &producer{id: id, part: p}
+	pr := &producer{id: id, part: p, timestamp: NoTime}
 	if p.producers == nil {
 		p.producers = make(map[ProducerID]*producer)
 	}

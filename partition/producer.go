@@ -14,6 +14,11 @@ type producer struct {
 	part   *part
 	epoch  int16
 	lastMS int64 // shard clock at its last append
+
+	// timestamp is the newest of its last batch, in ms, or NoTime if that came before
+	// TimestampVersion: all replicas have to know it, or none.
+	timestamp int64
+
 	window window
 
 	// Its place in the order of last appends over the whole shard.

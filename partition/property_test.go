@@ -29,11 +29,11 @@ type model struct {
 // captures, loses some, folds them and restarts from them all the time. Both
 // must answer alike and have equal hashes, and nobody's retry may be appended
 // twice.
-func TestReplicasAgree(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
+func TestReplicasAgree(outer *testing.T) {
+	outer.Parallel()
+	rapid.Check(outer, func(t *rapid.T) {
 		steady, restless := &replica{s: New()}, &replica{s: New()}
-		g := &generator{t: t, term: 1, topics: rapid.IntRange(1, 3).Draw(t, "topics")}
+		g := &generator{t: t, tb: outer, term: 1, topics: rapid.IntRange(1, 3).Draw(t, "topics")}
 		md := &model{ends: map[Number]int64{}, batches: map[string]Result{}}
 		var index uint64
 		for range rapid.IntRange(1, 30).Draw(t, "entries") {
@@ -102,7 +102,16 @@ func (md *model) check(t *rapid.T, entry []byte, out *Outcome) {
 	}
 	for i := 0; d.Next(); i++ {
 		r, c := out.Results[i], d.Command()
-		if c.Kind != KindProduce || r.Code != errcode.None {
+		if r.Code != errcode.None {
+			continue
+		}
+		if c.Kind == KindDecision { // all of its offsets, or none
+			if r.BaseOffset != md.ends[c.Number] || r.LastOffset < r.BaseOffset {
+				t.Fatalf("end is %d, answer %+v", md.ends[c.Number], r)
+			}
+			md.ends[c.Number] = r.LastOffset + 1
+		}
+		if c.Kind != KindProduce {
 			continue
 		}
 		effects := slices.DeleteFunc(slices.Clone(out.Effects), func(e Effect) bool { return e.Command != i })
@@ -134,6 +143,9 @@ type generator struct {
 	stamp  uint64
 	topics int
 	sent   map[string]testBatch // last batch by partition and producer
+
+	tb      testing.TB
+	decided map[Number]decided // the last decision that is applied, perhaps
 }
 
 func (g *generator) int(lo, hi int, label string) int { return rapid.IntRange(lo, hi).Draw(g.t, label) }
@@ -159,12 +171,15 @@ func (g *generator) command(b *EntryBuilder) {
 	g.stamp += uint64(g.int(0, 2, "newer"))
 	stamp := g.stamp - min(g.stamp, uint64(g.int(0, 4, "older")))
 	n := Number(g.int(1, 8, "number"))
-	switch k := g.int(0, 20, "kind"); k {
+	switch k := g.int(0, 24, "kind"); k {
 	case 0:
 		b.TermStart()
 	case 1, 2, 3:
 		c := Config{SegmentBytes: int64(g.int(1, 3, "segment")), MaxMessageBytes: 1, SegmentMS: int64(g.int(0, 1, "segment ms"))}
+		c.Internal = Internal(g.int(0, 1, "internal"))
 		b.CreatePartition(CreatePartition{topic, index, stamp, int32(g.int(0, 2, "base")), c})
+	case 21, 22, 23, 24:
+		g.decision(b, n)
 	case 4:
 		b.DeletePartition(DeletePartition{topic, index, stamp})
 	case 5:
@@ -191,6 +206,37 @@ func (g *generator) command(b *EntryBuilder) {
 	default:
 		b.Produce(n, g.batch(n).bytes())
 	}
+}
+
+// decision decides on a few records for a partition, with a number that is the next
+// one mostly, as far as g knows.
+func (g *generator) decision(b *EntryBuilder, n Number) {
+	if g.decided == nil {
+		g.decided = make(map[Number]decided)
+	}
+	d := Decision{Number: n, Term: g.term, Seq: g.decided[n].next(g.term)}
+	switch g.int(0, 9, "decision") {
+	case 0:
+		d.Seq++
+	case 1:
+		d.Seq--
+	case 2:
+		d.Term--
+	default:
+		g.decided[n] = decided{d.Term, d.Seq}
+	}
+	for range g.int(1, 2, "batches") {
+		var words []string
+		for range g.int(1, 3, "records") {
+			word := string(rune('a' + g.int(0, 5, "key")))
+			if v := g.int(0, 3, "value"); v > 0 {
+				word += fmt.Sprint("=", v)
+			}
+			words = append(words, word)
+		}
+		d.Batches = append(d.Batches, recordsOf(g.tb, words...)...)
+	}
+	b.Decision(d)
 }
 
 func (g *generator) batch(n Number) testBatch {

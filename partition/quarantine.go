@@ -81,7 +81,7 @@ func (s *State) QuarantinedPartitions() (count int) {
 // subject returns the partition that c is about, or nil.
 func (s *State) subject(c Command) *part {
 	switch c.Kind {
-	case KindProduce, KindAdvanceLogStart:
+	case KindProduce, KindAdvanceLogStart, KindDecision:
 		return s.parts[c.Number]
 	case KindCreatePartition, KindDeletePartition, KindSetPartitionConfig:
 		d := decodeDelete(c.Payload)
@@ -115,6 +115,12 @@ func (s *State) applyOne(c Command, decided uint64, out *Outcome) (err error) {
 	if out.Follow != nil {
 		for i := effects; i < len(out.Effects); i++ {
 			out.Follow(&out.Effects[i])
+		}
+	}
+	if a.fold {
+		// Last, since it cannot be taken back.
+		if err := a.part.folded.Fold(s.records); err != nil {
+			panic(fmt.Sprintf("partition: fold: %v", err))
 		}
 	}
 	out.Results = append(out.Results, a.res)
@@ -167,7 +173,7 @@ func (a *application) contain(c Command, before *part, what any) error {
 // which the command had changed anything by then are forgotten.
 func (s *State) takeBack(p, before *part) {
 	p.stamp, p.baseEpoch, p.config = before.stamp, before.baseEpoch, before.config
-	p.logStart, p.end, p.epochs = before.logStart, before.end, before.epochs
+	p.logStart, p.end, p.epochs, p.decided = before.logStart, before.end, before.epochs, before.decided
 	// If it was to be deleted.
 	s.parts[p.number], s.byKey[p.key] = p, p
 	delete(s.stamps, p.key)
@@ -192,6 +198,7 @@ func (s *State) alone(p *part) []byte {
 	for _, pr := range p.producers {
 		c.producers = append(c.producers, pr.frozen())
 	}
+	c.freezeFolded(p)
 	c.sort()
 	var buf bytes.Buffer
 	if err := c.WriteDelta(&buf); err != nil {

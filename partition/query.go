@@ -21,6 +21,10 @@ type View struct {
 	LeaderEpoch   int32
 	Producers     int
 	Config        Config
+
+	// Of an internal partition: term and number of the last decision; zeros before
+	// the first.
+	DecidedTerm, DecisionSeq uint64
 }
 
 // EpochEnd is an answer to OffsetForLeaderEpoch: the offset behind the last
@@ -109,7 +113,10 @@ type ProducerView struct {
 	ID           ProducerID
 	Epoch        int16
 	LastSequence int32
-	LastAppendMS int64 // by the shard clock
+
+	// LastTimestamp is the newest timestamp of its last batch, in ms since 1970, or
+	// NoTime if that was appended before apply version 3.
+	LastTimestamp int64
 }
 
 // ProducersOf returns the producers that partition n remembers, in no order.
@@ -120,9 +127,19 @@ func (s *State) ProducersOf(n Number) []ProducerView {
 	}
 	all := make([]ProducerView, 0, len(p.producers))
 	for id, pr := range p.producers {
-		all = append(all, ProducerView{ID: id, Epoch: pr.epoch, LastSequence: pr.idle().LastSequence, LastAppendMS: pr.lastMS})
+		all = append(all, ProducerView{ID: id, Epoch: pr.epoch, LastSequence: pr.idle().LastSequence, LastTimestamp: pr.timestamp})
 	}
 	return all
+}
+
+// Folded returns what the records of internal partition n say, or nil if it is none
+// or is not there. It is the state's own: it is not to be changed, and not to be read
+// while the next entry is applied.
+func (s *State) Folded(n Number) Folded {
+	if p := s.parts[n]; p != nil {
+		return p.folded
+	}
+	return nil
 }
 
 // Len returns the number of partitions.
@@ -169,6 +186,8 @@ func (s *State) view(p *part) View {
 		LeaderEpoch:   s.epoch(p),
 		Producers:     len(p.producers),
 		Config:        p.config,
+		DecidedTerm:   p.decided.term,
+		DecisionSeq:   p.decided.seq,
 	}
 }
 

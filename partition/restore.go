@@ -31,9 +31,13 @@ func (e *CheckpointError) Unwrap() error { return e.Err }
 //
 // It returns a *CheckpointError that matches ErrDamaged or ErrUnsupported, or
 // what r returned. A section that is unknown and not mandatory is skipped.
-// Memory is bounded by a multiple of the bytes that r has.
-func Restore(r io.Reader) (*State, error) {
-	rs := &restorer{r: section.NewReader(r), s: New()}
+// Memory is bounded by a multiple of the bytes that r has. The state folds by key:
+// see Folding.
+func Restore(r io.Reader) (*State, error) { return Folding(nil).Restore(r) }
+
+// Restore is the function of that name, for a state that folds with f.
+func (f Folding) Restore(r io.Reader) (*State, error) {
+	rs := &restorer{r: section.NewReader(r), s: f.New()}
 	for {
 		more, err := rs.r.More()
 		if err != nil {
@@ -101,12 +105,14 @@ func (rs *restorer) list() error {
 }
 
 func (rs *restorer) section(sec section.Section) error {
-	known := sec.Kind <= sectionStamps && sec.Version == checkpointVersion
-	if !known {
+	if known := sec.Kind <= lastSection && sec.Version == checkpointVersion; !known {
 		if sec.Mandatory {
 			return fmt.Errorf("%w: version %d", ErrUnsupported, sec.Version)
 		}
 		return nil
+	}
+	if sec.Kind > sectionStamps && rs.s.version < TimestampVersion {
+		return fmt.Errorf("%w: in apply version %d", ErrDamaged, rs.s.version)
 	}
 	if first := rs.last == 0; first != (sec.Kind == sectionShard) || sec.Kind < rs.last {
 		return fmt.Errorf("%w: after kind %d", ErrDamaged, rs.last)
@@ -132,6 +138,12 @@ func (rs *restorer) item(k section.Kind, in *reader) {
 		rs.forgotten(in)
 	case sectionProducers:
 		rs.producer(in)
+	case sectionTimestamps:
+		rs.timestamp(in)
+	case sectionDecisions:
+		rs.decided(in)
+	case sectionFolded:
+		rs.folded(in)
 	case sectionStamps:
 		if b := in.take(stampBytes); b != nil {
 			d := decodeDelete(b)
@@ -201,16 +213,56 @@ func (rs *restorer) partition(in *reader) {
 		!p.config.valid() || p.logStart < 0 || p.logStart > p.end:
 		in.damaged("partition %d: %+v", p.number, *p)
 		return
-	case old != nil && (old.key != p.key || old.end > p.end || old.logStart > p.logStart):
+	case old != nil && (old.key != p.key || old.end > p.end || old.logStart > p.logStart || old.config.Internal != p.config.Internal):
 		in.damaged("partition %d: does not continue the one before", p.number)
 		return
 	case old != nil:
-		p.producers = old.producers
+		p.producers, p.decided, p.folded = old.producers, old.decided, old.folded
 		for _, pr := range p.producers {
 			pr.part = p
 		}
+	case p.config.Internal != NotInternal:
+		p.folded = rs.s.folding.make(p.config.Internal)
 	}
 	rs.s.parts[p.number] = p
+}
+
+// decided reads the last decision of a partition of this list.
+func (rs *restorer) decided(in *reader) {
+	le := binary.LittleEndian
+	b := in.take(decidedBytes)
+	if b == nil {
+		return
+	}
+	n, d := Number(le.Uint32(b)), decided{term: le.Uint64(b[4:]), seq: le.Uint64(b[12:])}
+	p := rs.s.parts[n]
+	if p == nil || p.folded == nil || d.term > rs.s.lastTerm || (d.term == 0) != (d.seq == 0) ||
+		d.term < p.decided.term || d.term == p.decided.term && d.seq < p.decided.seq {
+		in.damaged("decision %d of term %d of partition %d", d.seq, d.term, n)
+		return
+	}
+	p.decided = d
+}
+
+// folded reads one record of an internal partition, and folds it.
+func (rs *restorer) folded(in *reader) {
+	b := in.take(4)
+	if b == nil {
+		return
+	}
+	n := Number(binary.LittleEndian.Uint32(b))
+	p := rs.s.parts[n]
+	if p == nil || p.folded == nil {
+		in.damaged("a record of partition %d, which is not internal", n)
+		return
+	}
+	r := Record{Key: in.block(false), Value: in.block(true)}
+	if in.err != nil {
+		return
+	}
+	if err := p.folded.Fold([]Record{r}); err != nil {
+		in.damaged("a record of partition %d: %v", n, err)
+	}
 }
 
 // epochs reads p's epoch history of n epochs.
@@ -253,6 +305,8 @@ func (rs *restorer) producer(in *reader) {
 		epoch:  int16(le.Uint16(b[12:])),
 		lastMS: int64(le.Uint64(b[14:])),
 		stamp:  le.Uint64(b[22:]),
+
+		timestamp: NoTime,
 	}
 	count := b[30]
 	if pr.part == nil || pr.id < 0 || pr.epoch < 0 || pr.stamp == 0 || pr.stamp > rs.s.recent.stamp ||
@@ -282,6 +336,22 @@ func (rs *restorer) producer(in *reader) {
 	pr.part.producers[pr.id] = pr
 }
 
+// timestamp reads the newest timestamp of a producer's last batch.
+func (rs *restorer) timestamp(in *reader) {
+	le := binary.LittleEndian
+	b := in.take(timestampBytes)
+	if b == nil {
+		return
+	}
+	n, id := Number(le.Uint32(b)), ProducerID(le.Uint64(b[4:]))
+	p := rs.s.parts[n]
+	if p == nil || p.producers[id] == nil {
+		in.damaged("a timestamp of producer %d of partition %d, which is not there", id, n)
+		return
+	}
+	p.producers[id].timestamp = int64(le.Uint64(b[12:]))
+}
+
 // takes reports whether b may follow the batches of w in a log that ends at end.
 func (w *window) takes(b appended, end int64) bool {
 	if b.first < 0 || b.last < 0 || b.base < 0 || b.base >= end || b.lastOffset() >= end {
@@ -301,6 +371,9 @@ func (rs *restorer) finish() error {
 		}
 		s.byKey[p.key] = p
 		delete(s.stamps, p.key) // of an earlier life
+		if p.folded != nil {
+			p.folded.Track()
+		}
 		for _, pr := range p.producers {
 			producers = append(producers, pr)
 		}
@@ -332,6 +405,24 @@ func (r *reader) take(n int) []byte {
 	b := r.b[:n]
 	r.b = r.b[n:]
 	return b
+}
+
+// block returns the next bytes that begin with their length; nil if none may say
+// that there are none, and it does.
+func (r *reader) block(none bool) []byte {
+	b := r.take(4)
+	if b == nil {
+		return nil
+	}
+	n := binary.LittleEndian.Uint32(b)
+	if none && n == noValue {
+		return nil
+	}
+	if uint64(n) > uint64(len(r.b)) {
+		r.damaged("a record of %d bytes, with %d left", n, len(r.b))
+		return nil
+	}
+	return r.take(int(n))
 }
 
 func (r *reader) damaged(format string, args ...any) {

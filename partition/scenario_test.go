@@ -74,6 +74,9 @@ func (m *machine) scriptState() string {
 		fmt.Fprintf(&sb, "%d: %s-%d [%d, %d) epoch=%d producers=%d stamp=%d%s epochs=%v\n", v.Number,
 			strings.TrimRight(string(v.TopicID[:]), "\x00"), v.Index, v.LogStart, v.End, v.LeaderEpoch, v.Producers,
 			v.MetadataIndex, formatConfig(v.Config), m.s.Epochs(v.Number))
+		if v.Config.Internal != NotInternal {
+			fmt.Fprintf(&sb, "   decided term=%d number=%d folded: %s\n", v.DecidedTerm, v.DecisionSeq, foldedText(m.s, v.Number))
+		}
 	}
 	return sb.String()
 }
@@ -107,10 +110,15 @@ func (m *machine) scriptApply(d *datadriven.TestData) string {
 func (m *machine) scriptCommand(b *EntryBuilder, words []string) {
 	args := map[string]int64{"pid": -1, "epoch": -1, "seq": -1, "count": 1, "segment": testConfig.SegmentBytes, "segment-ms": 0}
 	var topic string
+	var batches []string
 	for _, w := range words[1:] {
 		k, v, _ := strings.Cut(w, "=")
-		if k == "topic" {
+		switch k {
+		case "topic":
 			topic = v
+			continue
+		case "records": // of one batch, as in records=a=1,b
+			batches = append(batches, v)
 			continue
 		}
 		var n int64
@@ -120,7 +128,7 @@ func (m *machine) scriptCommand(b *EntryBuilder, words []string) {
 		args[k] = n
 	}
 	config := testConfig
-	config.SegmentBytes, config.SegmentMS = args["segment"], args["segment-ms"]
+	config.SegmentBytes, config.SegmentMS, config.Internal = args["segment"], args["segment-ms"], Internal(args["internal"])
 	id, index, stamp := topicID(topic), int32(args["index"]), uint64(args["stamp"])
 	switch words[0] {
 	case "term-start":
@@ -141,6 +149,12 @@ func (m *machine) scriptCommand(b *EntryBuilder, words []string) {
 		b.ExpireProducers(ExpireProducers{UntilMS: args["until"], Producers: []IdleProducer{
 			{Number: Number(args["n"]), ID: ProducerID(args["pid"]), Epoch: int16(args["epoch"]), LastSequence: int32(args["last"])},
 		}})
+	case "decision":
+		c := Decision{Number: Number(args["n"]), Term: uint64(args["term"]), Seq: uint64(args["seq"])}
+		for _, records := range batches {
+			c.Batches = append(c.Batches, recordsOf(m.t, strings.Split(records, ",")...)...)
+		}
+		b.Decision(c)
 	case "produce":
 		tb := testBatch{id: args["pid"], epoch: int16(args["epoch"]), seq: int32(args["seq"]), count: int32(args["count"]), attrs: uint16(args["attrs"])}
 		if at, ok := args["log-append-time"]; ok {
@@ -157,7 +171,7 @@ func formatResult(r *Result) string {
 		return fmt.Sprintf("%v: %v\n", r.Kind, err)
 	}
 	s := fmt.Sprintf("%v: n=%d", r.Kind, r.Number)
-	if r.Kind == KindProduce {
+	if r.Kind == KindProduce || r.Kind == KindDecision {
 		s += fmt.Sprintf(" offsets=[%d, %d] epoch=%d", r.BaseOffset, r.LastOffset, r.LeaderEpoch)
 	}
 	if r.LogAppendTimeMS != NoTime {
@@ -173,6 +187,9 @@ func formatConfig(c Config) string {
 	s := fmt.Sprintf(" segment=%d", c.SegmentBytes)
 	if c.SegmentMS != 0 {
 		s += fmt.Sprintf(" segment-ms=%d", c.SegmentMS)
+	}
+	if c.Internal != NotInternal {
+		s += fmt.Sprintf(" internal=%d", c.Internal)
 	}
 	return s
 }

@@ -34,6 +34,9 @@ type State struct {
 	recent recency // producers of all partitions
 	dirty  changes // since the last Capture
 
+	folding Folding
+	records []Record // of the decision that is applied; reused
+
 	// quarantined holds, by partition, the index of the entry that panicked. It
 	// is this replica's alone. Nil until the first.
 	quarantined map[Number]uint64
@@ -60,6 +63,11 @@ type part struct {
 	epochs    epochHistory
 	producers map[ProducerID]*producer // nil until the first
 
+	// Of an internal partition, else zero: the last decision that was applied, and
+	// what all of them say.
+	decided decided
+	folded  Folded
+
 	dirty bool
 	// What changed among the producers since the last Capture. forgotten may
 	// name some that are back.
@@ -67,9 +75,14 @@ type part struct {
 	forgotten []ProducerID
 }
 
-// New returns the state of a shard to which nothing was applied.
-func New() *State {
+// New returns the state of a shard to which nothing was applied. It folds by key:
+// see Folding.
+func New() *State { return Folding(nil).New() }
+
+// New returns the state of a shard to which nothing was applied, which folds with f.
+func (f Folding) New() *State {
 	return &State{
+		folding: f,
 		version: MinApplyVersion,
 		limits:  DefaultLimits,
 		parts:   make(map[Number]*part),
@@ -123,6 +136,7 @@ type application struct {
 	res     Result
 	decided uint64
 	part    *part // that it is about; nil: none, or none yet
+	fold    bool  // State.records are to be folded, once all else is done
 }
 
 func (a *application) apply(c Command) {
@@ -157,6 +171,10 @@ func (a *application) apply(c Command) {
 	case KindExpireProducers:
 		if a.knows(ExpireVersion) {
 			a.expire(decodeExpire(c.Payload))
+		}
+	case KindDecision:
+		if a.knows(DecisionVersion) {
+			a.decide(decodeDecision(c))
 		}
 	default:
 		panic(fmt.Sprintf("partition: %v passed Decode", c.Kind))
@@ -213,6 +231,10 @@ func (a *application) create(c CreatePartition) {
 	}
 	a.s.lastNumber++
 	p := &part{number: a.s.lastNumber, key: k, stamp: c.MetadataIndex, baseEpoch: c.BaseEpoch, config: c.Config}
+	if c.Config.Internal != NotInternal {
+		p.folded = a.s.folding.make(c.Config.Internal)
+		p.folded.Track()
+	}
 	a.s.parts[p.number], a.s.byKey[k] = p, p
 	delete(a.s.stamps, k)
 	a.s.touch(p)
@@ -228,6 +250,10 @@ func (a *application) recreate(p *part, c CreatePartition) {
 		a.res.Duplicate = true
 		return
 	}
+	if c.Config.Internal != p.config.Internal {
+		a.refuse(errcode.InvalidRequest, ReasonConfig, int64(p.config.Internal), int64(c.Config.Internal))
+		return
+	}
 	a.configure(p, c.MetadataIndex, c.Config)
 }
 
@@ -239,6 +265,9 @@ func (a *application) setConfig(c SetPartitionConfig) {
 	case !c.Config.valid():
 		a.about(p)
 		a.refuse(errcode.InvalidRequest, ReasonConfig, 0, 0)
+	case c.Config.Internal != p.config.Internal:
+		a.about(p)
+		a.refuse(errcode.InvalidRequest, ReasonConfig, int64(p.config.Internal), int64(c.Config.Internal))
 	case c.MetadataIndex < p.stamp:
 		a.about(p)
 		a.refuse(errcode.InvalidUpdateVersion, ReasonStamp, int64(p.stamp), int64(c.MetadataIndex))

@@ -36,8 +36,9 @@ const (
 // when it was registered, that it knows it, and never lowered. 0 stands for a
 // cluster that never finalised one, and is as good as 1.
 //
-// Level 2 allows apply version 2 of data shards.
-const MaxFeatureLevel = 2
+// Level 2 allows apply version 2 of data shards, level 3 apply version 3, and internal
+// topics: see InternalLevel.
+const MaxFeatureLevel = 3
 
 var (
 	// ErrDamaged reports bytes that are not a command, or a snapshot, as

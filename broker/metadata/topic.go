@@ -12,7 +12,7 @@ func (c CreateTopic) apply(a *application) {
 	case a.refuse(a.im.CheckNewName(c.Name)):
 	case a.refuse(checkPartitions(len(c.Assignment))):
 	case a.refuse(a.checkShards(c.Assignment)):
-	case a.refuse(CheckConfigs(c.Configs)):
+	case a.refuse(a.im.checkConfigs(c.Name, c.Configs)):
 	case c.ID == (TopicID{}):
 		a.fail(errcode.InvalidRequest, "topic id is zero")
 	case a.im.TopicByID(c.ID) != nil || a.im.Tombstone(c.ID) != nil:
@@ -38,6 +38,7 @@ func (c AddPartitions) apply(a *application) {
 	switch {
 	case old == nil:
 		a.unknown(c.ID)
+	case a.refuse(old.CheckNotInternal("add partitions")):
 	case c.First != int32(len(old.Assignment)) || len(c.Assignment) == 0:
 		a.fail(errcode.InvalidPartitions, "%d partitions after the first %d, topic %s has %d",
 			len(c.Assignment), c.First, old.Name, len(old.Assignment))
@@ -58,7 +59,9 @@ func (c SetTopicConfigs) apply(a *application) {
 	switch {
 	case old == nil:
 		a.unknown(c.ID)
-	case a.refuse(CheckConfigs(c.Configs)):
+	case old.Internal() != internal(old.Name, c.Configs):
+		a.fail(errcode.InvalidConfig, "the cleanup.policy of topic %s makes it internal, or not, and stays", old.Name)
+	case a.refuse(a.im.checkConfigs(old.Name, c.Configs)):
 	default:
 		t := *old
 		t.Configs, t.UpdatedAt = c.Configs, a.res.Index
@@ -70,6 +73,9 @@ func (c DeleteTopic) apply(a *application) {
 	t := a.im.TopicByID(c.ID)
 	if t == nil {
 		a.unknown(c.ID)
+		return
+	}
+	if a.refuse(t.CheckNotInternal("delete it")) {
 		return
 	}
 	a.im.topics = a.im.topics.remove(t.ID)

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flotilla-log/flotilla/internal/grouptest"
 	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
@@ -25,7 +24,7 @@ func coordinator(t *testing.T) *server {
 		t.Fatal(err)
 	}
 	n, err := node.Start(t.Context(), node.Options{
-		FS: vfs.OS, Dir: t.TempDir(), NodeID: 1, Version: "test", Listener: l, Groups: grouptest.Serve,
+		FS: vfs.OS, Dir: t.TempDir(), NodeID: 1, Version: "test", Listener: l,
 		JournalBytes: 16 << 20, JournalFileBytes: 4 << 20, Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -105,6 +105,19 @@ func idleFiles(files, connections int64) int {
 	return int(min(max((files-filesApart-connections)/4, 16), 1<<16))
 }
 
+// groupOptions are the options of consumer groups by a node's settings.
+func groupOptions(v *config.Values) node.Groups {
+	g := node.DefaultGroups()
+	g.MaxGroupSize = int(v.Int("group.max.size"))
+	g.MinSessionTimeout, g.MaxSessionTimeout = v.Duration("group.min.session.timeout"), v.Duration("group.max.session.timeout")
+	g.InitialRebalanceDelay = v.Duration("group.initial.rebalance.delay")
+	g.ConsumerSessionTimeout, g.ConsumerHeartbeatInterval = v.Duration("group.consumer.session.timeout"), v.Duration("group.consumer.heartbeat.interval")
+	g.Migration = node.MigrationPolicy(v.Text("group.consumer.migration.policy"))
+	g.MaxOffsetMetadataBytes = int(v.Int("offset.metadata.max.bytes"))
+	g.OffsetsRetention, g.RetentionCheck = v.Duration("offsets.retention"), v.Duration("offsets.retention.check.interval")
+	return g
+}
+
 // nodeOptions are a node's options by its settings.
 func nodeOptions(v *config.Values, files int64) node.Options {
 	nodes, _ := config.ClusterNodes(v.Text("cluster.nodes")) // it was looked at
@@ -120,6 +133,8 @@ func nodeOptions(v *config.Values, files int64) node.Options {
 		CatchUpRate: v.Bytes("catch.up.bytes.per.second"),
 		ScrubRate:   v.Bytes("scrub.bytes.per.second"), ScrubInterval: v.Duration("scrub.interval"),
 		DefaultPartitions: int32(v.Int("num.partitions")), DefaultReplication: int32(v.Int("default.replication.factor")), Settings: v.Kafka(),
+		OffsetsPartitions: int32(v.Int("offsets.topic.num.partitions")), OffsetsReplication: int32(v.Int("offsets.topic.replication.factor")),
+		Groups:       groupOptions(v),
 		RefuseDamage: v.Text("damage.policy") == "refuse",
 		IdleFiles:    idleFiles(files, v.Int("connections.max")),
 		Profiles:     v.Bool("admin.pprof"), CommitMax: v.Duration("ready.commit.max"),

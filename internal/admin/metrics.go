@@ -135,6 +135,16 @@ var Metrics = []Metric{
 	{"flotilla_partitions", Gauge, nil, "Partitions of the cluster."},
 	{"flotilla_partitions_limit", Gauge, nil, "Their bound, partitions.max."},
 	{"flotilla_topics_deleting", Gauge, nil, "Deleted topics of which something may be left."},
+	{"flotilla_group_coordinators", Gauge, nil, "Partitions of __consumer_offsets whose groups this node coordinates."},
+	{"flotilla_groups", Gauge, nil, "Consumer groups that are recorded, of those that this node coordinates."},
+	{"flotilla_group_members", Gauge, nil, "Their members."},
+	{"flotilla_group_member_bytes", Gauge, nil, "Memory for what members say of themselves."},
+	{"flotilla_group_offsets", Gauge, nil, "Offsets that these groups have committed."},
+	{"flotilla_group_requests_held", Gauge, nil, "JoinGroup and SyncGroup requests that wait for a rebalance."},
+	{"flotilla_group_answers_parked", Gauge, nil, "Answers that wait for what was decided to be on a majority of the replicas, or for a majority's word."},
+	{"flotilla_group_decisions_total", Counter, nil, "Decisions of this node's coordinators that were applied; what comes at once is one."},
+	{"flotilla_group_records_total", Counter, nil, "Records of those."},
+	{"flotilla_group_load_seconds", Gauge, nil, "Longest time that one of the coordinators took to begin."},
 	{"flotilla_topic_partitions", Gauge, []string{"topic"}, "Partitions of the topic on this node."},
 	{"flotilla_topic_batches_in_total", Counter, []string{"topic"}, "Record batches appended."},
 	{"flotilla_topic_records_in_total", Counter, []string{"topic"}, "Records appended."},
@@ -212,6 +222,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s.store(&stats)
 	s.shards(&stats)
 	s.topics(&stats)
+	s.groups(&stats.Groups)
 }
 
 func (s scrape) value(name string, v float64, labels ...string) {
@@ -378,6 +389,19 @@ func (s scrape) shards(stats *broker.Stats) {
 			s.value("flotilla_producers_limit", float64(sh.ProducerLimit), id)
 		}
 	}
+}
+
+func (s scrape) groups(g *broker.GroupStats) {
+	s.value("flotilla_group_coordinators", float64(g.Coordinators))
+	s.value("flotilla_groups", float64(g.Groups))
+	s.value("flotilla_group_members", float64(g.Members))
+	s.value("flotilla_group_member_bytes", float64(g.MemberBytes))
+	s.value("flotilla_group_offsets", float64(g.Offsets))
+	s.value("flotilla_group_requests_held", float64(g.Held))
+	s.value("flotilla_group_answers_parked", float64(g.Parked))
+	s.value("flotilla_group_decisions_total", float64(g.Decisions))
+	s.value("flotilla_group_records_total", float64(g.Records))
+	s.value("flotilla_group_load_seconds", g.Load.Seconds())
 }
 
 func (s scrape) topics(stats *broker.Stats) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -26,6 +27,13 @@ var kafkaNames = []struct {
 	{"broker.id", "node.id", false, false},
 	{"connections.max.idle.ms", "connections.idle.timeout", true, false},
 	{"default.replication.factor", "default.replication.factor", false, false},
+	{"group.consumer.heartbeat.interval.ms", "group.consumer.heartbeat.interval", false, false},
+	{"group.consumer.migration.policy", "group.consumer.migration.policy", false, false},
+	{"group.consumer.session.timeout.ms", "group.consumer.session.timeout", false, false},
+	{"group.initial.rebalance.delay.ms", "group.initial.rebalance.delay", false, false},
+	{"group.max.session.timeout.ms", "group.max.session.timeout", false, false},
+	{"group.max.size", "group.max.size", false, false},
+	{"group.min.session.timeout.ms", "group.min.session.timeout", false, false},
 	{"log.dirs", "data.dir", false, false},
 	{"log.retention.check.interval.ms", "retention.check.interval", true, false},
 	{"max.connections", "connections.max", false, false},
@@ -33,6 +41,11 @@ var kafkaNames = []struct {
 	{"max.incremental.fetch.session.cache.slots", "fetch.sessions.max", false, false},
 	{"node.id", "node.id", false, false},
 	{"num.partitions", "num.partitions", false, false},
+	{"offset.metadata.max.bytes", "offset.metadata.max.bytes", false, false},
+	{"offsets.retention.check.interval.ms", "offsets.retention.check.interval", true, false},
+	{"offsets.retention.minutes", "offsets.retention", false, false},
+	{"offsets.topic.num.partitions", "offsets.topic.num.partitions", false, false},
+	{"offsets.topic.replication.factor", "offsets.topic.replication.factor", false, false},
 	{"producer.id.expiration.ms", "producer.id.expiration", false, false},
 	{"replica.lag.time.max.ms", "replica.lag.time.max", true, false},
 	{"replica.selector.class", "replica.selector.class", false, true},
@@ -47,7 +60,11 @@ func (v *Values) Kafka() []KafkaSetting {
 		s := KafkaSetting{Name: n.name, Value: val.Text, Kind: Int, Long: n.long, Set: val.Origin.Kind != FromDefault, Doc: val.Setting.Doc}
 		switch val.Setting.Kind {
 		case Duration:
-			s.Value = strconv.FormatInt(time.Duration(val.Number).Milliseconds(), 10)
+			unit := time.Millisecond
+			if strings.HasSuffix(n.name, ".minutes") {
+				unit = time.Minute
+			}
+			s.Value = strconv.FormatInt(val.Number/int64(unit), 10)
 		case Int, Size:
 			s.Value = strconv.FormatInt(val.Number, 10)
 		case Bool:

@@ -106,6 +106,12 @@ func (v *Values) check(m Machine) (problems []string) {
 	if topic, all := v.Of("topics.partitions.max"), v.Of("partitions.max"); topic.Number > all.Number && topic.Origin.Kind != FromDefault {
 		refuse("%s %s is more than %s %s", topic.Name(), topic.Text, all.Name(), all.Text)
 	}
+	if least, most := v.Of("group.min.session.timeout"), v.Of("group.max.session.timeout"); least.Number > most.Number {
+		refuse("%s %s is more than %s %s", least.Name(), least.Text, most.Name(), most.Text)
+	}
+	if beat, session := v.Of("group.consumer.heartbeat.interval"), v.Of("group.consumer.session.timeout"); beat.Number >= session.Number {
+		refuse("%s %s is not less than %s %s", beat.Name(), beat.Text, session.Name(), session.Text)
+	}
 	if each, most := v.Of("num.partitions"), v.Of("topics.partitions.max"); each.Number > most.Number {
 		refuse("%s %s is more than %s %s", each.Name(), each.Text, most.Name(), most.Text)
 	}

@@ -343,6 +343,67 @@ var Settings = []Setting{
 		Explain:     "Kafka's default.replication.factor. A topic that asks for more replicas than there are nodes is refused. The first topic of a factor has shards made for it: see shards.per.node.",
 	},
 	{
+		Key: "offsets.topic.num.partitions", Section: sectionOperate, Kind: Int, Default: "50", Min: 1, Max: 100_000,
+		Doc:     "partitions that __consumer_offsets is created with",
+		Explain: "Kafka's offsets.topic.num.partitions. The topic is made when the first consumer group asks for its coordinator; how many partitions it has then is for good. A group belongs to one of them.",
+	},
+	{
+		Key: "offsets.topic.replication.factor", Section: sectionOperate, Kind: Int, Default: "3", Min: 1, Max: 15,
+		Doc:     "replicas that __consumer_offsets is created with, at most one a node",
+		Explain: "Kafka's offsets.topic.replication.factor. With fewer nodes there are as many replicas as nodes.",
+	},
+	{
+		Key: "group.max.size", Section: sectionOperate, Kind: Int, Default: "10000", Min: 1, Max: 1_000_000,
+		Doc:     "members of one consumer group",
+		Explain: "Kafka's group.max.size and group.consumer.max.size, which have no bound by default. What is held of a group's members is bounded as well, at 8 MiB.",
+	},
+	{
+		Key: "group.min.session.timeout", Section: sectionOperate, Kind: Duration, Default: "6s", Min: int64(time.Millisecond), Max: 24 * hour,
+		Doc:     "shortest session.timeout.ms of a group's members",
+		Explain: "Kafka's group.min.session.timeout.ms. It is for classic groups.",
+	},
+	{
+		Key: "group.max.session.timeout", Section: sectionOperate, Kind: Duration, Default: "30m", Min: int64(time.Millisecond), Max: 24 * hour,
+		Doc:     "longest session.timeout.ms of a group's members",
+		Explain: "Kafka's group.max.session.timeout.ms. It is for classic groups.",
+	},
+	{
+		Key: "group.initial.rebalance.delay", Section: sectionOperate, Kind: Duration, Default: "3s", Min: 0, Max: hour,
+		Doc:     "how long an empty group waits for more members after the first one",
+		Explain: "It waits as long again while more come, but never longer than their rebalance timeout. Kafka's group.initial.rebalance.delay.ms.",
+	},
+	{
+		Key: "group.consumer.session.timeout", Section: sectionOperate, Kind: Duration, Default: "45s", Min: second, Max: hour,
+		Doc:     "how long a member of a group that the server assigns may be silent",
+		Explain: "Kafka's group.consumer.session.timeout.ms (KIP-848).",
+	},
+	{
+		Key: "group.consumer.heartbeat.interval", Section: sectionOperate, Kind: Duration, Default: "5s", Min: int64(100 * time.Millisecond), Max: hour,
+		Doc:     "how often such a member is told to send heartbeats",
+		Explain: "Kafka's group.consumer.heartbeat.interval.ms (KIP-848). It has to be less than group.consumer.session.timeout.",
+	},
+	{
+		Key: "group.consumer.migration.policy", Section: sectionOperate, Kind: Choice, Default: "bidirectional",
+		Choices: []string{"disabled", "upgrade", "downgrade", "bidirectional"},
+		Doc:     "whether groups with members change between the classic protocol and KIP-848's",
+		Explain: "Kafka's setting of this name: see groups.md.",
+	},
+	{
+		Key: "offset.metadata.max.bytes", Section: sectionOperate, Kind: Int, Default: "4096", Min: 0, Max: math.MaxInt16,
+		Doc:     "bytes of the text that goes with a committed offset",
+		Explain: "Kafka's setting of this name.",
+	},
+	{
+		Key: "offsets.retention", Section: sectionOperate, Kind: Duration, Default: "168h", Min: minute, Max: 10 * 365 * 24 * hour,
+		Doc:     "how long committed offsets are kept that nobody uses",
+		Explain: "From when the group's last member has gone, or, in a group without members, from the commit: see groups.md. Kafka's offsets.retention.minutes.",
+	},
+	{
+		Key: "offsets.retention.check.interval", Section: sectionOperate, Kind: Duration, Default: "10m", Min: second, Max: 24 * hour,
+		Doc:     "how often offsets are looked for that are kept no longer",
+		Explain: "Kafka's offsets.retention.check.interval.ms.",
+	},
+	{
 		Key: "ready.commit.max", Section: sectionOperate, Kind: Duration, Default: "10s", Min: int64(10 * time.Millisecond), Max: hour,
 		Doc:     "the node is not ready while one commit of the journal takes longer",
 		Explain: "A disk that hangs answers nothing, not even an error; /readyz then says so, and a load balancer or orchestrator can act.",

@@ -301,6 +301,9 @@ func (d *dump) commands(f *journal.Found) error {
 	for dec.Next() {
 		c := dec.Command()
 		fields := []Field{{"name", c.Kind.String()}, {"number", uint32(c.Number)}, {"payload_bytes", len(c.Payload)}}
+		if at, ok := c.Decided(); ok {
+			fields = append(fields, Field{"decided_term", at.Term}, Field{"decision", at.Seq})
+		}
 		if c.Kind == partition.KindProduce {
 			if h, err := batch.ParseHeader(c.Payload); err == nil {
 				fields = append(fields, Field{"records", h.Records}, Field{"producer_id", h.Producer.ID}, Field{"sequence", h.Sequence})
@@ -436,8 +439,26 @@ func (d *dump) partitions(name string, body []byte) error {
 			Field{"log_start", v.LogStart}, Field{"end", v.End}, Field{"base_epoch", v.BaseEpoch}, Field{"producers", v.Producers}, Field{"epochs", fmt.Sprint(st.Epochs(v.Number))}); err != nil {
 			return err
 		}
+		if err := d.folded(st, v); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// folded shows what an internal partition's records say, as far as a checkpoint
+// tells without knowing what they mean: how many there are.
+func (d *dump) folded(st *partition.State, v partition.View) error {
+	folded := st.Folded(v.Number)
+	if folded == nil {
+		return nil
+	}
+	records, bytes := 0, 0
+	for r := range folded.All {
+		records++
+		bytes += len(r.Key) + len(r.Value)
+	}
+	return d.line("folded", Field{"number", uint32(v.Number)}, Field{"decided_term", v.DecidedTerm}, Field{"decision", v.DecisionSeq}, Field{"records", records}, Field{"bytes", bytes})
 }
 
 // identity shows IDENTITY or a GENERATION.

@@ -120,10 +120,19 @@ func countRecords(entry []byte, counts map[partition.Number]int64) {
 		return
 	}
 	for d.Next() {
-		if c := d.Command(); c.Kind == partition.KindProduce {
-			if h, err := batch.ParseHeader(c.Payload); err == nil {
+		c := d.Command()
+		if c.Kind != partition.KindProduce && c.Kind != partition.KindDecision {
+			continue
+		}
+		for rest := c.Payload; len(rest) > 0; { // a Decision may have several
+			b, after, err := batch.Split(rest)
+			if err != nil {
+				break
+			}
+			if h, err := batch.ParseHeader(b); err == nil {
 				counts[c.Number] += int64(h.LastOffsetDelta) + 1
 			}
+			rest = after
 		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/consumergroup/record"
 	"github.com/flotilla-log/flotilla/internal/errcode"
-	"github.com/flotilla-log/flotilla/wire/server"
 )
 
 // Node looks after all groups of a node: wire/server's Groups. It knows the node's
@@ -22,9 +21,6 @@ type Node struct {
 	mu   sync.Mutex
 	seen []consumergroup.TopicInfo
 }
-
-// Serve is a node's Options.Groups.
-func Serve(b *broker.Broker) server.Groups { return On(b) }
 
 // On returns the Node of a broker, without groups.
 func On(b *broker.Broker) *Node {

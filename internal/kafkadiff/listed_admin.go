@@ -235,7 +235,4 @@ var listedOfAdmin = []difference{
 	{scenario: "describeproducers", request: "DescribeProducers", what: "a partition twice",
 		path: "Topics[describeproducers-t].Partitions[1#2]", kafka: "(there)", ours: "(default)",
 		why: "What stands in a request again is answered once: to copy a partition's producers keeps its shard from applying."},
-	{scenario: "describeproducers", request: "DescribeProducers", what: "{one wrote|two wrote|both partitions}",
-		path: "Topics[*].Partitions[*].ActiveProducers[*].LastTimestamp", kafka: "{base+0|base+1|base+2}", ours: "<now>",
-		why: "Flotilla remembers when a producer last wrote, which is what its expiry counts from, not what its records are dated."},
 }

@@ -56,7 +56,7 @@ var featuresTable = []mutant{
 		file: "broker/features.go",
 		old:  "if level == before || validateOnly {",
 		new:  "if level == before {",
-		pkg:  "./internal/node", test: "TestUpgrade", want: "features: level 2",
+		pkg:  "./internal/node", test: "TestUpgrade", want: "features: level 3",
 	},
 	{
 		name: "a node of another version says again what it knows",

@@ -3,11 +3,11 @@ package main
 // wireGroupsTable holds the guards of the native protocol's requests about groups.
 var wireGroupsTable = []mutant{
 	{
-		name: "wire groups: a node that looks after none does not offer them",
+		name: "wire groups: a node that looks after them offers them",
 		file: "wire/server/server.go",
-		old:  "if opt.Groups != nil {",
-		new:  "if opt.Broker != nil {",
-		pkg:  "./wire/server", test: "TestNoGroups", want: "without groups",
+		old:  "features = append(features, frame.FeatureGroups)",
+		new:  "features = append(features, \"group\")",
+		pkg:  "./wire/server", test: "TestOffersGroups", want: "want groups among them",
 	},
 	{
 		name: "wire groups: only partitions that there are get a committed offset",

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/internal/admin"
 	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -74,9 +75,9 @@ type Options struct {
 	Limits  Limits
 	Clients ClientLimits
 
-	// Groups returns what looks after consumer groups; nil: nothing does, and clients
-	// of the native protocol are not offered them.
-	Groups func(*broker.Broker) server.Groups
+	// Coordinator returns what looks after the consumer groups of native clients, for
+	// tests; default: the broker.
+	Coordinator func(*broker.Broker) server.Groups
 
 	// NoAutoCreateTopics keeps the topics that Kafka clients ask for, and that do
 	// not exist, from being created.
@@ -120,6 +121,14 @@ type Options struct {
 	DefaultReplication int32
 	Settings           []config.KafkaSetting
 
+	// OffsetsPartitions and OffsetsReplication are how __consumer_offsets is created;
+	// defaults: 50, and three replicas, or as many as there are nodes.
+	OffsetsPartitions  int32
+	OffsetsReplication int32
+
+	// Groups are the settings of consumer groups; default: DefaultGroups.
+	Groups Groups
+
 	// DiskReserveBytes has to be free on the disk for records to be taken.
 	// Default: what the node may still have to write when it takes no more,
 	// half of MemoryBytes and a journal file, but at most a twentieth of the
@@ -152,6 +161,15 @@ type Listener struct {
 
 // Limits are what an operator bounds beside connections; see broker.Limits.
 type Limits = broker.Limits
+
+// Groups are the settings of consumer groups, but for NewID.
+type Groups = consumergroup.Options
+
+// MigrationPolicy is Groups.Migration: group.consumer.migration.policy.
+type MigrationPolicy = consumergroup.MigrationPolicy
+
+// DefaultGroups returns the defaults of Groups.
+func DefaultGroups() Groups { return consumergroup.DefaultOptions() }
 
 // ClientLimits are what an operator bounds of connections; see server.Options.
 type ClientLimits struct {
@@ -258,9 +276,9 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		MaxSessions: opt.Clients.FetchSessions, Now: opt.Now, Rand: opt.Rand,
 		AutoCreateTopics: !opt.NoAutoCreateTopics, Resolve: opt.Resolve,
 	})
-	var groups server.Groups
-	if opt.Groups != nil {
-		groups = opt.Groups(n.broker)
+	groups := server.Groups(n.broker)
+	if opt.Coordinator != nil {
+		groups = opt.Coordinator(n.broker)
 	}
 	n.server = server.New(server.Options{
 		Kafka: n.kafka, Groups: groups,
@@ -413,6 +431,7 @@ func (n *Node) openAll(ctx context.Context) (err error) {
 		CatchUpRate: opt.CatchUpRate, PullBytes: pullBytes(opt.MemoryBytes),
 		RetentionInterval: opt.RetentionInterval, ScrubRate: opt.ScrubRate, ScrubInterval: opt.ScrubInterval,
 		DefaultPartitions: opt.DefaultPartitions, DefaultReplication: opt.DefaultReplication, Settings: opt.Settings,
+		OffsetsPartitions: opt.OffsetsPartitions, OffsetsReplication: opt.OffsetsReplication, Groups: opt.Groups,
 	})
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/broker"
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
 )
@@ -111,9 +112,9 @@ func TestNewerRefused(t *testing.T) {
 			return fmt.Appendf(body, "\n%08x\n", sum(body))
 		}, []string{"format 2, this version reads up to 1"}},
 		{"feature level", func(n string) bool { return n == "data/IDENTITY" }, func(b []byte) []byte {
-			body := bytes.Replace(bytes.SplitAfter(b, []byte("}"))[0], []byte(`"feature_level":2`), []byte(`"feature_level":3`), 1)
+			body := bytes.Replace(bytes.SplitAfter(b, []byte("}"))[0], fmt.Appendf(nil, `"feature_level":%d`, metadata.MaxFeatureLevel), []byte(`"feature_level":99`), 1)
 			return fmt.Appendf(body, "\n%08x\n", sum(body))
-		}, []string{"feature level 3, this version knows up to 2"}},
+		}, []string{fmt.Sprintf("feature level 99, this version knows up to %d", metadata.MaxFeatureLevel)}},
 		{"journal", func(n string) bool { return n == "data/journal/00000001.journal" }, func(b []byte) []byte {
 			le.PutUint32(b[4096+8:], 2)
 			le.PutUint32(b[8192-4:], sum(b[4096:8192-4]))

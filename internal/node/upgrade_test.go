@@ -17,6 +17,7 @@ import (
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/internal/vfs"
 	"github.com/flotilla-log/flotilla/log/batch"
+	"github.com/flotilla-log/flotilla/partition"
 )
 
 // olderDir is the data directory of a version that knew feature level 1, and that
@@ -154,7 +155,8 @@ func upgrade(t *testing.T, fsys *vfs.Mem) {
 		accepted(n, 0, false, 1, 1)
 		holds(n)
 	})
-	raised := fmt.Sprintf("level %d, nodes [{1 %d}], shards [{1 2} {2 2}], directory %d", newest, newest, newest)
+	raised := fmt.Sprintf("level %d, nodes [{1 %d}], shards [{1 %d} {2 %d}], directory %d",
+		newest, newest, partition.MaxApplyVersion, partition.MaxApplyVersion, newest)
 	during(t, fsys, 0, func(n *Node) {
 		accepted(n, newest, false, 1, newest)
 		is(n, raised)

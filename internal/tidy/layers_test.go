@@ -51,7 +51,7 @@ var layers = []layer{
 	{"broker/metadata", []string{"internal/config", "internal/errcode", "internal/section"}},
 	{"broker/coordinator", []string{"consumergroup", "consumergroup/record", "internal/errcode", "internal/section", "log/batch", "replication"}},
 	{"broker", []string{
-		"broker/coordinator", "broker/metadata", "consumergroup", "internal/config", "internal/errcode",
+		"broker/coordinator", "broker/metadata", "consumergroup", "consumergroup/record", "internal/config", "internal/errcode",
 		"internal/histogram", "internal/section", "internal/vfs", "log/batch", "log/control", "log/journal", "log/segment",
 		"partition", "partition/store", "replication", "replication/transport",
 	}},
@@ -63,7 +63,7 @@ var layers = []layer{
 	{"wire/server", []string{
 		"broker", "consumergroup", "consumergroup/record", "internal/delivery", "internal/errcode", "wire/frame", "wire/intake", "wire/pb",
 	}},
-	{"internal/grouptest", []string{"broker", "consumergroup", "consumergroup/record", "internal/errcode", "wire/server"}},
+	{"internal/grouptest", []string{"broker", "consumergroup", "consumergroup/record", "internal/errcode"}},
 	{"kafka/guard", nil},
 	{"kafka/guard/gen", nil},
 	{"kafka", []string{"broker", "internal/delivery", "internal/errcode", "kafka/guard", "log/batch", "wire/frame", "wire/intake"}},

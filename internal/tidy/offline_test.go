@@ -228,6 +228,15 @@ func (o *offline) entry(b []byte) error {
 		if b[0] == 9 {
 			sizes[9] = 8 + max(1, (n-8)/18)*18
 		}
+		if b[0] == 10 { // batches, behind term and number
+			if head != 32 || le.Uint16(b[12:]) != 3|1<<15 || le.Uint16(b[14:]) != 16 {
+				return fmt.Errorf("a Decision with a header of %d bytes", head)
+			}
+			if err := o.batches(b[head : head+n]); err != nil {
+				return err
+			}
+			sizes[10] = n
+		}
 		if want, ok := sizes[b[0]]; ok && n != want || !ok && b[0] != 1 {
 			return fmt.Errorf("command of kind %d with %d bytes", b[0], n)
 		}
@@ -413,6 +422,17 @@ func (o *offline) partitionItem(kind uint16, b []byte) int {
 		return 31 + 24*int(b[30])
 	case kind == 6:
 		return 28
+	case kind == 7 || kind == 8:
+		return 20
+	case kind == 9 && len(b) >= 12:
+		key := int(le.Uint32(b[4:]))
+		if key > len(b)-12 {
+			return 0
+		}
+		if value := le.Uint32(b[8+key:]); value != 0xffffffff {
+			return 12 + key + int(value)
+		}
+		return 12 + key
 	}
 	return 0
 }

@@ -19,6 +19,9 @@ const noEpoch = -1
 // listGroups answers with the groups after a name, as many as fit.
 func (q *request) listGroups(ctx context.Context, m *pb.ListGroupsRequest) (proto.Message, error) {
 	r := q.s.opt.Groups.ListGroups(ctx, &consumergroup.ListRequest{States: m.States, Types: m.Types})
+	if r.Err != nil {
+		return nil, r.Err
+	}
 	resp, bytes := new(pb.ListGroupsResponse), 0
 	for _, g := range r.Groups {
 		if g.Group <= m.After && m.After != "" {

@@ -56,7 +56,7 @@ func startCoordinator(t *testing.T) (*coordinating, string) {
 	n, err := node.Start(t.Context(), node.Options{
 		FS: vfs.OS, Dir: t.TempDir(), NodeID: 1, Version: "test", Listener: l,
 		JournalBytes: 64 << 20, JournalFileBytes: 8 << 20,
-		Groups: func(b *broker.Broker) server.Groups {
+		Coordinator: func(b *broker.Broker) server.Groups {
 			c.Node = grouptest.On(b)
 			return c
 		},
@@ -292,24 +292,13 @@ func TestGroupsHearTheEnd(t *testing.T) {
 	mustServe(t, addr)
 }
 
-// TestNoGroups: a node that does not look after groups does not offer them.
-func TestNoGroups(t *testing.T) {
+// TestOffersGroups: a node says that it looks after groups.
+func TestOffersGroups(t *testing.T) {
 	t.Parallel()
-	offers := func(addr string) []string {
-		nc := dial(t, addr)
-		hello, err := frame.Connect(frame.NewReader(nc), frame.NewWriter(nc), &pb.ClientHello{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return hello.Features
-	}
-	_, without := startNode(t, 0)
-	if got := offers(without); slices.Contains(got, frame.FeatureGroups) {
-		t.Errorf("offers %q without groups", got)
-	}
-	connect(t, without).refused(errcode.UnsupportedVersion, frame.KindListGroups, &pb.ListGroupsRequest{})
-	_, with := startCoordinator(t)
-	if got := offers(with); !slices.Contains(got, frame.FeatureGroups) {
-		t.Errorf("offers %q, want groups among them", got)
+	_, addr := startNode(t, 0)
+	nc := dial(t, addr)
+	hello, err := frame.Connect(frame.NewReader(nc), frame.NewWriter(nc), &pb.ClientHello{})
+	if err != nil || !slices.Contains(hello.Features, frame.FeatureGroups) {
+		t.Errorf("offers %v, %v, want groups among them", hello, err)
 	}
 }

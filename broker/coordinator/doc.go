@@ -1,0 +1,37 @@
+// Package coordinator runs the coordinators of consumer groups: it puts a
+// [consumergroup.Coordinator], which decides and knows neither clock nor log, between
+// those who ask and the log of its partition of __consumer_offsets.
+//
+// A [Runner] is one coordinator in one term of the partition's shard:
+//
+//	JoinGroup, Heartbeat, ... --> queue --> Coordinator --> records --> Log.Propose
+//	        ^                                    |                          |
+//	        |                                    v                          v
+//	        '--------------------------------- replies, parked <-------- applied
+//
+// # When a reply goes out
+//
+//   - Once all records are applied that were decided up to it: its own, and those that
+//     others have decided before, as it may tell what they say.
+//   - If it tells the state without a record that shows who leads
+//     ([consumergroup.Decision].Reads), also not before a majority has said, asked after
+//     the request was decided, that this node leads the term (R19). One question is for
+//     all who wait for one.
+//
+// # One proposal at a time
+//
+// While a proposal is under way, what comes is decided on top of it and gathered into the
+// next one. Proposals are numbered from 1 in each term, and Apply takes only the last
+// number + 1 (R3). That alone would let a proposal of a Runner that was dropped take the
+// number of its successor's, in the same term: so a number is proposed only after all
+// before it have an outcome, and a successor in the same term begins only if all outcomes
+// are known: see [Outcome].
+//
+// # Bounds
+//
+// Who asks waits: for its place in the queue, which has room for Options.Queue requests,
+// while as many replies are parked as Options.MaxParked, or more bytes of records are
+// decided and not applied than Options.MaxBehindBytes. Time stands still for the
+// Coordinator meanwhile: the heartbeats that wait are taken before any session ends.
+// The bytes of requests are for those to count who have read them.
+package coordinator

@@ -1,0 +1,277 @@
+package coordinator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/flotilla-log/flotilla/consumergroup"
+	"github.com/flotilla-log/flotilla/consumergroup/record"
+)
+
+var (
+	// ErrRefused says of a proposal that it is not applied and never will be.
+	ErrRefused = errors.New("coordinator: the records were refused")
+
+	// ErrPanicked reports a Runner that a panic of its Coordinator has ended.
+	ErrPanicked = errors.New("coordinator: panic")
+)
+
+// Log is the partition of __consumer_offsets that a Runner decides for. Its methods are
+// called from goroutines of the Runner's, each from one at a time.
+type Log interface {
+	// Propose replicates records as one decision, which is applied as a whole or not
+	// at all: term is that in which it was decided, number the last of this term + 1.
+	// It returns nil once they are applied here, an error that matches ErrRefused if
+	// they never will be, and any other if that is not known: this node does not
+	// lead the term any more. When ctx ends, it returns soon. It does not change records.
+	Propose(ctx context.Context, term, number uint64, records []record.Record) error
+
+	// Confirm returns nil if a majority has said, asked after the call, that this
+	// node leads in term (R19).
+	Confirm(ctx context.Context, term uint64) error
+
+	// Groups calls f with the state that is folded from what is applied. f clones it,
+	// and keeps nothing of it. With an error there is no such state, and f is not called.
+	Groups(f func(*consumergroup.Groups)) error
+}
+
+// Options are what a Runner is made of.
+type Options struct {
+	Log  Log
+	Term uint64 // in which this node leads; its first command is applied
+
+	// Number is that of the last decision of this term that is applied: 0 for the first
+	// Runner of a term, Outcome.Number of the one before for others.
+	Number uint64
+
+	Groups consumergroup.Options
+	Now    func() time.Time
+
+	// OnApplied is told of each decision that is applied, how many records it has, from
+	// the Runner's goroutine; default: nothing. It does not block.
+	OnApplied func(records int)
+
+	// Queue is how many requests wait to be decided, beyond those that wait for room
+	// here; default 256.
+	Queue int
+
+	// MaxParked bounds the replies that wait for records or a majority; default 10,000.
+	MaxParked int
+
+	// MaxBehindBytes bounds the records that are decided and not applied: with more, no
+	// request is decided; default 4 MiB. One request may decide more.
+	MaxBehindBytes int
+
+	// MaxProposalBytes is how many bytes of records one proposal has at most, or one
+	// larger record alone; default 512 KiB.
+	MaxProposalBytes int
+}
+
+func (o Options) withDefaults() Options {
+	if o.OnApplied == nil {
+		o.OnApplied = func(int) {}
+	}
+	o.Queue = cmp.Or(o.Queue, 256)
+	o.MaxParked = cmp.Or(o.MaxParked, 10_000)
+	o.MaxBehindBytes = cmp.Or(o.MaxBehindBytes, 4<<20)
+	o.MaxProposalBytes = cmp.Or(o.MaxProposalBytes, 512<<10)
+	return o
+}
+
+// Outcome is how a Runner has ended.
+type Outcome struct {
+	// Known says that each decision is either applied or refused: another Runner may
+	// go on in the same term, from the applied state. Else the term has no coordinator
+	// any more.
+	Known bool
+
+	Number uint64 // of the last decision that is known to be applied
+
+	// Err is why it ended: what Propose or Groups has returned, or ErrPanicked with the
+	// stack. Nil: Stop was called.
+	Err error
+}
+
+// Counts count what a Runner has at a moment.
+type Counts struct {
+	Groups consumergroup.Stats
+	Parked int           // replies that wait
+	Load   time.Duration // that it took until the first request could be decided
+}
+
+// Runner is the coordinator of one partition of __consumer_offsets in one term. Start
+// starts it; its methods are safe for concurrent use. All methods that ask, of a nil
+// Runner too, answer NOT_COORDINATOR once it has ended.
+type Runner struct {
+	opt    Options
+	calls  chan *call
+	counts chan chan Counts
+	wake   chan struct{} // 1-buffered: something is in news
+
+	ctx    context.Context // ends with Stop
+	cancel context.CancelFunc
+	group  sync.WaitGroup
+	ended  chan struct{} // closed when nothing is answered any more
+	done   chan struct{} // closed when its goroutines have ended
+	out    Outcome       // from done on
+
+	mu   sync.Mutex
+	news news
+}
+
+// news is what a Runner is told, and has not looked at.
+type news struct {
+	left    []*call // by those who asked
+	topics  *consumergroup.Topics
+	deleted []consumergroup.Topic
+}
+
+// Start starts a Runner. It decides from the state that is applied by the time that
+// the Log hands it over, soon after; requests wait for that. All sessions begin then.
+//
+// It returns what consumergroup.Options.Check returns.
+func Start(opt Options) (*Runner, error) {
+	if err := opt.Groups.Check(); err != nil {
+		return nil, fmt.Errorf("coordinator: %w", err)
+	}
+	opt = opt.withDefaults()
+	r := &Runner{
+		opt: opt, calls: make(chan *call, opt.Queue), counts: make(chan chan Counts), wake: make(chan struct{}, 1),
+		ended: make(chan struct{}), done: make(chan struct{}),
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	go r.run()
+	return r, nil
+}
+
+// Term returns the term that the Runner decides in.
+func (r *Runner) Term() uint64 { return r.opt.Term }
+
+// Stop ends the Runner, if it has not ended by itself, and returns how it did. All who
+// wait are answered NOT_COORDINATOR before it returns.
+func (r *Runner) Stop() Outcome {
+	r.cancel()
+	<-r.done
+	return r.out
+}
+
+// Done is closed when the Runner has ended, by Stop or by itself: Stop does not wait then.
+func (r *Runner) Done() <-chan struct{} { return r.done }
+
+// Tell tells the topics that there are, and which were deleted since the last call: at
+// first, those that were deleted at any time, of which the applied state has offsets. It does not
+// block. Of several calls that come before the Runner looks, the topics of the last one
+// count; with nil, they are as before.
+func (r *Runner) Tell(topics *consumergroup.Topics, deleted []consumergroup.Topic) {
+	r.tell(func(n *news) {
+		if topics != nil {
+			n.topics = topics
+		}
+		n.deleted = append(n.deleted, deleted...)
+	})
+}
+
+// tell adds to the news.
+func (r *Runner) tell(add func(*news)) {
+	r.mu.Lock()
+	add(&r.news)
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Counts returns the counts, and whether there are any: a Runner that loads, or has
+// ended, has none.
+func (r *Runner) Counts(ctx context.Context) (Counts, bool) {
+	answer := make(chan Counts, 1)
+	select {
+	case r.counts <- answer:
+		return <-answer, true
+	case <-ctx.Done():
+	case <-r.ended:
+	}
+	return Counts{}, false
+}
+
+// run is the Runner's goroutine.
+func (r *Runner) run() {
+	l := &loop{r: r, opt: &r.opt, number: r.opt.Number, waiting: make(map[consumergroup.Token]*call)}
+	err := l.guarded()
+	close(r.ended)
+	// A proposal that is under way may yet be applied.
+	known := !l.unknown
+	if known && l.proposing != nil {
+		known = l.applied(<-l.proposed) == nil || !l.unknown
+	}
+	r.cancel()
+	r.group.Wait()
+	r.out = Outcome{Known: known, Number: l.number, Err: err}
+	close(r.done)
+}
+
+// guarded runs the loop until it ends, and takes its panic.
+func (l *loop) guarded() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v\n%s", ErrPanicked, p, debug.Stack())
+		}
+	}()
+	return l.run()
+}
+
+// call is one request.
+type call struct {
+	ask    asking
+	answer chan any            // 1-buffered; nil: refused
+	token  consumergroup.Token // the loop's; 0: not decided
+
+	mu   sync.Mutex // held while it is decided
+	gone bool       // nobody waits any more
+}
+
+// leave says that nobody waits for c any more. From then on nothing of it is used.
+func (c *call) leave() {
+	c.mu.Lock()
+	c.gone = true
+	c.mu.Unlock()
+}
+
+// asking has a Coordinator decide a request.
+type asking func(c *consumergroup.Coordinator, now time.Time, token consumergroup.Token, out *consumergroup.Decision)
+
+// do has a request decided, and returns the reply once it is due; or false if there is
+// none: ctx has ended, or the Runner.
+func (r *Runner) do(ctx context.Context, ask asking) (any, bool) {
+	if r == nil {
+		return nil, false
+	}
+	c := &call{ask: ask, answer: make(chan any, 1)}
+	select {
+	case r.calls <- c:
+	case <-ctx.Done():
+		return nil, false
+	case <-r.ended:
+		return nil, false
+	}
+	select {
+	case v := <-c.answer:
+		return v, v != nil
+	case <-ctx.Done():
+		c.leave()
+		r.tell(func(n *news) { n.left = append(n.left, c) })
+	case <-r.ended:
+		select {
+		case v := <-c.answer: // it was due before
+			return v, v != nil
+		default:
+		}
+	}
+	return nil, false
+}

@@ -1,0 +1,111 @@
+package main
+
+// runnerTable lists the guards of what runs the coordinators of groups: of when a reply
+// goes out, of what is proposed when, and of how a Runner ends.
+var runnerTable = []mutant{
+	{
+		name: "a reply waits for the records",
+		file: "broker/coordinator/loop.go",
+		old:  "case p.after == l.done:",
+		new:  "case true:",
+		pkg:  "./broker/coordinator", test: "TestGathers", want: "nothing applied: answered",
+	},
+	{
+		name: "a reply waits for all of its records",
+		file: "broker/coordinator/loop.go",
+		old:  "for n < len(l.parked) && l.parked[n].after <= l.done {",
+		new:  "for n < len(l.parked) {",
+		pkg:  "./broker/coordinator", test: "TestCutsDecisions", want: "it is still there",
+	},
+	{
+		name: "what is read waits for a majority",
+		file: "broker/coordinator/loop.go",
+		old:  "case l.out.Reads:",
+		new:  "case false:",
+		pkg:  "./broker/coordinator", test: "TestReadsAreConfirmed", want: "asked: answered",
+	},
+	{
+		name: "a question is for those who came before it",
+		file: "broker/coordinator/loop.go",
+		old:  "\tfor _, p := range l.reads.asked {\n",
+		new:  "\tl.reads.asked, l.reads.next = append(l.reads.asked, l.reads.next...), nil\n\tfor _, p := range l.reads.asked {\n",
+		pkg:  "./broker/coordinator", test: "TestReadsAreConfirmed", want: "the first question is answered: answered",
+	},
+	{
+		name: "without a majority nothing is told",
+		file: "broker/coordinator/loop.go",
+		old:  "case err != nil:\n\t\t\tl.refuse",
+		new:  "case false:\n\t\t\tl.refuse",
+		pkg:  "./broker/coordinator", test: "TestReadsAreConfirmed", want: "nobody has agreed",
+	},
+	{
+		name: "what a majority has confirmed waits for its records",
+		file: "broker/coordinator/loop.go",
+		old:  "\t\tcase p.after <= l.done:\n\t\t\tl.answer(p.reply)\n\t\tdefault:",
+		new:  "\t\tcase true:\n\t\t\tl.answer(p.reply)\n\t\tdefault:",
+		pkg:  "./broker/coordinator", test: "TestReadsAreConfirmed", want: "confirmed, not applied",
+	},
+	{
+		name: "one proposal is under way",
+		file: "broker/coordinator/loop.go",
+		old:  "if l.proposing != nil || len(l.records) == 0 {",
+		new:  "if len(l.records) == 0 {",
+		pkg:  "./broker/coordinator", test: "TestGathers", want: "is proposed after",
+	},
+	{
+		name: "an unknown outcome ends the term",
+		file: "broker/coordinator/loop.go",
+		old:  "l.unknown = !errors.Is(err, ErrRefused)",
+		new:  "_ = errors.Is(err, ErrRefused)",
+		pkg:  "./broker/coordinator", test: "TestEnds", want: "--- FAIL: TestEnds/not_known,_and_not_applied",
+	},
+	{
+		name: "a Runner that ends knows of what is under way",
+		file: "broker/coordinator/runner.go",
+		old:  "\tif known && l.proposing != nil {",
+		new:  "\tif false && known && l.proposing != nil {",
+		pkg:  "./broker/coordinator", test: "TestEnds", want: "--- FAIL: TestEnds/stopped",
+	},
+	{
+		name: "the coordinator hears who is gone",
+		file: "broker/coordinator/loop.go",
+		old:  "\t\tl.c.Gone(l.tick(), c.token, &l.out)\n",
+		new:  "",
+		pkg:  "./broker/coordinator", test: "TestGone", want: "--- FAIL: TestGone",
+	},
+	{
+		name: "who has left the queue is not decided",
+		file: "broker/coordinator/loop.go",
+		old:  "if c.gone {",
+		new:  "if false {",
+		pkg:  "./broker/coordinator", test: "TestGone", want: "want 1 and none",
+	},
+	{
+		name: "what is decided and not applied is bounded",
+		file: "broker/coordinator/loop.go",
+		old:  "return l.behindBytes <= l.opt.MaxBehindBytes && ",
+		new:  "return ",
+		pkg:  "./broker/coordinator", test: "TestBehindIsBounded", want: "50 replies are parked",
+	},
+	{
+		name: "time does not go back",
+		file: "broker/coordinator/loop.go",
+		old:  "now.After(l.now)",
+		new:  "true",
+		pkg:  "./broker/coordinator", test: "TestTimeDoesNotGoBack", want: "--- FAIL: TestTimeDoesNotGoBack",
+	},
+	{
+		name: "the topics that were told last count",
+		file: "broker/coordinator/runner.go",
+		old:  "\t\tif topics != nil {\n",
+		new:  "\t\tif n.topics == nil {\n",
+		pkg:  "./broker/coordinator", test: "TestTold", want: "a member that joins",
+	},
+	{
+		name: "of deleted topics, all count",
+		file: "broker/coordinator/runner.go",
+		old:  "n.deleted = append(n.deleted, deleted...)",
+		new:  "n.deleted = deleted",
+		pkg:  "./broker/coordinator", test: "TestTold", want: "offsets of",
+	},
+}
