@@ -86,18 +86,4 @@ var clientGroupsTable = []mutant{
 		new:  "tries = tries && sent",
 		pkg:  "./client", test: "TestGroupsAdmin", want: "GROUP_ID_NOT_FOUND",
 	},
-	{
-		name: "group seek: a dry run changes nothing",
-		file: "cmd/flotilla/groupseek.go",
-		old:  "\tif f.execute {\n\t\tif err := cl.Groups().SetOffsets",
-		new:  "\tif f.to != \"\" {\n\t\tif err := cl.Groups().SetOffsets",
-		pkg:  "./cmd/flotilla", test: "TestGroupCommands", want: "FAIL",
-	},
-	{
-		name: "group seek: no group with members",
-		file: "cmd/flotilla/groupseek.go",
-		old:  "if f.execute && members > 0 {",
-		new:  "if f.execute && members < 0 {",
-		pkg:  "./cmd/flotilla", test: "TestGroupWithMembers", want: "has 1 members",
-	},
 }
