@@ -17,6 +17,11 @@ func (a Assignment) check() error {
 // Assign adds partitions: all of them, or, with an error, none. It is an error
 // to assign a partition twice.
 func (co *Consumer) Assign(assignments ...Assignment) error {
+	return co.assign(TopicID{}, assignments...)
+}
+
+// assign is Assign of partitions that a Group was given of the topic with an id.
+func (co *Consumer) assign(group TopicID, assignments ...Assignment) error {
 	co.mu.Lock()
 	defer co.mu.Unlock()
 	seen := make(map[partitionName]bool, len(assignments))
@@ -31,7 +36,7 @@ func (co *Consumer) Assign(assignments ...Assignment) error {
 		seen[name] = true
 	}
 	for _, a := range assignments {
-		cur := &cursor{topic: a.Topic, partition: a.Partition}
+		cur := &cursor{topic: a.Topic, partition: a.Partition, group: group}
 		cur.seek(a.Offset, a.From)
 		co.cursors = append(co.cursors, cur)
 		co.byName[partitionName{a.Topic, a.Partition}] = cur

@@ -1,5 +1,6 @@
-// Package client is the native Go client of a Flotilla cluster: an Admin, a
-// Producer and a Consumer over one set of connections.
+// Package client is the native Go client of a Flotilla cluster: an Admin, a Producer,
+// a Consumer, a Group (a member of a consumer group) and Groups (who looks after
+// them) over one set of connections.
 //
 // A Client keeps one connection to each node that it needs, pipelines requests
 // on it, and reconnects with back-off. It learns nodes and leaders from any
@@ -120,6 +121,7 @@ type Client struct {
 	chance chance
 	meta   metadata
 	links  links
+	groups coordinators
 
 	// frameBytes is the smallest limit on a frame that any server has announced;
 	// 0 before the first.

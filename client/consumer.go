@@ -131,6 +131,7 @@ type cursor struct {
 	partition int32
 
 	id       TopicID   // of the topic that the offsets are of; zero: not yet known
+	group    TopicID   // of the topic that a Group was given; zero: of none
 	start    int64     // as asked for: an offset, Beginning or End
 	from     time.Time // as asked for, instead of start, if it is set
 	fetch    int64     // offset to fetch next; -1: start has to be looked up

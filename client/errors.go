@@ -40,6 +40,14 @@ var (
 	// was read: the offsets mean nothing any more. Seek starts over.
 	ErrRecreated = errors.New("client: topic was deleted and created again")
 
+	// ErrNoGroups reports a node that does not serve consumer groups.
+	ErrNoGroups = errors.New("client: the node does not serve consumer groups: use a newer version of it")
+
+	// ErrLost reports a commit of a member that its group has lost: it was silent for
+	// longer than a session, or did not poll for MaxPollInterval. Others may have its
+	// partitions. The member joins again by itself.
+	ErrLost = errors.New("client: the group has lost this member: others may have its partitions")
+
 	// ErrCorrupt reports records that are not as they were written.
 	ErrCorrupt = errors.New("client: corrupt records")
 )

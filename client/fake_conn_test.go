@@ -91,6 +91,9 @@ func (s *fakeConn) handle(fr frame.Frame) bool {
 		return s.answer(fr, s.f.listOffsets(s.id, decode(s.f.t, fr, new(pb.ListOffsetsRequest))))
 	case frame.KindSubscribe, frame.KindChangeStream, frame.KindUnsubscribe, frame.KindCredit:
 		return s.stream(fr)
+	case frame.KindFindCoordinator, frame.KindGroupHeartbeat, frame.KindCommitOffsets, frame.KindFetchOffsets,
+		frame.KindDeleteOffsets, frame.KindListGroups, frame.KindDescribeGroup, frame.KindDeleteGroup:
+		return s.group(fr)
 	}
 	s.f.t.Errorf("request of %s", fr.Kind)
 	return false

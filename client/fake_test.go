@@ -48,6 +48,8 @@ type fakeCluster struct {
 
 	featureLevel uint32 // the nodes know up to 3 and 2
 
+	groups fakeGroups
+
 	behind map[int32]int // how many partitions of a topic a node tells of at most, -1: it knows no topic; by node, others tell all
 
 	// The hooks are set before the first connection, or under mu (see hook).
@@ -236,6 +238,9 @@ func (f *fakeCluster) serve(id int32, nc net.Conn) {
 	hello := &pb.ServerHello{NodeId: id, ClusterId: "fake", IdleTimeoutMs: 60_000, MaxFrameBytes: f.frame}
 	if !f.noStreams {
 		hello.Features = []string{frame.FeatureStream}
+	}
+	if f.groups.Coordinator != nil {
+		hello.Features = append(hello.Features, frame.FeatureGroups)
 	}
 	s.streams = make(map[uint32]*fakeStream)
 	if _, err := frame.Accept(s.r, s.w, hello); err != nil {

@@ -41,7 +41,7 @@ func withGroups(t testing.TB, edit func(*consumergroup.Options)) (*coordinated, 
 	}
 	g := &coordinated{applied: consumergroup.NewGroups(), waiting: make(map[consumergroup.Token]chan any)}
 	return g, func(to *node.Options) {
-		to.Coordinate = func(b *broker.Broker) kafka.Groups { // in the node's bubble, if it has one
+		to.KafkaGroups = func(b *broker.Broker) kafka.Groups { // in the node's bubble, if it has one
 			var err error
 			if g.c, err = consumergroup.NewCoordinator(time.Now(), g.applied, opt); err != nil {
 				t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 // consumeFlags are the settings of consume.
 type consumeFlags struct {
 	partitions  []int32
+	group       string
 	from, until string
 	count       int64
 	format      string
@@ -35,7 +36,10 @@ func consumeCommand(conn *connection) *cobra.Command {
 		Short:             "Print records, and wait for more",
 		Long: `Print the records of a topic, by default from the beginning, and then each as it
 arrives, until Ctrl-C. Records of one partition are in order; partitions are
-mixed as they come. Nothing is committed: each run decides where to start.
+mixed as they come. Without --group nothing is committed: each run decides where to
+start. With --group the command is a member of a consumer group: the members share
+the partitions, what is printed is committed, and the next run goes on after it;
+--from, beginning or end, is for partitions of which nothing is committed yet.
 
 --until end stops where the partitions ended when the command started.
 
@@ -47,13 +51,15 @@ and "key_encoding" or "value_encoding" is "base64".`,
 		Example: `  flotilla consume hello --until end
   flotilla consume hello --from -1 --format '%p:%o %T %k=%s\n'
   flotilla consume hello --from -15m
-  flotilla consume hello --from end -o json | jq .value`,
+  flotilla consume hello --from end -o json | jq .value
+  flotilla consume hello --group billing`,
 		Args: oneTopic,
 		RunE: func(c *cobra.Command, args []string) error { return f.run(c, args[0]) },
 	}
 	fl := c.Flags()
 	fl.Int32SliceVarP(&f.partitions, "partition", "p", nil, "partition, may be repeated; default: all")
 	fl.StringVar(&f.from, "from", "beginning", "beginning, end, an offset, -N: the last N of each partition, a time (RFC 3339), or how long ago, as -15m")
+	fl.StringVarP(&f.group, "group", "g", "", "consumer group to take part in")
 	fl.StringVar(&f.until, "until", "", "end, or the offset to stop before; default: wait for more")
 	fl.Int64VarP(&f.count, "count", "c", 0, "stop after so many records; 0: do not")
 	fl.StringVarP(&f.format, "format", "f", `%s\n`, "what to print for a record")
@@ -78,6 +84,9 @@ func (f *consumeFlags) run(c *cobra.Command, topic string) error {
 	print, err := f.printer(c.Flags().Changed("format"))
 	if err != nil {
 		return err
+	}
+	if c.Flags().Changed("group") {
+		return f.runGroup(c, topic, from, print)
 	}
 	return f.conn.with(c.Context(), c.ErrOrStderr(), func(ctx context.Context, cl *client.Client) error {
 		r, err := f.open(ctx, cl.Admin(), topic, from, until)

@@ -75,7 +75,7 @@ func TestDocs(t *testing.T) {
 	}
 	// Every command is in it.
 	conn := new(connection)
-	for _, c := range slices.Concat(rootCommand().Commands(), topicCommand(conn).Commands(), featuresCommand(conn).Commands(), clusterCommand(conn).Commands()) {
+	for _, c := range slices.Concat(rootCommand().Commands(), topicCommand(conn).Commands(), groupCommand(conn).Commands(), featuresCommand(conn).Commands(), clusterCommand(conn).Commands()) {
 		if !regexp.MustCompile(`(?m)^## .*\b` + c.Name() + `\b`).MatchString(read(t, cliDoc)) {
 			t.Errorf("docs/cli.md has no section about %s", c.Name())
 		}

@@ -128,7 +128,7 @@ acknowledged. "flotilla serve" runs a node; the other commands talk to one.
 	}
 	root.SetFlagErrorFunc(flagError)
 	conn := addConnectionFlags(root.PersistentFlags())
-	root.AddCommand(serveCommand(), devCommand(), configCommand(), checkCommand(), repairCommand(), dumpCommand(), topicCommand(conn), clusterCommand(conn), featuresCommand(conn), produceCommand(conn), consumeCommand(conn), benchCommand(conn), versionCommand())
+	root.AddCommand(serveCommand(), devCommand(), configCommand(), checkCommand(), repairCommand(), dumpCommand(), topicCommand(conn), groupCommand(conn), clusterCommand(conn), featuresCommand(conn), produceCommand(conn), consumeCommand(conn), benchCommand(conn), versionCommand())
 	addCompletion(root)
 	return root
 }

@@ -29,7 +29,10 @@ func (f offsetFlag) timed(now time.Time) (time.Time, bool) {
 }
 
 // parseFrom parses --from.
-func parseFrom(s string) (offsetFlag, error) {
+func parseFrom(s string) (offsetFlag, error) { return parsePlace("--from", s) }
+
+// parsePlace parses a flag that says where to begin.
+func parsePlace(flag, s string) (offsetFlag, error) {
 	switch s {
 	case "beginning", "start", "earliest":
 		return offsetFlag{named: true, at: client.Earliest}, nil
@@ -44,8 +47,8 @@ func parseFrom(s string) (offsetFlag, error) {
 		if ago, err := time.ParseDuration(s); err == nil && ago < 0 {
 			return offsetFlag{ago: -ago}, nil
 		}
-		return offsetFlag{}, usagef("--from %q: give beginning, end, an offset, -N for the last N records of each partition, "+
-			"a time as in 2026-01-31T12:00:00Z, or how long ago, as in -15m", s)
+		return offsetFlag{}, usagef("%s %q: give beginning, end, an offset, -N for the last N records of each partition, "+
+			"a time as in 2026-01-31T12:00:00Z, or how long ago, as in -15m", flag, s)
 	}
 	return offsetFlag{offset: n}, nil
 }

@@ -79,8 +79,10 @@ type Options struct {
 	// not exist, from being created.
 	NoAutoCreateTopics bool
 
-	// Coordinate, for tests, returns what coordinates consumer groups in the broker's place.
-	Coordinate func(*broker.Broker) kafka.Groups
+	// KafkaGroups and NativeGroups return what looks after the consumer groups of clients
+	// of one protocol, for tests; default: the broker.
+	KafkaGroups  func(*broker.Broker) kafka.Groups
+	NativeGroups func(*broker.Broker) server.Groups
 
 	// Resolve looks up an advertised host, to warn of one that means nothing;
 	// default: by the machine's resolver.
@@ -268,19 +270,22 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 	n.recovered = opt.Now().Sub(start)
 	n.requests, n.small = broker.NewBudget(opt.MemoryBytes/4), broker.NewBudget(opt.MemoryBytes/16)
 	n.answers = broker.NewBudget(opt.MemoryBytes * 3 / 16)
-	groups := kafka.Groups(n.broker)
-	if opt.Coordinate != nil {
-		groups = opt.Coordinate(n.broker)
+	kafkaGroups, nativeGroups := kafka.Groups(n.broker), server.Groups(n.broker)
+	if opt.KafkaGroups != nil {
+		kafkaGroups = opt.KafkaGroups(n.broker)
+	}
+	if opt.NativeGroups != nil {
+		nativeGroups = opt.NativeGroups(n.broker)
 	}
 	n.kafka = kafka.New(kafka.Options{
-		Broker: n.broker, Groups: groups, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
+		Broker: n.broker, Groups: kafkaGroups, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,
 		MaxRequestBytes: opt.Clients.RequestBytes, IdleTimeout: opt.Clients.IdleTimeout,
 		MaxSessions: opt.Clients.FetchSessions, Now: opt.Now, Rand: opt.Rand,
 		AutoCreateTopics: !opt.NoAutoCreateTopics, Resolve: opt.Resolve,
 	})
 	n.server = server.New(server.Options{
-		Kafka:  n.kafka,
+		Kafka: n.kafka, Groups: nativeGroups,
 		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,
 		MaxConnections: opt.Clients.Connections, MaxConnectionsIP: opt.Clients.ConnectionsPerIP,
 		MaxInFlight: opt.Clients.InFlight, MaxInFlightBytes: opt.Clients.InFlightBytes,

@@ -40,7 +40,8 @@ const (
 type Kind uint8
 
 // The kinds of protocol version 1. 64 to 79 are those of streams that the server
-// pushes, which it offers as FeatureStream.
+// pushes, which it offers as FeatureStream; 80 to 95 those of consumer groups,
+// which it offers as FeatureGroups.
 const (
 	KindHello            Kind = 1
 	KindPing             Kind = 2
@@ -65,11 +66,23 @@ const (
 	KindCredit           Kind = 66 // has no response
 	KindUnsubscribe      Kind = 67
 	KindChangeStream     Kind = 68
+	KindFindCoordinator  Kind = 80
+	KindGroupHeartbeat   Kind = 81
+	KindCommitOffsets    Kind = 82
+	KindFetchOffsets     Kind = 83
+	KindDeleteOffsets    Kind = 84
+	KindListGroups       Kind = 85
+	KindDescribeGroup    Kind = 86
+	KindDeleteGroup      Kind = 87
 )
 
 // FeatureStream is the name in ServerHello.features of a server that takes
 // Subscribe.
 const FeatureStream = "stream"
+
+// FeatureGroups is the name in ServerHello.features of a server that takes the
+// requests of consumer groups.
+const FeatureGroups = "groups"
 
 // String returns the kind's name in docs/protocol.md, or "kind(<n>)".
 func (k Kind) String() string {
@@ -120,6 +133,22 @@ func (k Kind) String() string {
 		return "Unsubscribe"
 	case KindChangeStream:
 		return "ChangeStream"
+	case KindFindCoordinator:
+		return "FindCoordinator"
+	case KindGroupHeartbeat:
+		return "GroupHeartbeat"
+	case KindCommitOffsets:
+		return "CommitOffsets"
+	case KindFetchOffsets:
+		return "FetchOffsets"
+	case KindDeleteOffsets:
+		return "DeleteOffsets"
+	case KindListGroups:
+		return "ListGroups"
+	case KindDescribeGroup:
+		return "DescribeGroup"
+	case KindDeleteGroup:
+		return "DeleteGroup"
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }

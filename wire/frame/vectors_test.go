@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,7 +63,7 @@ func vectorCases() []vectorCase {
 	noVersion := NewError(errcode.UnsupportedVersion, "the client speaks 7 to 9, the server 1 to 1")
 	noVersion.Versions = &pb.VersionRange{Min: 1, Max: 1}
 	const answer = FlagResponse
-	return []vectorCase{
+	cases := []vectorCase{
 		{"hello-request", "The first frame of a client, after the magic.", KindHello, 0, 0,
 			&pb.ClientHello{MinVersion: 1, MaxVersion: 1, ClientId: "orders", SoftwareName: "example", SoftwareVersion: "1.0"}, ""},
 		{"hello-response", "The server's answer, after its magic.", KindHello, answer, 0,
@@ -176,6 +177,7 @@ func vectorCases() []vectorCase {
 			&pb.DeleteRecordsResponse{Results: []*pb.DeleteRecordsResult{
 				{TopicId: id, Partition: 0, LogStartOffset: 42}, {TopicId: id, Partition: 1, LogStartOffset: 7}}}, ""},
 	}
+	return slices.Concat(cases, groupVectors(id))
 }
 
 const vectorDir = "../../docs/vectors"

@@ -331,7 +331,7 @@ type ServerHello struct {
 	MaxInFlight     uint32                 `protobuf:"varint,8,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`        // unanswered requests after which the server stops reading
 	MaxBatchBytes   uint32                 `protobuf:"varint,9,opt,name=max_batch_bytes,json=maxBatchBytes,proto3" json:"max_batch_bytes,omitempty"`  // largest record batch of any topic
 	IdleTimeoutMs   uint32                 `protobuf:"varint,10,opt,name=idle_timeout_ms,json=idleTimeoutMs,proto3" json:"idle_timeout_ms,omitempty"` // a connection silent for so long is closed; 0: never
-	Features        []string               `protobuf:"bytes,11,rep,name=features,proto3" json:"features,omitempty"`                                   // names of optional behaviour: "stream"
+	Features        []string               `protobuf:"bytes,11,rep,name=features,proto3" json:"features,omitempty"`                                   // names of optional behaviour: "stream", "groups"
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -4475,6 +4475,1543 @@ func (*ChangeStreamResponse) Descriptor() ([]byte, []int) {
 	return file_flotilla_proto_rawDescGZIP(), []int{65}
 }
 
+// FindCoordinatorRequest asks which node looks after a group (kind 80). Any node
+// answers. The kinds 80 to 87 are those of consumer groups: the server offers them
+// as the feature "groups".
+type FindCoordinatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindCoordinatorRequest) Reset() {
+	*x = FindCoordinatorRequest{}
+	mi := &file_flotilla_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindCoordinatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindCoordinatorRequest) ProtoMessage() {}
+
+func (x *FindCoordinatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindCoordinatorRequest.ProtoReflect.Descriptor instead.
+func (*FindCoordinatorRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *FindCoordinatorRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+type FindCoordinatorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindCoordinatorResponse) Reset() {
+	*x = FindCoordinatorResponse{}
+	mi := &file_flotilla_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindCoordinatorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindCoordinatorResponse) ProtoMessage() {}
+
+func (x *FindCoordinatorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindCoordinatorResponse.ProtoReflect.Descriptor instead.
+func (*FindCoordinatorResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *FindCoordinatorResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+// GroupHeartbeatRequest says to a group's coordinator that a member lives, and what
+// has changed with it (kind 81): it joins, goes on, and leaves by it.
+type GroupHeartbeatRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	MemberId      string                 `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`             // made by the client, of 128 random bits; the same for the life of the member
+	MemberEpoch   int32                  `protobuf:"zigzag32,3,opt,name=member_epoch,json=memberEpoch,proto3" json:"member_epoch,omitempty"` // of the last answer; 0: it joins, -1: it leaves, -2: it is static, leaves, and will be back
+	InstanceId    string                 `protobuf:"bytes,4,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`       // of a static member, in each request; empty: it is none
+	Subscription  *GroupSubscription     `protobuf:"bytes,5,opt,name=subscription,proto3" json:"subscription,omitempty"`                     // absent: as it was
+	Owned         *GroupPartitions       `protobuf:"bytes,6,opt,name=owned,proto3" json:"owned,omitempty"`                                   // absent: as it was
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupHeartbeatRequest) Reset() {
+	*x = GroupHeartbeatRequest{}
+	mi := &file_flotilla_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupHeartbeatRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupHeartbeatRequest) ProtoMessage() {}
+
+func (x *GroupHeartbeatRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupHeartbeatRequest.ProtoReflect.Descriptor instead.
+func (*GroupHeartbeatRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *GroupHeartbeatRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *GroupHeartbeatRequest) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *GroupHeartbeatRequest) GetMemberEpoch() int32 {
+	if x != nil {
+		return x.MemberEpoch
+	}
+	return 0
+}
+
+func (x *GroupHeartbeatRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *GroupHeartbeatRequest) GetSubscription() *GroupSubscription {
+	if x != nil {
+		return x.Subscription
+	}
+	return nil
+}
+
+func (x *GroupHeartbeatRequest) GetOwned() *GroupPartitions {
+	if x != nil {
+		return x.Owned
+	}
+	return nil
+}
+
+type GroupSubscription struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Topics             []string               `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`                                                      // by name
+	Regex              string                 `protobuf:"bytes,2,opt,name=regex,proto3" json:"regex,omitempty"`                                                        // RE2, on the whole name; empty: none
+	Assignor           string                 `protobuf:"bytes,3,opt,name=assignor,proto3" json:"assignor,omitempty"`                                                  // "uniform" or "range"; empty: what it was, at first the server's choice
+	RebalanceTimeoutMs uint32                 `protobuf:"varint,4,opt,name=rebalance_timeout_ms,json=rebalanceTimeoutMs,proto3" json:"rebalance_timeout_ms,omitempty"` // how long the member may take to give partitions away
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *GroupSubscription) Reset() {
+	*x = GroupSubscription{}
+	mi := &file_flotilla_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupSubscription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupSubscription) ProtoMessage() {}
+
+func (x *GroupSubscription) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupSubscription.ProtoReflect.Descriptor instead.
+func (*GroupSubscription) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *GroupSubscription) GetTopics() []string {
+	if x != nil {
+		return x.Topics
+	}
+	return nil
+}
+
+func (x *GroupSubscription) GetRegex() string {
+	if x != nil {
+		return x.Regex
+	}
+	return ""
+}
+
+func (x *GroupSubscription) GetAssignor() string {
+	if x != nil {
+		return x.Assignor
+	}
+	return ""
+}
+
+func (x *GroupSubscription) GetRebalanceTimeoutMs() uint32 {
+	if x != nil {
+		return x.RebalanceTimeoutMs
+	}
+	return 0
+}
+
+type GroupPartitions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topics        []*GroupTopic          `protobuf:"bytes,1,rep,name=topics,proto3" json:"topics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupPartitions) Reset() {
+	*x = GroupPartitions{}
+	mi := &file_flotilla_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupPartitions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupPartitions) ProtoMessage() {}
+
+func (x *GroupPartitions) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupPartitions.ProtoReflect.Descriptor instead.
+func (*GroupPartitions) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *GroupPartitions) GetTopics() []*GroupTopic {
+	if x != nil {
+		return x.Topics
+	}
+	return nil
+}
+
+type GroupTopic struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // in answers; empty: there is no such topic any more
+	Partitions    []int32                `protobuf:"varint,3,rep,packed,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupTopic) Reset() {
+	*x = GroupTopic{}
+	mi := &file_flotilla_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupTopic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupTopic) ProtoMessage() {}
+
+func (x *GroupTopic) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupTopic.ProtoReflect.Descriptor instead.
+func (*GroupTopic) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *GroupTopic) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *GroupTopic) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GroupTopic) GetPartitions() []int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+type GroupHeartbeatResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MemberEpoch   int32                  `protobuf:"zigzag32,1,opt,name=member_epoch,json=memberEpoch,proto3" json:"member_epoch,omitempty"` // to be sent from now on
+	IntervalMs    uint32                 `protobuf:"varint,2,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`      // until the next heartbeat
+	Assignment    *GroupPartitions       `protobuf:"bytes,3,opt,name=assignment,proto3" json:"assignment,omitempty"`                         // all that the member has from now on; absent: as it was
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupHeartbeatResponse) Reset() {
+	*x = GroupHeartbeatResponse{}
+	mi := &file_flotilla_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupHeartbeatResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupHeartbeatResponse) ProtoMessage() {}
+
+func (x *GroupHeartbeatResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupHeartbeatResponse.ProtoReflect.Descriptor instead.
+func (*GroupHeartbeatResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *GroupHeartbeatResponse) GetMemberEpoch() int32 {
+	if x != nil {
+		return x.MemberEpoch
+	}
+	return 0
+}
+
+func (x *GroupHeartbeatResponse) GetIntervalMs() uint32 {
+	if x != nil {
+		return x.IntervalMs
+	}
+	return 0
+}
+
+func (x *GroupHeartbeatResponse) GetAssignment() *GroupPartitions {
+	if x != nil {
+		return x.Assignment
+	}
+	return nil
+}
+
+// CommitOffsetsRequest commits offsets of a group (kind 82).
+type CommitOffsetsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	MemberId      string                 `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`             // empty: from outside, while the group has no members
+	MemberEpoch   int32                  `protobuf:"zigzag32,3,opt,name=member_epoch,json=memberEpoch,proto3" json:"member_epoch,omitempty"` // -1 from outside
+	InstanceId    string                 `protobuf:"bytes,4,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	Offsets       []*GroupOffset         `protobuf:"bytes,5,rep,name=offsets,proto3" json:"offsets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitOffsetsRequest) Reset() {
+	*x = CommitOffsetsRequest{}
+	mi := &file_flotilla_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitOffsetsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitOffsetsRequest) ProtoMessage() {}
+
+func (x *CommitOffsetsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitOffsetsRequest.ProtoReflect.Descriptor instead.
+func (*CommitOffsetsRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *CommitOffsetsRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *CommitOffsetsRequest) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *CommitOffsetsRequest) GetMemberEpoch() int32 {
+	if x != nil {
+		return x.MemberEpoch
+	}
+	return 0
+}
+
+func (x *CommitOffsetsRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *CommitOffsetsRequest) GetOffsets() []*GroupOffset {
+	if x != nil {
+		return x.Offsets
+	}
+	return nil
+}
+
+// GroupOffset is where a group goes on in a partition.
+type GroupOffset struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Topic         string                 `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"` // in answers
+	Partition     int32                  `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	Offset        int64                  `protobuf:"zigzag64,4,opt,name=offset,proto3" json:"offset,omitempty"`                              // of the next record; in answers -1: none
+	LeaderEpoch   int32                  `protobuf:"zigzag32,5,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"` // of the record before it, -1: not known
+	Metadata      string                 `protobuf:"bytes,6,opt,name=metadata,proto3" json:"metadata,omitempty"`                             // for people
+	Error         *Error                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`                                   // in answers; then the offset is -1
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupOffset) Reset() {
+	*x = GroupOffset{}
+	mi := &file_flotilla_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupOffset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupOffset) ProtoMessage() {}
+
+func (x *GroupOffset) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupOffset.ProtoReflect.Descriptor instead.
+func (*GroupOffset) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *GroupOffset) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *GroupOffset) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *GroupOffset) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *GroupOffset) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *GroupOffset) GetLeaderEpoch() int32 {
+	if x != nil {
+		return x.LeaderEpoch
+	}
+	return 0
+}
+
+func (x *GroupOffset) GetMetadata() string {
+	if x != nil {
+		return x.Metadata
+	}
+	return ""
+}
+
+func (x *GroupOffset) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// CommitOffsetsResponse has one result for each offset, in the order of the request.
+type CommitOffsetsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*GroupResult         `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitOffsetsResponse) Reset() {
+	*x = CommitOffsetsResponse{}
+	mi := &file_flotilla_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitOffsetsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitOffsetsResponse) ProtoMessage() {}
+
+func (x *CommitOffsetsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitOffsetsResponse.ProtoReflect.Descriptor instead.
+func (*CommitOffsetsResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *CommitOffsetsResponse) GetResults() []*GroupResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type GroupResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TopicId       []byte                 `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	Topic         string                 `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition     int32                  `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	Error         *Error                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupResult) Reset() {
+	*x = GroupResult{}
+	mi := &file_flotilla_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupResult) ProtoMessage() {}
+
+func (x *GroupResult) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupResult.ProtoReflect.Descriptor instead.
+func (*GroupResult) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *GroupResult) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *GroupResult) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *GroupResult) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *GroupResult) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// FetchOffsetsRequest asks what a group has committed (kind 83).
+type FetchOffsetsRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Group          string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	MemberId       string                 `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"` // of a member that asks; empty: somebody else
+	MemberEpoch    int32                  `protobuf:"zigzag32,3,opt,name=member_epoch,json=memberEpoch,proto3" json:"member_epoch,omitempty"`
+	Partitions     []*PartitionRef        `protobuf:"bytes,4,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	All            bool                   `protobuf:"varint,5,opt,name=all,proto3" json:"all,omitempty"`                                               // every one; excludes partitions
+	AfterTopic     string                 `protobuf:"bytes,6,opt,name=after_topic,json=afterTopic,proto3" json:"after_topic,omitempty"`                // with all: those after this topic and partition, by name and number
+	AfterPartition int32                  `protobuf:"zigzag32,7,opt,name=after_partition,json=afterPartition,proto3" json:"after_partition,omitempty"` // -1: all of after_topic as well
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *FetchOffsetsRequest) Reset() {
+	*x = FetchOffsetsRequest{}
+	mi := &file_flotilla_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchOffsetsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchOffsetsRequest) ProtoMessage() {}
+
+func (x *FetchOffsetsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchOffsetsRequest.ProtoReflect.Descriptor instead.
+func (*FetchOffsetsRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *FetchOffsetsRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *FetchOffsetsRequest) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *FetchOffsetsRequest) GetMemberEpoch() int32 {
+	if x != nil {
+		return x.MemberEpoch
+	}
+	return 0
+}
+
+func (x *FetchOffsetsRequest) GetPartitions() []*PartitionRef {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *FetchOffsetsRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *FetchOffsetsRequest) GetAfterTopic() string {
+	if x != nil {
+		return x.AfterTopic
+	}
+	return ""
+}
+
+func (x *FetchOffsetsRequest) GetAfterPartition() int32 {
+	if x != nil {
+		return x.AfterPartition
+	}
+	return 0
+}
+
+type FetchOffsetsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offsets       []*GroupOffset         `protobuf:"bytes,1,rep,name=offsets,proto3" json:"offsets,omitempty"` // in the order of the request; with all by topic and partition
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`      // with all: ask again, after the last one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchOffsetsResponse) Reset() {
+	*x = FetchOffsetsResponse{}
+	mi := &file_flotilla_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchOffsetsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchOffsetsResponse) ProtoMessage() {}
+
+func (x *FetchOffsetsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchOffsetsResponse.ProtoReflect.Descriptor instead.
+func (*FetchOffsetsResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *FetchOffsetsResponse) GetOffsets() []*GroupOffset {
+	if x != nil {
+		return x.Offsets
+	}
+	return nil
+}
+
+func (x *FetchOffsetsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// DeleteOffsetsRequest forgets committed offsets (kind 84).
+type DeleteOffsetsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Partitions    []*NamedPartition      `protobuf:"bytes,2,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteOffsetsRequest) Reset() {
+	*x = DeleteOffsetsRequest{}
+	mi := &file_flotilla_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteOffsetsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteOffsetsRequest) ProtoMessage() {}
+
+func (x *DeleteOffsetsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteOffsetsRequest.ProtoReflect.Descriptor instead.
+func (*DeleteOffsetsRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *DeleteOffsetsRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *DeleteOffsetsRequest) GetPartitions() []*NamedPartition {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+// NamedPartition is a partition of a topic that may be deleted by now.
+type NamedPartition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamedPartition) Reset() {
+	*x = NamedPartition{}
+	mi := &file_flotilla_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamedPartition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamedPartition) ProtoMessage() {}
+
+func (x *NamedPartition) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamedPartition.ProtoReflect.Descriptor instead.
+func (*NamedPartition) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *NamedPartition) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *NamedPartition) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+// DeleteOffsetsResponse has one result for each partition, in the order of the
+// request.
+type DeleteOffsetsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*GroupResult         `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteOffsetsResponse) Reset() {
+	*x = DeleteOffsetsResponse{}
+	mi := &file_flotilla_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteOffsetsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteOffsetsResponse) ProtoMessage() {}
+
+func (x *DeleteOffsetsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteOffsetsResponse.ProtoReflect.Descriptor instead.
+func (*DeleteOffsetsResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *DeleteOffsetsResponse) GetResults() []*GroupResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// ListGroupsRequest asks for the groups that the node that is asked looks after
+// (kind 85).
+type ListGroupsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	States        []string               `protobuf:"bytes,1,rep,name=states,proto3" json:"states,omitempty"` // in any case; none: all
+	Types         []string               `protobuf:"bytes,2,rep,name=types,proto3" json:"types,omitempty"`   // "classic", "consumer"; none: all
+	After         string                 `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`   // those whose name sorts, by bytes, after this one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsRequest) Reset() {
+	*x = ListGroupsRequest{}
+	mi := &file_flotilla_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsRequest) ProtoMessage() {}
+
+func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
+func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *ListGroupsRequest) GetStates() []string {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ListGroupsRequest) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *ListGroupsRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+type ListGroupsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Groups        []*ListedGroup         `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"` // by name
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`    // ask again, after the last one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsResponse) Reset() {
+	*x = ListGroupsResponse{}
+	mi := &file_flotilla_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsResponse) ProtoMessage() {}
+
+func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
+func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *ListGroupsResponse) GetGroups() []*ListedGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ListGroupsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type ListedGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`                                     // "classic" or "consumer"
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`                                   // as docs/groups.md calls it
+	ProtocolType  string                 `protobuf:"bytes,4,opt,name=protocol_type,json=protocolType,proto3" json:"protocol_type,omitempty"` // "consumer"; empty: only offsets
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListedGroup) Reset() {
+	*x = ListedGroup{}
+	mi := &file_flotilla_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListedGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListedGroup) ProtoMessage() {}
+
+func (x *ListedGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListedGroup.ProtoReflect.Descriptor instead.
+func (*ListedGroup) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *ListedGroup) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *ListedGroup) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ListedGroup) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ListedGroup) GetProtocolType() string {
+	if x != nil {
+		return x.ProtocolType
+	}
+	return ""
+}
+
+// DescribeGroupRequest asks for one group and its members (kind 86).
+type DescribeGroupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	AfterMember   string                 `protobuf:"bytes,2,opt,name=after_member,json=afterMember,proto3" json:"after_member,omitempty"` // members whose id sorts, by bytes, after this one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeGroupRequest) Reset() {
+	*x = DescribeGroupRequest{}
+	mi := &file_flotilla_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeGroupRequest) ProtoMessage() {}
+
+func (x *DescribeGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeGroupRequest.ProtoReflect.Descriptor instead.
+func (*DescribeGroupRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *DescribeGroupRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *DescribeGroupRequest) GetAfterMember() string {
+	if x != nil {
+		return x.AfterMember
+	}
+	return ""
+}
+
+type DescribeGroupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	ProtocolType  string                 `protobuf:"bytes,4,opt,name=protocol_type,json=protocolType,proto3" json:"protocol_type,omitempty"`
+	Assignor      string                 `protobuf:"bytes,5,opt,name=assignor,proto3" json:"assignor,omitempty"`                             // empty: not known
+	Epoch         int32                  `protobuf:"zigzag32,6,opt,name=epoch,proto3" json:"epoch,omitempty"`                                // -1: of a classic group
+	TargetEpoch   int32                  `protobuf:"zigzag32,7,opt,name=target_epoch,json=targetEpoch,proto3" json:"target_epoch,omitempty"` // likewise
+	Members       []*GroupMember         `protobuf:"bytes,8,rep,name=members,proto3" json:"members,omitempty"`                               // by id
+	More          bool                   `protobuf:"varint,9,opt,name=more,proto3" json:"more,omitempty"`                                    // ask again, after the last one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeGroupResponse) Reset() {
+	*x = DescribeGroupResponse{}
+	mi := &file_flotilla_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeGroupResponse) ProtoMessage() {}
+
+func (x *DescribeGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeGroupResponse.ProtoReflect.Descriptor instead.
+func (*DescribeGroupResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *DescribeGroupResponse) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *DescribeGroupResponse) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *DescribeGroupResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *DescribeGroupResponse) GetProtocolType() string {
+	if x != nil {
+		return x.ProtocolType
+	}
+	return ""
+}
+
+func (x *DescribeGroupResponse) GetAssignor() string {
+	if x != nil {
+		return x.Assignor
+	}
+	return ""
+}
+
+func (x *DescribeGroupResponse) GetEpoch() int32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *DescribeGroupResponse) GetTargetEpoch() int32 {
+	if x != nil {
+		return x.TargetEpoch
+	}
+	return 0
+}
+
+func (x *DescribeGroupResponse) GetMembers() []*GroupMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *DescribeGroupResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type GroupMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MemberId      string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	InstanceId    string                 `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	Rack          string                 `protobuf:"bytes,3,opt,name=rack,proto3" json:"rack,omitempty"`
+	MemberEpoch   int32                  `protobuf:"zigzag32,4,opt,name=member_epoch,json=memberEpoch,proto3" json:"member_epoch,omitempty"` // -1: it speaks the classic protocol in a classic group
+	ClientId      string                 `protobuf:"bytes,5,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	ClientHost    string                 `protobuf:"bytes,6,opt,name=client_host,json=clientHost,proto3" json:"client_host,omitempty"`
+	Topics        []string               `protobuf:"bytes,7,rep,name=topics,proto3" json:"topics,omitempty"` // that it subscribes to
+	Regex         string                 `protobuf:"bytes,8,opt,name=regex,proto3" json:"regex,omitempty"`
+	Classic       bool                   `protobuf:"varint,9,opt,name=classic,proto3" json:"classic,omitempty"`   // it speaks the classic protocol
+	Assigned      []*GroupTopic          `protobuf:"bytes,10,rep,name=assigned,proto3" json:"assigned,omitempty"` // of classic members by name only
+	Target        []*GroupTopic          `protobuf:"bytes,11,rep,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupMember) Reset() {
+	*x = GroupMember{}
+	mi := &file_flotilla_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupMember) ProtoMessage() {}
+
+func (x *GroupMember) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
+func (*GroupMember) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *GroupMember) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *GroupMember) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *GroupMember) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *GroupMember) GetMemberEpoch() int32 {
+	if x != nil {
+		return x.MemberEpoch
+	}
+	return 0
+}
+
+func (x *GroupMember) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *GroupMember) GetClientHost() string {
+	if x != nil {
+		return x.ClientHost
+	}
+	return ""
+}
+
+func (x *GroupMember) GetTopics() []string {
+	if x != nil {
+		return x.Topics
+	}
+	return nil
+}
+
+func (x *GroupMember) GetRegex() string {
+	if x != nil {
+		return x.Regex
+	}
+	return ""
+}
+
+func (x *GroupMember) GetClassic() bool {
+	if x != nil {
+		return x.Classic
+	}
+	return false
+}
+
+func (x *GroupMember) GetAssigned() []*GroupTopic {
+	if x != nil {
+		return x.Assigned
+	}
+	return nil
+}
+
+func (x *GroupMember) GetTarget() []*GroupTopic {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+// DeleteGroupRequest deletes a group that has no members, with its offsets (kind 87).
+type DeleteGroupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteGroupRequest) Reset() {
+	*x = DeleteGroupRequest{}
+	mi := &file_flotilla_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteGroupRequest) ProtoMessage() {}
+
+func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
+func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *DeleteGroupRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+type DeleteGroupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteGroupResponse) Reset() {
+	*x = DeleteGroupResponse{}
+	mi := &file_flotilla_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteGroupResponse) ProtoMessage() {}
+
+func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flotilla_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
+func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
+	return file_flotilla_proto_rawDescGZIP(), []int{89}
+}
+
 var File_flotilla_proto protoreflect.FileDescriptor
 
 const file_flotilla_proto_rawDesc = "" +
@@ -4816,7 +6353,129 @@ const file_flotilla_proto_rawDesc = "" +
 	"\fPartitionRef\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\"\x16\n" +
-	"\x14ChangeStreamResponse*B\n" +
+	"\x14ChangeStreamResponse\".\n" +
+	"\x16FindCoordinatorRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\"@\n" +
+	"\x17FindCoordinatorResponse\x12%\n" +
+	"\x04node\x18\x01 \x01(\v2\x11.flotilla.v1.NodeR\x04node\"\x86\x02\n" +
+	"\x15GroupHeartbeatRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12!\n" +
+	"\fmember_epoch\x18\x03 \x01(\x11R\vmemberEpoch\x12\x1f\n" +
+	"\vinstance_id\x18\x04 \x01(\tR\n" +
+	"instanceId\x12B\n" +
+	"\fsubscription\x18\x05 \x01(\v2\x1e.flotilla.v1.GroupSubscriptionR\fsubscription\x122\n" +
+	"\x05owned\x18\x06 \x01(\v2\x1c.flotilla.v1.GroupPartitionsR\x05owned\"\x8f\x01\n" +
+	"\x11GroupSubscription\x12\x16\n" +
+	"\x06topics\x18\x01 \x03(\tR\x06topics\x12\x14\n" +
+	"\x05regex\x18\x02 \x01(\tR\x05regex\x12\x1a\n" +
+	"\bassignor\x18\x03 \x01(\tR\bassignor\x120\n" +
+	"\x14rebalance_timeout_ms\x18\x04 \x01(\rR\x12rebalanceTimeoutMs\"B\n" +
+	"\x0fGroupPartitions\x12/\n" +
+	"\x06topics\x18\x01 \x03(\v2\x17.flotilla.v1.GroupTopicR\x06topics\"[\n" +
+	"\n" +
+	"GroupTopic\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x03 \x03(\x05R\n" +
+	"partitions\"\x9a\x01\n" +
+	"\x16GroupHeartbeatResponse\x12!\n" +
+	"\fmember_epoch\x18\x01 \x01(\x11R\vmemberEpoch\x12\x1f\n" +
+	"\vinterval_ms\x18\x02 \x01(\rR\n" +
+	"intervalMs\x12<\n" +
+	"\n" +
+	"assignment\x18\x03 \x01(\v2\x1c.flotilla.v1.GroupPartitionsR\n" +
+	"assignment\"\xc1\x01\n" +
+	"\x14CommitOffsetsRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12!\n" +
+	"\fmember_epoch\x18\x03 \x01(\x11R\vmemberEpoch\x12\x1f\n" +
+	"\vinstance_id\x18\x04 \x01(\tR\n" +
+	"instanceId\x122\n" +
+	"\aoffsets\x18\x05 \x03(\v2\x18.flotilla.v1.GroupOffsetR\aoffsets\"\xdd\x01\n" +
+	"\vGroupOffset\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x14\n" +
+	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\x12R\x06offset\x12!\n" +
+	"\fleader_epoch\x18\x05 \x01(\x11R\vleaderEpoch\x12\x1a\n" +
+	"\bmetadata\x18\x06 \x01(\tR\bmetadata\x12(\n" +
+	"\x05error\x18\a \x01(\v2\x12.flotilla.v1.ErrorR\x05error\"K\n" +
+	"\x15CommitOffsetsResponse\x122\n" +
+	"\aresults\x18\x01 \x03(\v2\x18.flotilla.v1.GroupResultR\aresults\"\x86\x01\n" +
+	"\vGroupResult\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x14\n" +
+	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12(\n" +
+	"\x05error\x18\x04 \x01(\v2\x12.flotilla.v1.ErrorR\x05error\"\x82\x02\n" +
+	"\x13FetchOffsetsRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12!\n" +
+	"\fmember_epoch\x18\x03 \x01(\x11R\vmemberEpoch\x129\n" +
+	"\n" +
+	"partitions\x18\x04 \x03(\v2\x19.flotilla.v1.PartitionRefR\n" +
+	"partitions\x12\x10\n" +
+	"\x03all\x18\x05 \x01(\bR\x03all\x12\x1f\n" +
+	"\vafter_topic\x18\x06 \x01(\tR\n" +
+	"afterTopic\x12'\n" +
+	"\x0fafter_partition\x18\a \x01(\x11R\x0eafterPartition\"^\n" +
+	"\x14FetchOffsetsResponse\x122\n" +
+	"\aoffsets\x18\x01 \x03(\v2\x18.flotilla.v1.GroupOffsetR\aoffsets\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"i\n" +
+	"\x14DeleteOffsetsRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12;\n" +
+	"\n" +
+	"partitions\x18\x02 \x03(\v2\x1b.flotilla.v1.NamedPartitionR\n" +
+	"partitions\"D\n" +
+	"\x0eNamedPartition\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\"K\n" +
+	"\x15DeleteOffsetsResponse\x122\n" +
+	"\aresults\x18\x01 \x03(\v2\x18.flotilla.v1.GroupResultR\aresults\"W\n" +
+	"\x11ListGroupsRequest\x12\x16\n" +
+	"\x06states\x18\x01 \x03(\tR\x06states\x12\x14\n" +
+	"\x05types\x18\x02 \x03(\tR\x05types\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"Z\n" +
+	"\x12ListGroupsResponse\x120\n" +
+	"\x06groups\x18\x01 \x03(\v2\x18.flotilla.v1.ListedGroupR\x06groups\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"r\n" +
+	"\vListedGroup\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12#\n" +
+	"\rprotocol_type\x18\x04 \x01(\tR\fprotocolType\"O\n" +
+	"\x14DescribeGroupRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12!\n" +
+	"\fafter_member\x18\x02 \x01(\tR\vafterMember\"\x99\x02\n" +
+	"\x15DescribeGroupResponse\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12#\n" +
+	"\rprotocol_type\x18\x04 \x01(\tR\fprotocolType\x12\x1a\n" +
+	"\bassignor\x18\x05 \x01(\tR\bassignor\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\x11R\x05epoch\x12!\n" +
+	"\ftarget_epoch\x18\a \x01(\x11R\vtargetEpoch\x122\n" +
+	"\amembers\x18\b \x03(\v2\x18.flotilla.v1.GroupMemberR\amembers\x12\x12\n" +
+	"\x04more\x18\t \x01(\bR\x04more\"\xee\x02\n" +
+	"\vGroupMember\x12\x1b\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x1f\n" +
+	"\vinstance_id\x18\x02 \x01(\tR\n" +
+	"instanceId\x12\x12\n" +
+	"\x04rack\x18\x03 \x01(\tR\x04rack\x12!\n" +
+	"\fmember_epoch\x18\x04 \x01(\x11R\vmemberEpoch\x12\x1b\n" +
+	"\tclient_id\x18\x05 \x01(\tR\bclientId\x12\x1f\n" +
+	"\vclient_host\x18\x06 \x01(\tR\n" +
+	"clientHost\x12\x16\n" +
+	"\x06topics\x18\a \x03(\tR\x06topics\x12\x14\n" +
+	"\x05regex\x18\b \x01(\tR\x05regex\x12\x18\n" +
+	"\aclassic\x18\t \x01(\bR\aclassic\x123\n" +
+	"\bassigned\x18\n" +
+	" \x03(\v2\x17.flotilla.v1.GroupTopicR\bassigned\x12/\n" +
+	"\x06target\x18\v \x03(\v2\x17.flotilla.v1.GroupTopicR\x06target\"*\n" +
+	"\x12DeleteGroupRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\"\x15\n" +
+	"\x13DeleteGroupResponse*B\n" +
 	"\fConfigSource\x12\x17\n" +
 	"\x13CONFIG_SOURCE_TOPIC\x10\x00\x12\x19\n" +
 	"\x15CONFIG_SOURCE_DEFAULT\x10\x01*\xaf\x01\n" +
@@ -4850,7 +6509,7 @@ func file_flotilla_proto_rawDescGZIP() []byte {
 }
 
 var file_flotilla_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_flotilla_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_flotilla_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
 var file_flotilla_proto_goTypes = []any{
 	(ConfigSource)(0),                // 0: flotilla.v1.ConfigSource
 	(ReplicaStatus)(0),               // 1: flotilla.v1.ReplicaStatus
@@ -4922,6 +6581,30 @@ var file_flotilla_proto_goTypes = []any{
 	(*ChangeStreamRequest)(nil),      // 67: flotilla.v1.ChangeStreamRequest
 	(*PartitionRef)(nil),             // 68: flotilla.v1.PartitionRef
 	(*ChangeStreamResponse)(nil),     // 69: flotilla.v1.ChangeStreamResponse
+	(*FindCoordinatorRequest)(nil),   // 70: flotilla.v1.FindCoordinatorRequest
+	(*FindCoordinatorResponse)(nil),  // 71: flotilla.v1.FindCoordinatorResponse
+	(*GroupHeartbeatRequest)(nil),    // 72: flotilla.v1.GroupHeartbeatRequest
+	(*GroupSubscription)(nil),        // 73: flotilla.v1.GroupSubscription
+	(*GroupPartitions)(nil),          // 74: flotilla.v1.GroupPartitions
+	(*GroupTopic)(nil),               // 75: flotilla.v1.GroupTopic
+	(*GroupHeartbeatResponse)(nil),   // 76: flotilla.v1.GroupHeartbeatResponse
+	(*CommitOffsetsRequest)(nil),     // 77: flotilla.v1.CommitOffsetsRequest
+	(*GroupOffset)(nil),              // 78: flotilla.v1.GroupOffset
+	(*CommitOffsetsResponse)(nil),    // 79: flotilla.v1.CommitOffsetsResponse
+	(*GroupResult)(nil),              // 80: flotilla.v1.GroupResult
+	(*FetchOffsetsRequest)(nil),      // 81: flotilla.v1.FetchOffsetsRequest
+	(*FetchOffsetsResponse)(nil),     // 82: flotilla.v1.FetchOffsetsResponse
+	(*DeleteOffsetsRequest)(nil),     // 83: flotilla.v1.DeleteOffsetsRequest
+	(*NamedPartition)(nil),           // 84: flotilla.v1.NamedPartition
+	(*DeleteOffsetsResponse)(nil),    // 85: flotilla.v1.DeleteOffsetsResponse
+	(*ListGroupsRequest)(nil),        // 86: flotilla.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),       // 87: flotilla.v1.ListGroupsResponse
+	(*ListedGroup)(nil),              // 88: flotilla.v1.ListedGroup
+	(*DescribeGroupRequest)(nil),     // 89: flotilla.v1.DescribeGroupRequest
+	(*DescribeGroupResponse)(nil),    // 90: flotilla.v1.DescribeGroupResponse
+	(*GroupMember)(nil),              // 91: flotilla.v1.GroupMember
+	(*DeleteGroupRequest)(nil),       // 92: flotilla.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),      // 93: flotilla.v1.DeleteGroupResponse
 }
 var file_flotilla_proto_depIdxs = []int32{
 	7,  // 0: flotilla.v1.Error.leader:type_name -> flotilla.v1.LeaderHint
@@ -4966,11 +6649,28 @@ var file_flotilla_proto_depIdxs = []int32{
 	68, // 39: flotilla.v1.ChangeStreamRequest.remove:type_name -> flotilla.v1.PartitionRef
 	68, // 40: flotilla.v1.ChangeStreamRequest.pause:type_name -> flotilla.v1.PartitionRef
 	68, // 41: flotilla.v1.ChangeStreamRequest.resume:type_name -> flotilla.v1.PartitionRef
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	13, // 42: flotilla.v1.FindCoordinatorResponse.node:type_name -> flotilla.v1.Node
+	73, // 43: flotilla.v1.GroupHeartbeatRequest.subscription:type_name -> flotilla.v1.GroupSubscription
+	74, // 44: flotilla.v1.GroupHeartbeatRequest.owned:type_name -> flotilla.v1.GroupPartitions
+	75, // 45: flotilla.v1.GroupPartitions.topics:type_name -> flotilla.v1.GroupTopic
+	74, // 46: flotilla.v1.GroupHeartbeatResponse.assignment:type_name -> flotilla.v1.GroupPartitions
+	78, // 47: flotilla.v1.CommitOffsetsRequest.offsets:type_name -> flotilla.v1.GroupOffset
+	6,  // 48: flotilla.v1.GroupOffset.error:type_name -> flotilla.v1.Error
+	80, // 49: flotilla.v1.CommitOffsetsResponse.results:type_name -> flotilla.v1.GroupResult
+	6,  // 50: flotilla.v1.GroupResult.error:type_name -> flotilla.v1.Error
+	68, // 51: flotilla.v1.FetchOffsetsRequest.partitions:type_name -> flotilla.v1.PartitionRef
+	78, // 52: flotilla.v1.FetchOffsetsResponse.offsets:type_name -> flotilla.v1.GroupOffset
+	84, // 53: flotilla.v1.DeleteOffsetsRequest.partitions:type_name -> flotilla.v1.NamedPartition
+	80, // 54: flotilla.v1.DeleteOffsetsResponse.results:type_name -> flotilla.v1.GroupResult
+	88, // 55: flotilla.v1.ListGroupsResponse.groups:type_name -> flotilla.v1.ListedGroup
+	91, // 56: flotilla.v1.DescribeGroupResponse.members:type_name -> flotilla.v1.GroupMember
+	75, // 57: flotilla.v1.GroupMember.assigned:type_name -> flotilla.v1.GroupTopic
+	75, // 58: flotilla.v1.GroupMember.target:type_name -> flotilla.v1.GroupTopic
+	59, // [59:59] is the sub-list for method output_type
+	59, // [59:59] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_flotilla_proto_init() }
@@ -4984,7 +6684,7 @@ func file_flotilla_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flotilla_proto_rawDesc), len(file_flotilla_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   66,
+			NumMessages:   90,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -28,6 +28,8 @@ type conn struct {
 	w   *frame.Writer
 	ctx context.Context // ends when the connection does
 
+	clientID string // as it was said in the Hello
+
 	cancel   context.CancelFunc
 	polls    delivery.Polls
 	inflight chan struct{}  // a token per unanswered request
@@ -150,9 +152,11 @@ func (c *conn) breakOff(err error) {
 func (c *conn) handshake() (err error) {
 	defer intake.Survive(c.log, &err, "at", "shaking hands")
 	c.r, c.w = frame.NewReader(c.in), frame.NewWriter(c.nc)
-	if _, err := frame.Accept(c.r, c.w, c.s.hello); err != nil {
+	hello, err := frame.Accept(c.r, c.w, c.s.hello)
+	if err != nil {
 		return err
 	}
+	c.clientID = hello.ClientId
 	return c.nc.SetDeadline(time.Time{})
 }
 

@@ -22,6 +22,16 @@ func FuzzRequest(f *testing.F) {
 		{frame.KindCreateTopic, &pb.CreateTopicRequest{Name: "t", Partitions: 3}},
 		{frame.KindDescribeTopic, &pb.DescribeTopicRequest{TopicId: make([]byte, 16), FirstPartition: 1}},
 		{frame.KindInitProducer, &pb.InitProducerRequest{}},
+		{frame.KindFindCoordinator, &pb.FindCoordinatorRequest{Group: "g"}},
+		{frame.KindGroupHeartbeat, &pb.GroupHeartbeatRequest{Group: "g", MemberId: "m", MemberEpoch: -2, InstanceId: "i",
+			Subscription: &pb.GroupSubscription{Topics: []string{"t"}, Regex: ".*", RebalanceTimeoutMs: 1},
+			Owned:        &pb.GroupPartitions{Topics: []*pb.GroupTopic{{TopicId: make([]byte, 16), Partitions: []int32{0, 1 << 30}}}}}},
+		{frame.KindCommitOffsets, &pb.CommitOffsetsRequest{Group: "g", MemberEpoch: -1, Offsets: []*pb.GroupOffset{{TopicId: make([]byte, 16), Offset: 1, LeaderEpoch: -1}}}},
+		{frame.KindFetchOffsets, &pb.FetchOffsetsRequest{Group: "g", All: true, AfterTopic: "t", AfterPartition: -1}},
+		{frame.KindDeleteOffsets, &pb.DeleteOffsetsRequest{Group: "g", Partitions: []*pb.NamedPartition{{Topic: "t", Partition: 1}}}},
+		{frame.KindListGroups, &pb.ListGroupsRequest{States: []string{"Stable"}, Types: []string{"classic"}, After: "a"}},
+		{frame.KindDescribeGroup, &pb.DescribeGroupRequest{Group: "g", AfterMember: "m"}},
+		{frame.KindDeleteGroup, &pb.DeleteGroupRequest{Group: "g"}},
 	} {
 		b, err := proto.Marshal(m.msg)
 		if err != nil {

@@ -39,6 +39,14 @@ var meterKinds = []struct {
 	{frame.KindChangeStream, "change_stream"},
 	{frame.KindDescribeCluster, "describe_cluster"},
 	{frame.KindTransferShard, "transfer_shard"},
+	{frame.KindFindCoordinator, "find_coordinator"},
+	{frame.KindGroupHeartbeat, "group_heartbeat"},
+	{frame.KindCommitOffsets, "commit_offsets"},
+	{frame.KindFetchOffsets, "fetch_offsets"},
+	{frame.KindDeleteOffsets, "delete_offsets"},
+	{frame.KindListGroups, "list_groups"},
+	{frame.KindDescribeGroup, "describe_group"},
+	{frame.KindDeleteGroup, "delete_group"},
 }
 
 // meterPlace is where a kind stands in meterKinds.

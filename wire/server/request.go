@@ -78,7 +78,9 @@ func (q *request) decode(header []byte) error {
 	case frame.KindDeleteRecords:
 		q.msg = new(pb.DeleteRecordsRequest)
 	default:
-		return errcode.Errorf(errcode.InvalidRequest, "this version does not know %s", q.Kind)
+		if q.msg = groupMessage(q.Kind); q.msg == nil {
+			return errcode.Errorf(errcode.InvalidRequest, "this version does not know %s", q.Kind)
+		}
 	}
 	if err := frame.Unmarshal(header, q.msg); err != nil {
 		return errcode.Errorf(errcode.InvalidRequest, "%v", err)
@@ -132,6 +134,8 @@ func (q *request) start() {
 		go q.within(m.TimeoutMs, func(ctx context.Context) (proto.Message, error) { return q.deleteRecords(ctx, m) })
 	case *pb.InitProducerRequest:
 		go q.within(0, func(ctx context.Context) (proto.Message, error) { return q.initProducer(ctx, m) })
+	default:
+		q.startGroup()
 	}
 }
 

@@ -40,6 +40,9 @@ type Options struct {
 	SmallRequests *broker.Budget
 	Answers       *broker.Budget
 
+	// Groups looks after consumer groups; nil: they are not offered.
+	Groups Groups
+
 	// Kafka serves the connections that speak Kafka's protocol; nil: there are
 	// none, they are refused.
 	Kafka Protocol
@@ -120,6 +123,10 @@ func New(opt Options) *Server {
 	// A request is counted as memory before it has come, so one may claim a
 	// quarter of the node's budget, or a largest batch.
 	opt.MaxFrameBytes = min(opt.MaxFrameBytes, max(int(opt.Requests.Limit()/4), opt.Broker.MaxBatchBytes()+frame.HandshakeMaxBytes))
+	features := []string{frame.FeatureStream}
+	if opt.Groups != nil {
+		features = append(features, frame.FeatureGroups)
+	}
 	return newServer(opt, &pb.ServerHello{
 		NodeId:          opt.Broker.NodeID(),
 		ClusterId:       opt.Broker.ClusterID(),
@@ -130,7 +137,7 @@ func New(opt Options) *Server {
 		MaxInFlight:     uint32(opt.MaxInFlight),
 		MaxBatchBytes:   uint32(opt.Broker.MaxBatchBytes()),
 		IdleTimeoutMs:   uint32(opt.IdleTimeout.Milliseconds()),
-		Features:        []string{frame.FeatureStream},
+		Features:        features,
 	})
 }
 
