@@ -108,7 +108,7 @@ func (u *groupUser) fetch() (offset int64) {
 }
 
 func (u *groupUser) join(session time.Duration) (reply *consumergroup.JoinReply) {
-	u.until("join", func(ctx context.Context, r *rig) *errcode.Error {
+	u.until("join", func(_ context.Context, r *rig) *errcode.Error {
 		ctx, cancel := context.WithTimeout(u.tr.t.Context(), time.Minute) // it waits for others
 		defer cancel()
 		reply = r.JoinGroup(ctx, &consumergroup.JoinRequest{
