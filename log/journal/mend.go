@@ -7,6 +7,8 @@ import (
 	"path"
 	"slices"
 	"sort"
+
+	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
 // mend makes what recovery decided durable, and leaves the ring ready to write.
@@ -41,13 +43,59 @@ func (s *scan) mend() error {
 		}
 		j.files, j.slots = append(j.files, f), append(j.slots, f)
 	}
-	if int(s.ring.slots) != len(j.files) {
-		if err := j.writeRing(len(j.files)); err != nil {
-			return fmt.Errorf("journal: write %s: %w", path.Join(j.dir, ringName), err)
-		}
+	if err := s.recount(); err != nil {
+		return err
 	}
 	j.at, j.nextLSN, j.synced, j.sealed = s.last, s.next, s.next-1, true
 	return s.mendTail()
+}
+
+// recount has the RING file count the files that are there. One that it does not count
+// was being added at a crash; if there is no room to count it, it leaves again, as it
+// would have then (see Journal.count): a start must not need space.
+func (s *scan) recount() error {
+	j := s.j
+	if int(s.ring.slots) == len(j.files) {
+		return nil
+	}
+	err := j.writeRing(len(j.files))
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("journal: write %s: %w", path.Join(j.dir, ringName), err)
+	if !s.counted || int(s.ring.slots) < startFiles || !vfs.NoSpace(err) && !vfs.NoFiles(err) {
+		return err
+	}
+	if r, _, again := readRing(j.fs, j.dir); again != nil || r != s.ring {
+		return errors.Join(err, again)
+	}
+	for len(j.slots) > int(s.ring.slots) {
+		if err := s.dropLast(); err != nil {
+			return err
+		}
+	}
+	if err := j.fs.SyncDir(j.dir); err != nil {
+		return fmt.Errorf("journal: sync %s: %w", j.dir, err)
+	}
+	return nil
+}
+
+// dropLast removes the file of the last slot, which holds nothing: see checkCount.
+func (s *scan) dropLast() error {
+	j := s.j
+	f := j.slots[len(j.slots)-1]
+	if err := errors.Join(f.f.Close(), j.fs.Remove(f.path)); err != nil {
+		return fmt.Errorf("journal: remove %s: %w", f.path, err)
+	}
+	j.slots = j.slots[:len(j.slots)-1]
+	at := slices.Index(j.files, f)
+	j.files = slices.Delete(j.files, at, at+1)
+	if at -= s.last; at < 0 {
+		s.last--
+	} else if at < len(s.strays) {
+		s.strays = slices.Delete(s.strays, at, at+1)
+	}
+	return nil
 }
 
 // repairHeader writes both copies of a header again, B durably first: either it

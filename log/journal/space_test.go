@@ -281,6 +281,57 @@ func TestCompactedEntriesBack(t *testing.T) {
 	})
 }
 
+// TestUncountedOnFullDisk: a file that was being added at a crash is no reason not to
+// start: it counts if there is room for that, and leaves if there is none.
+func TestUncountedOnFullDisk(t *testing.T) {
+	t.Parallel()
+	for name, full := range map[string]bool{"full": true, "with room": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				mem := vfs.NewMem(1)
+				var killed *vfs.Mem
+				j := mustOpen(t, mem, small())
+				s := j.Shard(1, 1)
+				want := records(1, 3, 2000)
+				if err := s.Append(want); err != nil {
+					t.Fatal(err)
+				}
+				other := j.Shard(2, 1)
+				mem.OnOp(func(op vfs.Op, phase vfs.Phase) {
+					if killed == nil && phase == vfs.Before && path.Base(op.Path) == ringName+".tmp" {
+						killed = mem.KillClone()
+					}
+				})
+				fill(t, j, other)
+				mustClose(t, j)
+				if killed == nil {
+					t.Fatal("the ring has not grown")
+				}
+				if full {
+					killed.SetCapacity(1)
+				}
+				j = mustOpen(t, killed, small())
+				wantLog(t, j.Shard(1, 1), want)
+				if u := j.Usage(); full != (u.Files == startFiles) {
+					t.Errorf("%d files, of %d at first", u.Files, startFiles)
+				}
+				mustClose(t, j)
+				killed.SetCapacity(-1)
+				j = mustOpen(t, killed, small())
+				wantLog(t, j.Shard(1, 1), want)
+				if r, _, err := readRing(killed, testDir); err != nil || int(r.slots) != j.Usage().Files {
+					t.Errorf("%s counts %d files of %d, %v", ringName, r.slots, j.Usage().Files, err)
+				}
+				fill(t, j, j.Shard(3, 1))
+				if u := j.Usage(); u.Files != u.MaxFiles {
+					t.Errorf("with room it has grown to %d files of %d", u.Files, u.MaxFiles)
+				}
+				mustClose(t, j)
+			})
+		})
+	}
+}
+
 // TestDiskFull: growth that meets a full disk is not final. The ring stays as
 // it is, reservations wait, and it grows once there is space again.
 func TestDiskFull(t *testing.T) {
