@@ -78,8 +78,9 @@ type Options[R any] struct {
 const (
 	electionTimeout = time.Second
 	// commitTimeout, or up to twice that, is after how long without anything else to
-	// send a follower is told what is committed.
-	commitTimeout = 150 * time.Millisecond
+	// send a follower is told what is committed. One whose journal is full makes room by
+	// that, so it bounds what a shard with a full ring takes.
+	commitTimeout = 100 * time.Millisecond
 	// heartbeatAfter is how long a follower's answer to what its log is sent stands for
 	// those to heartbeats too, which Raft sends beside that: of a shard with nothing to
 	// do, half of the messages and more.
