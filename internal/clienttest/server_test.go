@@ -1,5 +1,3 @@
-//go:build clients
-
 package clienttest
 
 import (
@@ -17,6 +15,10 @@ import (
 
 // root is the module's folder, as seen from this package's.
 const root = "../.."
+
+// buildDir holds what is made of the server and the examples: these are built from a
+// copy, and again when a file of theirs has changed.
+var buildDir = filepath.Join(root, "bin", "clients")
 
 // serverBinary builds the server once for all tests.
 var serverBinary = sync.OnceValues(func() (string, error) {
