@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestOrders runs the order examples of Kafka's clients: see testOrders.
+// TestOrders runs the order examples of Kafka's clients: see testOrders and testOrdersKilled.
 func TestOrders(t *testing.T) {
 	for _, tc := range []struct {
 		name, folder string
@@ -31,7 +31,9 @@ func TestOrders(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			testOrders(t, dir, tc.program(slices.Clone(example))...)
+			command := tc.program(slices.Clone(example))
+			t.Run("groups", func(t *testing.T) { t.Parallel(); testOrders(t, dir, command...) })
+			t.Run("killed", func(t *testing.T) { t.Parallel(); testOrdersKilled(t, dir, command...) })
 		})
 	}
 }

@@ -3,10 +3,12 @@ package clienttest
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -49,6 +51,12 @@ type worker struct {
 
 	stderr bytes.Buffer // read it when ended is closed
 	err    error        // likewise
+}
+
+// place is where a record lies.
+type place struct {
+	partition int32
+	offset    int64
 }
 
 // told is a line with who printed it.
@@ -316,13 +324,86 @@ func testOrders(t *testing.T, dir string, command ...string) {
 	}
 }
 
+// testOrdersKilled ends the server with kill -9 while a group consumes, and starts it
+// again: nothing is lost, events of an order come in their order, for the first time
+// at least, and what the group has committed never goes back.
+func testOrdersKilled(t *testing.T, dir string, command ...string) {
+	node := newServer(t)
+	s := &shop{t: t, dir: dir, command: command, addr: node.addr, changed: make(chan struct{}, 1)}
+	s.do("create")
+	s.start("billing")
+	s.start("billing")
+	s.await(s.shared("billing"))
+	committed := make(map[int32]int64)
+	const orders, kills = 100, 3
+	for kill := range kills {
+		before := kill * orders * len(orderEvents)
+		s.do("place", fmt.Sprint(1+kill*orders), fmt.Sprint((kill+1)*orders))
+		s.await(s.first("billing", before+1)) // in the middle, or just begun
+		s.forward(committed)
+		node.restart()
+		s.forward(committed)
+		s.await(s.first("billing", before+orders*len(orderEvents)))
+	}
+	for _, w := range slices.Clone(s.workers) {
+		s.stop(w)
+	}
+	s.forward(committed)
+
+	facts, err := gather(t.Context(), s.addr, ordersTopic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkHandled(facts.records, firstOf(handledBy(s.lines, "billing")), 1); err != nil {
+		t.Error(err)
+	}
+	if err := checkCommitted(t, s.addr, "billing", facts); err != nil {
+		t.Error(err)
+	}
+}
+
+// first: the group has handled so many different events.
+func (s *shop) first(group string, want int) func() error {
+	return func() error {
+		if n := len(firstOf(handledBy(s.lines, group))); n < want {
+			return fmt.Errorf("%s has handled %d different events, want %d", group, n, want)
+		}
+		return nil
+	}
+}
+
+// firstOf leaves out what was handled before.
+func firstOf(handled []told) (out []told) {
+	seen := make(map[place]bool)
+	for _, h := range handled {
+		at := place{h.line.Partition, h.line.Offset}
+		if !seen[at] {
+			seen[at] = true
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// forward checks that nothing that billing has committed went back since the last
+// time, and remembers it.
+func (s *shop) forward(committed map[int32]int64) {
+	s.t.Helper()
+	offsets, err := committedOffsets(s.t.Context(), s.addr, "billing")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for p, was := range committed {
+		if is, ok := offsets[p]; !ok || is < was {
+			s.t.Errorf("partition %d was committed at %d, and is at %d", p, was, is)
+		}
+	}
+	maps.Copy(committed, offsets)
+}
+
 // checkHandled checks that a group has handled every record once in each pass, those
 // of each key in their order.
 func checkHandled(records map[int32][]*kgo.Record, handled []told, passes int) error {
-	type place struct {
-		partition int32
-		offset    int64
-	}
 	left := make(map[place]*kgo.Record)
 	for pass := range passes {
 		for p, of := range records {
@@ -370,29 +451,40 @@ func checkHandled(records map[int32][]*kgo.Record, handled []told, passes int) e
 
 // checkCommitted checks that a group is at the end of every partition.
 func checkCommitted(t *testing.T, addr, group string, facts *facts) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	offsets, err := kadm.NewClient(cl).FetchOffsets(t.Context(), group)
+	offsets, err := committedOffsets(t.Context(), addr, group)
 	if err != nil {
 		return err
 	}
 	for p := range int32(ordersPartitions) {
-		o, ok := offsets.Lookup(ordersTopic, p)
-		if end := facts.end(p); !ok && end > 0 || ok && o.At != end {
-			return fmt.Errorf("partition %d is committed at %d, and ends at %d", p, o.At, end)
+		at, ok := offsets[p]
+		if end := facts.end(p); !ok && end > 0 || ok && at != end {
+			return fmt.Errorf("partition %d is committed at %d, and ends at %d", p, at, end)
 		}
 	}
 	return nil
 }
 
-// TestOrdersNative: see testOrders.
+// committedOffsets returns what a group has committed, by partition.
+func committedOffsets(ctx context.Context, addr, group string) (map[int32]int64, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	offsets, err := kadm.NewClient(cl).FetchOffsets(ctx, group)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int32]int64)
+	offsets.Each(func(o kadm.OffsetResponse) { out[o.Partition] = o.At })
+	return out, offsets.Error()
+}
+
+// TestOrdersNative: see testOrders and testOrdersKilled.
 func TestOrdersNative(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("starts a server and members of groups")
+		t.Skip("starts servers and members of groups")
 	}
 	dir, err := filepath.Abs(t.TempDir())
 	if err != nil {
@@ -402,7 +494,8 @@ func TestOrdersNative(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", binary, "github.com/flotilla-log/flotilla/examples/native/orders").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	testOrders(t, dir, binary)
+	t.Run("groups", func(t *testing.T) { t.Parallel(); testOrders(t, dir, binary) })
+	t.Run("killed", func(t *testing.T) { t.Parallel(); testOrdersKilled(t, dir, binary) })
 }
 
 // TestCheckHandled: what a group must not do is found.
