@@ -14,10 +14,6 @@ import (
 	"sync"
 )
 
-// buildDir holds what is made of the examples: they are built from a copy, and
-// again when a file of theirs has changed.
-var buildDir = filepath.Join(root, "bin", "clients")
-
 // recipe says how one example is made and run, in the copy of its folder.
 type recipe struct {
 	needs string     // the command that has to be there, and how to get it
@@ -70,7 +66,10 @@ func makeExample(name string) (command []string, err error) {
 	}
 	if name == "franz-go" {
 		binary := filepath.Join(dir, name)
-		return []string{binary}, execute(source, "go", "build", "-o", binary, ".")
+		if err := execute(source, "go", "build", "-o", binary, "."); err != nil {
+			return nil, err
+		}
+		return []string{binary}, execute(source, "go", "build", "-o", binary+"-orders", "./orders")
 	}
 	sum, err := digest(source)
 	if err != nil {

@@ -18,10 +18,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// runLimit bounds a program that hangs. Each gives up by itself, well before; what
-// it takes to start on a busy machine comes on top of what it waits.
-const runLimit = 2 * time.Minute
-
 // run runs a program against addr. Its own failure is an error, and what it has
 // printed until then is returned all the same.
 func (p program) run(ctx context.Context, addr, topic string) (output, error) {

@@ -8,11 +8,14 @@
 // its request a well-formed answer without content, in two ways (see blank), and
 // has to turn red.
 //
+// The order examples are processes that talk to each other through consumer groups:
+// see testOrders. The native client's needs Go alone.
+//
 // The tests that need the clients have the build tag "clients"; make test-clients
 // runs them, and says what has to be installed. Without the tag only what needs
 // Go alone is tested.
 //
 // CLIENTS_BINARY names a server to test instead of one that is built, and
 // CLIENTS_ADDR one that runs already, of any make: the programs and the checks
-// were tried with Apache Kafka.
+// were tried with Apache Kafka. Of the order examples each wants a fresh one.
 package clienttest

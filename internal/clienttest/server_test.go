@@ -1,5 +1,3 @@
-//go:build clients
-
 package clienttest
 
 import (
@@ -17,6 +15,10 @@ import (
 
 // root is the module's folder, as seen from this package's.
 const root = "../.."
+
+// buildDir holds what is made of the server and the examples: these are built from a
+// copy, and again when a file of theirs has changed.
+var buildDir = filepath.Join(root, "bin", "clients")
 
 // serverBinary builds the server once for all tests.
 var serverBinary = sync.OnceValues(func() (string, error) {
@@ -42,44 +44,31 @@ func startServer(t *testing.T) string {
 	if addr := os.Getenv("CLIENTS_ADDR"); addr != "" {
 		return addr
 	}
-	binary, err := serverBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
+	return newServer(t).addr
+}
+
+// server is a server's process, and its data.
+type server struct {
+	t    *testing.T
+	dir  string
+	addr string
+	log  *os.File
+
+	cmd  *exec.Cmd
+	gone chan error // gets what Wait said, once
+}
+
+// newServer starts a server for the length of a test.
+func newServer(t *testing.T) *server {
+	t.Helper()
 	dir := t.TempDir()
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "serve", "--data.dir", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0", "--admin.listen", "off")
-	cmd.Stderr = log
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ready := make(chan string, 1)
-	gone := make(chan error, 1)
-	go func() {
-		defer close(ready)
-		for lines := bufio.NewScanner(stdout); lines.Scan(); {
-			if m := servesAt.FindStringSubmatch(lines.Text()); m != nil {
-				ready <- m[1]
-			}
-		}
-	}()
+	s := &server{t: t, dir: dir, addr: "127.0.0.1:0", log: log}
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
-		defer kill.Stop()
-		for range ready {
-		}
-		gone <- cmd.Wait()
-		if err := <-gone; err != nil {
-			t.Errorf("the server ended: %v", err)
-		}
+		s.stop()
 		_ = log.Close()
 		if t.Failed() {
 			if text, err := os.ReadFile(log.Name()); err == nil {
@@ -87,14 +76,68 @@ func startServer(t *testing.T) string {
 			}
 		}
 	})
+	s.start()
+	return s
+}
+
+// start starts the process, and returns when it serves.
+func (s *server) start() {
+	s.t.Helper()
+	binary, err := serverBinary()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "serve", "--data.dir", filepath.Join(s.dir, "data"), "--listen", s.addr, "--admin.listen", "off")
+	cmd.Stderr = s.log
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	ready, gone := make(chan string, 1), make(chan error, 1)
+	go func() {
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			if m := servesAt.FindStringSubmatch(lines.Text()); m != nil {
+				ready <- m[1]
+			}
+		}
+		close(ready)
+		gone <- cmd.Wait()
+	}()
+	s.cmd, s.gone = cmd, gone
 	select {
 	case addr, ok := <-ready:
 		if !ok {
-			t.Fatal("the server ended before it served")
+			s.t.Fatal("the server ended before it served")
 		}
-		return addr
+		s.addr = addr
 	case <-time.After(time.Minute):
-		t.Fatal("the server does not serve")
-		return ""
+		s.t.Fatal("the server does not serve")
 	}
+}
+
+// stop has the process end as it should.
+func (s *server) stop() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(time.Minute, func() { _ = s.cmd.Process.Kill() })
+	defer kill.Stop()
+	if err := <-s.gone; err != nil {
+		s.t.Errorf("the server ended: %v", err)
+	}
+	s.cmd = nil
+}
+
+// restart ends the process with kill -9, and starts another one with its data and
+// its address.
+func (s *server) restart() {
+	s.t.Helper()
+	_ = s.cmd.Process.Kill()
+	<-s.gone
+	s.cmd = nil
+	s.start()
 }

@@ -94,6 +94,8 @@ var layers = []layer{
 	{"internal/killtest", []string{"client", "internal/errcode", "internal/history"}},
 	{"internal/clienttest", nil},
 	{"examples/franz-go", nil},
+	{"examples/franz-go/orders", nil},
+	{"examples/native/orders", []string{"client"}},
 	{"internal/disktest", []string{"client", "internal/errcode"}},
 	{"internal/boundtest", []string{"client", "internal/node", "internal/vfs", "log/batch", "wire/frame", "wire/pb"}},
 	{"internal/soak", []string{"client", "internal/errcode", "log/batch"}},
