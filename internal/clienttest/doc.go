@@ -8,6 +8,10 @@
 // its request a well-formed answer without content, in two ways (see blank), and
 // has to turn red.
 //
+// Kafka's own tools, the main classes behind the scripts in its bin folder, are run
+// as they are, and what they print is compared line by line: TestKafkaTools. They are
+// in CLIENTS_KAFKA, where make kafka-jars has put them.
+//
 // The tests that need the clients have the build tag "clients"; make test-clients
 // runs them, and says what has to be installed. Without the tag only what needs
 // Go alone is tested.
