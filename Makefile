@@ -35,9 +35,9 @@ test: ## everything that needs Go alone: about 20 minutes on two cores
 	$(GO) test -count=1 -timeout 45m ./...
 
 # Debian: apt-get install kcat jq nodejs npm default-jdk-headless maven build-essential zlib1g-dev libzstd-dev
-test-clients: ## Kafka's clients, built from examples/, against the real server; the first time builds librdkafka
+test-clients: kafka-jars ## Kafka's clients, built from examples/, and Kafka's own tools against the real server; the first time builds librdkafka
 	$(GO) vet -tags 'clients cluster' ./internal/clienttest ./internal/killtest
-	$(GO) test -count=1 -tags clients -parallel 8 -timeout 30m ./internal/clienttest
+	CLIENTS_KAFKA='$(abspath $(KAFKA))' $(GO) test -count=1 -tags clients -parallel 8 -timeout 30m ./internal/clienttest
 	$(GO) test -count=1 -tags clients -run Kcat -timeout 10m ./internal/killtest
 
 # Debian, beside the above: apt-get install iproute2 nftables util-linux.

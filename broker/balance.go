@@ -111,7 +111,7 @@ func (l *balance) move(s *dataShard, to int32) error {
 	ctx, cancel := context.WithTimeout(l.b.stopping, balanceTimeout)
 	defer cancel()
 	m := mandate{shard: s.id, replica: replication.ReplicaID{Node: to}, term: s.replica.Leading()}
-	if _, err := l.b.opt.Cluster.Peers.Call(ctx, to, methodFit, encodeMandate(m)); err != nil {
+	if err := l.b.asksFit(ctx, m); err != nil {
 		return err
 	}
 	return s.replica.TransferTo(ctx, to, maxLagEntries)

@@ -22,6 +22,7 @@ var adminAPIs = []api{
 	ordinary(kmsg.AlterConfigs, 0, 2, (*Server).alterConfigs),
 	ordinary(kmsg.DescribeLogDirs, 1, 5, (*Server).describeLogDirs),
 	ordinary(kmsg.CreatePartitions, 0, 3, (*Server).createPartitions),
+	ordinary(kmsg.ElectLeaders, 0, 2, (*Server).electLeaders),
 	ordinary(kmsg.IncrementalAlterConfigs, 0, 1, (*Server).incrementalAlterConfigs),
 	ordinary(kmsg.DescribeProducers, 0, 0, (*Server).describeProducers),
 	ordinary(kmsg.ListConfigResources, 0, 1, (*Server).listConfigResources),

@@ -11,6 +11,10 @@
 // The order examples are processes that talk to each other through consumer groups:
 // see testOrders. The native client's needs Go alone.
 //
+// Kafka's own tools, the main classes behind the scripts in its bin folder, are run
+// as they are, and what they print is compared line by line: TestKafkaTools. They are
+// in CLIENTS_KAFKA, where make kafka-jars has put them.
+//
 // The tests that need the clients have the build tag "clients"; make test-clients
 // runs them, and says what has to be installed. Without the tag only what needs
 // Go alone is tested.

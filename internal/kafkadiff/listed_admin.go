@@ -7,7 +7,7 @@ var listedOfAdmin = []difference{
 		path: "ApiKeys[42].MaxVersion", kafka: "2", ours: "3",
 		why: "DeleteGroups has its version 3 since Kafka 4.4."},
 	{scenario: "apiversions", request: "ApiVersions", what: "{plain|after one that is newer than known|software name and version with all that is allowed|software name of one letter}",
-		path: "ApiKeys[{17|24|25|26|27|28|29|30|31|34|36|38|39|40|41|43|45|46|48|49|50|51|55|57|64|65|66|76|77|78|79|80|81|83|84|85|86|87|88|89|90|91|92}]", kafka: "(there)", ours: "(default)",
+		path: "ApiKeys[{17|24|25|26|27|28|29|30|31|34|36|38|39|40|41|45|46|48|49|50|51|55|57|64|65|66|76|77|78|79|80|81|83|84|85|86|87|88|89|90|91|92}]", kafka: "(there)", ours: "(default)",
 		why: "Not built yet (transactions, security, quotas), or between Kafka's own nodes; none is faked."},
 	{scenario: "apiversions", request: "ApiVersions", versions: "3+", what: "{plain|software name and version with all that is allowed|software name of one letter}",
 		path: "FinalizedFeatures[{eligible.leader.replicas|metadata|share|streams|transaction}.version]", kafka: "(there)", ours: "(default)",

@@ -139,8 +139,8 @@ var failoverTable = []mutant{
 	{
 		name: "balance: not to who would not lead",
 		file: "broker/balance.go",
-		old:  "encodeMandate(m)); err != nil {\n\t\treturn err\n\t}\n\treturn s.replica",
-		new:  "encodeMandate(m)); err == nil && ctx == nil {\n\t\treturn err\n\t}\n\treturn s.replica",
+		old:  "asksFit(ctx, m); err != nil {\n\t\treturn err\n\t}\n\treturn s.replica",
+		new:  "asksFit(ctx, m); err == nil && ctx == nil {\n\t\treturn err\n\t}\n\treturn s.replica",
 		pkg:  "./broker", test: "TestBalanceUnfit", want: "although it said that it would not",
 	},
 	{
