@@ -1,6 +1,6 @@
 // Command franz-go uses a Flotilla node through franz-go, a client of Kafka: it
-// makes a topic, produces with each compression, reads everything back, and
-// administers. What it saw goes to standard output, one JSON object a line.
+// makes a topic, produces with each compression, reads everything back, alone and
+// as members of groups, and administers. What it saw goes to standard output, one JSON object a line.
 //
 //	go run ./examples/franz-go 127.0.0.1:9092 greetings
 //
@@ -24,7 +24,7 @@ import (
 )
 
 // limit bounds the whole program: the node is near, so more means a failure.
-const limit = 15 * time.Second
+const limit = 40 * time.Second
 
 // perCodec is how many records each compression gets.
 const perCodec = 6
@@ -50,7 +50,7 @@ func run(ctx context.Context, addr, topic string) error {
 	defer cl.Close()
 	e := &example{addr: addr, topic: topic, client: cl, admin: kadm.NewClient(cl)}
 	for _, step := range []func(context.Context) error{
-		e.cluster, e.createTopic, e.metadata, e.produce, e.consume, e.offsets, e.epochs,
+		e.cluster, e.createTopic, e.metadata, e.produce, e.consume, e.groups, e.deleteGroup, e.serverAssigned, e.offsets, e.epochs,
 		e.configs, e.logDirs, e.producers, e.createPartitions, e.deleteRecords, e.deleteTopic,
 	} {
 		if err := step(ctx); err != nil {
@@ -221,17 +221,21 @@ func (e *example) consume(ctx context.Context) error {
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			n++
-			headers := make(map[string]string)
-			for _, h := range r.Headers {
-				headers[h.Key] = string(h.Value)
-			}
-			say("consumed", fields{
-				"partition": r.Partition, "offset": r.Offset, "timestamp": r.Timestamp.UnixMilli(),
-				"key": string(r.Key), "value": string(r.Value), "headers": headers,
-			})
+			sayRecord("consumed", r)
 		})
 	}
 	return nil
+}
+
+func sayRecord(step string, r *kgo.Record) {
+	headers := make(map[string]string)
+	for _, h := range r.Headers {
+		headers[h.Key] = string(h.Value)
+	}
+	say(step, fields{
+		"partition": r.Partition, "offset": r.Offset, "timestamp": r.Timestamp.UnixMilli(),
+		"key": string(r.Key), "value": string(r.Value), "headers": headers,
+	})
 }
 
 // offsets asks for the bounds of each partition, and for the first record that

@@ -1,5 +1,5 @@
-// Uses a Flotilla node through kafkajs: makes a topic, produces, and
-// administers. What it saw goes to standard output, one JSON object a line.
+// Uses a Flotilla node through kafkajs: makes a topic, produces,
+// reads everything back as members of a group, and administers. What it saw goes to standard output, one JSON object a line.
 //
 //   npm ci
 //   node example.js 127.0.0.1:9092 greetings
@@ -9,7 +9,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import kafkajs from 'kafkajs'
 
-const { CompressionTypes, ConfigResourceTypes, Kafka, logLevel } = kafkajs
+const { AssignerProtocol, CompressionTypes, ConfigResourceTypes, Kafka, logLevel } = kafkajs
 const perCodec = 6
 
 const [addr, topic] = process.argv.slice(2)
@@ -28,7 +28,7 @@ const kafka = new Kafka({
 })
 const admin = kafka.admin()
 // The node is near: what takes longer has failed.
-const giveUp = setTimeout(() => fail(new Error('time is up')), 20000)
+const giveUp = setTimeout(() => fail(new Error('time is up')), 40000)
 
 const fail = (err) => {
   console.error('kafkajs:', err.message)
@@ -95,6 +95,71 @@ async function produce() {
   return start + sent / 2
 }
 
+// until asks again until there is an answer, for 10 s.
+async function until(what, ask) {
+  for (let left = 200; ; left--) {
+    const answer = ask()
+    if (answer) return answer
+    if (left === 0) throw new Error(`waited in vain for ${what}`)
+    await sleep(50)
+  }
+}
+
+// join starts a member of a group, which tells each record to handle.
+async function join(groupId, handle) {
+  // Members hear of each other with their heartbeats, which are sent between fetches.
+  const consumer = kafka.consumer({ groupId, heartbeatInterval: 200, maxWaitTimeInMs: 200 })
+  const member = { consumer, partitions: [] }
+  consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => { member.partitions = payload.memberAssignment[topic] ?? [] })
+  await consumer.connect()
+  await consumer.subscribe({ topics: [topic], fromBeginning: true })
+  await consumer.run({ autoCommit: false, eachMessage: async ({ partition, message }) => handle(partition, message) })
+  return member
+}
+
+// groups has members come and go, and looks at their group.
+async function groups() {
+  const groupId = `${topic}-group`
+  const next = new Map() // offsets to commit, by partition
+  let count = 0
+  const first = await join(groupId, (partition, m) => {
+    const headers = Object.fromEntries(Object.entries(m.headers).map(([name, value]) => [name, String(value)]))
+    say('group-consumed', {
+      partition, offset: Number(m.offset), timestamp: Number(m.timestamp), key: String(m.key), value: String(m.value), headers,
+    })
+    next.set(partition, String(Number(m.offset) + 1))
+    count++
+  })
+  await until('records', () => count === 2 * perCodec)
+  await first.consumer.commitOffsets([...next].map(([partition, offset]) => ({ topic, partition, offset })))
+  const [committed] = await admin.fetchOffsets({ groupId, topics: [topic] })
+  for (const p of committed.partitions) say('committed', { partition: p.partition, offset: Number(p.offset) })
+
+  const second = await join(groupId, () => {})
+  await until('partitions', () => first.partitions.length === 1 && second.partitions.length === 1)
+  say('group-shared', { members: [first.partitions, second.partitions] })
+  const listed = await admin.listGroups()
+  say('groups', { groups: listed.groups.map((g) => g.groupId) })
+  const { groups: [described] } = await admin.describeGroups([groupId])
+  say('described-group', {
+    group: described.groupId, state: described.state, protocol: described.protocol,
+    members: described.members.map((m) => AssignerProtocol.MemberAssignment.decode(m.memberAssignment).assignment[topic]),
+  })
+  await second.consumer.disconnect()
+  await until('all partitions', () => first.partitions.length === 2)
+  say('group-left', { members: [first.partitions] })
+  await first.consumer.disconnect()
+}
+
+// deleteGroup makes a group of offsets alone, and deletes it.
+async function deleteGroup() {
+  const groupId = `${topic}-group-scratch`
+  await admin.setOffsets({ groupId, topic, partitions: [{ partition: 0, offset: '1' }] })
+  await admin.deleteGroups([groupId])
+  const { groups } = await admin.listGroups()
+  say('delete-group', { group: groupId, exists: groups.some((g) => g.groupId === groupId) })
+}
+
 async function offsets(at) {
   const bounds = await admin.fetchTopicOffsets(topic)
   const timed = await admin.fetchTopicOffsetsByTimestamp(topic, at)
@@ -151,7 +216,10 @@ async function deleteTopic() {
 try {
   await admin.connect()
   await createTopic()
-  await offsets(await produce())
+  const middle = await produce()
+  await groups()
+  await deleteGroup()
+  await offsets(middle)
   await configs()
   await partitionsAndRecords()
   await deleteTopic()

@@ -12,7 +12,7 @@ set -euo pipefail
 addr=$1 topic=$2
 
 # The node is near: what takes longer has failed.
-kcat() { timeout 8 kcat -b "$addr" "$@"; }
+kcat() { timeout 12 kcat -b "$addr" "$@"; }
 
 kcat -L -J -t "$topic" -m 5 | jq -c '{step: "metadata", topic: .topics[0].topic, brokers: [.brokers[].name],
   leaders: [.topics[0].partitions[].leader]}'
@@ -35,9 +35,16 @@ for codec in none gzip snappy lz4 zstd; do
 done
 
 # The whole topic, from its beginning to its end.
+say_records() {
+  jq -c --arg step "$1" '{$step, partition, offset, timestamp: .ts, key, value: .payload,
+    headers: [.headers | _nwise(2) | {(.[0]): .[1]}] | add}'
+}
 records=$(kcat -C -t "$topic" -o beginning -e -J -q)
-jq -c '{step: "consumed", partition, offset, timestamp: .ts, key, value: .payload,
-  headers: [.headers | _nwise(2) | {(.[0]): .[1]}] | add}' <<<"$records"
+say_records consumed <<<"$records"
+
+# And once more as the only member of a group, which commits what it has read when
+# it leaves. A group's first member waits for others, by default for 3 s.
+kcat -G "$topic-group" -X auto.offset.reset=earliest -e -J -q "$topic" | say_records group-consumed
 
 # Where partitions begin and end, and the first record that is not older than one
 # in the middle.

@@ -1,45 +1,42 @@
 /* Uses a Flotilla node through librdkafka: makes a topic, produces with each
- * compression, reads everything back by assignment, and administers. What it saw
- * goes to standard output, one JSON object a line.
+ * compression, reads everything back by assignment and as members of groups, and
+ * administers. What it saw goes to standard output, one JSON object a line.
  *
  *   ./example 127.0.0.1:9092 greetings
  *
  * It leaves the topic behind; a second run needs another name. */
-#include <inttypes.h>
-#include <librdkafka/rdkafka.h>
+#include "example.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
 
-enum { CODECS = 5, PER_CODEC = 6, PARTITIONS = 2, TIMEOUT_MS = 6000 };
-
 static const char *const codecs[CODECS] = {"none", "gzip", "snappy", "lz4", "zstd"};
 static const char *const shown_configs[] = {"max.message.bytes", "retention.ms", "retention.bytes"};
 
-static const char *addr, *topic;
+const char *addr, *topic;
 static int64_t middle_ms; /* the timestamp of a record in the middle */
 static int failed_deliveries;
 
-static void die(const char *what, const char *why) {
+void die(const char *what, const char *why) {
         fprintf(stderr, "librdkafka: %s: %s\n", what, why);
         exit(1);
 }
 
-static void check(const char *what, rd_kafka_resp_err_t err) {
+void check(const char *what, rd_kafka_resp_err_t err) {
         if (err)
                 die(what, rd_kafka_err2str(err));
 }
 
-static int64_t now_ms(void) {
+int64_t now_ms(void) {
         struct timeval tv;
         gettimeofday(&tv, NULL);
         return (int64_t)tv.tv_sec * 1000 + tv.tv_usec / 1000;
 }
 
-/* new_client makes a producer or consumer; names and values alternate, up to NULL. */
-static rd_kafka_t *new_client(rd_kafka_type_t type, void (*delivered)(rd_kafka_t *, const rd_kafka_message_t *, void *), ...) {
+rd_kafka_t *new_client(rd_kafka_type_t type, void (*delivered)(rd_kafka_t *, const rd_kafka_message_t *, void *), ...) {
         char why[256];
         rd_kafka_conf_t *conf = rd_kafka_conf_new();
         va_list args;
@@ -62,8 +59,7 @@ static rd_kafka_t *new_client(rd_kafka_type_t type, void (*delivered)(rd_kafka_t
         return rk;
 }
 
-/* wait_for returns the result of an administrative request. */
-static rd_kafka_event_t *wait_for(const char *what, rd_kafka_queue_t *q) {
+rd_kafka_event_t *wait_for(const char *what, rd_kafka_queue_t *q) {
         rd_kafka_event_t *ev = rd_kafka_queue_poll(q, TIMEOUT_MS);
         if (!ev)
                 die(what, "time is up");
@@ -196,24 +192,16 @@ static void produce(void) {
         }
 }
 
-static rd_kafka_topic_partition_list_t *each_partition(int64_t offset) {
+rd_kafka_topic_partition_list_t *each_partition(int64_t offset) {
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(PARTITIONS);
         for (int32_t p = 0; p < PARTITIONS; p++)
                 rd_kafka_topic_partition_list_add(list, topic, p)->offset = offset;
         return list;
 }
 
-/* consume reads the topic from its beginning, by assignment, and asks where it
- * begins and ends. */
-static void consume(void) {
-        rd_kafka_t *rk = new_client(RD_KAFKA_CONSUMER, NULL, "group.id", "example", "enable.auto.commit", "false",
-                                    "auto.offset.reset", "error", NULL);
-        rd_kafka_poll_set_consumer(rk);
-        rd_kafka_topic_partition_list_t *list = each_partition(RD_KAFKA_OFFSET_BEGINNING);
-        check("assign", rd_kafka_assign(rk, list));
-        rd_kafka_topic_partition_list_destroy(list);
-        int64_t deadline = now_ms() + TIMEOUT_MS;
-        for (int n = 0; n < CODECS * PER_CODEC;) {
+void read_records(rd_kafka_t *rk, const char *step, int want, int64_t limit_ms) {
+        int64_t deadline = now_ms() + limit_ms;
+        for (int n = 0; n < want;) {
                 rd_kafka_message_t *m = rd_kafka_consumer_poll(rk, 100);
                 if (!m && now_ms() < deadline)
                         continue;
@@ -221,9 +209,9 @@ static void consume(void) {
                         die("consume", "time is up");
                 if (m->err)
                         die("consume", rd_kafka_message_errstr(m));
-                printf("{\"step\":\"consumed\",\"partition\":%" PRId32 ",\"offset\":%" PRId64 ",\"timestamp\":%" PRId64
+                printf("{\"step\":\"%s\",\"partition\":%" PRId32 ",\"offset\":%" PRId64 ",\"timestamp\":%" PRId64
                        ",\"key\":\"%.*s\",\"value\":\"%.*s\",\"headers\":{",
-                       m->partition, m->offset, rd_kafka_message_timestamp(m, NULL), (int)m->key_len, (const char *)m->key,
+                       step, m->partition, m->offset, rd_kafka_message_timestamp(m, NULL), (int)m->key_len, (const char *)m->key,
                        (int)m->len, (const char *)m->payload);
                 rd_kafka_headers_t *headers;
                 const char *name;
@@ -236,6 +224,18 @@ static void consume(void) {
                 rd_kafka_message_destroy(m);
                 n++;
         }
+}
+
+/* consume reads the topic from its beginning, by assignment, and asks where it
+ * begins and ends. */
+static void consume(void) {
+        rd_kafka_t *rk = new_client(RD_KAFKA_CONSUMER, NULL, "group.id", "example", "enable.auto.commit", "false",
+                                    "auto.offset.reset", "error", NULL);
+        rd_kafka_poll_set_consumer(rk);
+        rd_kafka_topic_partition_list_t *list = each_partition(RD_KAFKA_OFFSET_BEGINNING);
+        check("assign", rd_kafka_assign(rk, list));
+        rd_kafka_topic_partition_list_destroy(list);
+        read_records(rk, "consumed", CODECS * PER_CODEC, TIMEOUT_MS);
         rd_kafka_topic_partition_list_t *timed = each_partition(middle_ms);
         check("offsets for times", rd_kafka_offsets_for_times(rk, timed, TIMEOUT_MS));
         for (int32_t p = 0; p < PARTITIONS; p++) {
@@ -389,6 +389,7 @@ int main(int argc, char **argv) {
         describe_topic(admin, q, 1);
         produce();
         consume();
+        groups(admin, q);
         configs(admin, q);
         create_partitions(admin, q);
         delete_records(admin, q);

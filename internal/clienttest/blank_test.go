@@ -297,6 +297,9 @@ func blanked(req kmsg.Request, content content) kmsg.Response {
 	if content == echoed {
 		echo(reflect.ValueOf(resp).Elem(), reflect.ValueOf(req).Elem())
 	}
+	if r, ok := resp.(*kmsg.ConsumerGroupHeartbeatResponse); ok {
+		r.HeartbeatIntervalMillis = 1000 // with 0 Java sends one after the other, and leaves nothing to the cases beside it
+	}
 	return resp
 }
 

@@ -91,6 +91,8 @@ func TestChecksFail(t *testing.T) {
 	for _, step := range []string{
 		"cluster", "metadata", "describe-topic", "create-topic", "produced", "consumed", "offsets", "epoch-end", "configs",
 		"configs-altered", "config-resources", "log-dirs", "producers", "create-partitions", "delete-records", "delete-topic",
+		"group-consumed", "assigned-consumed", "group-shared", "group-left", "committed", "groups", "described-group", "described-assigned",
+		"offsets-left", "delete-group",
 	} {
 		fmt.Fprintf(&lines, `{"step":%q,"topic":"t","offset":0,"epoch":0,"end":0}`+"\n", step)
 	}

@@ -28,6 +28,9 @@ type facts struct {
 	starts     map[int32]int64
 	records    map[int32][]*kgo.Record
 	scratch    bool // the topic that was to be deleted exists
+
+	committed    map[int32]int64 // of the program's group
+	scratchGroup bool            // the group that was to be deleted exists
 }
 
 // gather reads everything about a topic, and all of its records.
@@ -68,7 +71,26 @@ func gather(ctx context.Context, addr, topic string) (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, f.read(ctx, addr, admin, topic)
+	return f, errors.Join(f.read(ctx, addr, admin, topic), f.readGroups(ctx, admin, topic))
+}
+
+// readGroups reads what has become of the program's groups.
+func (f *facts) readGroups(ctx context.Context, admin *kadm.Client, topic string) error {
+	f.committed = make(map[int32]int64)
+	listed, err := admin.ListGroups(ctx)
+	if err != nil {
+		return err
+	}
+	_, f.scratchGroup = listed[groupOf(topic)+"-scratch"]
+	if _, ok := listed[groupOf(topic)]; !ok {
+		return nil // on a fresh server nobody coordinates it yet
+	}
+	offsets, err := admin.FetchOffsets(ctx, groupOf(topic))
+	if err != nil {
+		return err
+	}
+	offsets.Each(func(o kadm.OffsetResponse) { f.committed[o.Partition] = o.At })
+	return offsets.Error()
 }
 
 // read reads the records of every partition up to its end.

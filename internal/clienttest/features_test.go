@@ -55,6 +55,7 @@ var features = slices.Concat(
 		{"DeleteRecords", kmsg.DeleteRecords, (*result).deletedRecords},
 		{"DeleteTopics", kmsg.DeleteTopics, (*result).deletedTopic},
 	},
+	groupFeatures,
 )
 
 func produceFeatures() (out []feature) {
@@ -171,15 +172,18 @@ func (r *result) idempotent() error {
 	return nil
 }
 
-func (r *result) consumed() error {
+func (r *result) consumed() error { return r.consumedIn("consumed") }
+
+// consumedIn compares what was consumed in a step with the log.
+func (r *result) consumedIn(step string) error {
 	want := 0
 	for p, records := range r.facts.records {
 		want += int(r.facts.starts[p]) + len(records)
 	}
-	if n := len(r.out["consumed"]); n == 0 || n != want {
+	if n := len(r.out[step]); n == 0 || n != want {
 		return fmt.Errorf("%d records consumed, want %d", n, want)
 	}
-	for _, l := range r.out["consumed"] {
+	for _, l := range r.out[step] {
 		rec := r.facts.at(l.Partition, *l.Offset)
 		if rec == nil && *l.Offset < r.facts.starts[l.Partition] {
 			continue // the program has deleted it meanwhile

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -464,14 +465,24 @@ func checkCommitted(t *testing.T, addr, group string, facts *facts) error {
 	return nil
 }
 
-// committedOffsets returns what a group has committed, by partition.
+// committedOffsets returns what a group has committed, by partition. While nobody
+// coordinates the group, as when the server has just been started, it asks again:
+// kadm leaves that to its caller.
 func committedOffsets(ctx context.Context, addr, group string) (map[int32]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
 	if err != nil {
 		return nil, err
 	}
 	defer cl.Close()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
 	offsets, err := kadm.NewClient(cl).FetchOffsets(ctx, group)
+	for kerr.IsRetriable(err) && ctx.Err() == nil {
+		<-again.C
+		offsets, err = kadm.NewClient(cl).FetchOffsets(ctx, group)
+	}
 	if err != nil {
 		return nil, err
 	}

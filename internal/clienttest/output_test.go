@@ -46,6 +46,13 @@ type line struct {
 	IDs     []int64           `json:"ids"` // of producers
 	Exists  *bool             `json:"exists"`
 
+	Group    string    `json:"group"`
+	Groups   []string  `json:"groups"`
+	State    string    `json:"state"`
+	Protocol string    `json:"protocol"`
+	Assignor string    `json:"assignor"`
+	Members  [][]int32 `json:"members"` // the partitions of each
+
 	ProduceMin *int16 `json:"produce_min"`
 	ProduceMax *int16 `json:"produce_max"`
 	FetchMax   *int16 `json:"fetch_max"`
@@ -77,7 +84,7 @@ func parseOutput(printed []byte) (output, error) {
 func (l line) complete() error {
 	var missing bool
 	switch l.Step {
-	case "produced", "consumed":
+	case "produced", "consumed", "group-consumed", "assigned-consumed", "committed", "offsets-left":
 		missing = l.Offset == nil
 	case "epoch-end":
 		missing = l.Epoch == nil || l.End == nil

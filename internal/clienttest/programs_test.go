@@ -15,27 +15,26 @@ type program struct {
 	topicMade bool
 }
 
-// plainLZ4 is what librdkafka does with a server that has no consumer groups.
-const plainLZ4 = "librdkafka compresses with lz4 only where FindCoordinator is offered, which it takes for the sign of a broker that " +
-	"knows lz4. Consumer groups are not built yet, so it is not, and the records arrive as they are, uncompressed. Other codecs are not concerned."
-
 // programs are the columns, in their order. without names the rows that a
 // program leaves out: its client cannot do that, or does not show the answer.
 var programs = []program{
 	{name: "franz-go", client: "franz-go 1.22.3"},
 	{name: "java", client: "Java 4.3.1", without: []string{"AlterConfigs"}},
-	{name: "librdkafka", client: "librdkafka 2.15.1", fails: map[string]string{"Produce, lz4": plainLZ4}, without: []string{
+	{name: "librdkafka", client: "librdkafka 2.15.1", without: []string{
 		"DescribeCluster", "DescribeTopicPartitions", "OffsetForLeaderEpoch", "ListConfigResources", "DescribeLogDirs",
-		"DescribeProducers",
+		"DescribeProducers", "ConsumerGroupDescribe",
 	}},
-	{name: "kcat", client: "kcat 1.7.1", topicMade: true, fails: map[string]string{"Produce, lz4": plainLZ4}, without: []string{
+	{name: "kcat", client: "kcat 1.7.1", topicMade: true, without: []string{
 		"DescribeCluster", "DescribeTopicPartitions", "CreateTopics", "OffsetForLeaderEpoch", "DescribeConfigs",
 		"IncrementalAlterConfigs", "AlterConfigs", "ListConfigResources", "DescribeLogDirs", "DescribeProducers",
 		"CreatePartitions", "DeleteRecords", "DeleteTopics",
+		"Heartbeat: a member hears of another one", "LeaveGroup: the others have its partitions", "OffsetFetch", "ListGroups",
+		"DescribeGroups", "OffsetDelete", "DeleteGroups", "ConsumerGroupHeartbeat", "ConsumerGroupDescribe",
 	}},
 	{name: "kafkajs", client: "kafkajs 2.2.4", without: []string{
 		"DescribeCluster", "DescribeTopicPartitions", "Produce, snappy", "Produce, lz4", "Produce, zstd",
 		"Fetch from the beginning, by assignment", "OffsetForLeaderEpoch", "IncrementalAlterConfigs",
 		"ListConfigResources", "DescribeLogDirs", "DescribeProducers",
+		"OffsetDelete", "ConsumerGroupHeartbeat", "ConsumerGroupDescribe",
 	}},
 }

@@ -42,7 +42,7 @@ import org.apache.kafka.common.serialization.StringSerializer;
 
 /**
  * Uses a Flotilla node through Kafka's own Java client: makes a topic, produces with each
- * compression, reads everything back by assignment, and administers. What it saw goes to standard
+ * compression, reads everything back by assignment and as members of groups, and administers. What it saw goes to standard
  * output, one JSON object a line.
  *
  * <pre>
@@ -93,6 +93,7 @@ public final class Example {
             describeTopic(admin);
             produce();
             consume();
+            groups(admin);
             offsets(admin);
             configs(admin);
             logDirs(admin);
@@ -198,14 +199,26 @@ public final class Example {
                 if (!tell) {
                     continue;
                 }
-                Map<String, String> headers = new LinkedHashMap<>();
-                for (Header h : r.headers()) {
-                    headers.put(h.key(), new String(h.value(), StandardCharsets.UTF_8));
-                }
-                say("consumed", "partition", r.partition(), "offset", r.offset(), "timestamp", r.timestamp(),
-                    "key", r.key(), "value", r.value(), "headers", headers);
+                sayRecord("consumed", r);
             }
         }
+    }
+
+    private void groups(Admin admin) throws Exception {
+        var groups = new Groups(bootstrap, topic, admin, sent, new Groups.Say() {
+            @Override
+            public void say(String step, Object... fields) throws Exception {
+                Example.this.say(step, fields);
+            }
+
+            @Override
+            public void record(String step, ConsumerRecord<String, String> r) throws Exception {
+                sayRecord(step, r);
+            }
+        });
+        groups.classic();
+        groups.delete();
+        groups.serverAssigned();
     }
 
     private void offsets(Admin admin) throws Exception {
@@ -280,6 +293,15 @@ public final class Example {
         admin.createTopics(Set.of(new NewTopic(scratch, Optional.of(1), Optional.empty()))).all().get();
         admin.deleteTopics(Set.of(scratch)).all().get();
         say("delete-topic", "topic", scratch, "exists", admin.listTopics().names().get().contains(scratch));
+    }
+
+    private void sayRecord(String step, ConsumerRecord<String, String> r) throws Exception {
+        Map<String, String> headers = new LinkedHashMap<>();
+        for (Header h : r.headers()) {
+            headers.put(h.key(), new String(h.value(), StandardCharsets.UTF_8));
+        }
+        say(step, "partition", r.partition(), "offset", r.offset(), "timestamp", r.timestamp(),
+            "key", r.key(), "value", r.value(), "headers", headers);
     }
 
     private static byte[] utf8(String s) {
