@@ -43,7 +43,7 @@ type coordinators struct {
 
 // coordination is what a node knows of one partition that it leads.
 type coordination struct {
-	log    groupLog
+	log    *internalLog
 	term   uint64
 	number uint64              // of the last decision of the term that is known to be applied
 	runner *coordinator.Runner // nil: none, for now
@@ -178,12 +178,12 @@ func (c *coordinators) look(now time.Time) (again time.Duration) {
 }
 
 // leads returns a partition, and the term in which this node leads it, 0 if it does not.
-func (c *coordinators) leads(topic partition.TopicID, index int32) (groupLog, uint64) {
+func (c *coordinators) leads(topic partition.TopicID, index int32) (*internalLog, uint64) {
 	log, ok := c.b.internalLog(topic, index)
 	if !ok || log.at.quarantined() {
-		return groupLog{}, 0
+		return nil, 0
 	}
-	return groupLog{log}, log.at.shard.replica.Leading()
+	return log, log.at.shard.replica.Leading()
 }
 
 // set enters what is known of a partition; nil: nothing.
@@ -284,7 +284,7 @@ func (c *coordinators) tell(im *metadata.Image, begun []*coordination) {
 // deleted returns the topics that are deleted and that a partition has offsets of. That
 // a topic is not known proves nothing, as this node may be behind (R17), unless it is
 // alone.
-func (c *coordinators) deleted(im *metadata.Image, log groupLog) (gone []consumergroup.Topic) {
+func (c *coordinators) deleted(im *metadata.Image, log *internalLog) (gone []consumergroup.Topic) {
 	var state *consumergroup.Groups
 	if log.Groups(func(g *consumergroup.Groups) { state = g.Clone() }) != nil {
 		return nil // the Runner says why

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/flotilla-log/flotilla/broker/coordinator"
 	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/consumergroup/record"
 	"github.com/flotilla-log/flotilla/internal/errcode"
@@ -13,15 +14,9 @@ import (
 	"github.com/flotilla-log/flotilla/replication"
 )
 
-var (
-	// errDecisionRefused reports records of a decision that are not applied and
-	// never will be.
-	errDecisionRefused = errors.New("broker: a decision was refused")
-
-	// errNotFolded reports an internal partition of which this replica has no state
-	// to go on from: it is in quarantine, or deleted.
-	errNotFolded = errors.New("broker: an internal partition is not folded here")
-)
+// errNotFolded reports an internal partition of which this replica has no state
+// to go on from: it is in quarantine, or deleted.
+var errNotFolded = errors.New("broker: an internal partition is not folded here")
 
 // internalLog is an internal partition, as its coordinator on this node sees it. Its
 // methods may be called beside each other.
@@ -29,6 +24,8 @@ type internalLog struct {
 	b  *Broker
 	at *placed
 }
+
+var _ coordinator.Log = (*internalLog)(nil)
 
 // internalLog returns an internal partition of which this node has a replica, and
 // false if there is none.
@@ -42,13 +39,13 @@ func (b *Broker) internalLog(topic TopicID, index int32) (*internalLog, bool) {
 
 // Propose replicates records as one decision, all or none: term is that in which it
 // was decided, number the last of the term + 1, from 1 on (R3). It returns nil once
-// they are applied here, an error that matches errDecisionRefused if they never will
+// they are applied here, an error that matches coordinator.ErrRefused if they never will
 // be, and any other if that is not known. While the disk is nearly full it waits. It
 // keeps nothing of records.
 func (l *internalLog) Propose(ctx context.Context, term, number uint64, records []record.Record) error {
 	batches, err := decisionBatches(l.b.opt.Now().UnixMilli(), int(l.at.config.MaxMessageBytes), records)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errDecisionRefused, err)
+		return fmt.Errorf("%w: %w", coordinator.ErrRefused, err)
 	}
 	done := make(chan error, 1)
 	proposal := &produceProposal{
@@ -58,9 +55,9 @@ func (l *internalLog) Propose(ctx context.Context, term, number uint64, records 
 		Done: func(r partition.Result, err error) {
 			switch {
 			case err == nil && r.Code != errcode.None:
-				err = fmt.Errorf("%w: %w", errDecisionRefused, r.Err())
+				err = fmt.Errorf("%w: %w", coordinator.ErrRefused, r.Err())
 			case errors.Is(err, replication.ErrNotLeader): // it waited, and was not proposed
-				err = fmt.Errorf("%w: %w", errDecisionRefused, err)
+				err = fmt.Errorf("%w: %w", coordinator.ErrRefused, err)
 			case err == nil:
 				l.count(len(batches), len(records))
 			}
@@ -68,7 +65,7 @@ func (l *internalLog) Propose(ctx context.Context, term, number uint64, records 
 		},
 	}
 	if err := l.at.shard.replica.Propose(proposal); err != nil {
-		return fmt.Errorf("%w: %w", errDecisionRefused, err)
+		return fmt.Errorf("%w: %w", coordinator.ErrRefused, err)
 	}
 	select {
 	case err := <-done:
@@ -76,7 +73,7 @@ func (l *internalLog) Propose(ctx context.Context, term, number uint64, records 
 	case <-ctx.Done():
 	}
 	if l.at.shard.replica.Cancel(proposal) {
-		return fmt.Errorf("%w: it waited for room, and was not proposed: %w", errDecisionRefused, ctx.Err())
+		return fmt.Errorf("%w: it waited for room, and was not proposed: %w", coordinator.ErrRefused, ctx.Err())
 	}
 	return ctx.Err()
 }

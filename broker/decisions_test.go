@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker/coordinator"
 	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/consumergroup/record"
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -76,8 +77,8 @@ func TestDecisions(t *testing.T) {
 		}
 		refused := func(what string, term, number uint64, rs []record.Record) {
 			t.Helper()
-			if err := l.Propose(ctx, term, number, rs); !errors.Is(err, errDecisionRefused) {
-				t.Errorf("%s: %v, want errDecisionRefused", what, err)
+			if err := l.Propose(ctx, term, number, rs); !errors.Is(err, coordinator.ErrRefused) {
+				t.Errorf("%s: %v, want ErrRefused", what, err)
 			}
 		}
 		accepted(term, 1, commits("a", 1, 5))
@@ -182,7 +183,7 @@ func TestDecisionsOnReplicas(t *testing.T) {
 		next := lead(old)
 		nl := next.offsetsLog()
 		term := nl.at.shard.replica.Leading()
-		if err := nl.Propose(t.Context(), term, 6, commits("x", 1, 5)); !errors.Is(err, errDecisionRefused) {
+		if err := nl.Propose(t.Context(), term, 6, commits("x", 1, 5)); !errors.Is(err, coordinator.ErrRefused) {
 			t.Errorf("a new term goes on with the old one's numbers: %v", err)
 		}
 		if err := nl.Propose(t.Context(), term, 1, commits("new", 3, 5)); err != nil {

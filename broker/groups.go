@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"github.com/flotilla-log/flotilla/broker/coordinator"
 	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/consumergroup"
-	"github.com/flotilla-log/flotilla/consumergroup/record"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 )
 
@@ -26,18 +24,6 @@ func offsetsPartition(group string, partitions int) int32 {
 		h = 31*h + int32(u)
 	}
 	return (h & 0x7fffffff) % int32(partitions)
-}
-
-// groupLog is an internal partition as a coordinator's Runner knows it.
-type groupLog struct{ *internalLog }
-
-// Propose implements coordinator.Log.
-func (l groupLog) Propose(ctx context.Context, term, number uint64, records []record.Record) error {
-	err := l.internalLog.Propose(ctx, term, number, records)
-	if errors.Is(err, errDecisionRefused) {
-		return fmt.Errorf("%w: %w", coordinator.ErrRefused, err)
-	}
-	return err
 }
 
 // memberIDs makes the random part of members' ids.

@@ -87,19 +87,18 @@ func (g *coordinated) topicsLocked(now time.Time, d *consumergroup.Decision) {
 	g.c.TopicsChanged(now, consumergroup.NewTopics(g.broker.MetadataIndex(), all), d)
 }
 
-// asking has a request decided.
-type asking func(now time.Time, token consumergroup.Token, out *consumergroup.Decision)
-
-// coordinate has a request decided, and waits for its answer; refused, if ctx ends
-// before.
-func coordinate[R any](ctx context.Context, g *coordinated, refused R, ask asking) R {
+// coordinate has a Coordinator's method decide a request, and waits for its answer;
+// refused, if ctx ends before.
+func coordinate[Q, R any](ctx context.Context, g *coordinated, refused R,
+	decide func(*consumergroup.Coordinator, time.Time, consumergroup.Token, Q, *consumergroup.Decision), req Q,
+) R {
 	g.mu.Lock()
 	g.last++
 	token, ch, now := g.last, make(chan any, 1), time.Now()
 	g.waiting[token] = ch
 	var d consumergroup.Decision
 	g.topicsLocked(now, &d)
-	ask(now, token, &d)
+	decide(g.c, now, token, req, &d)
 	g.settleLocked(&d)
 	g.mu.Unlock()
 	select {
@@ -133,91 +132,55 @@ func (g *coordinated) FindCoordinator(_ context.Context, group string, via broke
 }
 
 func (g *coordinated) JoinGroup(ctx context.Context, req *consumergroup.JoinRequest) *consumergroup.JoinReply {
-	return coordinate(ctx, g, &consumergroup.JoinReply{Err: errNot, Generation: -1},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.JoinGroup(now, token, req, out)
-		})
+	return coordinate(ctx, g, &consumergroup.JoinReply{Err: errNot, Generation: -1}, (*consumergroup.Coordinator).JoinGroup, req)
 }
 
 func (g *coordinated) SyncGroup(ctx context.Context, req *consumergroup.SyncRequest) *consumergroup.SyncReply {
-	return coordinate(ctx, g, &consumergroup.SyncReply{Err: errNot},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.SyncGroup(now, token, req, out)
-		})
+	return coordinate(ctx, g, &consumergroup.SyncReply{Err: errNot}, (*consumergroup.Coordinator).SyncGroup, req)
 }
 
 func (g *coordinated) HeartbeatGroup(ctx context.Context, req *consumergroup.HeartbeatRequest) consumergroup.HeartbeatReply {
-	return coordinate(ctx, g, consumergroup.HeartbeatReply{Err: errNot},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.Heartbeat(now, token, req, out)
-		})
+	return coordinate(ctx, g, consumergroup.HeartbeatReply{Err: errNot}, (*consumergroup.Coordinator).Heartbeat, req)
 }
 
 func (g *coordinated) LeaveGroup(ctx context.Context, req *consumergroup.LeaveRequest) *consumergroup.LeaveReply {
-	return coordinate(ctx, g, &consumergroup.LeaveReply{Err: errNot},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.LeaveGroup(now, token, req, out)
-		})
+	return coordinate(ctx, g, &consumergroup.LeaveReply{Err: errNot}, (*consumergroup.Coordinator).LeaveGroup, req)
 }
 
 func (g *coordinated) ConsumerHeartbeat(ctx context.Context, req *consumergroup.ConsumerHeartbeatRequest) *consumergroup.ConsumerHeartbeatReply {
-	return coordinate(ctx, g, &consumergroup.ConsumerHeartbeatReply{Err: errNot},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.ConsumerHeartbeat(now, token, req, out)
-		})
+	return coordinate(ctx, g, &consumergroup.ConsumerHeartbeatReply{Err: errNot}, (*consumergroup.Coordinator).ConsumerHeartbeat, req)
 }
 
 func (g *coordinated) CommitOffsets(ctx context.Context, req *consumergroup.CommitRequest) *consumergroup.CommitReply {
-	return coordinate(ctx, g, &consumergroup.CommitReply{Err: errNot},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.CommitOffsets(now, token, req, out)
-		})
+	return coordinate(ctx, g, &consumergroup.CommitReply{Err: errNot}, (*consumergroup.Coordinator).CommitOffsets, req)
 }
 
 func (g *coordinated) FetchOffsets(ctx context.Context, req *consumergroup.FetchRequest) *consumergroup.FetchReply {
 	if req.Group == "elsewhere" {
 		return &consumergroup.FetchReply{Err: errNot}
 	}
-	return coordinate(ctx, g, &consumergroup.FetchReply{Err: errNot},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.FetchOffsets(now, token, req, out)
-		})
+	return coordinate(ctx, g, &consumergroup.FetchReply{Err: errNot}, (*consumergroup.Coordinator).FetchOffsets, req)
 }
 
 func (g *coordinated) DeleteOffsets(ctx context.Context, req *consumergroup.DeleteOffsetsRequest) *consumergroup.DeleteOffsetsReply {
-	return coordinate(ctx, g, &consumergroup.DeleteOffsetsReply{Err: errNot},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.DeleteOffsets(now, token, req, out)
-		})
+	return coordinate(ctx, g, &consumergroup.DeleteOffsetsReply{Err: errNot}, (*consumergroup.Coordinator).DeleteOffsets, req)
 }
 
 func (g *coordinated) ListGroups(ctx context.Context, req *consumergroup.ListRequest) *consumergroup.ListReply {
-	return coordinate(ctx, g, &consumergroup.ListReply{Err: errNot},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.ListGroups(now, token, req, out)
-		})
+	return coordinate(ctx, g, &consumergroup.ListReply{Err: errNot}, (*consumergroup.Coordinator).ListGroups, req)
 }
 
 func (g *coordinated) DescribeGroup(ctx context.Context, group string) *consumergroup.DescribeReply {
 	if group == "elsewhere" {
 		return &consumergroup.DescribeReply{Err: errNot, Group: group}
 	}
-	return coordinate(ctx, g, &consumergroup.DescribeReply{Err: errNot, Group: group},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.DescribeGroup(now, token, group, out)
-		})
+	return coordinate(ctx, g, &consumergroup.DescribeReply{Err: errNot, Group: group}, (*consumergroup.Coordinator).DescribeGroup, group)
 }
 
 func (g *coordinated) DescribeConsumerGroup(ctx context.Context, group string) *consumergroup.ConsumerDescribeReply {
-	return coordinate(ctx, g, &consumergroup.ConsumerDescribeReply{Err: errNot, Group: group},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.ConsumerDescribe(now, token, group, out)
-		})
+	return coordinate(ctx, g, &consumergroup.ConsumerDescribeReply{Err: errNot, Group: group}, (*consumergroup.Coordinator).ConsumerDescribe, group)
 }
 
 func (g *coordinated) DeleteGroups(ctx context.Context, groups []string) *consumergroup.DeleteGroupsReply {
-	return coordinate(ctx, g, &consumergroup.DeleteGroupsReply{},
-		func(now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-			g.c.DeleteGroups(now, token, groups, out)
-		})
+	return coordinate(ctx, g, &consumergroup.DeleteGroupsReply{}, (*consumergroup.Coordinator).DeleteGroups, groups)
 }

@@ -85,8 +85,11 @@ func (c *Coordinator) apply(d *consumergroup.Decision) {
 	}
 }
 
-// ask makes one call, and returns its reply, or refused(err) if requests are refused.
-func ask[R any](c *Coordinator, refused func(*errcode.Error) R, call func(time.Time, consumergroup.Token, *consumergroup.Decision)) R {
+// ask has a Coordinator's method decide a request, and returns the reply, or
+// refused(err) if requests are refused.
+func ask[Q, R any](c *Coordinator, refused func(*errcode.Error) R,
+	decide func(*consumergroup.Coordinator, time.Time, consumergroup.Token, Q, *consumergroup.Decision), req Q,
+) R {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -96,7 +99,7 @@ func ask[R any](c *Coordinator, refused func(*errcode.Error) R, call func(time.T
 	now := c.now()
 	c.c.Tick(now, &d)
 	c.token++
-	call(now, c.token, &d)
+	decide(c.c, now, c.token, req, &d)
 	c.apply(&d)
 	for _, r := range d.Replies {
 		if r.Token == c.token {
@@ -110,60 +113,41 @@ func ask[R any](c *Coordinator, refused func(*errcode.Error) R, call func(time.T
 func (c *Coordinator) ConsumerHeartbeat(_ context.Context, req *consumergroup.ConsumerHeartbeatRequest) *consumergroup.ConsumerHeartbeatReply {
 	return ask(c, func(err *errcode.Error) *consumergroup.ConsumerHeartbeatReply {
 		return &consumergroup.ConsumerHeartbeatReply{Err: err}
-	}, func(now time.Time, token consumergroup.Token, d *consumergroup.Decision) {
-		c.c.ConsumerHeartbeat(now, token, req, d)
-	})
+	}, (*consumergroup.Coordinator).ConsumerHeartbeat, req)
 }
 
 // CommitOffsets commits.
 func (c *Coordinator) CommitOffsets(_ context.Context, req *consumergroup.CommitRequest) *consumergroup.CommitReply {
-	return ask(c, func(err *errcode.Error) *consumergroup.CommitReply { return &consumergroup.CommitReply{Err: err} },
-		func(now time.Time, token consumergroup.Token, d *consumergroup.Decision) {
-			c.c.CommitOffsets(now, token, req, d)
-		})
+	return ask(c, func(err *errcode.Error) *consumergroup.CommitReply { return &consumergroup.CommitReply{Err: err} }, (*consumergroup.Coordinator).CommitOffsets, req)
 }
 
 // FetchOffsets tells what is committed.
 func (c *Coordinator) FetchOffsets(_ context.Context, req *consumergroup.FetchRequest) *consumergroup.FetchReply {
-	return ask(c, func(err *errcode.Error) *consumergroup.FetchReply { return &consumergroup.FetchReply{Err: err} },
-		func(now time.Time, token consumergroup.Token, d *consumergroup.Decision) {
-			c.c.FetchOffsets(now, token, req, d)
-		})
+	return ask(c, func(err *errcode.Error) *consumergroup.FetchReply { return &consumergroup.FetchReply{Err: err} }, (*consumergroup.Coordinator).FetchOffsets, req)
 }
 
 // DeleteOffsets forgets offsets.
 func (c *Coordinator) DeleteOffsets(_ context.Context, req *consumergroup.DeleteOffsetsRequest) *consumergroup.DeleteOffsetsReply {
 	return ask(c, func(err *errcode.Error) *consumergroup.DeleteOffsetsReply {
 		return &consumergroup.DeleteOffsetsReply{Err: err}
-	},
-		func(now time.Time, token consumergroup.Token, d *consumergroup.Decision) {
-			c.c.DeleteOffsets(now, token, req, d)
-		})
+	}, (*consumergroup.Coordinator).DeleteOffsets, req)
 }
 
 // ListGroups lists.
 func (c *Coordinator) ListGroups(_ context.Context, req *consumergroup.ListRequest) *consumergroup.ListReply {
-	return ask(c, func(*errcode.Error) *consumergroup.ListReply { return new(consumergroup.ListReply) },
-		func(now time.Time, token consumergroup.Token, d *consumergroup.Decision) {
-			c.c.ListGroups(now, token, req, d)
-		})
+	return ask(c, func(*errcode.Error) *consumergroup.ListReply { return new(consumergroup.ListReply) }, (*consumergroup.Coordinator).ListGroups, req)
 }
 
 // DescribeGroup describes a classic group.
 func (c *Coordinator) DescribeGroup(_ context.Context, group string) *consumergroup.DescribeReply {
-	return ask(c, func(err *errcode.Error) *consumergroup.DescribeReply { return &consumergroup.DescribeReply{Err: err} },
-		func(now time.Time, token consumergroup.Token, d *consumergroup.Decision) {
-			c.c.DescribeGroup(now, token, group, d)
-		})
+	return ask(c, func(err *errcode.Error) *consumergroup.DescribeReply { return &consumergroup.DescribeReply{Err: err} }, (*consumergroup.Coordinator).DescribeGroup, group)
 }
 
 // DescribeConsumerGroup describes a group that the server assigns.
 func (c *Coordinator) DescribeConsumerGroup(_ context.Context, group string) *consumergroup.ConsumerDescribeReply {
 	return ask(c, func(err *errcode.Error) *consumergroup.ConsumerDescribeReply {
 		return &consumergroup.ConsumerDescribeReply{Err: err}
-	}, func(now time.Time, token consumergroup.Token, d *consumergroup.Decision) {
-		c.c.ConsumerDescribe(now, token, group, d)
-	})
+	}, (*consumergroup.Coordinator).ConsumerDescribe, group)
 }
 
 // DeleteGroups deletes groups.
@@ -174,7 +158,5 @@ func (c *Coordinator) DeleteGroups(_ context.Context, groups []string) *consumer
 			r.Groups = append(r.Groups, consumergroup.DeletedGroup{Group: g, Err: err})
 		}
 		return r
-	}, func(now time.Time, token consumergroup.Token, d *consumergroup.Decision) {
-		c.c.DeleteGroups(now, token, groups, d)
-	})
+	}, (*consumergroup.Coordinator).DeleteGroups, groups)
 }
