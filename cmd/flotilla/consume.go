@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -126,47 +125,26 @@ func (f *consumeFlags) printer(formatted bool) (func(io.Writer, *client.Record) 
 
 // open finds out what to read.
 func (f *consumeFlags) open(ctx context.Context, admin *client.Admin, topic string, from, until offsetFlag) (*reading, error) {
-	d, err := lookUp(ctx, admin, topic)
+	b, err := lookUpBounds(ctx, admin, topic, from)
 	if err != nil {
 		return nil, err
-	}
-	earliest, err := admin.Offsets(ctx, topic, client.Earliest)
-	if err != nil {
-		return nil, err
-	}
-	latest, err := admin.Offsets(ctx, topic, client.Latest)
-	if err != nil {
-		return nil, err
-	}
-	var timed []client.TimedOffset
-	if t, ok := from.timed(time.Now()); ok {
-		if timed, err = admin.OffsetsForTime(ctx, topic, t); err != nil {
-			return nil, err
-		}
 	}
 	partitions := f.partitions
 	if len(partitions) == 0 {
-		for p := range d.Partitions {
+		for p := range b.topic.Partitions {
 			partitions = append(partitions, int32(p))
 		}
 	}
 	r := &reading{topic: topic, count: f.count, spans: make(map[int32]*progress)}
 	for _, p := range partitions {
-		if err := checkPartition(d, p); err != nil {
+		if err := checkPartition(b.topic, p); err != nil {
 			return nil, err
 		}
-		from := from
-		if timed != nil {
-			from = offsetFlag{offset: timed[p].Offset}
-			if from.offset < 0 { // no record is so late
-				from = offsetFlag{named: true, at: client.Latest}
-			}
-		}
-		s, err := newSpan(from, until, earliest[p], latest[p])
+		s, err := newSpan(b.place(p), until, b.earliest[p], b.latest[p])
 		if err != nil {
 			return nil, fmt.Errorf("partition %d of %s: %w", p, topic, err)
 		}
-		r.spans[p] = &progress{span: s, end: latest[p], noticed: -1}
+		r.spans[p] = &progress{span: s, end: b.latest[p], noticed: -1}
 	}
 	return r, nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -195,50 +194,32 @@ func (f *seekFlags) plan(ctx context.Context, cl *client.Client, group string, t
 }
 
 func (f *seekFlags) planTopic(ctx context.Context, admin *client.Admin, topic string, to offsetFlag, others map[client.TopicPartition]int64) ([]seekLine, error) {
-	d, err := lookUp(ctx, admin, topic)
+	b, err := lookUpBounds(ctx, admin, topic, to)
 	if err != nil {
 		return nil, err
-	}
-	earliest, err := admin.Offsets(ctx, topic, client.Earliest)
-	if err != nil {
-		return nil, err
-	}
-	latest, err := admin.Offsets(ctx, topic, client.Latest)
-	if err != nil {
-		return nil, err
-	}
-	var timed []client.TimedOffset
-	if t, ok := to.timed(time.Now()); ok {
-		if timed, err = admin.OffsetsForTime(ctx, topic, t); err != nil {
-			return nil, err
-		}
 	}
 	var lines []seekLine
-	for i := range d.Partitions {
+	for i := range b.topic.Partitions {
 		p := int32(i)
 		if len(f.partitions) > 0 && !slices.Contains(f.partitions, p) {
 			continue
 		}
-		place := to
+		place := b.place(p)
 		switch other, ok := others[client.TopicPartition{Topic: topic, Partition: p}]; {
 		case ok:
 			// Where it would go on itself, if records it has yet to consume are deleted.
-			place = offsetFlag{offset: min(max(other, earliest[p]), latest[p])}
+			place = offsetFlag{offset: min(max(other, b.earliest[p]), b.latest[p])}
 		case others != nil:
 			continue // that group has committed nothing of it
-		case timed != nil && timed[p].Offset < 0: // no record is so late
-			place = offsetFlag{named: true, at: client.Latest}
-		case timed != nil:
-			place = offsetFlag{offset: timed[p].Offset}
 		}
-		s, err := newSpan(place, offsetFlag{offset: noEnd}, earliest[p], latest[p])
+		s, err := newSpan(place, offsetFlag{offset: noEnd}, b.earliest[p], b.latest[p])
 		if err != nil {
 			return nil, fmt.Errorf("partition %d of %s: %w", p, topic, err)
 		}
-		lines = append(lines, seekLine{Topic: topic, Partition: p, New: s.from, End: latest[p]})
+		lines = append(lines, seekLine{Topic: topic, Partition: p, New: s.from, End: b.latest[p]})
 	}
 	for _, p := range f.partitions {
-		if err := checkPartition(d, p); err != nil {
+		if err := checkPartition(b.topic, p); err != nil {
 			return nil, err
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"strconv"
@@ -96,3 +97,44 @@ func newSpan(from, until offsetFlag, earliest, latest int64) (span, error) {
 }
 
 func (s span) empty() bool { return s.from >= s.until }
+
+// topicBounds is a topic with the ends of its partitions, for a flag that says where to
+// begin in them.
+type topicBounds struct {
+	topic            client.TopicDescription
+	from             offsetFlag
+	earliest, latest []int64
+	timed            []client.TimedOffset // nil: the flag means no point in time
+}
+
+func lookUpBounds(ctx context.Context, admin *client.Admin, topic string, from offsetFlag) (*topicBounds, error) {
+	d, err := lookUp(ctx, admin, topic)
+	if err != nil {
+		return nil, err
+	}
+	b := &topicBounds{topic: d, from: from}
+	if b.earliest, err = admin.Offsets(ctx, topic, client.Earliest); err != nil {
+		return nil, err
+	}
+	if b.latest, err = admin.Offsets(ctx, topic, client.Latest); err != nil {
+		return nil, err
+	}
+	if t, ok := from.timed(time.Now()); ok {
+		if b.timed, err = admin.OffsetsForTime(ctx, topic, t); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// place returns where the flag means to begin in a partition, which is no point in time
+// any more.
+func (b *topicBounds) place(partition int32) offsetFlag {
+	switch {
+	case b.timed == nil:
+		return b.from
+	case b.timed[partition].Offset < 0: // no record is so late
+		return offsetFlag{named: true, at: client.Latest}
+	}
+	return offsetFlag{offset: b.timed[partition].Offset}
+}
