@@ -212,6 +212,7 @@ func TestProducersExpireNeedsVersion(t *testing.T) {
 		topic := r.create("t", 1, nil)
 		r.produce(topic, 0, batchOf(t, 7, 0, "once"))
 		at := r.dir.find(topic.ID, 0).shard
+		synctest.Wait() // a record is acknowledged just before its entry counts as applied
 		applied := at.replica.Applied()
 		time.Sleep(30 * time.Hour)
 		if now := at.replica.Applied(); now != applied {
