@@ -73,9 +73,12 @@ func (s *script) assign(process int32, from int64) {
 }
 
 func (s *script) do(process int32, f F, t Type) {
+	s.add(s.ask(process, f), t)
+}
+
+func (s *script) ask(process int32, f F) Op {
 	s.id++
-	op := s.add(Op{ID: s.id, Process: process, F: f, Topic: key.Topic}, Invoke)
-	s.add(op, t)
+	return s.add(Op{ID: s.id, Process: process, F: f, Topic: key.Topic}, Invoke)
 }
 
 func TestCheck(t *testing.T) {
@@ -343,6 +346,18 @@ func TestCheck(t *testing.T) {
 			s.do(9, CreateTopic, OK)
 			s.send(1, 0, 10)
 		}, want: map[Kind]int{Unseen: 1}},
+		{name: "several deletes, one of which overlaps the create", opt: idempotent, h: func(s *script) {
+			s.do(9, CreateTopic, OK)
+			late := s.ask(8, DeleteTopic)
+			s.do(9, DeleteTopic, OK)
+			create := s.ask(9, CreateTopic)
+			s.add(late, OK)
+			s.add(create, OK)
+			late = s.ask(8, DeleteTopic) // finds nothing, and waits
+			s.do(9, CreateTopic, OK)
+			s.send(1, 0, 10)
+			s.add(late, Info)
+		}},
 		{name: "several deletes, one of which may be late", opt: idempotent, h: func(s *script) {
 			s.do(9, DeleteTopic, Info)
 			s.do(9, DeleteTopic, OK)

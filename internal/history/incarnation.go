@@ -91,8 +91,9 @@ func (c *checker) topicLives() map[string]*lives {
 				// have come after it: the boundary stays open.
 			case s.deletes > 0:
 				// One delete cannot be late: without it this create would have
-				// been refused. Of several, those without an answer can.
-				if s.outstanding == 0 || s.deletes == 1 {
+				// been refused. Of several, those can that had no answer when
+				// it was asked for: the topic may be gone again.
+				if s.outstanding == 0 && s.ended < int(other) || s.deletes == 1 {
 					s.boundaries[len(s.boundaries)-1].hi = int32(i)
 					s.deletes, s.outstanding = 0, 0
 				}
