@@ -65,6 +65,10 @@ type Options struct {
 	// consumergroup.DefaultOptions.
 	Groups consumergroup.Options
 
+	// LagInterval is how often the lags of groups are looked for, at most; negative:
+	// never; default 10 s.
+	LagInterval time.Duration
+
 	// OffsetsPartitions and OffsetsReplication are how many partitions and replicas
 	// __consumer_offsets is created with (offsets.topic.num.partitions,
 	// offsets.topic.replication.factor); defaults: 50, and 3, or as many as there are
@@ -170,6 +174,9 @@ func (o Options) withDefaults() Options {
 	if o.Groups.MaxGroups == 0 {
 		o.Groups = consumergroup.DefaultOptions()
 	}
+	if o.LagInterval == 0 {
+		o.LagInterval = defaultLagInterval
+	}
 	if o.OffsetsPartitions == 0 {
 		o.OffsetsPartitions = defaultOffsetsPartitions
 	}
@@ -232,6 +239,7 @@ type Broker struct {
 	relief     *relief
 
 	coordinators *coordinators
+	lags         *lags
 	leaving      atomic.Bool   // HandOver was called
 	freed        chan struct{} // 1-buffered: a checkpoint would free disk space
 	producers    producerIDs
@@ -290,6 +298,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.failover, b.watchdog = newFailover(b), newWatchdog(b)
 	b.balance, b.relief = newBalance(b), newRelief(b)
 	b.coordinators = newCoordinators(b)
+	b.lags = &lags{b: b, interval: opt.LagInterval, most: max(opt.Limits.MetricGroups, 0)}
 	b.disk = newDiskWatch(&b.opt)
 	b.disk.look() // before anything can be asked for
 	defer context.AfterFunc(ctx, b.stop)()
@@ -344,6 +353,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.retention.changed() // look at every topic once
 	b.group.Go(b.retention.run)
 	b.group.Go(b.coordinators.run)
+	b.group.Go(b.lags.run)
 	b.group.Go(b.reconciler.run) // one pass at a time: what one of two removed, the other would miss
 	return b, nil
 }

@@ -93,6 +93,18 @@ func (c *coordinators) all() (rs []*coordinator.Runner) {
 	return rs
 }
 
+// logs returns the partitions whose groups are coordinated here.
+func (c *coordinators) logs() (logs []*internalLog) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, at := range c.at {
+		if at.runner != nil {
+			logs = append(logs, at.log)
+		}
+	}
+	return logs
+}
+
 // run keeps the table for as long as the broker runs.
 func (c *coordinators) run() {
 	timer := time.NewTimer(0)

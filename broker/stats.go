@@ -19,6 +19,7 @@ type Limits struct {
 	TopicPartitions int // of one topic; default and most metadata.MaxTopicPartitions
 	Producers       int // that a shard remembers; default partition.DefaultLimits'
 	MetricTopics    int // topics with counters of their own, -1: none; default 100
+	MetricGroups    int // groups whose lag is told by itself, -1: none; default 100
 }
 
 func (l Limits) withDefaults() Limits {
@@ -26,6 +27,7 @@ func (l Limits) withDefaults() Limits {
 	orDefault(&l.TopicPartitions, metadata.MaxTopicPartitions)
 	orDefault(&l.Producers, int(partition.DefaultLimits.MaxProducers))
 	orDefault(&l.MetricTopics, 100)
+	orDefault(&l.MetricGroups, 100)
 	return l
 }
 
@@ -139,6 +141,7 @@ type Stats struct {
 
 	Leaderships LeadershipStats
 	Groups      GroupStats
+	Lag         LagStats
 
 	// CatchUpRate is how many bytes a second catch-ups and repairs may pull together.
 	CatchUpRate int64
@@ -172,7 +175,7 @@ func (b *Broker) Stats() Stats {
 			Claimed: b.failover.began.Load(), HandedOver: b.watchdog.moved.Load(), Relieved: b.relief.moved.Load(),
 			Balanced: b.balance.moved.Load(), Unfit: b.watchdog.unfit.Load() || b.relief.recently(),
 		},
-		ReplicasReplaced: b.replacements.Load(), Groups: b.coordinators.stats(),
+		ReplicasReplaced: b.replacements.Load(), Groups: b.coordinators.stats(), Lag: b.lags.stats(),
 		Topics: b.dir.topicStats(func(id partition.TopicID) string {
 			if t := im.TopicByID(metadata.TopicID(id)); t != nil {
 				return t.Name

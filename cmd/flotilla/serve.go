@@ -135,6 +135,7 @@ func nodeOptions(v *config.Values, files int64) node.Options {
 		DefaultPartitions: int32(v.Int("num.partitions")), DefaultReplication: int32(v.Int("default.replication.factor")), Settings: v.Kafka(),
 		OffsetsPartitions: int32(v.Int("offsets.topic.num.partitions")), OffsetsReplication: int32(v.Int("offsets.topic.replication.factor")),
 		Groups:       groupOptions(v),
+		LagInterval:  cmp.Or(v.Duration("group.lag.interval"), -1),
 		RefuseDamage: v.Text("damage.policy") == "refuse",
 		IdleFiles:    idleFiles(files, v.Int("connections.max")),
 		Profiles:     v.Bool("admin.pprof"), CommitMax: v.Duration("ready.commit.max"),
@@ -142,7 +143,7 @@ func nodeOptions(v *config.Values, files int64) node.Options {
 		Limits: node.Limits{
 			BatchBytes: int(v.Bytes("batch.bytes.max")), Partitions: int(v.Int("partitions.max")),
 			TopicPartitions: int(v.Int("topics.partitions.max")), Producers: int(v.Int("producers.max")),
-			MetricTopics: cmp.Or(int(v.Int("metrics.topics.max")), -1),
+			MetricTopics: cmp.Or(int(v.Int("metrics.topics.max")), -1), MetricGroups: cmp.Or(int(v.Int("metrics.groups.max")), -1),
 		},
 		Clients: node.ClientLimits{
 			Connections: int(v.Int("connections.max")), ConnectionsPerIP: int(v.Int("connections.max.per.ip")),

@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"cmp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -145,6 +147,10 @@ var Metrics = []Metric{
 	{"flotilla_group_decisions_total", Counter, nil, "Decisions of this node's coordinators that were applied; what comes at once is one."},
 	{"flotilla_group_records_total", Counter, nil, "Records of those."},
 	{"flotilla_group_load_seconds", Gauge, nil, "Longest time that one of the coordinators took to begin."},
+	{"flotilla_group_lag", Gauge, []string{"group"}, "Records from what a group has committed to the high watermark, of all its partitions; of groups that this node coordinates. Those beyond metrics.groups.max are (other)."},
+	{"flotilla_group_lag_max", Gauge, []string{"group"}, "The same of the partition that is furthest behind."},
+	{"flotilla_group_lag_partitions_unknown", Gauge, nil, "Partitions with committed offsets that are not counted, as nobody told their ends."},
+	{"flotilla_group_lag_age_seconds", Gauge, nil, "How old the lags are; 0 while there are none."},
 	{"flotilla_topic_partitions", Gauge, []string{"topic"}, "Partitions of the topic on this node."},
 	{"flotilla_topic_batches_in_total", Counter, []string{"topic"}, "Record batches appended."},
 	{"flotilla_topic_records_in_total", Counter, []string{"topic"}, "Records appended."},
@@ -161,6 +167,10 @@ var Metrics = []Metric{
 // otherTopics is the label of topics without series of their own. No topic can
 // have this name.
 const otherTopics = "(other)"
+
+// otherGroups is the label of groups without series of their own. A group that has this
+// name is counted with them.
+const otherGroups = "(other)"
 
 // collector reads the node when it is scraped.
 type collector struct {
@@ -223,6 +233,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s.shards(&stats)
 	s.topics(&stats)
 	s.groups(&stats.Groups)
+	s.lags(&stats.Lag)
 }
 
 func (s scrape) value(name string, v float64, labels ...string) {
@@ -402,6 +413,27 @@ func (s scrape) groups(g *broker.GroupStats) {
 	s.value("flotilla_group_decisions_total", float64(g.Decisions))
 	s.value("flotilla_group_records_total", float64(g.Records))
 	s.value("flotilla_group_load_seconds", g.Load.Seconds())
+}
+
+func (s scrape) lags(l *broker.LagStats) {
+	// A group's name is whatever its members say, and a label is UTF-8: names that become
+	// one label become one series.
+	series := make(map[string]broker.GroupLag, len(l.Groups))
+	for _, g := range l.Groups {
+		label := strings.ToValidUTF8(cmp.Or(g.Group, otherGroups), "\uFFFD")
+		is := series[label]
+		series[label] = broker.GroupLag{Records: is.Records + g.Records, Largest: max(is.Largest, g.Largest)}
+	}
+	for label, g := range series {
+		s.value("flotilla_group_lag", float64(g.Records), label)
+		s.value("flotilla_group_lag_max", float64(g.Largest), label)
+	}
+	s.value("flotilla_group_lag_partitions_unknown", float64(l.Unknown))
+	age := 0.0
+	if !l.At.IsZero() {
+		age = s.src.Now().Sub(l.At).Seconds()
+	}
+	s.value("flotilla_group_lag_age_seconds", age)
 }
 
 func (s scrape) topics(stats *broker.Stats) {

@@ -283,6 +283,13 @@ var Settings = []Setting{
 		Metric:  "flotilla_topic_* with the label topic",
 		Error:   "none",
 	},
+	{
+		Key: "metrics.groups.max", Section: sectionLimits, Kind: Int, Default: "100", Min: 0, Max: 10_000,
+		Doc:     "consumer groups whose lag is a metric of its own",
+		Explain: "Those that are furthest behind, each time. Groups beyond it are counted together, under the name (other).",
+		Metric:  "flotilla_group_lag* with the label group",
+		Error:   "none",
+	},
 
 	{
 		Key: "drain.timeout", Section: sectionOperate, Kind: Duration, Default: "10s", Min: 0, Max: hour,
@@ -387,6 +394,11 @@ var Settings = []Setting{
 		Choices: []string{"disabled", "upgrade", "downgrade", "bidirectional"},
 		Doc:     "whether groups with members change between the classic protocol and KIP-848's",
 		Explain: "Kafka's setting of this name: see groups.md.",
+	},
+	{
+		Key: "group.lag.interval", Section: sectionOperate, Kind: Duration, Default: "10s", Min: 0, Max: hour,
+		Doc:     "how often a coordinator looks how far its groups are behind; 0: never",
+		Explain: "It is for the metrics flotilla_group_lag*: flotilla group describe looks when it is asked. Less often where it would take more than a fiftieth of a core.",
 	},
 	{
 		Key: "offset.metadata.max.bytes", Section: sectionOperate, Kind: Int, Default: "4096", Min: 0, Max: math.MaxInt16,

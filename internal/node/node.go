@@ -130,6 +130,10 @@ type Options struct {
 	// Groups are the settings of consumer groups; default: DefaultGroups.
 	Groups Groups
 
+	// LagInterval is how often the lags of groups are looked for; negative: never;
+	// default 10 s.
+	LagInterval time.Duration
+
 	// DiskReserveBytes has to be free on the disk for records to be taken.
 	// Default: what the node may still have to write when it takes no more,
 	// half of MemoryBytes and a journal file, but at most a twentieth of the
@@ -435,7 +439,7 @@ func (n *Node) openAll(ctx context.Context) (err error) {
 		CatchUpRate: opt.CatchUpRate, PullBytes: pullBytes(opt.MemoryBytes),
 		RetentionInterval: opt.RetentionInterval, ScrubRate: opt.ScrubRate, ScrubInterval: opt.ScrubInterval,
 		DefaultPartitions: opt.DefaultPartitions, DefaultReplication: opt.DefaultReplication, Settings: opt.Settings,
-		OffsetsPartitions: opt.OffsetsPartitions, OffsetsReplication: opt.OffsetsReplication, Groups: opt.Groups,
+		OffsetsPartitions: opt.OffsetsPartitions, OffsetsReplication: opt.OffsetsReplication, Groups: opt.Groups, LagInterval: opt.LagInterval,
 	})
 	if err != nil {
 		return err
