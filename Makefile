@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/de
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check test test-clients test-cluster race race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka bench-cluster bench-failover fmt clean kafka-jars record-kafka test-differential
+.PHONY: build run check lint short test test-clients test-cluster race race-short race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka bench-cluster bench-failover fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -22,12 +22,18 @@ run: build ## real data through a real server that is killed on the way
 	$(GO) build -trimpath -o bin/demo ./cmd/demo
 	bin/demo -binary $(BIN) -file '$(FILE)'
 
-check: ## quick: format, vet, staticcheck, layering, unit and scenario tests, race
+check: lint short race-short ## quick: format, vet, staticcheck, layering, unit and scenario tests, race
+
+lint: ## format, vet, staticcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt: the files above need formatting'; exit 1; }
 	$(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	$(STATICCHECK) -tags 'clients cluster' ./...
+
+short: ## what is quick of all tests
 	$(GO) test -short ./...
+
+race-short: ## what is quick of the concurrent packages' tests, under the race detector
 	$(GO) test -short -race $(RACE)
 
 test: ## everything that needs Go alone: about 20 minutes on two cores
