@@ -17,19 +17,19 @@ import (
 	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
-// methodEnds asks a node for the ends of partitions that it carries. The call names
-// them, and the answer has their high watermarks in the same order, -1 for one that the
-// node does not have (little-endian, offsets in bytes):
+// methodEnds asks a node where partitions that it carries begin and end. The call names
+// them, and the answer has the log start and the high watermark of each in the same
+// order, both -1 for one that the node does not have (little-endian, offsets in bytes):
 //
-//	call:  0        16      20          answer: 0                8
-//	       +--------+-------+- - -              +----------------+- - -
-//	       | topic  | index |                   | high watermark |
-//	       +--------+-------+- - -              +----------------+- - -
+//	call:  0        16      20      answer: 0           8                16
+//	       +--------+-------+- - -          +-----------+----------------+- - -
+//	       | topic  | index |               | log start | high watermark |
+//	       +--------+-------+- - -          +-----------+----------------+- - -
 const methodEnds transport.Method = 21
 
 const (
 	endsCallBytes   = 16 + 4
-	endsAnswerBytes = 8
+	endsAnswerBytes = 8 + 8
 	maxEndsCall     = 50_000 // partitions of one call: 1 MB
 
 	endsTimeout = 2 * time.Second // that all nodes have to answer
@@ -46,7 +46,7 @@ var errEnds = errors.New("broker: not names of partitions whose ends can be aske
 // GroupLag is how far a group is behind, by what it has committed.
 type GroupLag struct {
 	Group   string // "" for all groups without numbers of their own
-	Records int64  // from what is committed to the high watermark, of all partitions together
+	Records int64  // from what is committed, or the log start, to the high watermark, of all partitions together
 	Largest int64  // of one partition
 }
 
@@ -101,6 +101,9 @@ func (l *lags) stats() LagStats {
 	return LagStats{}
 }
 
+// extent is where a partition begins and ends.
+type extent struct{ start, end int64 }
+
 // committed is one committed offset.
 type committed struct {
 	group  int // index of its GroupLag
@@ -129,12 +132,12 @@ func (l *lags) look(ctx context.Context, logs []*internalLog) LagStats {
 	}
 	ends := l.b.endsOf(ctx, all)
 	for _, c := range all {
-		end, ok := ends[c.key]
+		e, ok := ends[c.key]
 		if !ok {
 			s.Unknown++
 			continue
 		}
-		lag := max(end-c.offset, 0) // a follower may be behind what was committed
+		lag := max(e.end-max(c.offset, e.start), 0) // a follower may be behind what was committed
 		g := &s.Groups[c.group]
 		g.Records += lag
 		g.Largest = max(g.Largest, lag)
@@ -163,10 +166,10 @@ func committedKey(im *metadata.Image, tp consumergroup.TopicPartition, v *record
 	return partitionKey{TopicID(t.ID), tp.Partition}, true
 }
 
-// endsOf returns the high watermarks of partitions, as this node knows them, or the
-// leaders of those that it does not carry; without those that nobody told in time.
-func (b *Broker) endsOf(ctx context.Context, all []committed) map[partitionKey]int64 {
-	ends := make(map[partitionKey]int64)
+// endsOf returns where partitions begin and end, as this node knows it, or the leaders of
+// those that it does not carry; without those that nobody told in time.
+func (b *Broker) endsOf(ctx context.Context, all []committed) map[partitionKey]extent {
+	ends := make(map[partitionKey]extent)
 	asked := make(map[partitionKey]struct{})
 	elsewhere := make(map[int32][]partitionKey) // by leader
 	for _, c := range all {
@@ -176,8 +179,8 @@ func (b *Broker) endsOf(ctx context.Context, all []committed) map[partitionKey]i
 		if _, again := asked[c.key]; again {
 			continue
 		}
-		if end, ok := b.endHere(c.key); ok {
-			ends[c.key] = end
+		if e, ok := b.extentHere(c.key); ok {
+			ends[c.key] = e
 		} else if leader := b.leaderOf(c.key.topic, c.key.index).Node; leader >= 0 && leader != b.opt.NodeID {
 			asked[c.key] = struct{}{}
 			elsewhere[leader] = append(elsewhere[leader], c.key)
@@ -195,9 +198,9 @@ func (b *Broker) endsOf(ctx context.Context, all []committed) map[partitionKey]i
 					return // they are counted as unknown
 				}
 				mu.Lock()
-				for i, end := range there {
-					if end >= 0 {
-						ends[part[i]] = end
+				for i, e := range there {
+					if e.end >= 0 {
+						ends[part[i]] = e
 					}
 				}
 				mu.Unlock()
@@ -208,17 +211,17 @@ func (b *Broker) endsOf(ctx context.Context, all []committed) map[partitionKey]i
 	return ends
 }
 
-// endHere returns a partition's high watermark if this node carries it.
-func (b *Broker) endHere(key partitionKey) (int64, bool) {
+// extentHere returns where a partition begins and ends if this node carries it.
+func (b *Broker) extentHere(key partitionKey) (extent, bool) {
 	p := b.dir.find(key.topic, key.index)
 	if p == nil {
-		return 0, false
+		return extent{}, false
 	}
-	_, end, err := p.shard.store.Bounds(uint32(p.number))
-	return end, err == nil
+	start, end, err := p.shard.store.Bounds(uint32(p.number))
+	return extent{start, end}, err == nil
 }
 
-func (b *Broker) askEnds(ctx context.Context, node int32, keys []partitionKey) ([]int64, error) {
+func (b *Broker) askEnds(ctx context.Context, node int32, keys []partitionKey) ([]extent, error) {
 	call := make([]byte, 0, len(keys)*endsCallBytes)
 	for _, k := range keys {
 		call = binary.LittleEndian.AppendUint32(append(call, k.topic[:]...), uint32(k.index))
@@ -230,9 +233,10 @@ func (b *Broker) askEnds(ctx context.Context, node int32, keys []partitionKey) (
 	if len(raw) != len(keys)*endsAnswerBytes {
 		return nil, fmt.Errorf("broker: node %d answers with %d bytes for the ends of %d partitions", node, len(raw), len(keys))
 	}
-	ends := make([]int64, len(keys))
+	ends := make([]extent, len(keys))
 	for i := range ends {
-		ends[i] = int64(binary.LittleEndian.Uint64(raw[i*endsAnswerBytes:]))
+		at := raw[i*endsAnswerBytes:]
+		ends[i] = extent{int64(binary.LittleEndian.Uint64(at)), int64(binary.LittleEndian.Uint64(at[8:]))}
 	}
 	return ends, nil
 }
@@ -245,11 +249,12 @@ func (b *Broker) answerEnds(payload []byte) ([]byte, error) {
 	answer := make([]byte, 0, len(payload)/endsCallBytes*endsAnswerBytes)
 	for ; len(payload) > 0; payload = payload[endsCallBytes:] {
 		key := partitionKey{TopicID(payload[:16]), int32(binary.LittleEndian.Uint32(payload[16:]))}
-		end, ok := b.endHere(key)
+		e, ok := b.extentHere(key)
 		if !ok {
-			end = -1
+			e = extent{-1, -1}
 		}
-		answer = binary.LittleEndian.AppendUint64(answer, uint64(end))
+		answer = binary.LittleEndian.AppendUint64(answer, uint64(e.start))
+		answer = binary.LittleEndian.AppendUint64(answer, uint64(e.end))
 	}
 	return answer, nil
 }

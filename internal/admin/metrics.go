@@ -147,7 +147,7 @@ var Metrics = []Metric{
 	{"flotilla_group_decisions_total", Counter, nil, "Decisions of this node's coordinators that were applied; what comes at once is one."},
 	{"flotilla_group_records_total", Counter, nil, "Records of those."},
 	{"flotilla_group_load_seconds", Gauge, nil, "Longest time that one of the coordinators took to begin."},
-	{"flotilla_group_lag", Gauge, []string{"group"}, "Records from what a group has committed to the high watermark, of all its partitions; of groups that this node coordinates. Those beyond metrics.groups.max are (other)."},
+	{"flotilla_group_lag", Gauge, []string{"group"}, "Records from what a group has committed, or the log start, to the high watermark, of all its partitions; of groups that this node coordinates. Those beyond metrics.groups.max are (other)."},
 	{"flotilla_group_lag_max", Gauge, []string{"group"}, "The same of the partition that is furthest behind."},
 	{"flotilla_group_lag_partitions_unknown", Gauge, nil, "Partitions with committed offsets that are not counted, as nobody told their ends."},
 	{"flotilla_group_lag_age_seconds", Gauge, nil, "How old the lags are; 0 while there are none."},

@@ -31,6 +31,7 @@ type abuse struct {
 	resident    int64 // bytes that the node may take, if that is a promise of its own
 	records     int   // that the healthy client sends and reads meanwhile, or part of them
 	begin       func(t *testing.T, a *attack)
+	end         func(t *testing.T, a *attack) // once it has ended; nil: nothing
 }
 
 // attack is an abuse under way.
@@ -57,6 +58,7 @@ func TestBounds(t *testing.T) {
 	raise(t)
 	for _, ab := range []abuse{
 		{name: "fast producers and a slow disk", disk: 8 << 20, connections: 4, records: 40, begin: fastProducers},
+		{name: "fast producers, a slow group and a slow disk", disk: 8 << 20, connections: 10, records: 10, begin: slowGroup, end: lagIsTold},
 		{name: "consumers of hot data that do not read", connections: 40, records: 200, begin: deafConsumers},
 		{name: "idle connections", connections: idle(), records: 500, begin: idleConnections},
 		{name: "idle Kafka connections", connections: idle(), resident: 300_000_000, records: 500, begin: idleKafkaConnections},
@@ -72,6 +74,11 @@ func TestBounds(t *testing.T) {
 			defer cancel()
 			ab.begin(t, a)
 			healthy(t, a, part(ab.records))
+			if ab.end != nil {
+				cancel()
+				a.group.Wait()
+				ab.end(t, a)
+			}
 			peak, bound := s.look(t), residentFactor*int64(memoryBytes+constantBytes+ab.connections*connectionBytes)
 			t.Logf("resident at most %d MiB, bound %d MiB; the abuse got %d things done", peak>>20, bound>>20, a.done.Load())
 			if peak > bound {

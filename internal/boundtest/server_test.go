@@ -56,16 +56,20 @@ func serve(dir string) error {
 	if err != nil {
 		return err
 	}
+	admin, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
 	node.LimitMemory(memoryBytes, 10_000)
 	n, err := node.Start(context.Background(), node.Options{
-		FS: disk, Dir: dir, NodeID: 1, Version: "test", Listener: l,
-		JournalBytes: 128 << 20, JournalFileBytes: 16 << 20, MemoryBytes: memoryBytes,
+		FS: disk, Dir: dir, NodeID: 1, Version: "test", Listener: l, Admin: admin,
+		JournalBytes: 128 << 20, JournalFileBytes: 16 << 20, MemoryBytes: memoryBytes, LagInterval: 100 * time.Millisecond,
 		Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		return err
 	}
-	fmt.Println(l.Addr())
+	fmt.Println(l.Addr(), admin.Addr())
 	go func() {
 		if err := <-n.Failed(); err != nil {
 			fmt.Fprintln(os.Stderr, "node failed:", err)
@@ -82,8 +86,9 @@ func serve(dir string) error {
 
 // server is the node's process, and what it took at most.
 type server struct {
-	addr string
-	pid  int
+	addr  string
+	admin string
+	pid   int
 
 	mu   sync.Mutex
 	peak int64 // resident bytes
@@ -126,7 +131,10 @@ func start(t *testing.T, diskBytesPerSecond int64) *server {
 	if err != nil {
 		t.Fatalf("the node does not serve: %v\n%s", err, log)
 	}
-	s := &server{addr: strings.TrimSpace(line), pid: cmd.Process.Pid}
+	s := &server{pid: cmd.Process.Pid}
+	if _, err := fmt.Sscan(line, &s.addr, &s.admin); err != nil {
+		t.Fatalf("the node says %q: %v", line, err)
+	}
 	return s
 }
 

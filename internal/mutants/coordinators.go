@@ -48,8 +48,15 @@ var coordinatorsTable = []mutant{
 	{
 		name: "who is ahead of what this node knows has no lag",
 		file: "broker/lag.go",
-		old:  "lag := max(end-c.offset, 0)",
-		new:  "lag := end - c.offset",
+		old:  "lag := max(e.end-max(c.offset, e.start), 0)",
+		new:  "lag := e.end - max(c.offset, e.start)",
+		pkg:  "./broker", test: "TestLag", want: "three nodes",
+	},
+	{
+		name: "what was deleted is no lag",
+		file: "broker/lag.go",
+		old:  "max(c.offset, e.start), 0)",
+		new:  "c.offset, 0)",
 		pkg:  "./broker", test: "TestLag", want: "three nodes",
 	},
 	{
