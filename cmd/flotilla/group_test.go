@@ -87,7 +87,7 @@ func TestGroupCommands(t *testing.T) {
 	s.prints(t, "... moved 2 partitions", "group", "seek", "g", "--to", "beginning", "--execute")
 	s.prints(t, "group g ... lag 5", "group", "describe", "g")
 	s.prints(t, "... the group is there already", "group", "seek", "g", "--to", "start", "--execute")
-	s.prints(t, "... orders 0 0 2 3 1 ... moved 1 partitions", "group", "seek", "g", "--topic", "orders", "-p", "0", "--to", "2", "--execute")
+	s.prints(t, "... orders 0 0 2 3 1 ... moved 1 partition", "group", "seek", "g", "--topic", "orders", "-p", "0", "--to", "2", "--execute")
 	s.prints(t, "... orders 0 2 3 3 0 orders 1 0 2 2 0 nothing", "group", "seek", "g", "--to", "end")
 	s.prints(t, "... orders 0 2 2 3 1 orders 1 0 1 2 1 nothing", "group", "seek", "g", "--to", "-1")
 	s.prints(t, "... orders 0 2 0 3 3 orders 1 0 0 2 2 nothing", "group", "seek", "g", "--to", "-1h")
@@ -111,6 +111,19 @@ func TestGroupCommands(t *testing.T) {
 	if got := s.ok(t, "", "__complete", "group", "describe", "").stdout; !strings.HasPrefix(got, ":") {
 		t.Errorf("completes %q, and there are no groups", got)
 	}
+}
+
+// TestGroupSeek: a group is made where it is told to begin, once it is meant.
+func TestGroupSeek(t *testing.T) {
+	t.Parallel()
+	s := coordinator(t)
+	s.ok(t, "", "topic", "create", "orders", "-p", "2")
+	s.ok(t, "a\nb\n", "produce", "orders", "-p", "0")
+	seek := []string{"group", "seek", "new", "--topic", "orders", "--partition", "0", "--to", "1"}
+	s.prints(t, "TOPIC PARTITION COMMITTED NEW END LAG THEN orders 0 - 1 2 1 nothing was changed; give --execute to do it", seek...)
+	s.run(t, "", "group", "describe", "new").want(t, exitFailed, `there is no group "new"`)
+	s.prints(t, "... orders 0 - 1 2 1 moved 1 partition", append(seek, "--execute")...)
+	s.prints(t, "... MEMBER orders 0 1 2 1 -", "group", "describe", "new")
 }
 
 // TestGroupUsage: what a command line says about groups that cannot be.
@@ -148,7 +161,7 @@ func TestGroupWithMembers(t *testing.T) {
 	s.ok(t, "a\n", "produce", "orders")
 	s.ok(t, "", "consume", "orders", "--group", "g", "--count", "1", "-q")
 	interrupt := s.consuming(t, "orders", "--group", "g")
-	s.run(t, "", "group", "seek", "g", "--to", "beginning", "--execute").want(t, exitFailed, "has 1 members", "nothing was changed")
+	s.run(t, "", "group", "seek", "g", "--to", "beginning", "--execute").want(t, exitFailed, "has 1 member,", "nothing was changed")
 	s.run(t, "", "group", "seek", "g", "--to", "beginning").want(t, exitOK, "stop them before")
 	s.run(t, "", "group", "delete", "g").want(t, exitFailed, `group "g" has members`)
 	s.prints(t, "group g type consumer state Stable assignor uniform lag 0 MEMBER ... 127.0.0.1 1 TOPIC ... orders 0 1 1 0 ...", "group", "describe", "g")

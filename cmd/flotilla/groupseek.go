@@ -91,7 +91,7 @@ func (f *seekFlags) run(ctx context.Context, cl *client.Client, group string, to
 		members = len(d.Members)
 	}
 	if f.execute && members > 0 {
-		return fmt.Errorf("group %q has %d members, who know better where they are; stop them first; nothing was changed", group, members)
+		return fmt.Errorf("group %q has %s, and a member knows better where it is; stop them all first; nothing was changed", group, count(members, "member"))
 	}
 	offsets := make(map[client.TopicPartition]int64)
 	for _, l := range lines {
@@ -115,12 +115,12 @@ func (f *seekFlags) run(ctx context.Context, cl *client.Client, group string, to
 	case len(offsets) == 0:
 		_, err = fmt.Fprintln(w, "the group is there already")
 	case f.execute:
-		_, err = fmt.Fprintf(w, "moved %d partitions\n", len(offsets))
+		_, err = fmt.Fprintf(w, "moved %s\n", count(len(offsets), "partition"))
 	default:
 		_, err = fmt.Fprintln(w, "nothing was changed; give --execute to do it")
 	}
 	if members > 0 {
-		fmt.Fprintf(stderr, "%% group %s has %d members; stop them before you give --execute\n", group, members)
+		fmt.Fprintf(stderr, "%% group %s has %s: stop them before you give --execute\n", group, count(members, "member"))
 	}
 	return err
 }

@@ -86,4 +86,25 @@ var clientGroupsTable = []mutant{
 		new:  "tries = tries && sent",
 		pkg:  "./client", test: "TestGroupsAdmin", want: "GROUP_ID_NOT_FOUND",
 	},
+	{
+		name: "group seek changes nothing unless it is told to",
+		file: "cmd/flotilla/groupseek.go",
+		old:  "\tif f.execute {\n\t\tif err",
+		new:  "\tif true {\n\t\tif err",
+		pkg:  "./cmd/flotilla", test: "TestGroupSeek", want: "prints",
+	},
+	{
+		name: "group seek moves no group that has members",
+		file: "cmd/flotilla/groupseek.go",
+		old:  "if f.execute && members > 0 {",
+		new:  "if false {",
+		pkg:  "./cmd/flotilla", test: "TestGroupWithMembers", want: "has 1 member",
+	},
+	{
+		name: "group seek moves the partitions that are named, and no others",
+		file: "cmd/flotilla/groupseek.go",
+		old:  "if len(f.partitions) > 0 && !slices.Contains(f.partitions, p) {",
+		new:  "if false {",
+		pkg:  "./cmd/flotilla", test: "TestGroupSeek", want: "partition 1 of orders",
+	},
 }

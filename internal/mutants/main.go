@@ -11,8 +11,8 @@
 //     as failed, with the text expected of it; not a panic, a time-out or
 //     another test.
 //
-// A mutant is built with go's -overlay: the tree is not changed, and must not
-// change meanwhile. What is intact is built once for each package of tests, and
+// A mutant is built with go's -overlay, and so is what its test builds, as GOFLAGS says
+// so: the tree is not changed, and must not change meanwhile. What is intact is built once for each package of tests, and
 // each of its tests is run once. It exits with 1 if any of this does not hold.
 // Run it from the module's root:
 //
@@ -196,7 +196,7 @@ func (w *works) check(i int, m mutant) error {
 	if err := w.build(name+".test", m.pkg, "-overlay", name+".json"); err != nil {
 		return fmt.Errorf("does not compile: %w", err)
 	}
-	out, err := w.test(name+".test", m)
+	out, err := w.test(name+".test", m, "GOFLAGS=-overlay="+name+".json")
 	switch {
 	case err == nil:
 		return fmt.Errorf("%s is still green", m.test)
@@ -251,12 +251,14 @@ func (w *works) build(bin, pkg string, flags ...string) error {
 	return nil
 }
 
-// test runs the mutant's test in a test binary, as go test would.
-func (w *works) test(bin string, m mutant) (string, error) {
+// test runs the mutant's test in a test binary, as go test would, with env beside the
+// environment.
+func (w *works) test(bin string, m mutant, env ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout+10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin, "-test.v", "-test.count=1", "-test.timeout="+testTimeout.String(), "-test.run=^"+m.test+"$")
 	cmd.Dir = filepath.Join(w.root, m.pkg)
+	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
