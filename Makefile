@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/de
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check lint short test test-clients test-cluster race race-short race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka bench-cluster bench-failover fmt clean kafka-jars record-kafka test-differential
+.PHONY: build run check lint short test test-clients test-cluster race race-short race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka bench-cluster bench-failover bench-groups fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -25,7 +25,12 @@ run: build ## real data through a real server that is killed on the way
 check: lint short race-short ## quick: format, vet, staticcheck, layering, unit and scenario tests, race
 
 lint: ## format, vet, staticcheck
-	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt: the files above need formatting'; exit 1; }
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'go# make bench-groups [KAFKA=DIR] [DATA=DIR]
+bench-groups: build kafka-jars ## consumer groups: idle members, commits, and who takes over from a member that leaves, beside Apache Kafka
+	$(GO) build -o bin/groups ./bench/groups
+	bin/groups -flotilla $(BIN) -kafka '$(KAFKA)' -dir '$(DATA)' -json bin/bench-groups.json
+
+fmt: the files above need formatting'; exit 1; }
 	$(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	$(STATICCHECK) -tags 'clients cluster' ./...

@@ -86,6 +86,7 @@ var layers = []layer{
 	{"internal/peer", nil},
 	{"bench/peers", []string{"bench", "internal/peer"}},
 	{"bench/failover", []string{"bench", "client", "internal/peer"}},
+	{"bench/groups", []string{"bench", "internal/peer"}},
 	{"cmd/demo", []string{"client", "log/batch"}},
 	{"cmd/flotilla", []string{
 		"bench", "client", "internal/config", "internal/doctor", "internal/errcode", "internal/node", "internal/sim", "internal/vfs",
