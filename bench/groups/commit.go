@@ -18,7 +18,7 @@ import (
 const (
 	commitTopic      = "committed"
 	commitPartitions = 16
-	committers       = 100 // groups, each with a connection of its own
+	committers       = 1000 // groups, each with a connection of its own
 	commitWarmUp     = 3 * time.Second
 	commitNodes      = 3
 )

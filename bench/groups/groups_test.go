@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/xml"
 	"io"
 	"strings"
 	"sync"
@@ -101,4 +102,32 @@ func TestWithout(t *testing.T) {
 			t.Error("the member has not left")
 		}
 	})
+}
+
+// TestTimeline: a gap is of partitions that moved, or of such as did not.
+func TestTimeline(t *testing.T) {
+	t.Parallel()
+	l := &timeline{protocol: classic}
+	for at := time.Duration(0); at < time.Second; at += 10 * time.Millisecond {
+		l.add(1, 0, at)
+		if at < 300*time.Millisecond || at >= 500*time.Millisecond {
+			l.add(2, 1, at) // it pauses
+		}
+		switch { // it moves
+		case at < 200*time.Millisecond:
+			l.add(0, 2, at)
+		case at >= 600*time.Millisecond:
+			l.add(1, 2, at)
+		}
+	}
+	if n := len(l.partitions[0]); n != 1 {
+		t.Errorf("%d stretches without a gap, want 1", n)
+	}
+	if stayed, moved := l.gaps(); stayed != 210*time.Millisecond || moved != 410*time.Millisecond {
+		t.Errorf("gaps of %v and %v, want 210 and 410 ms", stayed, moved)
+	}
+	var x struct{}
+	if err := xml.Unmarshal(draw([]*timeline{l}), &x); err != nil {
+		t.Errorf("the picture: %v", err)
+	}
 }

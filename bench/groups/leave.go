@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -44,7 +43,16 @@ func (o options) leave(ctx context.Context, dir string, stderr io.Writer) (rows 
 			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
 	}
+	if o.plot != "" {
+		fmt.Fprintln(stderr, "a member leaves, and comes back")
+		if err := plot(ctx, servers[0], o.plot); err != nil {
+			return nil, err
+		}
+	}
 	for _, protocol := range protocols {
+		if o.leaves == 0 {
+			break
+		}
 		for _, s := range servers {
 			fmt.Fprintf(stderr, "%d members leave %s, %s\n", o.leaves, s.Name, protocol)
 			row, err := o.leaveOne(ctx, s, protocol)
@@ -57,11 +65,11 @@ func (o options) leave(ctx context.Context, dir string, stderr io.Writer) (rows 
 	return rows, nil
 }
 
-// seen is who consumed a record that was due when.
+// seen is who consumed a record, and when.
 type seen struct {
 	member    int
 	partition int32
-	due       time.Time
+	at        time.Time
 }
 
 // party is a group, and who produces for it.
@@ -74,14 +82,38 @@ type party struct {
 	owner             [leavePartitions]int // who consumed the partition last
 }
 
-func (o options) leaveOne(ctx context.Context, s *peer.Server, protocol string) (row leaveRow, err error) {
-	row = leaveRow{Server: s.Name, Protocol: protocol}
+func (o options) leaveOne(ctx context.Context, s *peer.Server, protocol string) (leaveRow, error) {
+	row := leaveRow{Server: s.Name, Protocol: protocol}
+	// Members hear of a change with a heartbeat, so it matters where in its interval a
+	// leave falls: anywhere, and for each server at the same.
+	chance := rand.New(rand.NewPCG(1, 1))
+	return row, inParty(ctx, s, protocol, func(p *party) error {
+		for n := range o.leaves {
+			if err := p.settles(calm + time.Duration(chance.Int64N(int64(2*calm)))); err != nil {
+				return err
+			}
+			who := n % leaveMembers
+			wait, err := p.without(who)
+			if err != nil {
+				return err
+			}
+			row.Waits = append(row.Waits, wait)
+			if err := p.joins(who); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// inParty calls do with a group all of whose members have been told to join.
+func inParty(ctx context.Context, s *peer.Server, protocol string, do func(*party) error) error {
 	running, end := context.WithCancel(ctx)
 	p := &party{address: s.Addr, protocol: protocol, records: make(chan seen, 1<<16), running: running}
 	producer, err := kgo.NewClient(kgo.SeedBrokers(s.Addr), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
 	if err != nil {
 		end()
-		return row, err
+		return err
 	}
 	var producing sync.WaitGroup
 	producing.Go(func() { produce(running, producer) })
@@ -95,30 +127,13 @@ func (o options) leaveOne(ctx context.Context, s *peer.Server, protocol string) 
 	}()
 	for i := range p.members {
 		if err := p.joins(i); err != nil {
-			return row, err
+			return err
 		}
 	}
-	// Members hear of a change with a heartbeat, so it matters where in its interval a
-	// leave falls: anywhere, and for each server at the same.
-	chance := rand.New(rand.NewPCG(1, 1))
-	for n := range o.leaves {
-		if err := p.settles(calm + time.Duration(chance.Int64N(int64(2*calm)))); err != nil {
-			return row, err
-		}
-		who := n % leaveMembers
-		wait, err := p.without(who)
-		if err != nil {
-			return row, err
-		}
-		row.Waits = append(row.Waits, wait)
-		if err := p.joins(who); err != nil {
-			return row, err
-		}
-	}
-	return row, nil
+	return do(p)
 }
 
-// produce sends a record to each partition, again and again, that says when it was due.
+// produce sends a record to each partition, again and again.
 func produce(ctx context.Context, cl *kgo.Client) {
 	tick := time.NewTicker(leaveEvery)
 	defer tick.Stop()
@@ -128,9 +143,8 @@ func produce(ctx context.Context, cl *kgo.Client) {
 		case <-ctx.Done():
 			return
 		}
-		value := binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
 		for i := range int32(leavePartitions) {
-			cl.Produce(ctx, &kgo.Record{Topic: leaveTopic, Partition: i, Value: value}, nil)
+			cl.Produce(ctx, &kgo.Record{Topic: leaveTopic, Partition: i, Value: []byte("tick")}, nil)
 		}
 	}
 }
@@ -158,7 +172,7 @@ func (p *party) joins(i int) error {
 			for it := fetched.RecordIter(); !it.Done(); {
 				r := it.Next()
 				select {
-				case p.records <- seen{i, r.Partition, time.Unix(0, int64(binary.BigEndian.Uint64(r.Value)))}:
+				case p.records <- seen{i, r.Partition, time.Now()}:
 				case <-p.running.Done():
 					return
 				}

@@ -30,6 +30,7 @@ type options struct {
 	commitFor time.Duration
 
 	leaves int
+	plot   string
 }
 
 func parse(args []string, stderr io.Writer) (o options, err error) {
@@ -46,6 +47,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	fl.IntVar(&o.commits, "commits", 10_000, "commits a second; 0: leave this out")
 	fl.DurationVar(&o.commitFor, "commit-for", 20*time.Second, "how long")
 	fl.IntVar(&o.leaves, "leaves", 10, "members that leave, one after the other, of each server in each protocol; 0: leave this out")
+	fl.StringVar(&o.plot, "plot", "", "file for a picture (SVG) of who consumes what while a member leaves and comes back")
 	if err := fl.Parse(args); err != nil {
 		return o, err
 	}
@@ -91,7 +93,7 @@ func (o options) measure(ctx context.Context, dir string, r *report, stderr io.W
 		}
 		r.Commits = append(r.Commits, row)
 	}
-	if o.leaves > 0 {
+	if o.leaves > 0 || o.plot != "" {
 		rows, err := o.leave(ctx, dir, stderr)
 		r.Leaves = append(r.Leaves, rows...)
 		return err
