@@ -177,8 +177,9 @@ func TestConsumerOptions(t *testing.T) {
 	t.Parallel()
 	for what, change := range map[string]func(*Options){
 		"a session that ends before the next heartbeat": func(o *Options) { o.ConsumerSessionTimeout = o.ConsumerHeartbeatInterval },
-		"no heartbeats":        func(o *Options) { o.ConsumerHeartbeatInterval = 0 },
-		"no subscribed topics": func(o *Options) { o.MaxSubscribedTopics = 0 },
+		"no heartbeats":              func(o *Options) { o.ConsumerHeartbeatInterval = 0 },
+		"no time between heartbeats": func(o *Options) { o.ConsumerHeartbeatIntervalMin = 0 },
+		"no subscribed topics":       func(o *Options) { o.MaxSubscribedTopics = 0 },
 	} {
 		o := DefaultOptions()
 		o.NewID = func() string { return "" }
@@ -187,6 +188,49 @@ func TestConsumerOptions(t *testing.T) {
 		}
 		if change(&o); o.Check() == nil {
 			t.Errorf("%s passes", what)
+		}
+	}
+}
+
+// TestHeartbeatInterval: few members hear of a change soon, and many send no more
+// heartbeats than they may.
+func TestHeartbeatInterval(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		groups, members int
+		edit            func(*Options)
+		want            time.Duration // that a member of each group is told
+	}{
+		{groups: 1, members: 1, want: time.Second},
+		{groups: 1, members: 40, want: time.Second},
+		{groups: 1, members: 100, want: 2500 * time.Millisecond},
+		{groups: 10, members: 10, want: 2500 * time.Millisecond},
+		{groups: 20, members: 10, want: 5 * time.Second},
+		{groups: 1, members: 500, want: 5 * time.Second},
+		{groups: 1, members: 2, edit: func(o *Options) { o.ConsumerHeartbeatIntervalMin = time.Hour }, want: 5 * time.Second},
+		{groups: 1, members: 2, edit: func(o *Options) { o.ConsumerHeartbeatIntervalMin = 10 * time.Millisecond }, want: 50 * time.Millisecond},
+	} {
+		m := newMachine(t)
+		m.opts.ConsumerHeartbeatIntervalMin = DefaultOptions().ConsumerHeartbeatIntervalMin
+		if tt.edit != nil {
+			tt.edit(&m.opts)
+		}
+		m.known = NewTopics(1, parseTopics("t:10"))
+		m.takeOver()
+		for i := range tt.groups * tt.members {
+			req := &ConsumerHeartbeatRequest{
+				Group: fmt.Sprint("g", i%tt.groups), MemberID: fmt.Sprint("m", i), Epoch: JoinEpoch, RebalanceTimeoutMS: 60_000,
+				Topics: []string{"t"}, Owned: []record.TopicPartitions{},
+			}
+			m.c.ConsumerHeartbeat(m.now, m.token(req.MemberID), req, &m.out)
+			r := m.out.Replies[0].Response.(*ConsumerHeartbeatReply)
+			if r.Err != nil {
+				t.Fatal(r.Err)
+			}
+			if left := tt.groups*tt.members - i; left <= tt.groups && r.Interval != tt.want { // the last of each group
+				t.Errorf("%d groups of %d: told %v, want %v", tt.groups, tt.members, r.Interval, tt.want)
+			}
+			m.apply()
 		}
 	}
 }

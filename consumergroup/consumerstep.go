@@ -3,6 +3,7 @@ package consumergroup
 import (
 	"bytes"
 	"slices"
+	"time"
 
 	"github.com/flotilla-log/flotilla/consumergroup/record"
 	"github.com/flotilla-log/flotilla/internal/errcode"
@@ -303,11 +304,23 @@ func (h *heartbeat) reconcile() *ConsumerHeartbeatReply {
 	if next != current || s.current[h.id] == nil {
 		h.c.setCurrent(h.m, current, next)
 	}
-	r := &ConsumerHeartbeatReply{MemberID: h.id, Epoch: next.Epoch, Interval: h.c.opts.ConsumerHeartbeatInterval}
+	r := &ConsumerHeartbeatReply{MemberID: h.id, Epoch: next.Epoch, Interval: h.interval()}
 	if h.full() || !samePartitions(current.Assigned, next.Assigned) {
 		r.Assignment = &ConsumerAssignment{Partitions: next.Assigned}
 	}
 	return r
+}
+
+// memberHeartbeats is how many heartbeats a second a coordinator has sent to it besides,
+// so that few members hear of changes soon: 50 of them, all partitions of a node that
+// leads them all, are 2,000.
+const memberHeartbeats = 40
+
+// interval is when the member is to send the next heartbeat. With an interval of
+// (groups * members of the group) / memberHeartbeats each group sends its share of that.
+func (h *heartbeat) interval() time.Duration {
+	members := len(h.c.consumers) * len(h.g.members)
+	return min(max(time.Duration(members)*time.Second/memberHeartbeats, h.c.opts.ConsumerHeartbeatIntervalMin), h.c.opts.ConsumerHeartbeatInterval)
 }
 
 // full reports whether the member has said all, and is so told all: it joins, or does

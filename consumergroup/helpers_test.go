@@ -35,6 +35,7 @@ var begins = time.UnixMilli(0)
 
 func newMachine(t testing.TB) *machine {
 	m := &machine{t: t, applied: NewGroups(), opts: DefaultOptions(), now: begins, tokens: make(map[Token]string)}
+	m.opts.ConsumerHeartbeatIntervalMin = m.opts.ConsumerHeartbeatInterval // whatever the number of members
 	m.opts.NewID = func() string { m.ids++; return strconv.Itoa(m.ids) }
 	m.takeOver()
 	return m

@@ -29,8 +29,14 @@ type Options struct {
 
 	// ConsumerSessionTimeout is how long a member of a group of KIP-848 may be silent
 	// (group.consumer.session.timeout.ms), ConsumerHeartbeatInterval how often it is
-	// told to send heartbeats (group.consumer.heartbeat.interval.ms).
+	// told to send heartbeats at least (group.consumer.heartbeat.interval.ms).
 	ConsumerSessionTimeout, ConsumerHeartbeatInterval time.Duration
+
+	// ConsumerHeartbeatIntervalMin is how often such a member is told to where there are
+	// few: it hears of a change with a heartbeat. All members together send
+	// memberHeartbeats a second more than with ConsumerHeartbeatInterval alone, at most.
+	// It is of no use if it is not below that.
+	ConsumerHeartbeatIntervalMin time.Duration
 
 	// Migration says whether groups change their kind while they have members.
 	Migration MigrationPolicy
@@ -81,17 +87,20 @@ func DefaultOptions() Options {
 		NewMemberTimeout:          5 * time.Minute,
 		ConsumerSessionTimeout:    45 * time.Second,
 		ConsumerHeartbeatInterval: 5 * time.Second,
-		MaxSubscribedTopics:       10_000,
-		Migration:                 MigrateBoth,
-		MaxGroupSize:              10_000,
-		MaxProtocols:              100,
-		MaxGroupBytes:             8 << 20,
-		MaxBytes:                  64 << 20,
-		MaxGroups:                 50_000,
-		MaxOffsets:                1_000_000,
-		MaxOffsetMetadataBytes:    4096,
-		OffsetsRetention:          7 * 24 * time.Hour,
-		RetentionCheck:            10 * time.Minute,
+
+		ConsumerHeartbeatIntervalMin: time.Second,
+
+		MaxSubscribedTopics:    10_000,
+		Migration:              MigrateBoth,
+		MaxGroupSize:           10_000,
+		MaxProtocols:           100,
+		MaxGroupBytes:          8 << 20,
+		MaxBytes:               64 << 20,
+		MaxGroups:              50_000,
+		MaxOffsets:             1_000_000,
+		MaxOffsetMetadataBytes: 4096,
+		OffsetsRetention:       7 * 24 * time.Hour,
+		RetentionCheck:         10 * time.Minute,
 	}
 }
 
@@ -111,6 +120,8 @@ func (o Options) Check() error {
 			ErrOptions, o.InitialRebalanceDelay, o.NewMemberTimeout, o.OffsetsRetention, o.RetentionCheck)
 	case o.ConsumerHeartbeatInterval <= 0 || o.ConsumerSessionTimeout <= o.ConsumerHeartbeatInterval:
 		return fmt.Errorf("%w: consumer heartbeats each %v, and a session of %v", ErrOptions, o.ConsumerHeartbeatInterval, o.ConsumerSessionTimeout)
+	case o.ConsumerHeartbeatIntervalMin <= 0:
+		return fmt.Errorf("%w: consumer heartbeats each %v where there are few members", ErrOptions, o.ConsumerHeartbeatIntervalMin)
 	case !o.Migration.valid():
 		return fmt.Errorf("%w: group.consumer.migration.policy %q, want one of %s, %s, %s and %s",
 			ErrOptions, o.Migration, MigrateNever, MigrateUp, MigrateDown, MigrateBoth)

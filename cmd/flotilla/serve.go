@@ -111,6 +111,7 @@ func groupOptions(v *config.Values) node.Groups {
 	g.MaxGroupSize = int(v.Int("group.max.size"))
 	g.MinSessionTimeout, g.MaxSessionTimeout = v.Duration("group.min.session.timeout"), v.Duration("group.max.session.timeout")
 	g.InitialRebalanceDelay = v.Duration("group.initial.rebalance.delay")
+	g.ConsumerHeartbeatIntervalMin = v.Duration("group.consumer.heartbeat.interval.min")
 	g.ConsumerSessionTimeout, g.ConsumerHeartbeatInterval = v.Duration("group.consumer.session.timeout"), v.Duration("group.consumer.heartbeat.interval")
 	g.Migration = node.MigrationPolicy(v.Text("group.consumer.migration.policy"))
 	g.MaxOffsetMetadataBytes = int(v.Int("offset.metadata.max.bytes"))

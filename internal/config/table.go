@@ -386,8 +386,13 @@ var Settings = []Setting{
 	},
 	{
 		Key: "group.consumer.heartbeat.interval", Section: sectionOperate, Kind: Duration, Default: "5s", Min: int64(100 * time.Millisecond), Max: hour,
-		Doc:     "how often such a member is told to send heartbeats",
+		Doc:     "how often such a member is told to send heartbeats, at the least",
 		Explain: "Kafka's group.consumer.heartbeat.interval.ms (KIP-848). It has to be less than group.consumer.session.timeout.",
+	},
+	{
+		Key: "group.consumer.heartbeat.interval.min", Section: sectionOperate, Kind: Duration, Default: "1s", Min: int64(10 * time.Millisecond), Max: hour,
+		Doc:     "how often where there are few members: they hear of a change with a heartbeat",
+		Explain: "A coordinator with up to 40 members has them send heartbeats this often, one with more as often as makes 40 a second. Set it to group.consumer.heartbeat.interval to have Kafka's behaviour.",
 	},
 	{
 		Key: "group.consumer.migration.policy", Section: sectionOperate, Kind: Choice, Default: "bidirectional",

@@ -99,7 +99,7 @@ func TestGroups(t *testing.T) {
 
 	all := &pb.GroupPartitions{Topics: []*pb.GroupTopic{{TopicId: id, Name: "orders", Partitions: []int32{0, 1}}}}
 	first := p.join("g", "a", "orders")
-	if diff := cmp.Diff(all, first.Assignment, protocmp.Transform()); diff != "" || first.MemberEpoch != 1 || first.IntervalMs != 5000 {
+	if diff := cmp.Diff(all, first.Assignment, protocmp.Transform()); diff != "" || first.MemberEpoch != 1 || first.IntervalMs != 1000 {
 		t.Fatalf("joined at epoch %d, every %d ms:\n%s", first.MemberEpoch, first.IntervalMs, diff)
 	}
 	beat := func(m *pb.GroupHeartbeatRequest) *pb.GroupHeartbeatResponse {
