@@ -9,5 +9,10 @@
 // The tests have the build tag "clients". make test-clients runs them with few records,
 // and make test-kgo franz-go's with as many as its authors do.
 //
+// librdkafka's is built by make, and each of its tests is a process: TestLibrdkafka. Some
+// may not run whole, and some have to skip themselves, as they do with Apache Kafka:
+// librdkafka_excluded.txt says which. make test-clients runs a third, and make
+// test-librdkafka all of them.
+//
 // SUITES_BINARY names a server to test instead of one that is built.
 package suites
