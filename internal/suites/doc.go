@@ -7,7 +7,8 @@
 // How many ran is asserted too, so that a suite that has grown, or shrunk, is noticed.
 //
 // The tests have the build tag "clients". make test-clients runs them with few records,
-// and make test-kgo franz-go's with as many as its authors do.
+// and make test-kgo franz-go's with as many as its authors send. docs/kafka.md says what
+// came of it.
 //
 // librdkafka's is built by make, and each of its tests is a process: TestLibrdkafka. Some
 // may not run whole, and some have to skip themselves, as they do with Apache Kafka:

@@ -69,15 +69,17 @@ type rdSuite struct {
 // TestLibrdkafka runs librdkafka's own tests of brokers, each in a process of its own,
 // in both group protocols: with SUITES_LIBRDKAFKA=all all of them, and else a third.
 //
-// make has built them: SUITES_RUNNER is the program, and SUITES_KAFKA the folder of
-// Kafka's jars, whose topic tool some of the tests use.
+// make test-librdkafka builds them: SUITES_RUNNER is the program, if it is elsewhere, and
+// SUITES_KAFKA the folder of Kafka's jars, whose topic tool some of the tests use.
 func TestLibrdkafka(t *testing.T) {
-	runner, err := filepath.Abs(os.Getenv("SUITES_RUNNER"))
+	built := filepath.Join("..", "..", "bin")
+	runner, err := filepath.Abs(cmp.Or(os.Getenv("SUITES_RUNNER"),
+		filepath.Join(built, "librdkafka", "node_modules", "@confluentinc", "kafka-javascript", "deps", "librdkafka", "tests", "test-runner")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := rdSuite{folder: filepath.Dir(runner)}
-	if s.jars, err = filepath.Abs(os.Getenv("SUITES_KAFKA")); err != nil {
+	if s.jars, err = filepath.Abs(cmp.Or(os.Getenv("SUITES_KAFKA"), filepath.Join(built, "kafka"))); err != nil {
 		t.Fatal(err)
 	}
 	source, err := os.ReadFile(filepath.Join(s.folder, "test.c"))
