@@ -13,7 +13,7 @@ RACE := ./bench/... ./broker/... ./client/... ./internal/admin/... ./internal/de
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run check lint short test test-clients test-cluster race race-short race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka bench-cluster bench-failover bench-groups fmt clean kafka-jars record-kafka test-differential
+.PHONY: build run check lint short test test-clients test-kgo test-librdkafka test-cluster race race-short race-all kill mutants soak soak-sim sim-bugs fuzz bench bench-kafka bench-cluster bench-failover bench-groups fmt clean kafka-jars record-kafka test-differential
 
 build: ## the binary, bin/flotilla
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/flotilla
@@ -45,11 +45,31 @@ test: ## everything that needs Go alone: about 20 minutes on two cores
 	$(GO) vet ./...
 	$(GO) test -count=1 -timeout 45m ./...
 
-# Debian: apt-get install kcat jq nodejs npm default-jdk-headless maven build-essential zlib1g-dev libzstd-dev
-test-clients: kafka-jars ## Kafka's clients, built from examples/, and Kafka's own tools against the real server; the first time builds librdkafka
-	$(GO) vet -tags 'clients cluster' ./internal/clienttest ./internal/killtest
+# librdkafka's source and tests are in the package of Confluent's client for Node.
+LIBRDKAFKA := bin/librdkafka
+RDSOURCE   := $(LIBRDKAFKA)/node_modules/@confluentinc/kafka-javascript/deps/librdkafka
+RDRUNNER   := $(RDSOURCE)/tests/test-runner
+SUITES      = SUITES_RUNNER='$(abspath $(RDRUNNER))' SUITES_KAFKA='$(abspath $(KAFKA))' $(GO) test -count=1 -tags clients
+
+# Debian: apt-get install kcat jq nodejs npm default-jdk-headless maven build-essential zlib1g-dev libzstd-dev libssl-dev rapidjson-dev
+test-clients: kafka-jars $(RDRUNNER) ## Kafka's clients, built from examples/, Kafka's own tools and clients' test suites against the real server; the first time builds librdkafka
+	$(GO) vet -tags 'clients cluster' ./internal/clienttest ./internal/killtest ./internal/suites
 	CLIENTS_KAFKA='$(abspath $(KAFKA))' $(GO) test -count=1 -tags clients -parallel 8 -timeout 30m ./internal/clienttest
 	$(GO) test -count=1 -tags clients -run Kcat -timeout 10m ./internal/killtest
+	$(SUITES) -parallel 8 -timeout 30m ./internal/suites
+
+$(RDRUNNER): examples/librdkafka/package-lock.json
+	mkdir -p $(LIBRDKAFKA) && cp examples/librdkafka/package.json examples/librdkafka/package-lock.json $(LIBRDKAFKA)
+	cd $(LIBRDKAFKA) && npm ci --ignore-scripts
+	cd $(RDSOURCE) && ./configure --disable-gssapi --disable-curl --disable-lz4-ext --disable-optimization --disable-debug-symbols
+	$(MAKE) -C $(RDSOURCE) -j2 libs
+	$(MAKE) -C $(RDSOURCE)/tests -j2 build
+
+test-librdkafka: kafka-jars $(RDRUNNER) ## all of librdkafka's tests of brokers, in both group protocols; make test-clients runs a third
+	SUITES_LIBRDKAFKA=all $(SUITES) -run '^TestLibrdkafka$$' -parallel 8 -timeout 1h ./internal/suites
+
+test-kgo: ## franz-go's own tests, with as many records as its authors send, against one node and three
+	SUITES_KGO_RECORDS=500000 $(GO) test -count=1 -v -tags clients -run '^TestKgo$$' -timeout 1h ./internal/suites
 
 # Debian, beside the above: apt-get install iproute2 nftables util-linux.
 # make test-cluster CLUSTER_FOR=1h CLUSTER_TIMEOUT=2h KILL_SEED=7

@@ -8,7 +8,7 @@ import (
 )
 
 // Methods of calls between nodes; methodPull, 4, methodReport, 5, methodContact, 6,
-// methodPresent, 7, methodAlive, 8, methodClaim, 16, methodTakeOver, 17, methodFit, 18, methodRoom, 19,
+// methodPresent, 7, methodAlive, 8, methodCurrent, 9, methodClaim, 16, methodTakeOver, 17, methodFit, 18, methodRoom, 19,
 // methodElect, 20, and methodEnds, 21, are others.
 // MethodReplace, 24, and MethodJoin, 25, are for nodes that have no place in the cluster yet.
 // MethodStanding is internal/node's: what a node says of itself before it has a cluster.
@@ -23,7 +23,7 @@ const (
 // nobody waits for the answer any more.
 func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, payload []byte) ([]byte, error) {
 	switch m {
-	case methodPropose, methodTopic:
+	case methodPropose, methodTopic, methodCurrent:
 		return b.answerForwarded(ctx, from, m, payload)
 	case methodReport:
 		return b.answerReport()

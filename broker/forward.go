@@ -18,6 +18,7 @@ import (
 //	methodPropose   a metadata command, as it stands in the log, decided in term 0
 //	methodTopic     the name of a topic to create if it does not exist, with the
 //	                leader's defaults, those of __consumer_offsets among them
+//	methodCurrent   nothing: how far is the metadata? (lookup.go)
 //
 // and is answered (little-endian, offsets in bytes) by
 //
@@ -106,6 +107,10 @@ func (b *Broker) answerForwarded(ctx context.Context, from int32, m transport.Me
 	switch {
 	case len(payload) > maxForwardBytes:
 		return nil, fmt.Errorf("a request of %d bytes of node %d, at most %d", len(payload), from, maxForwardBytes)
+	case m == methodCurrent && len(payload) > 0:
+		return nil, fmt.Errorf("node %d asks how far the metadata is with %d bytes, want none", from, len(payload))
+	case m == methodCurrent:
+		do = b.currentHere
 	case m == methodTopic:
 		do = func(ctx context.Context) forwarded { return b.createHere(ctx, string(payload)) }
 	default:

@@ -344,31 +344,15 @@ func (b *Broker) PartitionCount(name string, id TopicID) int {
 // node has applied.
 func (b *Broker) MetadataIndex() int64 { return int64(b.meta.Applied()) }
 
-// TopicByName returns a topic, or why there is none.
+// TopicByName returns a topic, or why there is none: LEADER_NOT_AVAILABLE if this node
+// does not know it, and may be behind. A Lookup finds out.
 func (b *Broker) TopicByName(name string) (Topic, *errcode.Error) {
-	if err := metadata.CheckTopicName(name); err != nil {
-		return Topic{}, err
-	}
-	t := b.image().TopicByName(name)
-	if t == nil && b.mayBeBehind() {
-		return Topic{}, errcode.Errorf(errcode.LeaderNotAvailable, "topic %s is not known to this node, which may be behind; ask another", name)
-	}
-	if t == nil {
-		return Topic{}, errcode.Errorf(errcode.UnknownTopicOrPartition, "topic %s does not exist; create it first", name)
-	}
-	return topicOf(t), nil
+	return b.knownByName(name, !b.mayBeBehind())
 }
 
-// TopicByID returns a topic, or why there is none.
+// TopicByID is TopicByName for the id of a topic.
 func (b *Broker) TopicByID(id partition.TopicID) (Topic, *errcode.Error) {
-	t := b.image().TopicByID(metadata.TopicID(id))
-	if t == nil && b.mayBeBehind() {
-		return Topic{}, errcode.Errorf(errcode.LeaderNotAvailable, "no topic with the id %s is known to this node, which may be behind; ask another", id)
-	}
-	if t == nil {
-		return Topic{}, errcode.Errorf(errcode.UnknownTopicID, "no topic has the id %s", id)
-	}
-	return topicOf(t), nil
+	return b.knownByID(id, !b.mayBeBehind())
 }
 
 // mayBeBehind says that what this node does not know may exist all the same: it

@@ -8,12 +8,17 @@ import (
 	"github.com/flotilla-log/flotilla/broker"
 )
 
+// leastDeleteTimeoutMS is how long a deletion may take at least. Kafka's leader has
+// deleted before it looks at the time-out, which is for its followers; here a majority
+// has to hear of it first.
+const leastDeleteTimeoutMS = 1000
+
 // deleteRecords deletes records below offsets; -1 is the high watermark. Of a
 // partition that stands there more than once, the last offset counts.
 func (s *Server) deleteRecords(ctx context.Context, p *peer, req *kmsg.DeleteRecordsRequest) kmsg.Response {
 	resp := kmsg.NewPtrDeleteRecordsResponse()
 	resp.Version = req.Version
-	ctx, cancel := forMS(ctx, req.TimeoutMillis)
+	ctx, cancel := forMS(ctx, max(req.TimeoutMillis, leastDeleteTimeoutMS))
 	defer cancel()
 	if !p.hold(ctx, 2*resultBytes*asked(req.Topics, func(t *kmsg.DeleteRecordsRequestTopic) int { return len(t.Partitions) })) {
 		return nil

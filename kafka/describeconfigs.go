@@ -24,11 +24,12 @@ func (s *Server) describeConfigs(ctx context.Context, p *peer, req *kmsg.Describ
 	if !p.hold(ctx, s.configsBytes(req)) {
 		return nil
 	}
+	look := s.broker.Lookup()
 	for i := range req.Resources {
 		r := &req.Resources[i]
 		out := kmsg.NewDescribeConfigsResponseResource()
 		out.ResourceType, out.ResourceName = r.ResourceType, r.ResourceName
-		configs, err := s.resourceConfigs(r)
+		configs, err := s.resourceConfigs(ctx, look, r)
 		out.ErrorCode, out.ErrorMessage = p.error(err), text(err)
 		if err == nil {
 			out.ErrorMessage = new(string) // as Kafka's: empty, not null
@@ -71,10 +72,10 @@ func (s *Server) configsBytes(req *kmsg.DescribeConfigsRequest) int64 {
 
 // resourceConfigs returns all configs of a resource, with all that is known of
 // them.
-func (s *Server) resourceConfigs(r *kmsg.DescribeConfigsRequestResource) ([]kmsg.DescribeConfigsResponseResourceConfig, *errcode.Error) {
+func (s *Server) resourceConfigs(ctx context.Context, look *broker.Lookup, r *kmsg.DescribeConfigsRequestResource) ([]kmsg.DescribeConfigsResponseResourceConfig, *errcode.Error) {
 	switch r.ResourceType {
 	case kmsg.ConfigResourceTypeTopic:
-		return s.topicConfigs(r.ResourceName)
+		return s.topicConfigs(ctx, look, r.ResourceName)
 	case kmsg.ConfigResourceTypeBroker:
 		return s.nodeConfigs(r.ResourceName)
 	}
@@ -90,8 +91,8 @@ func noConfigs(t kmsg.ConfigResourceType, format string) *errcode.Error {
 	return errcode.Errorf(errcode.InvalidRequest, format, name)
 }
 
-func (s *Server) topicConfigs(name string) ([]kmsg.DescribeConfigsResponseResourceConfig, *errcode.Error) {
-	topic, err := s.broker.TopicByName(name)
+func (s *Server) topicConfigs(ctx context.Context, look *broker.Lookup, name string) ([]kmsg.DescribeConfigsResponseResourceConfig, *errcode.Error) {
+	topic, err := look.ByName(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -42,12 +42,13 @@ func (s *Server) describeTopicPartitions(ctx context.Context, p *peer, req *kmsg
 	if req.Cursor != nil {
 		from, first = req.Cursor.Topic, req.Cursor.Partition
 	}
+	look := s.broker.Lookup()
 	for name := range s.described(names, from) {
 		if left == 0 {
 			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name}
 			break
 		}
-		t, err := s.broker.TopicByName(name)
+		t, err := look.ByName(ctx, name)
 		if err != nil && len(names) == 0 {
 			continue // it was deleted a moment ago
 		}

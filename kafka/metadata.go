@@ -73,8 +73,9 @@ func (s *Server) metadata(ctx context.Context, p *peer, req *kmsg.MetadataReques
 	create := s.opt.AutoCreateTopics && (req.AllowAutoTopicCreation || req.Version < 4)
 	ctx, cancel := context.WithTimeout(ctx, s.opt.AutoCreateTimeout) // for all of them
 	defer cancel()
+	look := s.broker.Lookup()
 	for i := range asked {
-		t, err := s.askedTopic(ctx, &asked[i], create)
+		t, err := s.askedTopic(ctx, look, &asked[i], create)
 		resp.Topics = append(resp.Topics, s.metadataTopic(p, &t, err, operations))
 	}
 	return resp
@@ -89,7 +90,11 @@ func (s *Server) awaitLeaders(ctx context.Context, asked []kmsg.MetadataRequestT
 	defer context.AfterFunc(s.ctx, cancel)()
 	s.broker.AwaitLeaders(ctx, func(yield func(broker.Topic) bool) {
 		for i := range asked {
-			if t, err := s.askedTopic(ctx, &asked[i], false); err == nil && !yield(t) {
+			t, err := s.broker.TopicByID(asked[i].TopicID)
+			if asked[i].TopicID == [16]byte{} {
+				t, err = s.broker.TopicByName(*asked[i].Topic)
+			}
+			if err == nil && !yield(t) {
 				return
 			}
 		}
@@ -190,22 +195,26 @@ func isInternal(name string) bool {
 }
 
 // askedTopic returns a topic by its id, or as topicByName does.
-func (s *Server) askedTopic(ctx context.Context, asked *kmsg.MetadataRequestTopic, create bool) (broker.Topic, *errcode.Error) {
+func (s *Server) askedTopic(ctx context.Context, look *broker.Lookup, asked *kmsg.MetadataRequestTopic, create bool) (broker.Topic, *errcode.Error) {
 	if asked.TopicID == [16]byte{} {
-		return s.topicByName(ctx, *asked.Topic, create)
+		return s.topicByName(ctx, look, *asked.Topic, create)
 	}
-	t, err := s.broker.TopicByID(asked.TopicID)
+	t, err := look.ByID(ctx, asked.TopicID)
 	t.ID = asked.TopicID
 	return t, err
 }
 
 // topicByName returns a topic, which is created if it does not exist and create
 // says so, or why there is none.
-func (s *Server) topicByName(ctx context.Context, name string, create bool) (broker.Topic, *errcode.Error) {
+func (s *Server) topicByName(ctx context.Context, look *broker.Lookup, name string, create bool) (broker.Topic, *errcode.Error) {
 	t, err := s.broker.TopicByName(name)
 	// A node that may be behind does not know whether the topic exists.
-	if err != nil && (err.Code == errcode.UnknownTopicOrPartition || err.Code == errcode.LeaderNotAvailable) && create && !isInternal(name) {
-		t, err = s.createAsked(ctx, name)
+	if err != nil && (err.Code == errcode.UnknownTopicOrPartition || err.Code == errcode.LeaderNotAvailable) {
+		if create && !isInternal(name) {
+			t, err = s.createAsked(ctx, name)
+		} else {
+			t, err = look.ByName(ctx, name)
+		}
 	}
 	t.Name = name
 	return t, err

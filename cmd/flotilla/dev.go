@@ -41,6 +41,7 @@ type devOptions struct {
 	nodes                  int
 	dir                    string
 	client, between, admin int // the first node's ports; 0: free ones
+	racks                  []string
 }
 
 func devCommand() *cobra.Command {
@@ -64,7 +65,8 @@ node would have, divided among them.
 This is for one machine and for trials: it listens on 127.0.0.1 alone.`,
 		Example: `  flotilla dev
   flotilla dev --nodes 5 --dir /tmp/five --client-port 19092
-  flotilla dev --journal.bytes 256MiB`,
+  flotilla dev --journal.bytes 256MiB
+  flotilla dev --racks a,b,c --replica.selector.class org.apache.kafka.common.replica.RackAwareReplicaSelector`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return dev(c, opt) },
 	}
@@ -74,6 +76,7 @@ This is for one machine and for trials: it listens on 127.0.0.1 alone.`,
 	fl.IntVar(&opt.client, "client-port", 9092, "port for clients of the first node, the others have the next ones; 0: free ones")
 	fl.IntVar(&opt.between, "node-port", 9192, "the same for the other nodes")
 	fl.IntVar(&opt.admin, "admin-port", 9292, "the same for metrics and health")
+	fl.StringSliceVar(&opt.racks, "racks", nil, "the rack of each node, the first node's first, for clients that read from their own (see replica.selector.class)")
 	addSettings(c, true)
 	_ = c.MarkFlagDirname("dir")
 	hideConnectionFlags(c)
@@ -126,6 +129,12 @@ func (opt *devOptions) check(fl *pflag.FlagSet) (given []string, err error) {
 	if opt.nodes < 1 || opt.nodes > maxDevNodes {
 		return nil, usagef("--nodes %d: give 1 to %d", opt.nodes, maxDevNodes)
 	}
+	if n := len(opt.racks); n != 0 && n != opt.nodes {
+		return nil, usagef("--racks names %s: give one for each node, %d", count(n, "rack"), opt.nodes)
+	}
+	if len(opt.racks) > 0 && fl.Changed("rack") {
+		return nil, usagef("--rack is that of all nodes, and --racks has one for each: give one of them")
+	}
 	for name, port := range map[string]int{"client-port": opt.client, "node-port": opt.between, "admin-port": opt.admin} {
 		if port < 0 || port+opt.nodes > 1<<16 {
 			return nil, usagef("--%s %d: give a port of which the next %d are ports too, or 0", name, port, opt.nodes-1)
@@ -156,6 +165,9 @@ func (opt *devOptions) args(i int, id string, ports devPorts, given []string) []
 			all = append(all, fmt.Sprintf("%d@%s", j+1, ports.address(ports.between, j)))
 		}
 		args = append(args, "--node.listen="+ports.address(ports.between, i), "--cluster.nodes="+strings.Join(all, ","))
+	}
+	if len(opt.racks) > 0 {
+		args = append(args, "--rack="+opt.racks[i])
 	}
 	return append(args, given...)
 }

@@ -68,6 +68,10 @@ func TestDevArgs(t *testing.T) {
 	if diff := cmp.Diff(want, opt.args(1, "c", ports, []string{"--flush.age=5s"})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	opt.racks = []string{"a", "b", "c"}
+	if diff := cmp.Diff(append(want[:len(want)-1:len(want)-1], "--rack=b"), opt.args(1, "c", ports, nil)); diff != "" {
+		t.Errorf("with racks (-want +got):\n%s", diff)
+	}
 	opt.nodes = 1
 	if got := strings.Join(opt.args(0, "c", ports, nil), " "); strings.Contains(got, "cluster.nodes") {
 		t.Errorf("a node alone gets %s", got)
@@ -98,6 +102,8 @@ func TestDevRefused(t *testing.T) {
 		{[]string{"--flush.age", "x"}, exitUsage, "flush.age"},
 		{[]string{"--flush.edge", "1s"}, exitUsage, "did you mean --flush.age?"},
 		{[]string{"--nodes", "1", "--client-port", taken}, exitFailed, "choose another with --client-port"},
+		{[]string{"--racks", "a,b"}, exitUsage, "--racks names 2 racks: give one for each node, 3"},
+		{[]string{"--racks", "a,b,c", "--rack", "d"}, exitUsage, "give one of them"},
 		{[]string{"now"}, exitUsage, "takes no argument"},
 	}
 	dir := t.TempDir()

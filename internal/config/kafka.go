@@ -25,6 +25,7 @@ var kafkaNames = []struct {
 }{
 	{"auto.create.topics.enable", "auto.create.topics.enable", false, false},
 	{"broker.id", "node.id", false, false},
+	{"broker.rack", "rack", false, true},
 	{"connections.max.idle.ms", "connections.idle.timeout", true, false},
 	{"default.replication.factor", "default.replication.factor", false, false},
 	{"group.consumer.heartbeat.interval.ms", "group.consumer.heartbeat.interval", false, false},

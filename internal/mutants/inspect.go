@@ -81,6 +81,13 @@ var inspectTable = []mutant{
 		pkg:  "./cmd/flotilla", test: "TestDevFleetStubborn", want: "run = ",
 	},
 	{
+		name: "flotilla dev has a rack for each node",
+		file: "cmd/flotilla/dev.go",
+		old:  "n != 0 && n != opt.nodes",
+		new:  "false",
+		pkg:  "./cmd/flotilla", test: "TestDevRefused", want: "give one for each node",
+	},
+	{
 		name: "dev: a directory is of one number of nodes",
 		file: "cmd/flotilla/dev.go",
 		old:  "\t\tif d.Nodes != nodes {\n",

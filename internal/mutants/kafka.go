@@ -40,6 +40,13 @@ var kafkaTable = []mutant{
 		pkg:  "./kafka", test: "TestProduceRecordErrors", want: "version 8:",
 	},
 	{
+		name: "DeleteRecords with no time",
+		file: "kafka/deleterecords.go",
+		old:  "max(req.TimeoutMillis, leastDeleteTimeoutMS)",
+		new:  "req.TimeoutMillis",
+		pkg:  "./kafka", test: "TestDeleteRecordsWithoutTime", want: "with a time-out of 0 ms",
+	},
+	{
 		name: "the log's start in Produce's answers",
 		file: "kafka/produce.go",
 		old:  "\t\t\tp.results[at].logStart = r.LogStart\n",

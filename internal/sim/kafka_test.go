@@ -138,6 +138,49 @@ func TestKafkaNotController(t *testing.T) {
 	report(t, 1, problems, tr)
 }
 
+// TestKafkaNoTopic: each node says of a topic that there is none, also those that do not
+// lead the metadata: clients take anything else for something that passes, and ask
+// until they give up.
+func TestKafkaNoTopic(t *testing.T) {
+	t.Parallel()
+	problems, tr, _ := runFleet(t, 1, func(fl *fleet) {
+		all, ok := fl.muster()
+		if !ok {
+			return
+		}
+		name := "none"
+		byID := kmsg.NewPtrMetadataRequest()
+		byID.Topics = []kmsg.MetadataRequestTopic{{TopicID: [16]byte{1}}}
+		described := kmsg.NewPtrDescribeTopicPartitionsRequest()
+		described.Topics = []kmsg.DescribeTopicPartitionsRequestTopic{{Topic: name}}
+		described.ResponsePartitionLimit = 10
+		configs := kmsg.NewPtrDescribeConfigsRequest()
+		configs.Resources = []kmsg.DescribeConfigsRequestResource{{ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: name}}
+		for _, m := range all {
+			codes := make(map[string]int16)
+			if topic, ok := fl.kafkaTopic(m, name, false); ok {
+				codes["Metadata"] = topic.ErrorCode
+			}
+			if resp, ok := ask[*kmsg.DescribeTopicPartitionsResponse](fl, m, described); ok && len(resp.Topics) == 1 {
+				codes["DescribeTopicPartitions"] = resp.Topics[0].ErrorCode
+			}
+			if resp, ok := ask[*kmsg.DescribeConfigsResponse](fl, m, configs); ok && len(resp.Resources) == 1 {
+				codes["DescribeConfigs"] = resp.Resources[0].ErrorCode
+			}
+			for _, request := range []string{"Metadata", "DescribeTopicPartitions", "DescribeConfigs"} {
+				if code, ok := codes[request]; !ok || kerr.ErrorForCode(code) != error(kerr.UnknownTopicOrPartition) {
+					fl.problem("node %d, %s: code %d, answered: %t; want UNKNOWN_TOPIC_OR_PARTITION", m.id, request, code, ok)
+				}
+			}
+			if resp, ok := ask[*kmsg.MetadataResponse](fl, m, byID); !ok || len(resp.Topics) != 1 || kerr.ErrorForCode(resp.Topics[0].ErrorCode) != error(kerr.UnknownTopicID) {
+				fl.problem("node %d, Metadata by an id: %+v, want UNKNOWN_TOPIC_ID", m.id, resp)
+			}
+		}
+		fl.healthy()
+	})
+	report(t, 1, problems, tr)
+}
+
 // replicaLag is for longer than which a voter that lacks records does not count as
 // in sync: replica.lag.time.max, by default.
 const replicaLag = 30 * time.Second

@@ -94,6 +94,7 @@ var layers = []layer{
 	}},
 	{"internal/killtest", []string{"client", "internal/errcode", "internal/history"}},
 	{"internal/clienttest", nil},
+	{"internal/suites", nil},
 	{"examples/franz-go", nil},
 	{"examples/franz-go/orders", nil},
 	{"examples/native/orders", []string{"client"}},
