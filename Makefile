@@ -25,12 +25,7 @@ run: build ## real data through a real server that is killed on the way
 check: lint short race-short ## quick: format, vet, staticcheck, layering, unit and scenario tests, race
 
 lint: ## format, vet, staticcheck
-	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'go# make bench-groups [KAFKA=DIR] [DATA=DIR]
-bench-groups: build kafka-jars ## consumer groups: idle members, commits, and who takes over from a member that leaves, beside Apache Kafka
-	$(GO) build -o bin/groups ./bench/groups
-	bin/groups -flotilla $(BIN) -kafka '$(KAFKA)' -dir '$(DATA)' -json bin/bench-groups.json
-
-fmt: the files above need formatting'; exit 1; }
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt: the files above need formatting'; exit 1; }
 	$(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	$(STATICCHECK) -tags 'clients cluster' ./...
@@ -146,6 +141,11 @@ bench-cluster: build kafka-jars ## three nodes of Flotilla and of Apache Kafka i
 bench-failover: build ## three nodes, killed and stopped under load: what clients wait for; many partitions; a catch-up
 	$(GO) build -o bin/failover ./bench/failover
 	bin/failover -flotilla $(BIN) -dir '$(DATA)' -json bin/bench-failover.json
+
+# make bench-groups [KAFKA=DIR] [DATA=DIR]
+bench-groups: build kafka-jars ## consumer groups: idle members, commits, and who takes over from a member that leaves, beside Apache Kafka
+	$(GO) build -o bin/groups ./bench/groups
+	bin/groups -flotilla $(BIN) -kafka '$(KAFKA)' -dir '$(DATA)' -json bin/bench-groups.json
 
 clean:
 	rm -rf bin
