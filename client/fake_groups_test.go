@@ -103,7 +103,7 @@ func (s *fakeConn) coordinate(m proto.Message) proto.Message {
 		if r.Err != nil {
 			return failed(r.Err)
 		}
-		resp := &pb.GroupHeartbeatResponse{MemberEpoch: r.Epoch, IntervalMs: uint32(r.Interval.Milliseconds())}
+		resp := &pb.GroupHeartbeatResponse{MemberEpoch: r.Epoch, IntervalMs: uint32(r.Interval.Milliseconds()), SessionMs: uint32(r.Session.Milliseconds())}
 		if r.Assignment != nil {
 			resp.Assignment = new(pb.GroupPartitions)
 			for _, tp := range r.Assignment.Partitions {

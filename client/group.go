@@ -77,7 +77,8 @@ type GroupConfig struct {
 
 	// Assigned is told of partitions that the member has from now on, Revoked of such
 	// as it is about to give away, which are committed after it has returned, and Lost
-	// of such as others may have already: there is nothing to commit. They are called
+	// of such as others may have already, as the coordinator says, or has said nothing
+	// for a whole session: there is nothing to commit. They are called
 	// from within Poll, Records and Close, may call the Group's other methods, and may
 	// be nil.
 	Assigned, Revoked, Lost func([]TopicPartition)

@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/wire/pb"
@@ -381,6 +382,45 @@ func TestGroupLost(t *testing.T) {
 		a.leaves()
 		b.leaves()
 	})
+}
+
+// TestGroupHearsNothing: a member that the coordinator does not answer for a session stops
+// by itself, as nobody can tell it that others have its partitions.
+func TestGroupHearsNothing(t *testing.T) {
+	for name, silence := range map[string]fault{"the answers are lost": loseResponse, "nobody answers": hang} {
+		t.Run(name, func(t *testing.T) {
+			inGroups(t, 2, func(t *testing.T, f *fakeCluster) {
+				o := newOwnership(t)
+				a := f.works(t, o, "a", func(cfg *GroupConfig) { cfg.CommitInterval = time.Hour })
+				a.run(t.Context(), 0)
+				time.Sleep(20*time.Second + 500*time.Millisecond) // between two heartbeats
+				f.hook(func() {
+					f.groups.onGroup = func(int32, proto.Message) fault { return silence }
+				})
+				session := consumergroup.DefaultOptions().ConsumerSessionTimeout
+				time.Sleep(session - 2*time.Second)
+				if got := a.heard(); !slices.Equal(got, []string{"assigned2"}) {
+					t.Errorf("within its session the program heard %v", got)
+				}
+				time.Sleep(2 * time.Second)
+				if got := a.heard(); !slices.Equal(got, []string{"assigned2", "lost2"}) {
+					t.Errorf("after its session the program heard %v, want that it has lost both partitions", got)
+				}
+				before := a.count()
+				f.fill("a", 0, 100, 110, 5, batch.None)
+				time.Sleep(time.Minute)
+				if a.count() != before {
+					t.Errorf("it has read %d records since", a.count()-before)
+				}
+				f.hook(func() { f.groups.onGroup = nil })
+				time.Sleep(time.Minute)
+				if got := a.heard(); !slices.Equal(got, []string{"assigned2", "lost2", "assigned2"}) {
+					t.Errorf("answered again, the program heard %v", got)
+				}
+				a.leaves()
+			})
+		})
+	}
 }
 
 // TestGroupMovesCoordinator: another node looks after the group. Nobody hears of it but

@@ -22,6 +22,7 @@ func (g *Group) heartbeats() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var unreleased time.Time // since when another member has the instance id
+	var session tenure       // by the last answer
 	for failures := 0; ; {
 		select {
 		case <-timer.C:
@@ -29,7 +30,7 @@ func (g *Group) heartbeats() {
 		case <-g.ctx.Done():
 			return
 		}
-		interval, err := g.heartbeat(failures)
+		interval, err := g.heartbeat(failures, &session)
 		switch {
 		case g.ctx.Err() != nil:
 			return
@@ -47,8 +48,17 @@ func (g *Group) heartbeats() {
 			failures++
 			g.mu.Lock()
 			g.whole = true // the answer may be lost, not only the request
+			epoch := g.epoch
 			g.mu.Unlock()
-			timer.Reset(g.c.backoff(failures))
+			wait := g.c.backoff(failures)
+			if left, bounded := session.left(g.c.cfg.Now()); bounded && epoch > 0 {
+				if left <= 0 {
+					g.lose(epoch, fmt.Errorf("%w: no answer for a whole session: %w", ErrLost, err))
+				} else {
+					wait = min(wait, left)
+				}
+			}
+			timer.Reset(wait)
 		default:
 			g.end(fmt.Errorf("client: group %q: %w", g.cfg.Group, noGroups(err)))
 			return
@@ -86,8 +96,20 @@ func isUnreleased(err error) bool {
 	return code == errcode.UnreleasedInstanceID
 }
 
+// tenure is how long a member is one without the coordinator's word. Then others may
+// have its partitions, and it is not told of it.
+type tenure struct {
+	since  time.Time     // when the last heartbeat that was answered was sent
+	length time.Duration // 0: not known
+}
+
+// left returns how much of it is left, and false if it is not known.
+func (s tenure) left(now time.Time) (time.Duration, bool) {
+	return s.length - now.Sub(s.since), s.length > 0
+}
+
 // heartbeat sends one, and returns when the next is due.
-func (g *Group) heartbeat(failures int) (time.Duration, error) {
+func (g *Group) heartbeat(failures int, s *tenure) (time.Duration, error) {
 	if g.overdue() {
 		return idle, nil
 	}
@@ -101,7 +123,16 @@ func (g *Group) heartbeat(failures int) (time.Duration, error) {
 	g.joining = true
 	g.mu.Unlock()
 	resp := new(pb.GroupHeartbeatResponse)
-	if _, err := g.c.askCoordinatorOnce(g.ctx, g.cfg.Group, frame.KindGroupHeartbeat, req, resp, failures); err != nil {
+	began, ctx := g.c.cfg.Now(), g.ctx
+	if left, bounded := s.left(began); bounded && left > 0 && epoch > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, left)
+		defer cancel()
+	}
+	if _, err := g.c.askCoordinatorOnce(ctx, g.cfg.Group, frame.KindGroupHeartbeat, req, resp, failures); err != nil {
+		if ctx.Err() != nil && g.ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", ErrTimeout, err)
+		}
 		if isFenced(err) {
 			g.lose(epoch, err)
 		}
@@ -110,6 +141,7 @@ func (g *Group) heartbeat(failures int) (time.Duration, error) {
 	if err := g.heard(epoch, version, resp); err != nil {
 		return 0, err
 	}
+	*s = tenure{began, time.Duration(resp.SessionMs) * time.Millisecond}
 	return max(time.Duration(resp.IntervalMs)*time.Millisecond, time.Millisecond), nil
 }
 

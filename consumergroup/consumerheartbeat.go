@@ -42,6 +42,7 @@ type ConsumerHeartbeatReply struct {
 	MemberID string
 	Epoch    int32
 	Interval time.Duration // until the next heartbeat
+	Session  time.Duration // that it may be silent; 0: not told, as it leaves
 
 	// Assignment is what the member has from now on; nil: it has not changed. What is
 	// not in it, the member is to give away, and then to say what it owns.

@@ -304,7 +304,7 @@ func (h *heartbeat) reconcile() *ConsumerHeartbeatReply {
 	if next != current || s.current[h.id] == nil {
 		h.c.setCurrent(h.m, current, next)
 	}
-	r := &ConsumerHeartbeatReply{MemberID: h.id, Epoch: next.Epoch, Interval: h.interval()}
+	r := &ConsumerHeartbeatReply{MemberID: h.id, Epoch: next.Epoch, Interval: h.interval(), Session: h.c.opts.ConsumerSessionTimeout}
 	if h.full() || !samePartitions(current.Assigned, next.Assigned) {
 		r.Assignment = &ConsumerAssignment{Partitions: next.Assigned}
 	}

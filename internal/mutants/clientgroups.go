@@ -107,4 +107,18 @@ var clientGroupsTable = []mutant{
 		new:  "if false {",
 		pkg:  "./cmd/flotilla", test: "TestGroupSeek", want: "partition 1 of orders",
 	},
+	{
+		name: "client groups: a member that hears nothing for a session stops",
+		file: "client/rebalance.go",
+		old:  "\t\t\t\tif left <= 0 {\n",
+		new:  "\t\t\t\tif left <= -time.Hour {\n",
+		pkg:  "./client", test: "TestGroupHearsNothing", want: "want that it has lost both partitions",
+	},
+	{
+		name: "client groups: a heartbeat that nobody answers ends with the session",
+		file: "client/rebalance.go",
+		old:  "bounded && left > 0 && epoch > 0 {",
+		new:  "bounded && left > time.Hour && epoch > 0 {",
+		pkg:  "./client", test: "TestGroupHearsNothing", want: "want that it has lost both partitions",
+	},
 }

@@ -4829,6 +4829,7 @@ type GroupHeartbeatResponse struct {
 	MemberEpoch   int32                  `protobuf:"zigzag32,1,opt,name=member_epoch,json=memberEpoch,proto3" json:"member_epoch,omitempty"` // to be sent from now on
 	IntervalMs    uint32                 `protobuf:"varint,2,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`      // until the next heartbeat
 	Assignment    *GroupPartitions       `protobuf:"bytes,3,opt,name=assignment,proto3" json:"assignment,omitempty"`                         // all that the member has from now on; absent: as it was
+	SessionMs     uint32                 `protobuf:"varint,4,opt,name=session_ms,json=sessionMs,proto3" json:"session_ms,omitempty"`         // how long the member may be silent before others get what it has; 0: not told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4882,6 +4883,13 @@ func (x *GroupHeartbeatResponse) GetAssignment() *GroupPartitions {
 		return x.Assignment
 	}
 	return nil
+}
+
+func (x *GroupHeartbeatResponse) GetSessionMs() uint32 {
+	if x != nil {
+		return x.SessionMs
+	}
+	return 0
 }
 
 // CommitOffsetsRequest commits offsets of a group (kind 82).
@@ -6379,14 +6387,16 @@ const file_flotilla_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
 	"partitions\x18\x03 \x03(\x05R\n" +
-	"partitions\"\x9a\x01\n" +
+	"partitions\"\xb9\x01\n" +
 	"\x16GroupHeartbeatResponse\x12!\n" +
 	"\fmember_epoch\x18\x01 \x01(\x11R\vmemberEpoch\x12\x1f\n" +
 	"\vinterval_ms\x18\x02 \x01(\rR\n" +
 	"intervalMs\x12<\n" +
 	"\n" +
 	"assignment\x18\x03 \x01(\v2\x1c.flotilla.v1.GroupPartitionsR\n" +
-	"assignment\"\xc1\x01\n" +
+	"assignment\x12\x1d\n" +
+	"\n" +
+	"session_ms\x18\x04 \x01(\rR\tsessionMs\"\xc1\x01\n" +
 	"\x14CommitOffsetsRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12!\n" +

@@ -139,7 +139,7 @@ func (q *request) groupHeartbeat(ctx context.Context, m *pb.GroupHeartbeatReques
 	if r.Err != nil {
 		return nil, r.Err
 	}
-	resp := &pb.GroupHeartbeatResponse{MemberEpoch: r.Epoch, IntervalMs: uint32(r.Interval.Milliseconds())}
+	resp := &pb.GroupHeartbeatResponse{MemberEpoch: r.Epoch, IntervalMs: uint32(r.Interval.Milliseconds()), SessionMs: uint32(r.Session.Milliseconds())}
 	if r.Assignment != nil {
 		resp.Assignment = &pb.GroupPartitions{Topics: q.groupTopics(r.Assignment.Partitions)}
 	}
