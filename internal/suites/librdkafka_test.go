@@ -54,7 +54,7 @@ var rdParts = map[string][]string{
 }
 
 const (
-	rdLimit   = 20 * time.Minute // for one process
+	rdLimit   = 30 * time.Minute // for one process
 	rdRetries = 3                // processes that may be run a second time, of each protocol
 )
 
