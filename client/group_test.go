@@ -339,50 +339,6 @@ func TestGroupCommit(t *testing.T) {
 	})
 }
 
-// TestGroupLost: a member that is silent for a session learns that others have its
-// partitions, commits nothing more, and joins again.
-func TestGroupLost(t *testing.T) {
-	inGroups(t, 2, func(t *testing.T, f *fakeCluster) {
-		o := newOwnership(t)
-		a := f.works(t, o, "a", func(cfg *GroupConfig) { cfg.CommitInterval = time.Hour })
-		a.next(10)
-		f.hook(func() {
-			f.groups.onGroup = func(_ int32, req proto.Message) fault {
-				if m, ok := req.(*pb.GroupHeartbeatRequest); ok && m.MemberId == a.MemberID() {
-					return loseRequest
-				}
-				return noFault
-			}
-		})
-		time.Sleep(time.Minute)
-		o.mu.Lock() // the coordinator has given them away: what a has heard is for later
-		clear(o.by)
-		o.mu.Unlock()
-		b := f.works(t, o, "b")
-		b.next(200)
-		if err := a.Commit(t.Context()); !errors.Is(err, ErrLost) {
-			t.Errorf("a commits: %v, want that it is lost", err)
-		}
-		f.hook(func() { f.groups.onGroup = nil })
-		if got := f.committed(t); len(got) > 0 && (got[0] == 10 || got[1] == 10) {
-			t.Errorf("committed %v by a member that is lost", got)
-		}
-		b.run(t.Context(), 0)
-		f.fill("a", 0, 100, 110, 5, batch.None)
-		f.fill("a", 1, 100, 110, 5, batch.None)
-		ctx, cancel := context.WithCancel(t.Context())
-		a.run(ctx, 0)
-		time.Sleep(time.Minute)
-		if got := a.heard(); len(got) < 3 || got[0] != "assigned2" || got[1] != "lost2" || got[2] != "assigned1" {
-			t.Errorf("a heard %v, want that it has lost both partitions, and one that it has again", got)
-		}
-		cancel()
-		<-a.ended
-		a.leaves()
-		b.leaves()
-	})
-}
-
 // TestGroupMovesCoordinator: another node looks after the group. Nobody hears of it but
 // the client, whatever the first node says, or does not say.
 func TestGroupMovesCoordinator(t *testing.T) {
