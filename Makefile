@@ -33,6 +33,7 @@ check: ## quick: format, vet, staticcheck, layering, unit and scenario tests, ra
 test: ## everything that needs Go alone: about 20 minutes on two cores
 	$(GO) vet ./...
 	$(GO) test -count=1 -timeout 45m ./...
+	$(GO) test -count=1 -tags synctests -timeout 15m -run '^TestGroup' ./internal/sim
 
 # Debian: apt-get install kcat jq nodejs npm default-jdk-headless maven build-essential zlib1g-dev libzstd-dev
 test-clients: kafka-jars ## Kafka's clients, built from examples/, and Kafka's own tools against the real server; the first time builds librdkafka
