@@ -39,6 +39,7 @@ race-short: ## what is quick of the concurrent packages' tests, under the race d
 test: ## everything that needs Go alone: about 20 minutes on two cores
 	$(GO) vet ./...
 	$(GO) test -count=1 -timeout 45m ./...
+	$(GO) test -count=1 -tags synctests -timeout 15m -run '^TestGroup' ./internal/sim
 
 # librdkafka's source and tests are in the package of Confluent's client for Node.
 LIBRDKAFKA := bin/librdkafka

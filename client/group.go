@@ -202,6 +202,14 @@ func (c *Client) JoinGroup(cfg GroupConfig) (*Group, error) {
 // MemberID returns the id that the member has in its group.
 func (g *Group) MemberID() string { return g.member }
 
+// MemberEpoch returns the epoch that the member has in its group (KIP-848): a later one
+// after each rebalance; 0 while it has none.
+func (g *Group) MemberEpoch() int32 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.epoch
+}
+
 // Poll returns what has been read of one of the member's partitions, at most
 // ConsumerConfig.MaxPartitionBytes or one batch, and waits for it until ctx ends or
 // the Group is closed (ErrClosed). What it returned the last time counts as worked off.

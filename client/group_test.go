@@ -14,7 +14,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/wire/pb"
@@ -338,89 +337,6 @@ func TestGroupCommit(t *testing.T) {
 		}
 		c.leaves()
 	})
-}
-
-// TestGroupLost: a member that is silent for a session learns that others have its
-// partitions, commits nothing more, and joins again.
-func TestGroupLost(t *testing.T) {
-	inGroups(t, 2, func(t *testing.T, f *fakeCluster) {
-		o := newOwnership(t)
-		a := f.works(t, o, "a", func(cfg *GroupConfig) { cfg.CommitInterval = time.Hour })
-		a.next(10)
-		f.hook(func() {
-			f.groups.onGroup = func(_ int32, req proto.Message) fault {
-				if m, ok := req.(*pb.GroupHeartbeatRequest); ok && m.MemberId == a.MemberID() {
-					return loseRequest
-				}
-				return noFault
-			}
-		})
-		time.Sleep(time.Minute)
-		o.mu.Lock() // the coordinator has given them away: what a has heard is for later
-		clear(o.by)
-		o.mu.Unlock()
-		b := f.works(t, o, "b")
-		b.next(200)
-		if err := a.Commit(t.Context()); !errors.Is(err, ErrLost) {
-			t.Errorf("a commits: %v, want that it is lost", err)
-		}
-		f.hook(func() { f.groups.onGroup = nil })
-		if got := f.committed(t); len(got) > 0 && (got[0] == 10 || got[1] == 10) {
-			t.Errorf("committed %v by a member that is lost", got)
-		}
-		b.run(t.Context(), 0)
-		f.fill("a", 0, 100, 110, 5, batch.None)
-		f.fill("a", 1, 100, 110, 5, batch.None)
-		ctx, cancel := context.WithCancel(t.Context())
-		a.run(ctx, 0)
-		time.Sleep(time.Minute)
-		if got := a.heard(); len(got) < 3 || got[0] != "assigned2" || got[1] != "lost2" || got[2] != "assigned1" {
-			t.Errorf("a heard %v, want that it has lost both partitions, and one that it has again", got)
-		}
-		cancel()
-		<-a.ended
-		a.leaves()
-		b.leaves()
-	})
-}
-
-// TestGroupHearsNothing: a member that the coordinator does not answer for a session stops
-// by itself, as nobody can tell it that others have its partitions.
-func TestGroupHearsNothing(t *testing.T) {
-	for name, silence := range map[string]fault{"the answers are lost": loseResponse, "nobody answers": hang} {
-		t.Run(name, func(t *testing.T) {
-			inGroups(t, 2, func(t *testing.T, f *fakeCluster) {
-				o := newOwnership(t)
-				a := f.works(t, o, "a", func(cfg *GroupConfig) { cfg.CommitInterval = time.Hour })
-				a.run(t.Context(), 0)
-				time.Sleep(20*time.Second + 500*time.Millisecond) // between two heartbeats
-				f.hook(func() {
-					f.groups.onGroup = func(int32, proto.Message) fault { return silence }
-				})
-				session := consumergroup.DefaultOptions().ConsumerSessionTimeout
-				time.Sleep(session - 2*time.Second)
-				if got := a.heard(); !slices.Equal(got, []string{"assigned2"}) {
-					t.Errorf("within its session the program heard %v", got)
-				}
-				time.Sleep(2 * time.Second)
-				if got := a.heard(); !slices.Equal(got, []string{"assigned2", "lost2"}) {
-					t.Errorf("after its session the program heard %v, want that it has lost both partitions", got)
-				}
-				before := a.count()
-				f.fill("a", 0, 100, 110, 5, batch.None)
-				time.Sleep(time.Minute)
-				if a.count() != before {
-					t.Errorf("it has read %d records since", a.count()-before)
-				}
-				f.hook(func() { f.groups.onGroup = nil })
-				time.Sleep(time.Minute)
-				if got := a.heard(); !slices.Equal(got, []string{"assigned2", "lost2", "assigned2"}) {
-					t.Errorf("answered again, the program heard %v", got)
-				}
-				a.leaves()
-			})
-		})
-	}
 }
 
 // TestGroupMovesCoordinator: another node looks after the group. Nobody hears of it but

@@ -127,13 +127,15 @@ func (g *Group) commitNow(ctx context.Context, some []assigned) error {
 	}
 	for {
 		g.mu.Lock()
-		epoch, renewed, lost := g.epoch, g.renewed, g.lost || g.epoch == 0
+		epoch, renewed, lost := g.epoch, g.renewed, g.lost
 		sent := g.uncommittedLocked(some)
 		g.mu.Unlock()
 		switch {
+		case lost: // nothing is marked any more, so that there may be nothing to send
+			return ErrLost
 		case len(sent) == 0:
 			return nil
-		case lost:
+		case epoch == 0:
 			return ErrLost
 		}
 		err := g.commitAt(ctx, epoch, sent)

@@ -38,6 +38,10 @@ type Options struct {
 	// read, show that they were still to be there.
 	Retention map[string]Retention
 
+	// Groups has, by name, the topics of which each group is to have consumed every
+	// record by the end: at least once, from where the log starts.
+	Groups map[string][]string
+
 	// Keep is how many anomalies of each kind are kept with their evidence;
 	// 0 means 10.
 	Keep int
@@ -56,6 +60,9 @@ type Options struct {
 // is held against nobody only as far as it may: what answers told of log starts
 // bounds it, so ask for them after the last polls. Compacted topics cannot be
 // checked.
+//
+// Of a group all commits have to be recorded, and all that its members are told of
+// partitions. A member that does not know that it was lost is held against nobody.
 //
 // It needs about 250 bytes of memory for each value sent and 32 for each
 // record read, beside h.
@@ -84,6 +91,7 @@ func Check(h History, opt Options) *Report {
 		c.judge(p)
 	}
 	c.pollOrder()
+	c.judgeGroups()
 	c.summarise()
 	return c.report
 }

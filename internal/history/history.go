@@ -24,6 +24,7 @@
 //	m    micro-operations:   k   topic   n   partition   o  offset of an assign, or where the log starts
 //	                         r   offset, value, offset, value, ...   f  only inside txn
 //	topic, saw               of the functions on topics
+//	g   group                c   member          e   generation or member epoch: of the functions of groups
 //	err                      what the client was told, for a reader's eyes
 package history
 
@@ -75,12 +76,25 @@ const (
 	DescribeTopic
 	DeleteRecords // Mop.From: the offset below which to delete, or NoOffset for all there is; of OK, the log start
 	LogStarts     // Mop.From of OK is the key's log start offset
+
+	// The functions of groups. They, and the Poll and Subscribe of a member, have
+	// Op.In. Keys are the Mops'.
+
+	Assigned     // a member has partitions from now on, each from Mop.From, or NoOffset if it does not know yet
+	Revoked      // a member has given partitions up
+	Lost         // a member has heard that its partitions may be others' by now
+	Commit       // Mop.From is the offset; of OK, Mops are those that were taken
+	FetchOffsets // Mop.From of OK is the committed offset, or NoOffset
+	SetOffsets   // Commit that may go back: by a tool, or of a member that sought
+	Steady       // meanwhile nothing is to move between the members of a group: all are there, and stay
 )
 
 var fNames = [...]string{
 	Send: "send", Poll: "poll", Assign: "assign", Subscribe: "subscribe", Crash: "crash", Txn: "txn",
 	CreateTopic: "create", DeleteTopic: "delete", DescribeTopic: "describe",
 	DeleteRecords: "delete-records", LogStarts: "log-starts",
+	Assigned: "assigned", Revoked: "revoked", Lost: "lost",
+	Commit: "commit", FetchOffsets: "fetch-offsets", SetOffsets: "set-offsets", Steady: "steady",
 }
 
 func (f F) String() string { return name(fNames[:], int(f)) }
@@ -121,7 +135,7 @@ type Record struct {
 type Mop struct {
 	Key     Key
 	Records []Record // sent or polled, in the client's order
-	From    int64    // of Assign: the first offset to read, or NoOffset; of DeleteRecords and LogStarts as they say
+	From    int64    // of Assign: the first offset to read, or NoOffset; of other functions as they say
 	F       F        // Send or Poll inside a Txn; elsewhere 0, Op.F counts
 }
 
@@ -151,10 +165,18 @@ type Op struct {
 	Process int32         // one client at a time; polls of a process never overlap
 	Type    Type
 	F       F
-	Saw     Presence // of the functions on topics
-	Topic   string   // of the functions on topics
-	Mops    []Mop    // of Send, Poll, Assign, Txn, DeleteRecords and LogStarts
-	Err     string   // free text
+	Saw     Presence    // of the functions on topics
+	Topic   string      // of the functions on topics
+	In      *Membership // of what is done in a group, else nil; never changed
+	Mops    []Mop       // of all but Subscribe, Crash, Steady and the functions on topics
+	Err     string      // free text
+}
+
+// Membership is who acts in a group.
+type Membership struct {
+	Group  string
+	Member string // empty: somebody from outside
+	Epoch  int32  // the generation of a classic group, or the member epoch of KIP-848; 0: not known
 }
 
 // History is the events of a run in the order in which they happened.

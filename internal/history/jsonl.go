@@ -39,6 +39,9 @@ type line struct {
 	At      int64     `json:"at"`
 	Topic   string    `json:"topic,omitempty"`
 	Saw     string    `json:"saw,omitempty"`
+	Group   string    `json:"g,omitempty"`
+	Member  string    `json:"c,omitempty"`
+	Epoch   int32     `json:"e,omitempty"`
 	Mops    []lineMop `json:"m,omitempty"`
 	Err     string    `json:"err,omitempty"`
 }
@@ -92,6 +95,9 @@ func encodeOp(l *line, op *Op) {
 		ID: op.ID, Process: op.Process, Type: op.Type.String(), F: op.F.String(), At: int64(op.At),
 		Topic: op.Topic, Saw: op.Saw.String(), Mops: mops, Err: op.Err,
 	}
+	if op.In != nil {
+		l.Group, l.Member, l.Epoch = op.In.Group, op.In.Member, op.In.Epoch
+	}
 }
 
 // Read reads a whole saved history. On an error it also returns the events
@@ -113,7 +119,7 @@ func Read(r io.Reader) (History, error) {
 // damaged, whatever it holds, so that a cut is always seen.
 func Scan(r io.Reader) iter.Seq2[Op, error] {
 	return func(yield func(Op, error) bool) {
-		s := scanner{lines: bufio.NewScanner(r), topics: make(map[string]string)}
+		s := scanner{lines: bufio.NewScanner(r), names: make(map[string]string)}
 		s.lines.Buffer(nil, maxLineBytes)
 		s.lines.Split(splitLine)
 		if err := s.header(); err != nil {
@@ -147,7 +153,7 @@ func splitLine(data []byte, atEOF bool) (int, []byte, error) {
 type scanner struct {
 	lines  *bufio.Scanner
 	number int               // of the line read last, from 1
-	topics map[string]string // one string for each name, not one for each event
+	names  map[string]string // one string for each name, not one for each event
 }
 
 func (s *scanner) err() error {
@@ -202,6 +208,9 @@ func (s *scanner) decode(l *line) (Op, error) {
 		ID: l.ID, At: time.Duration(l.At), Process: l.Process, Type: Type(t), F: F(f),
 		Saw: Presence(saw), Topic: s.intern(l.Topic), Err: l.Err,
 	}
+	if l.Group != "" {
+		op.In = &Membership{Group: s.intern(l.Group), Member: s.intern(l.Member), Epoch: l.Epoch}
+	}
 	if len(l.Mops) > 0 {
 		op.Mops = make([]Mop, len(l.Mops))
 	}
@@ -222,10 +231,10 @@ func (s *scanner) decode(l *line) (Op, error) {
 	return op, nil
 }
 
-func (s *scanner) intern(topic string) string {
-	if t, ok := s.topics[topic]; ok {
-		return t
+func (s *scanner) intern(name string) string {
+	if known, ok := s.names[name]; ok {
+		return known
 	}
-	s.topics[topic] = topic
-	return topic
+	s.names[name] = name
+	return name
 }

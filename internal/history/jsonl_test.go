@@ -30,6 +30,7 @@ func TestGolden(t *testing.T) {
 		{ID: 8, Process: 4, Type: Invoke, F: Assign, Mops: []Mop{{Key: Key{"orders", 2}, From: NoOffset}, {Key: Key{"a<b", 0}, From: 5}}},
 		{ID: 9, Process: 5, Type: Fail, F: CreateTopic, Saw: Present, Topic: "orders", Err: "TOPIC_ALREADY_EXISTS"},
 		{ID: 10, Process: 5, Type: Info, F: Txn, Mops: []Mop{{Key: Key{"orders", 0}, F: Poll}}},
+		{ID: 11, Process: 6, Type: Invoke, F: Commit, In: &Membership{"billing", "m1", 3}, Mops: []Mop{{Key: Key{"orders", 0}, From: 41}}},
 	}
 	const want = `{"flotilla-history":1}
 {"id":7,"p":3,"t":"invoke","f":"send","at":812,"m":[{"k":"orders","n":2,"r":[-1,9001,-1,9002]}]}
@@ -37,6 +38,7 @@ func TestGolden(t *testing.T) {
 {"id":8,"p":4,"t":"invoke","f":"assign","at":0,"m":[{"k":"orders","n":2,"o":-1},{"k":"a<b","n":0,"o":5}]}
 {"id":9,"p":5,"t":"fail","f":"create","at":0,"topic":"orders","saw":"present","err":"TOPIC_ALREADY_EXISTS"}
 {"id":10,"p":5,"t":"info","f":"txn","at":0,"m":[{"f":"poll","k":"orders","n":0}]}
+{"id":11,"p":6,"t":"invoke","f":"commit","at":0,"g":"billing","c":"m1","e":3,"m":[{"k":"orders","n":0,"o":41}]}
 `
 	if diff := cmp.Diff(want, string(encode(t, h))); diff != "" {
 		t.Errorf("written (-want +got):\n%s", diff)
@@ -55,7 +57,7 @@ func TestGolden(t *testing.T) {
 func TestSavedRun(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(5) {
-		h := modelRun(seed, 300).h
+		h := append(modelRun(seed, 300).h, groupRun(seed, 100).h...)
 		got, err := Read(bytes.NewReader(encode(t, h)))
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
@@ -155,6 +157,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte(head))
 	for seed := range uint64(4) {
 		f.Add(encode(f, modelRun(seed, 40).h))
+		f.Add(encode(f, groupRun(seed, 40).h))
 	}
 	f.Add([]byte(head + `{"id":1,"t":"invoke","f":"poll"}` + "\n" +
 		`{"id":1,"t":"ok","f":"poll","m":[{"k":"a","r":[9223372036854775807,-1,-9223372036854775808,0]}]}` + "\n"))
@@ -170,7 +173,7 @@ func FuzzRead(f *testing.F) {
 		if diff := cmp.Diff(h, again, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("read back (-want +got):\n%s", diff)
 		}
-		for _, opt := range []Options{{}, {Idempotent: true, Assigned: true, Final: true}} {
+		for _, opt := range []Options{{}, {Idempotent: true, Assigned: true, Final: true, Groups: map[string][]string{"g": {stable}}}} {
 			_ = Check(h, opt).String()
 		}
 		_ = CheckTopics(h, 1)

@@ -80,6 +80,9 @@ func TestEveryKindHasItsMutator(t *testing.T) {
 	for _, m := range mutators {
 		have[m.kind] = true
 	}
+	for _, m := range groupMutators {
+		have[m.kind] = true
+	}
 	for _, k := range Kinds() {
 		if !have[k] {
 			t.Errorf("no mutator plants %s", k)

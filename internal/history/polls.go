@@ -5,7 +5,8 @@ import "fmt"
 // consumer is what pollOrder knows of a process at the event it has reached.
 type consumer struct {
 	assigned bool
-	since    int32 // event of its last Assign, Subscribe or Crash
+	held     map[Key]bool // of a member of a group; nil: it is none
+	since    int32        // event of its last Assign, Subscribe or Crash
 	next     map[Key]cursor
 }
 
@@ -31,6 +32,8 @@ func (c *checker) pollOrder() {
 			for _, m := range op.Mops {
 				c.follow(co, m, int32(i))
 			}
+		case op.Type == Invoke && (op.F == Assigned || op.F == Revoked || op.F == Lost):
+			co.moved(op, int32(i))
 		case op.F == Poll && op.Type == Info:
 			clear(co.next) // it may have moved without telling
 		case op.Type == Invoke && (op.F == Assign || op.F == Subscribe || op.F == Crash):
@@ -42,9 +45,13 @@ func (c *checker) pollOrder() {
 func (co *consumer) restart(op *Op, i int32) {
 	co.since = i
 	clear(co.next)
+	co.held = nil
 	switch op.F {
 	case Subscribe:
 		co.assigned = false
+		if op.In != nil {
+			co.held = make(map[Key]bool)
+		}
 	case Assign:
 		co.assigned = true
 		for _, m := range op.Mops {
@@ -55,9 +62,24 @@ func (co *consumer) restart(op *Op, i int32) {
 	}
 }
 
+// moved takes note of partitions that come to a member of a group, or go.
+func (co *consumer) moved(op *Op, i int32) {
+	for _, m := range op.Mops {
+		delete(co.next, m.Key)
+		delete(co.held, m.Key)
+		if op.F != Assigned || co.held == nil {
+			continue
+		}
+		co.held[m.Key] = true
+		if m.From != NoOffset {
+			co.next[m.Key] = cursor{offset: m.From, event: i}
+		}
+	}
+}
+
 // follow checks the records that one poll, completed at event i, returned of
-// one key, against each other and, for an assigned consumer, against the
-// position that it had.
+// one key, against each other and, for an assigned consumer, and a member of a
+// group that has it, against the position that it had.
 func (c *checker) follow(co *consumer, m Mop, i int32) {
 	incarnation, last := c.lives[m.Key.Topic].span(co.since, i)
 	if incarnation != last {
@@ -65,7 +87,13 @@ func (c *checker) follow(co *consumer, m Mop, i int32) {
 		return
 	}
 	at, known := co.next[m.Key]
-	known = known && co.assigned
+	known = known && (co.assigned || co.held[m.Key])
+	if co.held != nil && !co.held[m.Key] && len(m.Records) > 0 {
+		c.report.add(Anomaly{
+			Kind: UnownedPoll, Key: m.Key, Offsets: []int64{m.Records[0].Offset}, Events: []int{int(i)},
+			Detail: fmt.Sprintf("given to a member of group %q that does not have the partition", c.h[i].In.name()),
+		})
+	}
 	skip, back := PollSkip, NonmonotonicPoll
 	for _, r := range m.Records {
 		if r.Offset < 0 {

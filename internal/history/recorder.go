@@ -48,6 +48,16 @@ func (r *Recorder) Complete(op Op, t Type) {
 	r.appendLocked(op, t)
 }
 
+// Note records something that took no time: op, and at once that it is OK.
+func (r *Recorder) Note(op Op) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	op.ID = r.nextID
+	r.nextID++
+	r.appendLocked(op, Invoke)
+	r.appendLocked(op, OK)
+}
+
 func (r *Recorder) appendLocked(op Op, t Type) Op {
 	op.Type = t
 	op.At = r.now().Sub(r.start)

@@ -90,6 +90,41 @@ const (
 	// that it was asked for.
 	Undeleted Kind = "undeleted"
 
+	// TwoOwners: two members of a group had a partition in one generation or at
+	// one member epoch, or one got it while another one had it that the group had
+	// not lost.
+	TwoOwners Kind = "two-owners"
+
+	// FencedCommit: a commit was taken of a member that had a partition, after
+	// another one had got it at a later epoch.
+	FencedCommit Kind = "fenced-commit"
+
+	// CommitBack: an offset was committed below one that the group had committed
+	// before, and nobody had set offsets.
+	CommitBack Kind = "commit-back"
+
+	// LostCommit: the committed offset that was told lies below one that was
+	// acknowledged before it was asked for.
+	LostCommit Kind = "lost-commit"
+
+	// PhantomCommit: a committed offset was told that nobody had committed by then.
+	PhantomCommit Kind = "phantom-commit"
+
+	// CommitBeyondEnd: a committed offset was told that lies above the end of the
+	// partition. Only with Options.Final.
+	CommitBeyondEnd Kind = "commit-beyond-end"
+
+	// Unconsumed: a record was never given to any member of a group that was to
+	// consume all. Only with Options.Groups.
+	Unconsumed Kind = "unconsumed"
+
+	// UnownedPoll: a member was given a record of a partition that it did not have.
+	UnownedPoll Kind = "unowned-poll"
+
+	// NeedlessRebalance: partitions moved between the members of a group though
+	// all of them were there, and stayed.
+	NeedlessRebalance Kind = "needless-rebalance"
+
 	// Malformed: the history contradicts its own rules, which is a bug in
 	// what recorded it.
 	Malformed Kind = "malformed"
@@ -100,7 +135,9 @@ func Kinds() []Kind {
 	return []Kind{
 		Duplicate, InconsistentOffsets, G1a, LostWrite, Unseen, NonmonotonicSend, IntNonmonotonicSend,
 		RealtimeSend, PollSkip, NonmonotonicPoll, IntPollSkip, IntNonmonotonicPoll, Phantom, AckMismatch,
-		LostOffset, StaleTopic, StartBack, UnexplainedStart, BelowStart, Undeleted, Malformed,
+		LostOffset, StaleTopic, StartBack, UnexplainedStart, BelowStart, Undeleted,
+		TwoOwners, FencedCommit, CommitBack, LostCommit, PhantomCommit, CommitBeyondEnd, Unconsumed, UnownedPoll, NeedlessRebalance,
+		Malformed,
 	}
 }
 

@@ -45,6 +45,13 @@ var clientGroupsTable = []mutant{
 		pkg:  "./client", test: "TestGroupLost", want: "a heard",
 	},
 	{
+		name: "client groups: who is lost is told so by a commit of nothing",
+		file: "client/groupcommit.go",
+		old:  "case lost: // nothing is marked",
+		new:  "case lost && len(sent) > 0: // nothing is marked",
+		pkg:  "./client", test: "TestGroupCommitsNothingWhenLost", want: "want that the member is lost",
+	},
+	{
 		name: "client groups: who takes too long leaves",
 		file: "client/rebalance.go",
 		old:  "if since == 0 || g.c.cfg.Now()",

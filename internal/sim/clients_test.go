@@ -373,9 +373,11 @@ func (p *person) churn(names []string, pause time.Duration) {
 	}
 }
 
-// readAll reads every topic from its beginning to its end, when nobody creates
-// or deletes any.
-func (w *world) readAll() { w.readTopics(func(string) bool { return true }) }
+// readAll reads every topic of clients from its beginning to its end, when nobody
+// creates or deletes any.
+func (w *world) readAll() {
+	w.readTopics(func(name string) bool { return !strings.HasPrefix(name, "__") })
+}
 
 // readTopics reads the topics whose names are wanted.
 func (w *world) readTopics(wanted func(name string) bool) {

@@ -14,16 +14,21 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/history"
 	"github.com/flotilla-log/flotilla/internal/netsim"
 	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
+	"github.com/flotilla-log/flotilla/kafka"
 	"github.com/flotilla-log/flotilla/replication/transport"
+	"github.com/flotilla-log/flotilla/wire/server"
 )
 
 const (
 	fleetNodes  = 3
 	fleetShards = 2
+
+	fleetOffsets = 4 // partitions of __consumer_offsets
 
 	scrubEvery = 5 * time.Second // of a fleet that scrubs
 )
@@ -47,6 +52,9 @@ type fleet struct {
 
 	session   time.Duration // out of contact, before a node is fenced; 0: the default
 	rackAware bool          // consumers may read from followers
+
+	groups node.Groups                     // the settings of consumer groups; the zero value: the defaults
+	tap    func(kafka.Groups) kafka.Groups // stands between a node's listener and its coordinators; nil: nothing does
 
 	refuse bool // nodes refuse to start with damaged data, instead of being replaced
 
@@ -189,7 +197,7 @@ func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
 	if ring == 0 {
 		ring = 32 * 32 << 10
 	}
-	return node.Options{
+	opt := node.Options{
 		FS: disk, Dir: dataDir, NodeID: m.id, ClusterID: "sim", Version: "sim", Listener: l, Rack: fmt.Sprintf("r%d", m.id),
 		SessionTimeout: fl.session, RackAware: fl.rackAware,
 		Shards: fleetShards, JournalFileBytes: 32 << 10, JournalBytes: ring,
@@ -199,7 +207,13 @@ func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
 		DiskReserveBytes: 1, Now: m.clock.now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
 		Resolve: func(context.Context, string) error { return nil }, // no name is asked for outside
 		Log:     slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),
+		Groups:  fl.groups, OffsetsPartitions: fleetOffsets,
 	}
+	if fl.tap != nil {
+		opt.KafkaGroups = func(b *broker.Broker) kafka.Groups { return fl.tap(b) }
+		opt.NativeGroups = func(b *broker.Broker) server.Groups { return fl.tap(b) }
+	}
+	return opt
 }
 
 // startWiped starts a node that has lost its directory. It takes no clients: it waits

@@ -233,8 +233,8 @@ func report(t *testing.T, seed uint64, problems []string, tr *trace) {
 		return
 	}
 	test, _, _ := strings.Cut(t.Name(), "/")
-	again := fmt.Sprintf("go test -count=1 -run '^%s$' ./internal/sim", test)
-	if test == "TestRandomHistories" || test == "TestVoters" || test == "TestClusterHistories" || test == "TestWaning" {
+	again := fmt.Sprintf("go test -count=1%s -run '^%s$' ./internal/sim", buildTags, test)
+	if test == "TestRandomHistories" || test == "TestVoters" || test == "TestClusterHistories" || test == "TestWaning" || test == "TestGroupHistories" {
 		again = fmt.Sprintf("SIM_SEED=%d SIM_RUNS=20 %s", seed, again)
 	}
 	t.Errorf("seed %d:\n%s\nrepeat: %s\ntrace: %s", seed, strings.Join(problems, "\n"), again, tr.save(t.Name()))

@@ -79,8 +79,8 @@ var layers = []layer{
 		"partition", "partition/store", "replication",
 	}},
 	{"internal/sim", []string{
-		"broker", "client", "internal/config", "internal/errcode", "internal/history", "internal/netsim", "internal/node", "internal/vfs",
-		"replication/transport",
+		"broker", "client", "consumergroup", "internal/config", "internal/errcode", "internal/history", "internal/netsim", "internal/node", "internal/vfs",
+		"kafka", "replication/transport", "wire/server",
 	}},
 	{"bench", []string{"client", "internal/errcode", "internal/history"}},
 	{"internal/peer", nil},
