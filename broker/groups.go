@@ -49,14 +49,12 @@ var errNoCoordinator = errcode.Errorf(errcode.CoordinatorNotAvailable, "no node 
 
 // FindCoordinator returns the node that coordinates a group, with its address for
 // clients of a listener: the leader of the group's partition of __consumer_offsets, which
-// is made if it is not there yet.
+// is made if it is not there yet. The group without a name has one, too: offsets may be
+// committed for it.
 //
 // COORDINATOR_NOT_AVAILABLE says that there is none yet, as the topic cannot be made or
 // has no leader that coordinates: a retry finds it.
 func (b *Broker) FindCoordinator(ctx context.Context, group string, l Listener) (Node, *errcode.Error) {
-	if group == "" {
-		return Node{}, errcode.Errorf(errcode.InvalidGroupID, "the group id is empty: set group.id")
-	}
 	if err := b.EnsureOffsetsTopic(ctx); err != nil {
 		return Node{}, err
 	}

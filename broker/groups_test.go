@@ -170,6 +170,9 @@ func TestTakeOver(t *testing.T) {
 			}
 		}
 		u.commit(42, leader.MemberID, leader.Generation)
+		if (&groupUser{tr: tr}).coordinator() == nil { // offsets may be committed for it
+			t.Error("the group without a name has no coordinator")
+		}
 
 		old := u.coordinator()
 		tr.lose(old)

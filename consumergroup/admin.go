@@ -14,9 +14,13 @@ func (c *Coordinator) ListGroups(now time.Time, token Token, req *ListRequest, o
 	c.begin(now, out)
 	out.Reads = true
 	r := new(ListReply)
+	states := make([]string, len(req.States))
+	for i := range states {
+		states[i] = strings.TrimSpace(req.States[i])
+	}
 	for _, name := range c.groups() {
 		l := c.listed(name)
-		if matches(req.States, l.State.String()) && matches(req.Types, l.Type) {
+		if matches(states, l.State.String()) && matches(req.Types, l.Type) {
 			r.Groups = append(r.Groups, l)
 		}
 	}
@@ -37,7 +41,7 @@ func (c *Coordinator) listed(name string) ListedGroup {
 }
 
 func matches(filter []string, s string) bool {
-	return len(filter) == 0 || slices.ContainsFunc(filter, func(f string) bool { return strings.EqualFold(strings.TrimSpace(f), s) })
+	return len(filter) == 0 || slices.ContainsFunc(filter, func(f string) bool { return strings.EqualFold(f, s) })
 }
 
 // DescribeGroup tells of one group and its members. The reply is a *DescribeReply.

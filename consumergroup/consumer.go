@@ -197,13 +197,16 @@ func (c *Coordinator) dropConsumer(m *consumerMember) {
 func (c *Coordinator) removeConsumer(m *consumerMember) {
 	g := m.group
 	c.dropConsumer(m)
+	if c.downgradable(c.decided.consumer(g.name)) {
+		// At the epoch that is the members' generation: they are told to join again.
+		// Of another generation they would take what they have for lost.
+		c.downgrade(g)
+		return
+	}
 	c.resolve(g, false)
 	c.bumpEpoch(g)
-	switch {
-	case len(g.members) == 0:
+	if len(g.members) == 0 {
 		delete(c.consumers, g.name)
-	case c.downgradable(c.decided.consumer(g.name)):
-		c.downgrade(g)
 	}
 }
 

@@ -51,7 +51,11 @@ func (c *Coordinator) ConsumerDescribe(now time.Time, token Token, name string, 
 	out.Reads = true
 	s := c.decided.consumer(name)
 	if s == nil {
-		c.reply(token, &ConsumerDescribeReply{Err: errNoGroup, Group: name, State: Dead})
+		err := errNoGroup
+		if name == "" {
+			err = errNoGroupID
+		}
+		c.reply(token, &ConsumerDescribeReply{Err: err, Group: name, State: Dead})
 		return
 	}
 	r := &ConsumerDescribeReply{

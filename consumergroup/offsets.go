@@ -1,6 +1,7 @@
 package consumergroup
 
 import (
+	"math"
 	"time"
 
 	"github.com/flotilla-log/flotilla/consumergroup/record"
@@ -80,7 +81,7 @@ func (c *Coordinator) commit(req *CommitRequest, o *CommitOffset) *errcode.Error
 		CommitTimestampMS: c.nowMS(), ExpireTimestampMS: -1,
 	}
 	if req.RetentionMS >= 0 {
-		v.ExpireTimestampMS = v.CommitTimestampMS + req.RetentionMS
+		v.ExpireTimestampMS = v.CommitTimestampMS + min(req.RetentionMS, math.MaxInt64-v.CommitTimestampMS)
 	}
 	c.write(&record.OffsetCommit{Group: req.Group, Topic: o.Topic, Partition: o.Partition, Value: v})
 	return nil

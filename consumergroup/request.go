@@ -210,7 +210,7 @@ type DeleteOffsetsReply struct {
 
 // ListRequest asks for the groups of the coordinator.
 type ListRequest struct {
-	States []string // Kafka's names, in any case; empty: all
+	States []string // Kafka's names, in any case, blanks around them left aside; empty: all
 	Types  []string // "classic", "consumer", in any case; empty: all
 }
 

@@ -51,7 +51,7 @@ func (s *Server) consumerGroupDescribe(ctx context.Context, p *peer, req *kmsg.C
 func describedConsumer(from *consumergroup.DescribedConsumer) kmsg.ConsumerGroupDescribeResponseGroupMember {
 	m := kmsg.NewConsumerGroupDescribeResponseGroupMember()
 	m.MemberID, m.InstanceID, m.RackID, m.MemberEpoch = from.MemberID, optional(from.InstanceID), optional(from.RackID), from.Epoch
-	m.ClientID, m.ClientHost, m.SubscribedTopics, m.SubscribedTopicRegex = from.ClientID, from.ClientHost, from.Topics, optional(from.Regex)
+	m.ClientID, m.ClientHost, m.SubscribedTopics, m.SubscribedTopicRegex = from.ClientID, from.ClientHost, from.Topics, &from.Regex
 	m.Assignment, m.TargetAssignment = assignment(from.Assigned), assignment(from.Target)
 	if m.MemberType = memberConsumer; from.Classic {
 		m.MemberType = memberClassic

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -18,8 +19,7 @@ func (s *Server) consumerGroupHeartbeat(ctx context.Context, p *peer, req *kmsg.
 	defer cancel()
 	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
 	resp.Version = req.Version
-	if req.Version >= 1 && req.MemberID == "" && req.Group != "" {
-		err := errcode.Errorf(errcode.InvalidRequest, "the member id is empty: a member makes one itself")
+	if err := checkConsumerHeartbeat(req); err != nil {
 		resp.ErrorCode, resp.ErrorMessage = p.error(err), text(err)
 		return resp
 	}
@@ -49,6 +49,24 @@ func (s *Server) consumerGroupHeartbeat(ctx context.Context, p *peer, req *kmsg.
 		resp.Assignment.Topics = append(resp.Assignment.Topics, t)
 	}
 	return resp
+}
+
+// checkConsumerHeartbeat refuses names of nothing but blanks, and who joins and does
+// not say that it owns nothing.
+func checkConsumerHeartbeat(req *kmsg.ConsumerGroupHeartbeatRequest) *errcode.Error {
+	blank := func(s *string) bool { return s != nil && strings.TrimSpace(*s) == "" }
+	joins := req.MemberEpoch == consumergroup.JoinEpoch
+	switch {
+	case blank(&req.Group):
+		return errcode.Errorf(errcode.InvalidRequest, "the group id is empty: set group.id")
+	case blank(&req.MemberID) && (req.Version >= 1 || !joins):
+		return errcode.Errorf(errcode.InvalidRequest, "the member id is empty: a member makes one itself, or keeps the one that it was given")
+	case blank(req.InstanceID), blank(req.RackID):
+		return errcode.Errorf(errcode.InvalidRequest, "the instance id or the rack id is empty: leave it out, or set it")
+	case joins && req.Topics == nil:
+		return errcode.Errorf(errcode.InvalidRequest, "a member that joins says that it owns no partitions: send an empty list")
+	}
+	return nil
 }
 
 // ownedPartitions is what a member says that it has; nil: it does not say.

@@ -43,6 +43,20 @@ func TestConsumerGroupVersions(t *testing.T) {
 			first.Assignment == nil || len(first.Assignment.Topics) != 1 || first.Assignment.Topics[0].TopicID != ids["a"] {
 			t.Fatalf("version %d: joined: %+v", v, first)
 		}
+		// Names are more than blanks, and who joins says that it owns nothing.
+		for what, edit := range map[string]func(*kmsg.ConsumerGroupHeartbeatRequest){
+			"no group":           func(req *kmsg.ConsumerGroupHeartbeatRequest) { req.Group = "" },
+			"a group of blanks":  func(req *kmsg.ConsumerGroupHeartbeatRequest) { req.Group = " " },
+			"a member of blanks": func(req *kmsg.ConsumerGroupHeartbeatRequest) { req.MemberID, req.MemberEpoch = " ", 1 },
+			"a blank instance":   func(req *kmsg.ConsumerGroupHeartbeatRequest) { req.InstanceID = kmsg.StringPtr(" ") },
+			"a blank rack":       func(req *kmsg.ConsumerGroupHeartbeatRequest) { req.RackID = kmsg.StringPtr("") },
+			"owns null":          func(req *kmsg.ConsumerGroupHeartbeatRequest) { req.Topics = nil },
+		} {
+			r := beat(func(req *kmsg.ConsumerGroupHeartbeatRequest) { join(req); req.MemberID = "x"; edit(req) })
+			if r.ErrorCode != int16(errcode.InvalidRequest) || r.ErrorMessage == nil || r.MemberID != nil {
+				t.Errorf("version %d: %s: %+v", v, what, r)
+			}
+		}
 		stays := beat(func(req *kmsg.ConsumerGroupHeartbeatRequest) { req.MemberID, req.MemberEpoch = *first.MemberID, 1 })
 		if stays.ErrorCode != 0 || stays.MemberEpoch != 1 || stays.Assignment != nil {
 			t.Errorf("version %d: with nothing new: %+v", v, stays)
@@ -66,9 +80,9 @@ func TestConsumerGroupVersions(t *testing.T) {
 		}
 
 		describe := kmsg.NewPtrConsumerGroupDescribeRequest()
-		describe.Groups, describe.IncludeAuthorizedOperations = []string{group, "none", group}, v >= 1
+		describe.Groups, describe.IncludeAuthorizedOperations = []string{group, "none", group, ""}, v >= 1
 		described := c.ask(describe, v).(*kmsg.ConsumerGroupDescribeResponse).Groups
-		if len(described) != 2 {
+		if len(described) != 3 {
 			t.Fatalf("version %d: %d groups are described, want each once", v, len(described))
 		}
 		operations := int32(math.MinInt32)
@@ -80,6 +94,9 @@ func TestConsumerGroupVersions(t *testing.T) {
 			t.Fatalf("version %d: described: %+v", v, g)
 		}
 		m := g.Members[0]
+		if said := m.SubscribedTopicRegex; said == nil || *said != []string{"", "a+"}[v] {
+			t.Errorf("version %d: described by expression %v", v, said)
+		}
 		if m.MemberID != *first.MemberID || m.InstanceID != nil || m.RackID != nil || m.MemberEpoch != 3 || m.ClientID != "test" || m.ClientHost != "/127.0.0.1" ||
 			len(m.Assignment.TopicPartitions) != 1 || m.Assignment.TopicPartitions[0].Topic != "a" || len(m.TargetAssignment.TopicPartitions) != 1 {
 			t.Errorf("version %d: described: %+v", v, m)
@@ -89,6 +106,9 @@ func TestConsumerGroupVersions(t *testing.T) {
 		}
 		if g := described[1]; g.ErrorCode != int16(errcode.GroupIDNotFound) || g.ErrorMessage == nil || g.State != "" {
 			t.Errorf("version %d: described none: %+v", v, g)
+		}
+		if g := described[2]; g.ErrorCode != int16(errcode.InvalidGroupID) {
+			t.Errorf("version %d: described without a name: %+v", v, g)
 		}
 		left := beat(func(req *kmsg.ConsumerGroupHeartbeatRequest) { req.MemberID, req.MemberEpoch = *first.MemberID, -1 })
 		if left.ErrorCode != 0 || left.MemberEpoch != -1 {

@@ -52,9 +52,17 @@ func (s *Server) coordinator(ctx context.Context, p *peer, req *kmsg.FindCoordin
 		out.ErrorCode, out.ErrorMessage = p.error(err), text(err)
 		return out
 	}
-	out.NodeID = node.ID
+	out.NodeID, out.ErrorMessage = node.ID, noError(req.Version)
 	out.Host, out.Port = hostPort(node.Address)
 	return out
+}
+
+// noError is the text of an answer without an error, as Kafka has it.
+func noError(version int16) *string {
+	if version < 4 {
+		return new("NONE")
+	}
+	return new(string)
 }
 
 // checkCoordinator refuses keys of another kind than a group's.

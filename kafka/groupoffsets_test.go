@@ -111,7 +111,7 @@ func TestOffsetDelete(t *testing.T) {
 	for _, tt := range []struct{ group, topics, want string }{
 		{"g", "a none", "NONE, a-0 NONE, a-7 " + u + ", none-0 " + u + ", none-7 " + u},
 		{"none", "a", "GROUP_ID_NOT_FOUND"},
-		{"none", "none", "NONE, none-0 " + u + ", none-7 " + u},
+		{"none", "none", "GROUP_ID_NOT_FOUND"},
 		{"", "a", "INVALID_GROUP_ID"},
 	} {
 		if got := forget(tt.group, strings.Fields(tt.topics)...); got != tt.want {
@@ -120,6 +120,17 @@ func TestOffsetDelete(t *testing.T) {
 	}
 	if got := c.fetchGroups(8, "g"); !slices.Equal(got, []string{"g NONE b0000=5"}) {
 		t.Errorf("left: %q", got)
+	}
+	// A topic without partitions is left out.
+	del := kmsg.NewPtrOffsetDeleteRequest()
+	del.Group, del.Topics = "g", []kmsg.OffsetDeleteRequestTopic{{Topic: "b"}}
+	if r := c.ask(del, 0).(*kmsg.OffsetDeleteResponse); r.ErrorCode != 0 || len(r.Topics) != 0 {
+		t.Errorf("of no partitions: %+v", r)
+	}
+	commit := kmsg.NewPtrOffsetCommitRequest()
+	commit.Group, commit.Topics = "g", []kmsg.OffsetCommitRequestTopic{{Topic: "b"}}
+	if r := c.ask(commit, 9).(*kmsg.OffsetCommitResponse); len(r.Topics) != 0 {
+		t.Errorf("committed for no partitions: %+v", r)
 	}
 }
 

@@ -100,8 +100,15 @@ func TestFindCoordinator(t *testing.T) {
 				if is := fmt.Sprintf("%d %s:%d %v", g.NodeID, g.Host, g.Port, errcode.Code(g.ErrorCode)); is != tt.want || g.Key != tt.key {
 					t.Errorf("version %d, type %d, key %q: %s, want %s", v, tt.kind, tt.key, is, tt.want)
 				}
-				if v > 0 && (g.ErrorMessage != nil) != (g.ErrorCode != 0) {
-					t.Errorf("version %d, key %q: message %v", v, tt.key, g.ErrorMessage)
+				said := "null"
+				if g.ErrorMessage != nil {
+					said = *g.ErrorMessage
+				}
+				switch want := []string{"null", "NONE", "NONE", "NONE", "", "", ""}[v]; {
+				case g.ErrorCode == 0 && said != want:
+					t.Errorf("version %d, key %q: message %q, want %q", v, tt.key, said, want)
+				case v > 0 && g.ErrorCode != 0 && len(said) < 5:
+					t.Errorf("version %d, key %q: message %q of an error", v, tt.key, said)
 				}
 			}
 		}
@@ -278,6 +285,15 @@ func TestClassicGroupVersions(t *testing.T) {
 		if list.StatesFilter = []string{"Empty"}; lv >= 4 {
 			if r := c.ask(list, lv).(*kmsg.ListGroupsResponse); len(r.Groups) != 0 {
 				wrong("listed those without members", r.Groups)
+			}
+		}
+		if list.TypesFilter = []string{" classic "}; lv >= 5 {
+			list.StatesFilter = []string{" stable "}
+			if r := c.ask(list, lv).(*kmsg.ListGroupsResponse); len(r.Groups) != 0 {
+				wrong("listed those of a type with blanks", r.Groups)
+			}
+			if list.TypesFilter = nil; len(c.ask(list, lv).(*kmsg.ListGroupsResponse).Groups) != 1 {
+				wrong("not listed those in a state with blanks", nil)
 			}
 		}
 		del := kmsg.NewPtrDeleteGroupsRequest()

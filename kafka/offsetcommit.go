@@ -52,7 +52,9 @@ func (s *Server) offsetCommit(ctx context.Context, p *peer, req *kmsg.OffsetComm
 				Offset: part.Offset, LeaderEpoch: part.LeaderEpoch, Metadata: required(part.Metadata),
 			})
 		}
-		resp.Topics = append(resp.Topics, to)
+		if len(to.Partitions) > 0 { // as Kafka
+			resp.Topics = append(resp.Topics, to)
+		}
 	}
 	if len(ask.Offsets) == 0 {
 		return resp // as Kafka: whether there is the group is not looked at

@@ -39,10 +39,9 @@ func (s *Server) offsetDelete(ctx context.Context, p *peer, req *kmsg.OffsetDele
 			answers = append(answers, &out.ErrorCode)
 			ask.Partitions = append(ask.Partitions, consumergroup.TopicPartition{Topic: topic.name, Partition: part})
 		}
-		resp.Topics = append(resp.Topics, to)
-	}
-	if len(ask.Partitions) == 0 {
-		return resp // as Kafka: whether there is the group is not looked at
+		if len(to.Partitions) > 0 { // as Kafka
+			resp.Topics = append(resp.Topics, to)
+		}
 	}
 	r := s.groups.DeleteOffsets(ctx, ask)
 	if r.Err != nil {

@@ -153,8 +153,8 @@ var kafkaGroupsTable = []mutant{
 	{
 		name: "members make their ids since version 1",
 		file: "kafka/consumergroupheartbeat.go",
-		old:  "if req.Version >= 1 && req.MemberID",
-		new:  "if req.Version >= 2 && req.MemberID",
+		old:  "blank(&req.MemberID) && (req.Version >= 1 || ",
+		new:  "blank(&req.MemberID) && (req.Version >= 2 || ",
 		pkg:  "./kafka", test: "TestConsumerGroupVersions", want: "without a member id",
 	},
 	{
@@ -163,5 +163,47 @@ var kafkaGroupsTable = []mutant{
 		old:  "if topics == nil {\n\t\treturn nil",
 		new:  "if topics == nil {\n\t\treturn []record.TopicPartitions{}",
 		pkg:  "./kafka", test: "TestConsumerGroupVersions", want: "with the one before",
+	},
+	{
+		name: "a name of blanks is none",
+		file: "kafka/consumergroupheartbeat.go",
+		old:  "s != nil && strings.TrimSpace(*s) == \"\"",
+		new:  "s != nil && strings.TrimSpace(\"\")+*s == \"\"",
+		pkg:  "./kafka", test: "TestConsumerGroupVersions", want: "a group of blanks",
+	},
+	{
+		name: "who joins says that it owns nothing",
+		file: "kafka/consumergroupheartbeat.go",
+		old:  "case joins && req.Topics == nil:",
+		new:  "case false:",
+		pkg:  "./kafka", test: "TestConsumerGroupVersions", want: "owns null",
+	},
+	{
+		name: "a group without a name is not described",
+		file: "consumergroup/consumeradmin.go",
+		old:  "if name == \"\" {",
+		new:  "if false {",
+		pkg:  "./kafka", test: "TestConsumerGroupVersions", want: "described without a name",
+	},
+	{
+		name: "OffsetDelete looks at the group whatever it names",
+		file: "kafka/offsetdelete.go",
+		old:  "r := s.groups.DeleteOffsets(ctx, ask)",
+		new:  "if len(ask.Partitions) == 0 {\n\t\treturn resp\n\t}\n\tr := s.groups.DeleteOffsets(ctx, ask)",
+		pkg:  "./kafka", test: "TestOffsetDelete", want: "GROUP_ID_NOT_FOUND",
+	},
+	{
+		name: "FindCoordinator says that there is no error",
+		file: "kafka/findcoordinator.go",
+		old:  "if version < 4 {",
+		new:  "if version < 3 {",
+		pkg:  "./kafka", test: "TestFindCoordinator", want: "message",
+	},
+	{
+		name: "an offset may be kept for ever",
+		file: "consumergroup/offsets.go",
+		old:  "min(req.RetentionMS, math.MaxInt64-v.CommitTimestampMS)",
+		new:  "req.RetentionMS + 0*math.MaxInt8",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/expiry",
 	},
 }

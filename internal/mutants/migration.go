@@ -47,8 +47,15 @@ var migrationTable = []mutant{
 	{
 		name: "a group of classic members alone is a classic one",
 		file: "consumergroup/consumer.go",
-		old:  "case c.downgradable(c.decided.consumer(g.name)):",
-		new:  "case false:",
+		old:  "\tif c.downgradable(c.decided.consumer(g.name)) {\n\t\t// At",
+		new:  "\tif false {\n\t\t// At",
+		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-downgrade",
+	},
+	{
+		name: "its generation is the epoch that they know",
+		file: "consumergroup/consumer.go",
+		old:  "\tc.dropConsumer(m)\n\tif c.downgradable",
+		new:  "\tc.dropConsumer(m)\n\tc.bumpEpoch(g)\n\tif c.downgradable",
 		pkg:  "./consumergroup", test: "TestScenarios", want: "--- FAIL: TestScenarios/consumer-downgrade",
 	},
 	{
