@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,7 +19,7 @@ import (
 // kgoRan is how many tests of franz-go's suite run, and kgoSubRan how many sub-tests
 // they have, those that a seed of a fuzz test makes among them.
 const (
-	kgoRan    = 146
+	kgoRan    = 145
 	kgoSubRan = 406
 )
 
@@ -29,7 +28,7 @@ const (
 var kgoGroups = []string{"range", "cooperative-sticky", "range/848", "sticky/848", "cooperative-sticky/static", "sticky/848/static"}
 
 // kgoRecords is how many records go through each of kgoGroups, unless SUITES_KGO_RECORDS
-// says otherwise. The suite's own number is 500000.
+// says otherwise, for TestKgo. The suite's own number is 500000.
 const kgoRecords = "20000"
 
 // kgoUnchecked is what TestGroupETL says when it will check nothing, because a member's
@@ -70,34 +69,26 @@ func TestKgo(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := excluded(t, "kgo_excluded.txt", k.tests)
+	records := os.Getenv("SUITES_KGO_RECORDS")
+	if records == "" {
+		records = kgoRecords
+	}
+	names := slices.DeleteFunc(slices.Clone(k.tests), func(name string) bool { return list[name] != "" })
 	for _, nodes := range []int{1, 3} {
 		t.Run(fmt.Sprintf("nodes=%d", nodes), func(t *testing.T) {
 			t.Parallel()
-			tests := k.run(t, nodes, list)
-			for _, p := range goTestProblems(tests, k.tests, list) {
-				t.Error(p)
-			}
+			tests := k.run(t, nodes, names, "KGO_TEST_RECORDS="+records)
+			checkKgo(t, tests, goTestProblems(tests, k.tests, list))
 			ran, subRan := 0, 0
-			for name, test := range tests {
-				if test.outcome == "FAIL" {
-					t.Logf("%s said:\n%s", name, strings.Join(test.output[max(0, len(test.output)-30):], "\n"))
-				}
+			for name := range tests {
 				switch {
 				case isSub(name):
 					subRan++
 				case name != "":
 					ran++
 				}
-				if i := slices.IndexFunc(test.output, func(line string) bool { return strings.Contains(line, kgoUnchecked) }); i >= 0 {
-					t.Errorf("%s passed without a check: %s", name, test.output[i])
-				}
 			}
-			for _, group := range kgoGroups {
-				if name := "TestGroupETL/" + group; tests[name] == nil || tests[name].outcome != "PASS" {
-					t.Errorf("%s did not pass", name)
-				}
-			}
-			t.Logf("%d tests and %d sub-tests of kgo ran", ran, subRan)
+			t.Logf("%d tests and %d sub-tests of kgo ran, with %s records", ran, subRan, records)
 			if ran != kgoRan || subRan != kgoSubRan {
 				t.Errorf("%d tests and %d sub-tests, want %d and %d", ran, subRan, kgoRan, kgoSubRan)
 			}
@@ -105,33 +96,62 @@ func TestKgo(t *testing.T) {
 	}
 }
 
-// run runs the tests that are not in the list. All that they print stays in a file
-// beside the binary.
-func (k *kgo) run(t *testing.T, nodes int, list map[string]string) map[string]*goTest {
+// TestKgoChaos runs the suite's consumer groups with connections that the suite breaks
+// when they are about a second old.
+func TestKgoChaos(t *testing.T) {
+	k, err := buildKgo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, nodes := range []int{1, 3} {
+		t.Run(fmt.Sprintf("nodes=%d", nodes), func(t *testing.T) {
+			t.Parallel()
+			names := []string{"TestGroupETL"}
+			tests := k.run(t, nodes, names, "KGO_TEST_CHAOS=1", "KGO_TEST_RECORDS="+kgoRecords)
+			checkKgo(t, tests, goTestProblems(tests, names, nil))
+		})
+	}
+}
+
+// checkKgo reports problems, what the tests said that failed, and groups that were not
+// checked.
+func checkKgo(t *testing.T, tests map[string]*goTest, problems []string) {
 	t.Helper()
-	seeds := startFleet(t, nodes)
-	var names []string
-	for _, name := range k.tests {
-		if _, left := list[name]; !left {
-			names = append(names, regexp.QuoteMeta(name))
+	for _, p := range problems {
+		t.Error(p)
+	}
+	for name, test := range tests {
+		if test.outcome == "FAIL" {
+			t.Logf("%s said:\n%s", name, strings.Join(test.output[max(0, len(test.output)-30):], "\n"))
+		}
+		if i := slices.IndexFunc(test.output, func(line string) bool { return strings.Contains(line, kgoUnchecked) }); i >= 0 {
+			t.Errorf("%s passed without a check: %s", name, test.output[i])
 		}
 	}
+	for _, group := range kgoGroups {
+		if name := "TestGroupETL/" + group; tests[name] == nil || tests[name].outcome != "PASS" {
+			t.Errorf("%s did not pass", name)
+		}
+	}
+}
+
+// run runs some tests. All that they print stays in a file beside the binary.
+func (k *kgo) run(t *testing.T, nodes int, names []string, env ...string) map[string]*goTest {
+	t.Helper()
+	seeds := startFleet(t, nodes)
 	args := []string{"-test.v=test2json", "-test.run", "^(" + strings.Join(names, "|") + ")$"}
 	if deadline, ok := t.Deadline(); ok {
 		args = append(args, "-test.timeout", (time.Until(deadline) - stopLimit).Round(time.Second).String())
 	}
-	records := os.Getenv("SUITES_KGO_RECORDS")
-	if records == "" {
-		records = kgoRecords
-	}
 	c := exec.Command(k.binary, args...)
 	c.Dir, c.SysProcAttr = k.dir, tied()
-	c.Env = append(os.Environ(), "KGO_SEEDS="+strings.Join(seeds, ","), fmt.Sprint("KGO_TEST_RF=", nodes), "KGO_TEST_RECORDS="+records, "KGO_LOG_LEVEL=none")
+	c.Env = append(os.Environ(), "KGO_SEEDS="+strings.Join(seeds, ","), fmt.Sprint("KGO_TEST_RF=", nodes), "KGO_LOG_LEVEL=none")
+	c.Env = append(c.Env, env...)
 	// The suite dies with this thread, so the thread stays.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	out, err := c.CombinedOutput()
-	file := filepath.Join(filepath.Dir(k.binary), fmt.Sprintf("kgo-%d.log", nodes))
+	file := filepath.Join(filepath.Dir(k.binary), strings.ReplaceAll(t.Name(), "/", "-")+".log")
 	if err := os.WriteFile(file, out, 0o644); err != nil {
 		t.Error(err)
 	}
