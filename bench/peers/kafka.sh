@@ -10,7 +10,7 @@
 #
 # Everything is Kafka's default, and what its own start script gives to Java, with two kinds of exceptions: what
 # so many nodes need, and the log, which says errors only. So nothing is fsynced before it is acknowledged; with
-# KAFKA_FLUSH=1 in the environment each append is.
+# KAFKA_FLUSH=1 in the environment each append is. KAFKA_SETTINGS there is more settings, a line each.
 set -eu
 
 usage() {
@@ -51,6 +51,9 @@ CONF
   fi
   if [ "${KAFKA_FLUSH:-0}" = 1 ]; then
     echo log.flush.interval.messages=1 >> "$data/server.properties"
+  fi
+  if [ -n "${KAFKA_SETTINGS:-}" ]; then
+    printf '%s\n' "$KAFKA_SETTINGS" >> "$data/server.properties"
   fi
   if [ ! -f "$data/log/meta.properties" ]; then
     if [ -z "$cluster" ]; then

@@ -27,6 +27,8 @@ type names struct {
 	topics    map[[16]byte]string // by id
 	epochs    map[int32]bool      // leader epochs of the partitions created
 	producers map[int64]int       // ids, numbered in order of appearance
+	members   map[string]int      // the random part of ids that servers gave to members of a group, likewise
+	first     int32               // epoch of a group that the server assigns; 0: not known
 	base      time.Time           // that the records' timestamps count from
 	now       time.Time           // of the session's start
 
@@ -43,6 +45,7 @@ func newNames(now time.Time) *names {
 		topics:    make(map[[16]byte]string),
 		epochs:    make(map[int32]bool),
 		producers: make(map[int64]int),
+		members:   make(map[string]int),
 		base:      now.Add(-time.Hour).Truncate(time.Millisecond),
 		now:       now,
 	}
@@ -59,12 +62,21 @@ func (n *names) canonical(resp kmsg.Response) any {
 // unordered are the slices whose order is that of a hash table of Kafka's, or
 // drawn at random. All others are compared in their order.
 var unordered = map[kmsg.Key][]string{
-	kmsg.ApiVersions:     {"SupportedFeatures", "FinalizedFeatures"},
-	kmsg.Metadata:        {"Topics"},
-	kmsg.DeleteTopics:    {"Topics"},
-	kmsg.Produce:         {"Topics", "Partitions"},
-	kmsg.DescribeConfigs: {"Configs"},
-	kmsg.DescribeLogDirs: {"Topics", "Partitions"},
+	kmsg.ApiVersions:       {"SupportedFeatures", "FinalizedFeatures"},
+	kmsg.Metadata:          {"Topics"},
+	kmsg.DeleteTopics:      {"Topics"},
+	kmsg.Produce:           {"Topics", "Partitions"},
+	kmsg.DescribeConfigs:   {"Configs"},
+	kmsg.DescribeLogDirs:   {"Topics", "Partitions"},
+	kmsg.JoinGroup:         {"Members"},
+	kmsg.DescribeProducers: {"ActiveProducers"},
+	kmsg.DescribeGroups:    {"Members"},
+	kmsg.ListGroups:        {"Groups"},
+	kmsg.DeleteGroups:      {"Groups"},
+	kmsg.OffsetFetch:       {"Topics", "Partitions"},
+
+	kmsg.ConsumerGroupHeartbeat: {"Topics", "Partitions"},
+	kmsg.ConsumerGroupDescribe:  {"Members", "TopicPartitions", "Partitions"},
 }
 
 func (n *names) value(field string, v reflect.Value) any {
@@ -124,6 +136,10 @@ func (n *names) named(field string, v reflect.Value) (any, bool) {
 			if x != 0 {
 				return "<session>", true
 			}
+		case "MemberEpoch", "Epoch", "AssignmentEpoch", "Generation":
+			if n.first > 0 && x >= n.first {
+				return fmt.Sprintf("<first epoch>+%d", x-n.first), true
+			}
 		}
 	case int64:
 		switch field {
@@ -146,6 +162,8 @@ func (n *names) named(field string, v reflect.Value) (any, bool) {
 		switch {
 		case field == "Host" && x == n.host:
 			return "<host>", true
+		case field == "MemberID" || field == "LeaderID":
+			return n.member(x), true
 		case field == "ClusterID" && x == n.clusterID && clusterIDs.MatchString(x):
 			return "<cluster>", true
 		case field == "Dir" && x != "":
@@ -184,6 +202,26 @@ func (n *names) timestamp(ms int64) any {
 		return "<now+2h>"
 	}
 	return ms
+}
+
+// givenIDs are ids that a server gave to a member: what the client calls itself, if
+// anything, and random bits, as a UUID in one form or another.
+var givenIDs = regexp.MustCompile(`^(?:(.*-)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})|([A-Za-z0-9_-]{22}))$`)
+
+// member writes the id of a member of a group. What is random in it is written by
+// name.
+func (n *names) member(id string) string {
+	m := givenIDs.FindStringSubmatch(id)
+	if m == nil {
+		return id
+	}
+	random := m[2] + m[3]
+	i, ok := n.members[random]
+	if !ok {
+		i = len(n.members) + 1
+		n.members[random] = i
+	}
+	return fmt.Sprintf("%s<member %d>", m[1], i)
 }
 
 func (n *names) producer(id int64) string {
@@ -235,11 +273,15 @@ func (n *names) slice(field string, v reflect.Value) any {
 // identifiers are the fields that tell the elements of a slice apart.
 var identifiers = []string{
 	"ApiKey", "ResourceType", "ResourceName", "Topic", "TopicID", "Name", "Partition", "NodeID", "RelativeOffset", "ProducerID", "FirstOffset",
+	"Group", "MemberID", "InstanceID", "Key",
 }
 
 // identity returns what tells an element of a slice from the others of the same
 // slice, or "" if nothing does.
 func identity(v any) string {
+	if i, ok := v.(int64); ok {
+		return fmt.Sprintf("%05d", i)
+	}
 	m, ok := v.(map[string]any)
 	if !ok {
 		return ""

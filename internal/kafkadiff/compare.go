@@ -192,8 +192,8 @@ func label(v any) string {
 	var parts []string
 	m := v.(map[string]any)
 	for _, k := range identifiers {
-		if k == "TopicID" && m["Topic"] != nil {
-			continue // a field like any other of a topic that has a name
+		if k == "TopicID" && m["Topic"] != nil || k == "NodeID" && m["Key"] != nil {
+			continue // a field like any other of a topic that has a name, or a coordinator's group
 		}
 		if x, ok := m[k]; ok && x != nil {
 			parts = append(parts, fmt.Sprint(x))

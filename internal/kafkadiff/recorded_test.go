@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/internal/config"
 	"github.com/flotilla-log/flotilla/internal/node"
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -23,21 +24,23 @@ import (
 
 var update = flag.Bool("update", false, "write the tables of docs/kafka.md instead of comparing them")
 
-// startNode starts a node of the defaults, as the binary does, and returns its
-// address.
+// startNode starts a node with the settings that withFlotilla gives to the binary, and
+// returns its address.
 func startNode(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := config.Resolve(config.Sources{Flags: map[string]string{"node.id": "1"}})
+	settings, err := config.Resolve(config.Sources{Flags: map[string]string{"node.id": "1", rebalanceDelay: "0s"}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	groups := consumergroup.DefaultOptions()
+	groups.InitialRebalanceDelay = 0
 	n, err := node.Start(t.Context(), node.Options{
 		FS: vfs.NewMem(1), Dir: "data", NodeID: 1, Version: "test", Listener: l, Settings: settings.Kafka(),
-		JournalBytes: 256 << 20, JournalFileBytes: 16 << 20, MemoryBytes: 256 << 20,
+		JournalBytes: 256 << 20, JournalFileBytes: 16 << 20, MemoryBytes: 256 << 20, Groups: groups,
 		Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

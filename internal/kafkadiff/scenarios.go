@@ -51,10 +51,24 @@ var scenarios = []scenario{
 	{"fetch-errors", fetchErrors},
 	{"fetch-limits", fetchLimits},
 	{"fetch-sessions", fetchSessions},
+	{"findcoordinator", findCoordinator},
+	{"joingroup", joinGroup},
+	{"syncgroup", syncGroup},
+	{"heartbeat", heartbeat},
+	{"leavegroup", leaveGroup},
+	{"offsetfetch", offsetFetch},
+	{"offsetcommit", offsetCommit},
+	{"offsetdelete", offsetDelete},
+	{"listgroups", listGroups},
+	{"describegroups", describeGroups},
+	{"deletegroups", deleteGroups},
+	{"consumergroupheartbeat", consumerGroupHeartbeat},
+	{"consumergroupdescribe", consumerGroupDescribe},
+	{"electleaders", electLeaders},
 }
 
 // versions are the versions of a request that are asked: those that Kafka 4.4
-// serves, see docs/kafka.md.
+// serves, see docs/kafka.md, but for DeleteGroups 3, which Kafka 4.3.1 does not know.
 type versions struct{ min, max int16 }
 
 var offered = map[kmsg.Key]versions{
@@ -62,6 +76,15 @@ var offered = map[kmsg.Key]versions{
 	kmsg.Fetch:                   {4, 18},
 	kmsg.ListOffsets:             {1, 11},
 	kmsg.Metadata:                {0, 13},
+	kmsg.OffsetCommit:            {2, 10},
+	kmsg.OffsetFetch:             {1, 10},
+	kmsg.FindCoordinator:         {0, 6},
+	kmsg.JoinGroup:               {0, 9},
+	kmsg.Heartbeat:               {0, 4},
+	kmsg.LeaveGroup:              {0, 5},
+	kmsg.SyncGroup:               {0, 5},
+	kmsg.DescribeGroups:          {0, 6},
+	kmsg.ListGroups:              {0, 5},
 	kmsg.ApiVersions:             {0, 4},
 	kmsg.CreateTopics:            {2, 7},
 	kmsg.DeleteTopics:            {1, 6},
@@ -72,9 +95,14 @@ var offered = map[kmsg.Key]versions{
 	kmsg.AlterConfigs:            {0, 2},
 	kmsg.DescribeLogDirs:         {1, 5},
 	kmsg.CreatePartitions:        {0, 3},
+	kmsg.DeleteGroups:            {0, 2},
+	kmsg.ElectLeaders:            {0, 2},
 	kmsg.IncrementalAlterConfigs: {0, 1},
+	kmsg.OffsetDelete:            {0, 0},
 	kmsg.DescribeCluster:         {0, 2},
 	kmsg.DescribeProducers:       {0, 0},
+	kmsg.ConsumerGroupHeartbeat:  {0, 1},
+	kmsg.ConsumerGroupDescribe:   {0, 1},
 	kmsg.ListConfigResources:     {0, 1},
 	kmsg.DescribeTopicPartitions: {0, 0},
 }

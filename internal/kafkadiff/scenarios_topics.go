@@ -287,3 +287,52 @@ func createPartitions(s *session) {
 		s.ask(fmt.Sprintf("after v%d", v), metadataTopics(name), latest(kmsg.Metadata))
 	})
 }
+
+// electLeaders has partitions led by the nodes that are to lead them.
+func electLeaders(s *session) {
+	name, _ := s.create("t", 2)
+	each(kmsg.ElectLeaders, func(v int16) {
+		electing := func(topic string, partitions ...int32) *kmsg.ElectLeadersRequest {
+			t := kmsg.NewElectLeadersRequestTopic()
+			t.Topic, t.Partitions = topic, partitions
+			req := kmsg.NewPtrElectLeadersRequest()
+			req.TimeoutMillis = 10_000
+			req.Topics = append(req.Topics, t)
+			return req
+		}
+		ask := func(what, topic string, partitions ...int32) { s.ask(what, electing(topic, partitions...), v) }
+		ask("a partition", name, 0)
+		ask("two partitions", name, 0, 1)
+		ask("unknown partition", name, 2)
+		ask("negative partition", name, -1)
+		ask("known and unknown partition", name, 0, 7)
+		ask("a partition twice", name, 0, 0)
+		ask("no partitions", name)
+		ask("unknown topic", s.topic("unknown"), 0)
+		for _, bad := range badNames {
+			ask("topic named "+bad.what, bad.name, 0)
+		}
+		twice := electing(name, 0)
+		twice.Topics = append(twice.Topics, electing(name, 1).Topics...)
+		s.ask("a topic twice", twice, v)
+		none := electing(name)
+		none.Topics = []kmsg.ElectLeadersRequestTopic{}
+		s.ask("no topics", none, v)
+		none.Topics = nil
+		none.SetVersion(v)
+		s.askRaw("all topics", none, none.AppendTo(nil), func(resp kmsg.Response) { // of which there are those of other scenarios
+			r := resp.(*kmsg.ElectLeadersResponse)
+			r.Topics = slices.DeleteFunc(r.Topics, func(t kmsg.ElectLeadersResponseTopic) bool { return t.Topic != name })
+		})
+		soon := electing(name, 0)
+		soon.TimeoutMillis = -1
+		s.ask("a timeout of -1 ms", soon, v)
+		if v >= 1 {
+			for _, kind := range []int8{1, 2, -1} {
+				req := electing(name, 0)
+				req.ElectionType = kind
+				s.ask(fmt.Sprintf("election type %d", kind), req, v)
+			}
+		}
+	})
+}

@@ -10,6 +10,16 @@ import (
 	"github.com/flotilla-log/flotilla/internal/peer"
 )
 
+// kafkaSettings are what is not Kafka's default: a group's first rebalance is not
+// delayed, on the node neither (rebalanceDelay), and what the server assigns it works
+// out with the heartbeat that calls for it, not in the background and once a second.
+const kafkaSettings = "group.initial.rebalance.delay.ms=0\n" +
+	"group.consumer.assignment.interval.ms=0\n" +
+	"group.consumer.assignor.offload.enable=false"
+
+// rebalanceDelay is the node's only setting.
+const rebalanceDelay = "group.initial.rebalance.delay"
+
 // withKafka calls f with the address of a fresh Kafka, which is gone afterwards,
 // and its files too. If a scenario cannot be played against it, the error tells
 // what Kafka said. When ctx is done, Kafka is stopped, and f's connections to it
@@ -23,14 +33,16 @@ func withKafka(ctx context.Context, script, jars string, f func(addr string) err
 		return fmt.Errorf("kafkadiff: the jars in %s are of Kafka %s, want %s; make kafka-jars KAFKA=DIR fetches them into an empty directory", jars, version, kafkaVersion)
 	}
 	return withServer(ctx, 2, func(dir string, port int) *peer.Server {
-		return peer.Kafka(script, jars, filepath.Join(dir, "data"), port)
+		k := peer.Kafka(script, jars, filepath.Join(dir, "data"), port)
+		k.Args = append([]string{"env", "KAFKA_SETTINGS=" + kafkaSettings}, k.Args...)
+		return k
 	}, f)
 }
 
 // withFlotilla is withKafka for the binary.
 func withFlotilla(ctx context.Context, binary string, f func(addr string) error) error {
 	return withServer(ctx, 1, func(dir string, port int) *peer.Server {
-		return peer.Flotilla(binary, filepath.Join(dir, "data"), port, "--node.id", "1")
+		return peer.Flotilla(binary, filepath.Join(dir, "data"), port, "--node.id", "1", "--"+rebalanceDelay, "0s")
 	}, f)
 }
 

@@ -37,6 +37,7 @@ type session struct {
 	seen     map[string]bool // names of the steps
 	settled  int             // marker topics created
 	given    map[int64]int64 // producer ids, see made.of
+	open     []*held         // to the end of the scenario
 }
 
 // run runs sc against the server at addr. It returns an unplayable if the server
@@ -47,6 +48,9 @@ func run(addr string, sc scenario, now time.Time) (steps []step, err error) {
 	defer func() {
 		if s.w != nil {
 			s.w.conn.Close()
+		}
+		for _, h := range s.open {
+			h.w.conn.Close()
 		}
 		switch r := recover().(type) {
 		case nil:
@@ -92,6 +96,7 @@ func (s *session) quiet(req kmsg.Request, version int16) kmsg.Response {
 	if err != nil {
 		s.fail("%s v%d: %w", kmsg.NameForKey(req.Key()), version, err)
 	}
+	s.learnMembers(resp)
 	return resp
 }
 
@@ -105,15 +110,26 @@ func (s *session) ask(what string, req kmsg.Request, version int16) kmsg.Respons
 // askRaw is ask with a body that req does not encode to. before, if there is
 // one, sees the answer before it is recorded.
 func (s *session) askRaw(what string, req kmsg.Request, body []byte, before func(kmsg.Response)) kmsg.Response {
-	name := fmt.Sprintf("%s v%d %s", kmsg.NameForKey(req.Key()), req.GetVersion(), what)
 	resp, exact, err := s.connection().roundTripRaw(req, body)
+	if err != nil {
+		s.hangUp()
+	}
+	return s.keep(stepName(what, req), resp, exact, err, before)
+}
+
+// stepName is the name of the step that a request is.
+func stepName(what string, req kmsg.Request) string {
+	return fmt.Sprintf("%s v%d %s", kmsg.NameForKey(req.Key()), req.GetVersion(), what)
+}
+
+// keep records what came of a request, and returns the answer, or nil if there is
+// none.
+func (s *session) keep(name string, resp kmsg.Response, exact bool, err error, before func(kmsg.Response)) kmsg.Response {
 	switch {
 	case errors.Is(err, errClosed):
-		s.hangUp()
 		s.record(name, "connection closed")
 		return nil
 	case err != nil:
-		s.hangUp()
 		s.record(name, err.Error())
 		return nil
 	}
@@ -121,6 +137,7 @@ func (s *session) askRaw(what string, req kmsg.Request, body []byte, before func
 		before(resp)
 	}
 	s.learnTopics(resp)
+	s.learnMembers(resp)
 	answer := s.canonical(resp).(map[string]any)
 	if !exact {
 		answer["~bytes"] = "not as the fields encode"
@@ -146,7 +163,7 @@ const brief = 2 * time.Second
 // answer on the connection is that to a request sent after it.
 func (s *session) askNothing(what string, req kmsg.Request, version int16) {
 	req.SetVersion(version)
-	name := fmt.Sprintf("%s v%d %s", kmsg.NameForKey(req.Key()), version, what)
+	name := stepName(what, req)
 	w := s.connection()
 	after := kmsg.NewPtrApiVersionsRequest()
 	if _, err := w.send(req.Key(), version, req.IsFlexible(), req.AppendTo(nil)); err != nil {
@@ -211,6 +228,18 @@ func (s *session) learnTopics(resp kmsg.Response) {
 					s.epochs[p.LeaderEpoch] = true
 				}
 			}
+		}
+	}
+}
+
+// learnMembers learns the ids that members are given, and the first epoch of a group.
+func (s *session) learnMembers(resp kmsg.Response) {
+	switch resp := resp.(type) {
+	case *kmsg.JoinGroupResponse:
+		s.member(resp.MemberID)
+	case *kmsg.ConsumerGroupHeartbeatResponse:
+		if s.first == 0 && resp.MemberEpoch > 0 {
+			s.first = resp.MemberEpoch
 		}
 	}
 }

@@ -99,6 +99,11 @@ func (w *wire) roundTripRaw(req kmsg.Request, body []byte) (kmsg.Response, bool,
 	if err != nil {
 		return nil, false, fmt.Errorf("%w: %w", errClosed, err)
 	}
+	return w.answer(req, id)
+}
+
+// answer returns the answer to req, which was sent with the correlation id.
+func (w *wire) answer(req kmsg.Request, id int32) (kmsg.Response, bool, error) {
 	got, payload, err := w.receive()
 	if err != nil {
 		return nil, false, err
