@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
 )
 
 // TestDevCluster: a directory is of one cluster, and of so many nodes.
@@ -68,7 +69,11 @@ func TestDevArgs(t *testing.T) {
 	if diff := cmp.Diff(want, opt.args(1, "c", ports, []string{"--flush.age=5s"})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	opt.racks = []string{"a", "b", "c"}
+	opt.racks = []string{"a", "b"}
+	if _, err := opt.check(pflag.NewFlagSet("dev", pflag.ContinueOnError)); err == nil {
+		t.Error("three nodes take two racks")
+	}
+	opt.racks = append(opt.racks, "c")
 	if diff := cmp.Diff(append(want[:len(want)-1:len(want)-1], "--rack=b"), opt.args(1, "c", ports, nil)); diff != "" {
 		t.Errorf("with racks (-want +got):\n%s", diff)
 	}

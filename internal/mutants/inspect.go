@@ -85,7 +85,7 @@ var inspectTable = []mutant{
 		file: "cmd/flotilla/dev.go",
 		old:  "n != 0 && n != opt.nodes",
 		new:  "false",
-		pkg:  "./cmd/flotilla", test: "TestDevRefused", want: "give one for each node",
+		pkg:  "./cmd/flotilla", test: "TestDevArgs", want: "three nodes take two racks",
 	},
 	{
 		name: "dev: a directory is of one number of nodes",
