@@ -32,12 +32,12 @@ func startNode(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := config.Resolve(config.Sources{Flags: map[string]string{"node.id": "1", rebalanceDelay: "0s"}})
+	settings, err := config.Resolve(config.Sources{Flags: nodeSettings})
 	if err != nil {
 		t.Fatal(err)
 	}
 	groups := consumergroup.DefaultOptions()
-	groups.InitialRebalanceDelay = 0
+	groups.InitialRebalanceDelay, groups.ConsumerHeartbeatIntervalMin = 0, groups.ConsumerHeartbeatInterval
 	n, err := node.Start(t.Context(), node.Options{
 		FS: vfs.NewMem(1), Dir: "data", NodeID: 1, Version: "test", Listener: l, Settings: settings.Kafka(),
 		JournalBytes: 256 << 20, JournalFileBytes: 16 << 20, MemoryBytes: 256 << 20, Groups: groups,

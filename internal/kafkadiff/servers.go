@@ -11,14 +11,17 @@ import (
 )
 
 // kafkaSettings are what is not Kafka's default: a group's first rebalance is not
-// delayed, on the node neither (rebalanceDelay), and what the server assigns it works
+// delayed, on the node neither (nodeSettings), and what the server assigns it works
 // out with the heartbeat that calls for it, not in the background and once a second.
 const kafkaSettings = "group.initial.rebalance.delay.ms=0\n" +
 	"group.consumer.assignment.interval.ms=0\n" +
 	"group.consumer.assignor.offload.enable=false"
 
-// rebalanceDelay is the node's only setting.
-const rebalanceDelay = "group.initial.rebalance.delay"
+// nodeSettings are the node's: the same delay, and Kafka's time between heartbeats,
+// however few members there are.
+var nodeSettings = map[string]string{
+	"node.id": "1", "group.initial.rebalance.delay": "0s", "group.consumer.heartbeat.interval.min": "5s",
+}
 
 // withKafka calls f with the address of a fresh Kafka, which is gone afterwards,
 // and its files too. If a scenario cannot be played against it, the error tells
@@ -42,7 +45,11 @@ func withKafka(ctx context.Context, script, jars string, f func(addr string) err
 // withFlotilla is withKafka for the binary.
 func withFlotilla(ctx context.Context, binary string, f func(addr string) error) error {
 	return withServer(ctx, 1, func(dir string, port int) *peer.Server {
-		return peer.Flotilla(binary, filepath.Join(dir, "data"), port, "--node.id", "1", "--"+rebalanceDelay, "0s")
+		var flags []string
+		for key, value := range nodeSettings {
+			flags = append(flags, "--"+key, value)
+		}
+		return peer.Flotilla(binary, filepath.Join(dir, "data"), port, flags...)
 	}, f)
 }
 
