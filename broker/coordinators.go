@@ -36,9 +36,9 @@ type coordinators struct {
 	mu sync.Mutex
 	at map[int32]*coordination // by partition; nil once the broker stops
 
-	// The newest metadata whose topics the Runners were told of. They are run's alone.
-	told   *metadata.Image
-	topics *consumergroup.Topics
+	telling sync.Mutex // for the two below: the newest metadata whose topics the Runners were told of
+	told    *metadata.Image
+	topics  *consumergroup.Topics
 }
 
 // coordination is what a node knows of one partition that it leads.
@@ -260,6 +260,11 @@ func (c *coordinators) begin(at *coordination) (err error) {
 // tell tells the Runners of topics: those that have begun of all, and of what was deleted
 // at any time that they have offsets of; the others of what has changed.
 func (c *coordinators) tell(im *metadata.Image, begun []*coordination) {
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	if len(begun) == 0 && c.told != nil && im.Index() <= c.told.Index() {
+		return
+	}
 	var deleted []consumergroup.Topic
 	changed := c.told == nil
 	if !changed {
@@ -292,6 +297,10 @@ func (c *coordinators) tell(im *metadata.Image, begun []*coordination) {
 		})
 	}
 }
+
+// catchUp tells the Runners of what this node knows of topics: who joins may have made
+// its topic just before.
+func (c *coordinators) catchUp() { c.tell(c.b.image(), nil) }
 
 // deleted returns the topics that are deleted and that a partition has offsets of. That
 // a topic is not known proves nothing, as this node may be behind (R17), unless it is

@@ -123,6 +123,9 @@ func (b *Broker) DeleteOffsets(ctx context.Context, req *consumergroup.DeleteOff
 
 // ConsumerHeartbeat has a member join, keep its place in, or leave a group of KIP-848.
 func (b *Broker) ConsumerHeartbeat(ctx context.Context, req *consumergroup.ConsumerHeartbeatRequest) *consumergroup.ConsumerHeartbeatReply {
+	if req.Epoch == consumergroup.JoinEpoch {
+		b.coordinators.catchUp()
+	}
 	return b.coordinating(req.Group).ConsumerHeartbeat(ctx, req)
 }
 

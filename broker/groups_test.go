@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -310,6 +311,27 @@ func TestDeletedTopicsAreForgotten(t *testing.T) {
 		check("deleted while nobody coordinated", "stays")
 		if at := u.coordinator(); at.ListGroups(t.Context(), new(consumergroup.ListRequest)).Groups[0].Group != "g" {
 			t.Error("the group is not listed")
+		}
+	})
+}
+
+// TestNewTopicIsAssigned: who joins for a topic that was made just before has its
+// partitions with the first answer.
+func TestNewTopicIsAssigned(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		if err := r.EnsureOffsetsTopic(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		for i := range 50 {
+			name := fmt.Sprint("t", i)
+			r.create(name, 1, nil)
+			reply := r.ConsumerHeartbeat(t.Context(), &consumergroup.ConsumerHeartbeatRequest{
+				Group: name, MemberID: "m", RebalanceTimeoutMS: 60_000, Topics: []string{name},
+			})
+			if reply.Err != nil || reply.Assignment == nil || len(reply.Assignment.Partitions) != 1 {
+				t.Fatalf("a member that joins for topic %d: %+v", i, reply)
+			}
 		}
 	})
 }

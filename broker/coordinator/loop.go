@@ -147,6 +147,11 @@ func (l *loop) drain(most int) bool {
 
 // take decides one request.
 func (l *loop) take(c *call) {
+	select {
+	case <-l.r.wake: // what was told before the request came is known when it is decided
+		l.hear()
+	default:
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone {

@@ -395,6 +395,22 @@ func TestTold(t *testing.T) {
 	})
 }
 
+// TestToldBefore: what was told before a request came is known when it is decided.
+func TestToldBefore(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *script, r *Runner) {
+		var topics []consumergroup.TopicInfo
+		for i := range 100 {
+			name := fmt.Sprint("t", i)
+			topics = append(topics, consumergroup.TopicInfo{Name: name, ID: record.TopicID{1, byte(i)}, Partitions: 1})
+			r.Tell(consumergroup.NewTopics(int64(i+1), topics), nil)
+			req := &consumergroup.ConsumerHeartbeatRequest{Group: name, MemberID: "m", RebalanceTimeoutMS: 60_000, Topics: []string{name}}
+			if reply := r.ConsumerHeartbeat(t.Context(), req); reply.Err != nil || reply.Assignment == nil || len(reply.Assignment.Partitions) != 1 {
+				t.Errorf("a member that joins for topic %d: %+v", i, reply)
+			}
+		}
+	})
+}
+
 // TestTimeDoesNotGoBack has the clock do so.
 func TestTimeDoesNotGoBack(t *testing.T) {
 	var back atomic.Int64

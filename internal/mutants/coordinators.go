@@ -80,4 +80,11 @@ var coordinatorsTable = []mutant{
 		new:  "_ = strings.ToValidUTF8\n\t\tlabel := cmp.Or(g.Group, otherGroups)",
 		pkg:  "./internal/admin", test: "TestLagLabels", want: "panic",
 	},
+	{
+		name: "who joins finds the topic that was made just before",
+		file: "broker/groups.go",
+		old:  "\t\tb.coordinators.catchUp()\n",
+		new:  "",
+		pkg:  "./broker", test: "TestNewTopicIsAssigned", want: "a member that joins for topic",
+	},
 }

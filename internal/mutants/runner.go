@@ -108,4 +108,11 @@ var runnerTable = []mutant{
 		new:  "n.deleted = deleted",
 		pkg:  "./broker/coordinator", test: "TestTold", want: "offsets of",
 	},
+	{
+		name: "coordinator: what was told before a request is known to it",
+		file: "broker/coordinator/loop.go",
+		old:  "\tcase <-l.r.wake: // what was told before the request came is known when it is decided\n\t\tl.hear()\n",
+		new:  "",
+		pkg:  "./broker/coordinator", test: "TestToldBefore", want: "a member that joins for topic",
+	},
 }
