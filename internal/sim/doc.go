@@ -25,9 +25,11 @@
 // Storms go over consumer groups too (TestGroupHistories): members die, leave, and are
 // silent for longer than a session or shorter, while the nodes that coordinate them are
 // in trouble. Each record is to be given to every group, no partition to two members at
-// a time, and committed offsets never go back. TestGroupGoesOn measures that who keeps
-// a partition through rebalances is given its records as before. With the build tag
-// synctests there are members with franz-go, in both protocols, beside the native ones.
+// a time, and committed offsets never go back; TestGroupBugs has them find what they are
+// for. When a coordinator fails, and its group's members stay, nothing moves
+// (TestGroupFailover). TestGroupGoesOn measures that who keeps a partition through
+// rebalances is given its records as before. With the build tag synctests there are
+// members with franz-go, in both protocols, beside the native ones.
 //
 // Half of the random histories, and a third of those of three nodes, have a topic
 // that loses records: clients delete some and change its configs, add a partition,
