@@ -72,7 +72,7 @@ test-kgo: ## franz-go's own tests, with as many records as its authors send, aga
 CLUSTER_FOR     ?= 3m
 CLUSTER_TIMEOUT ?= 20m
 
-test-cluster: build kafka-jars ## as root: three processes in network name spaces, killed, stopped, cut off and filled, and restarted in turn under Kafka's clients
+test-cluster: build kafka-jars ## as root: three processes in network name spaces, killed, stopped, cut off and filled, restarted in turn under Kafka's clients, and killed and cut off under 500 members of consumer groups
 	KILL_BINARY='$(abspath $(BIN))' KILL_KAFKA='$(abspath $(KAFKA))' CLUSTER_FOR=$(CLUSTER_FOR) \
 		$(GO) test -count=1 -v -tags 'cluster clients' -exec 'unshare --net --mount' -run '^TestCluster' -timeout $(CLUSTER_TIMEOUT) ./internal/killtest
 

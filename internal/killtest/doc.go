@@ -17,7 +17,8 @@
 //
 // A cluster of three processes is killed too. With the tag cluster, as root, each has
 // a name space of the kernel's network of its own, and is cut off, slowed by losses,
-// stopped and deprived of its disk besides: make test-cluster.
+// stopped and deprived of its disk besides: make test-cluster. Then consumer groups, whose
+// members come and go, consume what it is sent.
 //
 // One seed decides all but what the scheduler does: KILL_SEED gives another one.
 // KILL_BINARY names a server to test instead of one built from this module, and

@@ -75,28 +75,9 @@ func (l *load) readAll() error {
 		return err
 	}
 	for i, t := range topics {
-		ends, err := c.Admin().Offsets(ctx, t.Name, client.Latest)
-		if err != nil {
+		if err := l.readTopic(ctx, c, finalProcess+int32(i), t.Name); err != nil {
 			return err
 		}
-		process := finalProcess + int32(i)
-		co, err := l.assign(c, process, t.Name, int32(len(ends)))
-		if err != nil {
-			return err
-		}
-		for p, end := range ends {
-			for end > 0 {
-				if at, err := co.Position(t.Name, int32(p)); err != nil {
-					return err
-				} else if at >= end {
-					break
-				}
-				if _, err := l.poll(ctx, process, co); err != nil {
-					return fmt.Errorf("final read of %s: %w", t.Name, errors.Join(err, context.Cause(ctx)))
-				}
-			}
-		}
-		_ = co.Close()
 	}
 	// Nothing above what is answered now may have been missing.
 	if err := l.logStarts(ctx, finalProcess, c.Admin()); err != nil {
@@ -109,6 +90,32 @@ func (l *load) readAll() error {
 	for i := range churnTopics {
 		name := churnTopic(i)
 		l.ask(finalProcess, c.Admin(), history.DescribeTopic, topicSpec(name, 2), !exists[name])
+	}
+	return nil
+}
+
+// readTopic reads a topic from its beginning to its end.
+func (l *load) readTopic(ctx context.Context, c *client.Client, process int32, topic string) error {
+	ends, err := c.Admin().Offsets(ctx, topic, client.Latest)
+	if err != nil {
+		return err
+	}
+	co, err := l.assign(c, process, topic, int32(len(ends)))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = co.Close() }()
+	for p, end := range ends {
+		for end > 0 {
+			if at, err := co.Position(topic, int32(p)); err != nil {
+				return err
+			} else if at >= end {
+				break
+			}
+			if _, err := l.poll(ctx, process, co); err != nil {
+				return fmt.Errorf("final read of %s: %w", topic, errors.Join(err, context.Cause(ctx)))
+			}
+		}
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -79,7 +78,7 @@ func (l *load) produceKafka(process int32, cl *kgo.Client) {
 	chance := l.chance(process)
 	for n := int64(0); l.pace(chance, 10*time.Millisecond); {
 		for range 1 + chance.IntN(8) {
-			if !l.sendKafka(process, cl, chance, n) {
+			if !l.sendKafka(process, cl, history.Key{Topic: stable, Partition: chance.Int32N(partitions)}, n) {
 				return
 			}
 			n++
@@ -87,10 +86,9 @@ func (l *load) produceKafka(process int32, cl *kgo.Client) {
 	}
 }
 
-// sendKafka sends the process's value number n, and records what becomes of it.
+// sendKafka sends the process's value number n to key, and records what becomes of it.
 // It reports false if the load has ended.
-func (l *load) sendKafka(process int32, cl *kgo.Client, chance *rand.Rand, n int64) bool {
-	key := history.Key{Topic: stable, Partition: chance.Int32N(partitions)}
+func (l *load) sendKafka(process int32, cl *kgo.Client, key history.Key, n int64) bool {
 	if !l.gate.enter(l.ctx) {
 		return false
 	}
@@ -98,7 +96,7 @@ func (l *load) sendKafka(process int32, cl *kgo.Client, chance *rand.Rand, n int
 	mop := history.Values(key, value)
 	op := l.rec.Invoke(history.Op{Process: process, F: history.Send, Mops: []history.Mop{mop}})
 	l.promised.Add(1)
-	r := &kgo.Record{Topic: stable, Partition: key.Partition, Value: payload(value)}
+	r := &kgo.Record{Topic: key.Topic, Partition: key.Partition, Value: payload(value)}
 	cl.Produce(context.WithoutCancel(l.ctx), r, func(r *kgo.Record, err error) {
 		defer l.promised.Done()
 		defer l.gate.leave()

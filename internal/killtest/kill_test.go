@@ -62,6 +62,7 @@ type bench struct {
 	dir    string
 	seed   uint64
 	tally  *tally
+	groups map[string][]string // what groups consume whole; see history.Options
 }
 
 // newBench prints the seed and how to use it again. The directory stays after a
@@ -146,7 +147,7 @@ func (b *bench) save(dir string, l *load) {
 // verdict checks a history. A final one ends with reads of everything.
 func (b *bench) verdict(i int, h history.History, final bool) {
 	b.t.Helper()
-	report := history.Check(h, history.Options{Idempotent: true, Assigned: true, Final: final, Retention: retention})
+	report := history.Check(h, history.Options{Idempotent: true, Assigned: true, Final: final, Retention: retention, Groups: b.groups})
 	b.tally.acked += report.Acked
 	b.tally.reads += report.Reads
 	for _, op := range h {
