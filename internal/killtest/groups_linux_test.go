@@ -315,7 +315,7 @@ func (w *crowd) failOver(group string) {
 	if after := w.epochs(); !maps.Equal(before, after) {
 		w.t.Errorf("after node %d was killed the groups' epochs are %v; before, they were %v", i+1, after, before)
 	}
-	w.t.Logf("node %d, which coordinates group %s, was killed and is back; no group has begun anew: epochs %v", i+1, group, before)
+	w.t.Logf("node %d, which coordinates group %s, was killed and is back; the groups' epochs are %v", i+1, group, w.epochs())
 }
 
 // strikeCoordinator lets a fault happen to the node that coordinates a group, and end.
