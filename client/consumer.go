@@ -118,6 +118,11 @@ type Consumer struct {
 	fresh     map[*stream]bool       // not yet subscribed
 	joined    map[*stream][]question // cursors that the server is to be told of
 	fetchOnly map[int32]bool         // nodes without streams
+
+	// generations is the last that a cursor got. It is counted here, not by cursors: a
+	// partition that is assigned again has a new one, and what was under way to the one
+	// before is not to be taken for its own.
+	generations uint32
 }
 
 type partitionName struct {

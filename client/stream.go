@@ -86,7 +86,8 @@ func (co *Consumer) joinLocked(q question, node int32, now time.Time) {
 	}
 	cur := q.cursor
 	cur.st, cur.throttled = st, false
-	cur.generation++
+	co.generations++
+	cur.generation = co.generations
 	st.parts[cur.key()] = cur
 	delete(st.removed, cur.key()) // setting it anew removes it, too
 	co.joined[st] = append(co.joined[st], q)

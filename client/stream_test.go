@@ -284,6 +284,52 @@ func TestStaleDelivery(t *testing.T) {
 	})
 }
 
+// TestStaleDeliveryAssignedAgain: what was under way to a partition when it was taken
+// away is dropped if it comes after the partition was assigned again, elsewhere, in the
+// same stream.
+func TestStaleDeliveryAssignedAgain(t *testing.T) {
+	for name, between := range map[string]func(){"the server hears of one change": func() {}, "of two": synctest.Wait} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+				tp := f.createTopic("a", 2)
+				f.fill("a", 0, 0, 20, 5, batch.None)
+				c := f.client()
+				defer c.Close()
+				co := newConsumer(t, c, ConsumerConfig{Assignments: []Assignment{{"a", 0, 10, time.Time{}}, {"a", 1, 0, time.Time{}}}})
+				defer co.Close()
+				read(t, co, 10)
+				co.mu.Lock()
+				st, generation := co.byStream[0], co.cursors[0].generation
+				co.mu.Unlock()
+				if err := co.Unassign("a", 0); err != nil {
+					t.Fatal(err)
+				}
+				between()
+				if err := co.Assign(Assignment{"a", 0, 5, time.Time{}}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				late := tp.partitions[0].batches[3]
+				d := &pb.Deliver{Stream: st.id, Parts: []*pb.DeliverPart{{
+					TopicId: tp.id[:], Generation: generation, HighWatermark: 20, Length: uint32(len(late)),
+				}}}
+				if err := co.delivered(st, d, late); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(map[int32][]string{0: numbered(20)[5:]}, read(t, co, 15)); diff != "" {
+					t.Errorf("assigned again (-want +got):\n%s", diff)
+				}
+				nothing(t, co, "that was under way to the partition when it was taken away")
+				co.mu.Lock()
+				defer co.mu.Unlock()
+				if st != co.byStream[0] {
+					t.Error("the stream has ended")
+				}
+			})
+		})
+	}
+}
+
 // TestStreamOfManyParts: what is said about many partitions is said in pieces
 // that fit in the smallest frames there are.
 func TestStreamOfManyParts(t *testing.T) {

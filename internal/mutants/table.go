@@ -234,6 +234,13 @@ var table = []mutant{
 		pkg:  "./client", test: "TestStaleDelivery", want: "of before the Seek",
 	},
 	{
+		name: "deliveries of before a partition was assigned again",
+		file: "client/stream.go",
+		old:  "\tcur.generation = co.generations\n",
+		new:  "\tcur.generation++\n",
+		pkg:  "./client", test: "TestStaleDeliveryAssignedAgain", want: "that was under way to the partition",
+	},
+	{
 		name: "leader changes are told to idle streams (R19)",
 		file: "broker/shards.go",
 		old:  "\ts.store.WakeAll()\n",
