@@ -218,24 +218,21 @@ func (w *crowd) coordinator(group string) int {
 	}
 }
 
-// until waits until nothing is said to be missing.
-func (w *crowd) until(timeout time.Duration, missing func(ctx context.Context) []string) {
+// until waits until nothing is said to be missing, and returns what is after a time.
+func (w *crowd) until(timeout time.Duration, missing func(ctx context.Context) []string) []string {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.load.ctx, timeout)
 	defer cancel()
-	for {
-		all := missing(ctx)
-		if len(all) == 0 {
-			return
+	for all := missing(ctx); ; {
+		if len(all) == 0 || !wait(ctx, 500*time.Millisecond) {
+			if err := context.Cause(w.load.ctx); err != nil {
+				w.t.Fatal(err)
+			}
+			return all
 		}
-		if wait(ctx, 500*time.Millisecond) {
-			continue
+		if now := missing(ctx); ctx.Err() == nil { // else it was not told
+			all = now
 		}
-		w.ps.check()
-		if err := context.Cause(w.load.ctx); err != nil {
-			w.t.Fatal(err)
-		}
-		w.t.Fatalf("after %v: %s", timeout, strings.Join(all, "\n"))
 	}
 }
 
@@ -262,7 +259,7 @@ func (w *crowd) unsettled(ctx context.Context) (missing []string) {
 func (w *crowd) settle() {
 	w.t.Helper()
 	var since time.Time
-	w.until(2*phaseTimeout, func(ctx context.Context) []string {
+	missing := w.until(2*phaseTimeout, func(ctx context.Context) []string {
 		missing := w.unsettled(ctx)
 		if len(missing) > 0 {
 			since = time.Time{}
@@ -276,6 +273,10 @@ func (w *crowd) settle() {
 		}
 		return nil
 	})
+	if len(missing) > 0 {
+		w.ps.check()
+		w.t.Fatalf("after %v: %s", 2*phaseTimeout, strings.Join(missing, "\n"))
+	}
 }
 
 // epochs returns the epoch of each group, and the generation of each classic one as its
@@ -418,7 +419,9 @@ func TestClusterGroups(t *testing.T) {
 	if err := w.load.gate.shut(ctx); err != nil {
 		t.Fatalf("not all is answered: %v", err)
 	}
-	w.until(2*phaseTimeout, w.behind)
+	if behind := w.until(2*phaseTimeout, w.behind); len(behind) > 0 {
+		t.Errorf("%v after the last record was sent: %s", 2*phaseTimeout, strings.Join(behind, "\n")) // the history says why
+	}
 	w.settle()
 	for _, team := range teams {
 		w.tell(team.group)
