@@ -277,6 +277,10 @@ func (g *Group) fetchCommitted(ctx context.Context, parts []assigned) (map[assig
 // errAgain says that what was to be done has changed meanwhile.
 var errAgain = errors.New("client: the assignment has changed")
 
+// errAbsent says that partitions which the member has are not there, or not yet, as far
+// as its client can tell.
+var errAbsent = errors.New("client: the topic is not known")
+
 // sorted are the keys of a set of partitions, in order.
 func sorted[V any](set map[assigned]V) []assigned {
 	return slices.SortedFunc(maps.Keys(set), func(a, b assigned) int {

@@ -132,3 +132,23 @@ func TestGroupHearsNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestGroupAheadOfMetadata: a partition that no node the client asks knows of yet is
+// consumed once one does, and the program hears at once of the others.
+func TestGroupAheadOfMetadata(t *testing.T) {
+	inGroups(t, 2, func(t *testing.T, f *fakeCluster) {
+		f.hook(func() { f.behind = map[int32]int{0: 1, 1: 1, 2: 1} }) // partitions that are known
+		a := f.works(t, newOwnership(t), "a")
+		a.run(t.Context(), 0)
+		time.Sleep(time.Minute)
+		if got := a.heard(); !slices.Equal(got, []string{"assigned1"}) || a.count() != 100 {
+			t.Errorf("with one partition known the program heard %v and read %d records, want one partition's 100", got, a.count())
+		}
+		f.hook(func() { f.behind = nil })
+		time.Sleep(10 * time.Second)
+		if got := a.heard(); !slices.Equal(got, []string{"assigned1", "assigned1"}) || a.count() != 200 {
+			t.Errorf("with both known it heard %v and read %d records, want 200", got, a.count())
+		}
+		a.leaves()
+	})
+}

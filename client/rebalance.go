@@ -296,7 +296,12 @@ func (g *Group) settle(ctx context.Context) error {
 				return err
 			}
 		case len(take) > 0:
-			if err := g.take(ctx, take); err != nil && !errors.Is(err, errAgain) {
+			err := g.take(ctx, take)
+			if errors.Is(err, errAbsent) { // for now, or until the coordinator has heard so, too
+				time.AfterFunc(idle, g.turn)
+				return nil
+			}
+			if err != nil && !errors.Is(err, errAgain) {
 				return err
 			}
 		default:
@@ -350,13 +355,24 @@ func (g *Group) give(ctx context.Context, parts []assigned) error {
 	return nil
 }
 
-// take begins to read partitions where the group has left them.
+// take begins to read partitions where the group has left them, and tells the program
+// of those that it has begun with, also if it comes to no end.
 func (g *Group) take(ctx context.Context, parts []assigned) error {
+	begun, err := g.begin(ctx, parts)
+	if g.cfg.Assigned != nil && len(begun) > 0 {
+		g.cfg.Assigned(names(begun))
+	}
+	poke(g.beat)
+	return err
+}
+
+// begin is take without the program.
+func (g *Group) begin(ctx context.Context, parts []assigned) (begun []assigned, err error) {
 	offsets, err := g.fetchCommitted(ctx, parts)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var begun []assigned
+	absent := false
 	for _, a := range parts {
 		offset, there := offsets[a]
 		start := Assignment{Topic: a.Topic, Partition: a.Partition, Offset: offset}
@@ -366,30 +382,30 @@ func (g *Group) take(ctx context.Context, parts []assigned) error {
 		h := &held{done: -1, committed: offset}
 		if there {
 			if there, err = g.known(ctx, a); err != nil {
-				return err
+				return begun, err
 			}
+		}
+		if !there {
+			absent = true
+			continue
 		}
 		g.mu.Lock()
 		if g.lost || !g.target[a] {
 			g.mu.Unlock()
-			return errAgain
+			return begun, errAgain
 		}
 		g.owned[a] = h
 		g.versions++
 		g.mu.Unlock()
-		if !there {
-			continue // its topic is gone: it is taken away soon
-		}
 		if err := g.co.assign(a.id, start); err != nil {
-			return err
+			return begun, err
 		}
 		begun = append(begun, a)
 	}
-	if g.cfg.Assigned != nil && len(begun) > 0 {
-		g.cfg.Assigned(names(begun))
+	if absent {
+		return begun, errAbsent
 	}
-	poke(g.beat)
-	return nil
+	return begun, nil
 }
 
 // known returns when the metadata has a partition of that life of its topic: the

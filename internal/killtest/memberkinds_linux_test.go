@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -41,7 +42,7 @@ type nativeMember struct {
 
 func joinNative(m *member, addr string) error {
 	c, err := client.New(client.Config{
-		Bootstrap: []string{addr}, ClientID: fmt.Sprint("member-", m.process), Dial: m.line.dial, Rand: m.chance,
+		Bootstrap: []string{addr}, ClientID: fmt.Sprint("member-", m.process), Dial: m.line.dial, Rand: rand.New(rand.NewPCG(uint64(m.process), 2)),
 		RequestTimeout: clientTimeout, BackoffMax: 500 * time.Millisecond,
 	})
 	if err != nil {

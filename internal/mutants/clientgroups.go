@@ -128,4 +128,18 @@ var clientGroupsTable = []mutant{
 		new:  "bounded && left > time.Hour && epoch > 0 {",
 		pkg:  "./client", test: "TestGroupHearsNothing", want: "want that it has lost both partitions",
 	},
+	{
+		name: "client groups: a partition that is not known yet is looked for again",
+		file: "client/rebalance.go",
+		old:  "\t\t\t\ttime.AfterFunc(idle, g.turn)\n",
+		new:  "",
+		pkg:  "./client", test: "TestGroupAheadOfMetadata", want: "with both known it heard",
+	},
+	{
+		name: "client groups: what is begun is told, whatever becomes of the rest",
+		file: "client/rebalance.go",
+		old:  "if g.cfg.Assigned != nil && len(begun) > 0 {",
+		new:  "if g.cfg.Assigned != nil && len(begun) > 0 && err == nil {",
+		pkg:  "./client", test: "TestGroupAheadOfMetadata", want: "the program heard []",
+	},
 }
