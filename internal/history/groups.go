@@ -253,10 +253,10 @@ func (gk *groupKey) knownOffsets() (all []known, tops []int) {
 
 // offsetsForward checks that no committed offset is below one that was acknowledged,
 // or told, before: neither one that is told, nor one that is committed, unless
-// somebody has set offsets meanwhile.
+// somebody has set offsets meanwhile, or a commit without an answer may have come late.
 func (c *checker) offsetsForward(gk *groupKey) {
 	all, tops := gk.knownOffsets()
-	check := func(kind Kind, what string, offset int64, invoked, done int32) {
+	check := func(kind Kind, what, member string, offset int64, invoked, done int32) {
 		since := gk.setBefore(invoked, done)
 		before, _ := slices.BinarySearchFunc(all, invoked, func(k known, i int32) int { return cmp.Compare(k.event, i) })
 		if before == 0 {
@@ -271,18 +271,28 @@ func (c *checker) offsetsForward(gk *groupKey) {
 				}
 			}
 		}
-		if top != nil && offset < top.offset {
+		if top != nil && offset < top.offset && !gk.late(kind, member, offset, done) {
 			c.reportGroup(kind, gk, fmt.Sprintf("%s %d, and %d was committed before", what, offset, top.offset), []int64{top.offset, offset}, top.event, invoked, done)
 		}
 	}
 	for _, cm := range gk.commits {
 		if cm.done != never && !cm.set {
-			check(CommitBack, "committed", cm.offset, cm.invoked, cm.done)
+			check(CommitBack, "committed", cm.member, cm.offset, cm.invoked, cm.done)
 		}
 	}
 	for _, t := range gk.told {
-		check(LostCommit, "told", t.offset, t.asked, t.done)
+		check(LostCommit, "told", "", t.offset, t.asked, t.done)
 	}
+}
+
+// late reports whether a commit that was never answered explains that an offset is told
+// by an event, or that another member, which was told of it, has committed one: it may be
+// on its way for as long as the connection that it was sent on lives at the server's end.
+func (gk *groupKey) late(kind Kind, member string, offset int64, event int32) bool {
+	return slices.ContainsFunc(gk.commits, func(cm commit) bool {
+		after := kind == CommitBack && cm.offset < offset && cm.member != member
+		return cm.done == never && cm.invoked <= event && (cm.offset == offset || after)
+	})
 }
 
 // setBefore returns the event from which on nothing but what is invoked by it counts:

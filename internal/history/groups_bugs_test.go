@@ -82,7 +82,7 @@ func commitFenced(m *groupMutable) bool {
 
 // commitBack takes a commit of an offset below the one that is committed.
 func commitBack(m *groupMutable) bool {
-	i := m.pick(Commit, OK, func(_ int, op *Op) bool { return op.Mops[0].From > 1 })
+	i := m.pick(Commit, OK, func(i int, op *Op) bool { return op.Mops[0].From > 1 && !m.unanswered(op, i) })
 	if i < 0 {
 		return false
 	}
@@ -90,6 +90,14 @@ func commitBack(m *groupMutable) bool {
 	op.Mops = []Mop{{Key: op.Mops[0].Key, From: op.Mops[0].From - 1}}
 	m.insert(i+1, op)
 	return true
+}
+
+// unanswered reports whether a commit of op's partition by another member, before the
+// event i, was never answered: it may come late, and set the group back.
+func (m *groupMutable) unanswered(op *Op, i int) bool {
+	return slices.ContainsFunc(m.h[:i], func(other Op) bool {
+		return other.F == Commit && other.Type == Info && other.Mops[0].Key == op.Mops[0].Key && other.In.Member != op.In.Member
+	})
 }
 
 // loseCommit tells an offset below one that was acknowledged before.

@@ -132,3 +132,52 @@ func (m *groupMutable) committed(i int, k Key) int64 {
 	}
 	return NoOffset
 }
+
+// TestLateCommit: a commit whose answer nobody waited for may come after the next one,
+// and set the group back. One that was answered may not, and one that was not sent yet.
+func TestLateCommit(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		first  Type  // of the commit of offset 5; the next one, of 7, is answered
+		told   int64 // at the end
+		later  int64 // that is committed by who was told; 0: nothing
+		counts map[Kind]int
+	}{
+		{name: "it came", first: Info, told: 5},
+		{name: "it came, and the next member goes on from there", first: Info, told: 5, later: 6},
+		{name: "it did not come", first: Info, told: 7},
+		{name: "another one was lost", first: Info, told: 4, counts: map[Kind]int{LostCommit: 1, PhantomCommit: 1}},
+		{name: "it was answered", first: OK, told: 5, counts: map[Kind]int{LostCommit: 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := new(script)
+			s.send(1, 0, 10, 11, 12, 13, 14, 15, 16, 17)
+			commit := func(offset int64, as Type) {
+				member := "a"
+				if offset == tt.later {
+					member = "b"
+				}
+				s.id++
+				op := s.add(Op{ID: s.id, Process: 2, F: Commit, In: &Membership{Group: "g", Member: member, Epoch: 1}, Mops: []Mop{{Key: key, From: offset}}}, Invoke)
+				s.add(op, as)
+			}
+			commit(5, tt.first)
+			commit(7, OK)
+			s.id++
+			op := s.add(Op{ID: s.id, Process: 3, F: FetchOffsets, In: &Membership{Group: "g"}}, Invoke)
+			op.Mops = []Mop{{Key: key, From: tt.told}}
+			s.add(op, OK)
+			if tt.later > 0 {
+				commit(tt.later, OK)
+			}
+			report := Check(s.h, Options{Idempotent: true, Assigned: true})
+			for _, kind := range []Kind{LostCommit, CommitBack, PhantomCommit} {
+				if got := report.Counts[kind]; got != tt.counts[kind] {
+					t.Errorf("%s: %d, want %d\n%s", kind, got, tt.counts[kind], report)
+				}
+			}
+		})
+	}
+}
