@@ -215,7 +215,8 @@ func (r *retention) judge(key partitionKey, now time.Time) (next time.Time, size
 	if metadata.ConfigValue(t.Configs, metadata.ConfigCleanupPolicy) != metadata.CleanupDelete {
 		policy = store.Retention{MS: -1, Bytes: -1}
 	}
-	sized = policy.Bytes >= 0
+	bySize := policy.Bytes >= 0 // the result itself is not for who is called later
+	sized = bySize
 	p.shard.store.SetSegmentMS(uint32(p.number), metadata.ConfigInt64(t.Configs, metadata.ConfigSegmentMS))
 	if p.epoch() < 0 {
 		return now.Add(r.interval), sized // the leader decides
@@ -228,7 +229,7 @@ func (r *retention) judge(key partitionKey, now time.Time) (next time.Time, size
 		r.b.opt.Log.Debug("retention", "topic", t.Name, "partition", key.index, "log_start", found.LogStart, "was", found.Present)
 		r.b.proposeLogStart(p, found.LogStart, func(res partition.Result, err error) {
 			if err != nil { // the next leader decides anew, and so do we
-				r.schedule(key, r.b.opt.Now().Add(r.interval), sized)
+				r.schedule(key, r.b.opt.Now().Add(r.interval), bySize)
 			}
 			r.b.removed.byRetention.Add(uint64(res.Removed))
 		})
