@@ -201,8 +201,9 @@ func (r *retention) next(now time.Time) (partitionKey, time.Duration) {
 }
 
 // judge looks at one partition, proposes its next log start, and returns when
-// to look again: the zero time stands for when it grows.
-func (r *retention) judge(key partitionKey, now time.Time) (next time.Time, sized bool) {
+// to look again, the zero time standing for when it grows, and whether it has a limit of
+// size.
+func (r *retention) judge(key partitionKey, now time.Time) (time.Time, bool) {
 	p := r.b.dir.find(key.topic, key.index)
 	t := r.b.image().TopicByID(metadata.TopicID(key.topic))
 	if p == nil || t == nil || p.quarantined() {
@@ -215,11 +216,10 @@ func (r *retention) judge(key partitionKey, now time.Time) (next time.Time, size
 	if metadata.ConfigValue(t.Configs, metadata.ConfigCleanupPolicy) != metadata.CleanupDelete {
 		policy = store.Retention{MS: -1, Bytes: -1}
 	}
-	bySize := policy.Bytes >= 0 // the result itself is not for who is called later
-	sized = bySize
+	bySize := policy.Bytes >= 0
 	p.shard.store.SetSegmentMS(uint32(p.number), metadata.ConfigInt64(t.Configs, metadata.ConfigSegmentMS))
 	if p.epoch() < 0 {
-		return now.Add(r.interval), sized // the leader decides
+		return now.Add(r.interval), bySize // the leader decides
 	}
 	found, err := p.shard.store.Retain(uint32(p.number), policy, now.UnixMilli())
 	if err != nil {
@@ -238,14 +238,14 @@ func (r *retention) judge(key partitionKey, now time.Time) (next time.Time, size
 		r.warnFuture(t.Name, key.index, found.FutureMS, now)
 	}
 	switch {
-	case found.DueMS == math.MaxInt64 && sized:
-		return now.Add(whenItGrows), sized
+	case found.DueMS == math.MaxInt64 && bySize:
+		return now.Add(whenItGrows), bySize
 	case found.DueMS == math.MaxInt64:
 		return time.Time{}, false // when it grows
 	}
 	// At the first multiple of the interval after it is due, so that many go at
 	// once.
-	return time.UnixMilli(found.DueMS).Truncate(r.interval).Add(r.interval), sized
+	return time.UnixMilli(found.DueMS).Truncate(r.interval).Add(r.interval), bySize
 }
 
 // warnFuture says that a partition keeps its records for as long as one of them
