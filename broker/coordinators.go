@@ -41,7 +41,8 @@ type coordinators struct {
 	topics  *consumergroup.Topics
 }
 
-// coordination is what a node knows of one partition that it leads.
+// coordination is what a node knows of one partition that it leads. Once it is entered
+// it is replaced, never changed.
 type coordination struct {
 	log    *internalLog
 	term   uint64
@@ -81,28 +82,16 @@ func (c *coordinators) runner(index int32) *coordinator.Runner {
 	return nil
 }
 
-// all returns all Runners.
-func (c *coordinators) all() (rs []*coordinator.Runner) {
+// all returns the partitions whose groups are coordinated here: they have a Runner.
+func (c *coordinators) all() (running []*coordination) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, at := range c.at {
 		if at.runner != nil {
-			rs = append(rs, at.runner)
+			running = append(running, at)
 		}
 	}
-	return rs
-}
-
-// logs returns the partitions whose groups are coordinated here.
-func (c *coordinators) logs() (logs []*internalLog) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, at := range c.at {
-		if at.runner != nil {
-			logs = append(logs, at.log)
-		}
-	}
-	return logs
+	return running
 }
 
 // run keeps the table for as long as the broker runs.
@@ -127,13 +116,13 @@ func (c *coordinators) run() {
 
 // close stops all Runners, at once.
 func (c *coordinators) close() {
-	rs := c.all()
+	all := c.all()
 	c.mu.Lock()
 	c.at = nil
 	c.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, r := range rs {
-		wg.Go(func() { r.Stop() })
+	for _, at := range all {
+		wg.Go(func() { at.runner.Stop() })
 	}
 	wg.Wait()
 }
@@ -185,7 +174,7 @@ func (c *coordinators) look(now time.Time) (again time.Duration) {
 		}
 		c.set(i, &next)
 	}
-	c.tell(im, begun)
+	c.tell(begun)
 	return again
 }
 
@@ -257,14 +246,13 @@ func (c *coordinators) begin(at *coordination) (err error) {
 	return nil
 }
 
-// tell tells the Runners of topics: those that have begun of all, and of what was deleted
-// at any time that they have offsets of; the others of what has changed.
-func (c *coordinators) tell(im *metadata.Image, begun []*coordination) {
+// tell tells the Runners of the topics that this node knows now: those that have begun of
+// all, and of what was deleted at any time that they have offsets of; the others of what
+// has changed.
+func (c *coordinators) tell(begun []*coordination) {
 	c.telling.Lock()
 	defer c.telling.Unlock()
-	if len(begun) == 0 && c.told != nil && im.Index() <= c.told.Index() {
-		return
-	}
+	im := c.b.image() // no older one than the Runners know
 	var deleted []consumergroup.Topic
 	changed := c.told == nil
 	if !changed {
@@ -283,8 +271,8 @@ func (c *coordinators) tell(im *metadata.Image, begun []*coordination) {
 			infos = append(infos, consumergroup.TopicInfo{Name: t.Name, ID: record.TopicID(t.ID), Partitions: int32(len(t.Assignment))})
 		}
 		c.told, c.topics = im, consumergroup.NewTopics(int64(im.Index()), infos)
-		for _, r := range c.all() {
-			r.Tell(c.topics, deleted)
+		for _, at := range c.all() {
+			at.runner.Tell(c.topics, deleted)
 		}
 	}
 	for _, at := range begun {
@@ -297,10 +285,6 @@ func (c *coordinators) tell(im *metadata.Image, begun []*coordination) {
 		})
 	}
 }
-
-// catchUp tells the Runners of what this node knows of topics: who joins may have made
-// its topic just before.
-func (c *coordinators) catchUp() { c.tell(c.b.image(), nil) }
 
 // deleted returns the topics that are deleted and that a partition has offsets of. That
 // a topic is not known proves nothing, as this node may be behind (R17), unless it is
@@ -347,9 +331,9 @@ func (c *coordinators) stats() GroupStats {
 	s := GroupStats{Decisions: c.decisions.Load(), Records: c.records.Load()}
 	ctx, cancel := context.WithTimeout(c.b.stopping, statsTimeout)
 	defer cancel()
-	for _, r := range c.all() {
+	for _, at := range c.all() {
 		s.Coordinators++
-		n, ok := r.Counts(ctx)
+		n, ok := at.runner.Counts(ctx)
 		if !ok {
 			continue
 		}

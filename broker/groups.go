@@ -124,7 +124,7 @@ func (b *Broker) DeleteOffsets(ctx context.Context, req *consumergroup.DeleteOff
 // ConsumerHeartbeat has a member join, keep its place in, or leave a group of KIP-848.
 func (b *Broker) ConsumerHeartbeat(ctx context.Context, req *consumergroup.ConsumerHeartbeatRequest) *consumergroup.ConsumerHeartbeatReply {
 	if req.Epoch == consumergroup.JoinEpoch {
-		b.coordinators.catchUp()
+		b.coordinators.tell(nil) // who joins may have made its topic just before
 	}
 	return b.coordinating(req.Group).ConsumerHeartbeat(ctx, req)
 }
@@ -142,11 +142,11 @@ func (b *Broker) DescribeConsumerGroup(ctx context.Context, group string) *consu
 // ListGroups returns the groups that this node coordinates, by name. With an Err,
 // COORDINATOR_NOT_AVAILABLE, some could not be told: a retry can.
 func (b *Broker) ListGroups(ctx context.Context, req *consumergroup.ListRequest) *consumergroup.ListReply {
-	runners := b.coordinators.all()
-	replies := make([]*consumergroup.ListReply, len(runners))
+	running := b.coordinators.all()
+	replies := make([]*consumergroup.ListReply, len(running))
 	var wg sync.WaitGroup
-	for i, r := range runners {
-		wg.Go(func() { replies[i] = r.ListGroups(ctx, req) })
+	for i, at := range running {
+		wg.Go(func() { replies[i] = at.runner.ListGroups(ctx, req) })
 	}
 	wg.Wait()
 	all := new(consumergroup.ListReply)

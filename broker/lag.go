@@ -81,9 +81,9 @@ func (l *lags) run() {
 			return
 		}
 		wait := l.interval
-		if logs := l.b.coordinators.logs(); len(logs) > 0 {
+		if running := l.b.coordinators.all(); len(running) > 0 {
 			began := time.Now()
-			s := l.look(l.b.stopping, logs)
+			s := l.look(l.b.stopping, running)
 			l.latest.Store(&s)
 			wait = max(wait, lagShare*time.Since(began))
 		} else {
@@ -111,14 +111,15 @@ type committed struct {
 	offset int64
 }
 
-// look returns the lags of the groups that are recorded in logs.
-func (l *lags) look(ctx context.Context, logs []*internalLog) LagStats {
+// look returns the lags of the groups that are coordinated here.
+func (l *lags) look(ctx context.Context, running []*coordination) LagStats {
 	s := LagStats{At: l.b.opt.Now()}
 	im := l.b.image()
 	var all []committed
-	for _, log := range logs {
+	keys := make(map[partitionKey]struct{}) // of all
+	for _, at := range running {
 		var state *consumergroup.Groups
-		if log.Groups(func(g *consumergroup.Groups) { state = g.Clone() }) != nil {
+		if at.log.Groups(func(g *consumergroup.Groups) { state = g.Clone() }) != nil {
 			continue // the Runner says why
 		}
 		for _, name := range state.Names() {
@@ -126,11 +127,12 @@ func (l *lags) look(ctx context.Context, logs []*internalLog) LagStats {
 			for tp, v := range state.Committed(name) {
 				if key, ok := committedKey(im, tp, v); ok {
 					all = append(all, committed{len(s.Groups) - 1, key, v.Offset})
+					keys[key] = struct{}{}
 				}
 			}
 		}
 	}
-	ends := l.b.endsOf(ctx, all)
+	ends := l.b.endsOf(ctx, keys)
 	for _, c := range all {
 		e, ok := ends[c.key]
 		if !ok {
@@ -168,22 +170,14 @@ func committedKey(im *metadata.Image, tp consumergroup.TopicPartition, v *record
 
 // endsOf returns where partitions begin and end, as this node knows it, or the leaders of
 // those that it does not carry; without those that nobody told in time.
-func (b *Broker) endsOf(ctx context.Context, all []committed) map[partitionKey]extent {
+func (b *Broker) endsOf(ctx context.Context, keys map[partitionKey]struct{}) map[partitionKey]extent {
 	ends := make(map[partitionKey]extent)
-	asked := make(map[partitionKey]struct{})
 	elsewhere := make(map[int32][]partitionKey) // by leader
-	for _, c := range all {
-		if _, again := ends[c.key]; again {
-			continue
-		}
-		if _, again := asked[c.key]; again {
-			continue
-		}
-		if e, ok := b.extentHere(c.key); ok {
-			ends[c.key] = e
-		} else if leader := b.leaderOf(c.key.topic, c.key.index).Node; leader >= 0 && leader != b.opt.NodeID {
-			asked[c.key] = struct{}{}
-			elsewhere[leader] = append(elsewhere[leader], c.key)
+	for key := range keys {
+		if e, ok := b.extentHere(key); ok {
+			ends[key] = e
+		} else if leader := b.leaderOf(key.topic, key.index).Node; leader >= 0 && leader != b.opt.NodeID {
+			elsewhere[leader] = append(elsewhere[leader], key)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, endsTimeout)
