@@ -90,11 +90,7 @@ func (s *Server) awaitLeaders(ctx context.Context, asked []kmsg.MetadataRequestT
 	defer context.AfterFunc(s.ctx, cancel)()
 	s.broker.AwaitLeaders(ctx, func(yield func(broker.Topic) bool) {
 		for i := range asked {
-			t, err := s.broker.TopicByID(asked[i].TopicID)
-			if asked[i].TopicID == [16]byte{} {
-				t, err = s.broker.TopicByName(*asked[i].Topic)
-			}
-			if err == nil && !yield(t) {
+			if t, err := s.knownTopic(&asked[i]); err == nil && !yield(t) {
 				return
 			}
 		}
@@ -192,6 +188,14 @@ func (s *Server) metadataTopic(p *peer, t *broker.Topic, err *errcode.Error, ope
 // isInternal reports whether a name is one of Kafka's own topics.
 func isInternal(name string) bool {
 	return name == "__consumer_offsets" || name == "__transaction_state" || name == "__share_group_state"
+}
+
+// knownTopic returns a topic that this node knows, by its id or its name.
+func (s *Server) knownTopic(asked *kmsg.MetadataRequestTopic) (broker.Topic, *errcode.Error) {
+	if asked.TopicID == [16]byte{} {
+		return s.broker.TopicByName(*asked.Topic)
+	}
+	return s.broker.TopicByID(asked.TopicID)
 }
 
 // askedTopic returns a topic by its id, or as topicByName does.
