@@ -8,12 +8,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/peer"
@@ -79,17 +77,5 @@ func (o options) runIn(ctx context.Context, dir string, stdout, stderr io.Writer
 	}
 	defer func() { err = errors.Join(err, t.stop()) }()
 	err = t.measure(ctx)
-	return errors.Join(err, t.report.table(stdout), o.save(&t.report))
-}
-
-// save writes everything to the file that was asked for.
-func (o options) save(r *report) error {
-	if o.out == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(o.out, append(b, '\n'), 0o644)
+	return errors.Join(err, t.report.table(stdout), peer.SaveJSON(o.out, &t.report))
 }

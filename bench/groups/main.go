@@ -7,12 +7,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/peer"
@@ -70,7 +68,7 @@ func (o options) Run(ctx context.Context, stdout, stderr io.Writer) error {
 	return peer.InDirectory(o.dir, "flotilla-groups-", func(dir string) error {
 		r := new(report)
 		err := o.measure(ctx, dir, r, stderr)
-		return errors.Join(err, r.table(stdout), o.save(r))
+		return errors.Join(err, r.table(stdout), peer.SaveJSON(o.out, r))
 	})
 }
 
@@ -99,16 +97,4 @@ func (o options) measure(ctx context.Context, dir string, r *report, stderr io.W
 		return err
 	}
 	return nil
-}
-
-// save writes everything to the file that was asked for.
-func (o options) save(r *report) error {
-	if o.out == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(r, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(o.out, append(b, '\n'), 0o644)
 }

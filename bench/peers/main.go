@@ -11,7 +11,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -112,9 +111,9 @@ func (o options) runIn(ctx context.Context, dir string, stdout, stderr io.Writer
 	sum := newSummary(runs, sess, kafkaVersion)
 	sum.Nodes = o.nodes
 	if err != nil { // what there is may say why
-		return errors.Join(err, o.save(sum))
+		return errors.Join(err, peer.SaveJSON(o.out, sum))
 	}
-	return errors.Join(sum.table(stdout), o.save(sum))
+	return errors.Join(sum.table(stdout), peer.SaveJSON(o.out, sum))
 }
 
 // servers returns what is compared, Kafka last: the others are compared with
@@ -136,17 +135,4 @@ func (o options) servers(dir string) ([]*peer.Cluster, error) {
 		{Name: "flotilla", Nodes: []*peer.Server{peer.Flotilla(o.binary, flotilla, ports[0])}},
 		{Name: "kafka", Nodes: []*peer.Server{peer.Kafka(o.script, o.jars, kafka, ports[half])}},
 	}, nil
-}
-
-// save writes everything to the file that was asked for.
-func (o options) save(sum *summary) (err error) {
-	if o.out == "" {
-		return nil
-	}
-	f, err := os.Create(o.out)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return sum.write(f)
 }

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/flotilla-log/flotilla/bench"
+	"github.com/flotilla-log/flotilla/internal/peer"
 )
 
 // report is of a run at so many MB/s, at a cost that is 1 ms/MB of each 100.
@@ -82,8 +85,13 @@ func TestSession(t *testing.T) {
 	}
 
 	sum := newSummary(runs, s, "4.3.1\n")
-	var text, object strings.Builder
-	if err := errors.Join(sum.table(&text), sum.write(&object)); err != nil {
+	var text strings.Builder
+	name := filepath.Join(t.TempDir(), "summary.json")
+	if err := errors.Join(sum.table(&text), peer.SaveJSON(name, sum)); err != nil {
+		t.Fatal(err)
+	}
+	object, err := os.ReadFile(name)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"medians of 3 pairs, nodes: 1; flotilla 1 (commit abc), Apache Kafka 4.3.1, through franz-go v1", " 200.0", " 9.52"} {
@@ -92,8 +100,8 @@ func TestSession(t *testing.T) {
 		}
 	}
 	var back summary
-	if err := json.Unmarshal([]byte(object.String()), &back); err != nil || len(back.Runs) != len(runs) || !slices.Equal(back.Medians, all) {
-		t.Errorf("%v in %s", err, object.String())
+	if err := json.Unmarshal(object, &back); err != nil || len(back.Runs) != len(runs) || !slices.Equal(back.Medians, all) {
+		t.Errorf("%v in %s", err, object)
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -157,12 +156,4 @@ func (s *summary) table(w io.Writer) error {
 		}
 	}
 	return t.Flush()
-}
-
-// write writes the summary as one JSON object.
-func (s *summary) write(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", " ")
-	return e.Encode(s)
 }
