@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/internal/grouplife"
 	"github.com/flotilla-log/flotilla/internal/history"
 )
 
@@ -94,8 +95,12 @@ func (w *crowd) gather() {
 
 // live is one life of a member.
 func (w *crowd) live(chance *rand.Rand, group string, kind memberKind, restless bool) {
-	m := &member{rec: w.load.rec, process: memberProcess + w.lives.Add(1), group: group, chance: rand.New(rand.NewPCG(chance.Uint64(), 0))}
-	m.given = func(key history.Key, next int64) {
+	own := rand.New(rand.NewPCG(chance.Uint64(), 0))
+	m := &member{Life: &grouplife.Life{
+		Recorder: w.load.rec, Process: memberProcess + w.lives.Add(1), Group: group, Value: valueOf,
+		Commits: func() bool { return own.IntN(3) == 0 },
+	}}
+	m.Given = func(key history.Key, next int64) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.consumed[group][key] = max(w.consumed[group][key], next)
@@ -109,7 +114,7 @@ func (w *crowd) live(chance *rand.Rand, group string, kind memberKind, restless 
 		return time.Now().Add(5*time.Second + time.Duration(chance.Int64N(int64(25*time.Second))))
 	}
 	for until := draw(); w.load.ctx.Err() == nil; {
-		m.poll(time.Second)
+		m.Poll(time.Second)
 		wait(w.load.ctx, time.Duration(chance.Int64N(int64(500*time.Millisecond))))
 		switch now := time.Now(); {
 		case !restless || !w.restless.Load():
@@ -142,9 +147,9 @@ func (w *crowd) live(chance *rand.Rand, group string, kind memberKind, restless 
 func (w *crowd) count(m *member, present bool, how string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.present[m.group], m)
+	delete(w.present[m.Group], m)
 	if present {
-		w.present[m.group][m] = true
+		w.present[m.Group][m] = true
 	}
 	if how != "" {
 		w.ends[how]++
@@ -244,7 +249,7 @@ func (w *crowd) unsettled(ctx context.Context) (missing []string) {
 		held := 0
 		w.mu.Lock()
 		for m := range w.present[t.group] {
-			held += m.holds()
+			held += m.Holds()
 		}
 		w.mu.Unlock()
 		if err != nil || d.State != "Stable" || len(d.Members) != groupMembers || held != groupPartitions {

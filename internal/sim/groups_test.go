@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -144,7 +143,7 @@ func (gs *groupStorm) handOver() {
 // live is one life of a member. After the storm nobody dies any more.
 func (gs *groupStorm) live(seat *person, group string, kind memberKind) {
 	l := gs.hire().join(group, kind, gs.topics)
-	l.given = func(key history.Key, next int64) {
+	l.Given = func(key history.Key, next int64) {
 		gs.mu.Lock()
 		defer gs.mu.Unlock()
 		gs.consumed[group][key] = max(gs.consumed[group][key], next)
@@ -249,10 +248,6 @@ func (gs *groupStorm) drain() {
 		}
 		time.Sleep(time.Second)
 	}
-}
-
-func compareKeys(a, b history.Key) int {
-	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 }
 
 // verdict is fleetVerdict with groups.
