@@ -67,6 +67,20 @@ var repairTable = []mutant{
 		pkg:  "./partition/store", test: "TestWriteAfterLoss", want: "the active segment: store: failed",
 	},
 	{
+		name: "a directory that is gone ends the node",
+		file: "partition/store/checkpoint.go",
+		old:  "errors.Is(err, fs.ErrNotExist) {\n\t\t\tst.dirLost(p, err)",
+		new:  "false && errors.Is(err, fs.ErrNotExist) {\n\t\t\tst.dirLost(p, err)",
+		pkg:  "./partition/store", test: "TestWriteAfterLoss", want: "syncdir data/store",
+	},
+	{
+		name: "the name of a segment is synced with none that was there before it",
+		file: "partition/store/flush.go",
+		old:  "\tp.dirUnsynced = true // not before",
+		new:  "\t// not before",
+		pkg:  "./partition/store", test: "TestCrashAfterSyncBesideFlush", want: "no segment holds it",
+	},
+	{
 		name: "a damaged replica hands the leadership over",
 		file: "broker/repair.go",
 		old:  "\t\tr.handOver(ctx, s)\n",

@@ -158,7 +158,9 @@ func (st *Store) syncPart(p *part) error {
 		}
 	}
 	if dir {
-		if err := st.fs.SyncDir(p.dir()); err != nil {
+		if err := st.fs.SyncDir(p.dir()); errors.Is(err, fs.ErrNotExist) {
+			st.dirLost(p, err)
+		} else if err != nil {
 			p.sh.mu.Lock()
 			p.dirUnsynced = true
 			p.sh.mu.Unlock()

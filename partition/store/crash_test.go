@@ -263,6 +263,53 @@ func runCrashHistory(h *history) {
 	h.flush(0)
 }
 
+// TestCrashAfterSyncBesideFlush lets a checkpoint that needs nothing of a flush sync
+// its partition before and after each of the flush's operations on the disk. The
+// next checkpoint must be durable all the same.
+func TestCrashAfterSyncBesideFlush(t *testing.T) {
+	t.Parallel()
+	for n := 1; ; n++ {
+		mem := vfs.NewMem(9)
+		h := newHistory(t, mem)
+		h.create(0)
+		h.append(0, 100)
+		h.flush(0)
+		h.append(0, 200)
+		h.capture()
+		h.persist()
+		h.create(1)
+		h.append(1, 300)
+		h.append(0, 4000)                                     // in a new segment
+		ends := append(h.durable.ends(), End{Key: 1, End: 0}) // captured when 1 was empty
+		at, what := 0, ""
+		mem.OnOp(func(op vfs.Op, phase vfs.Phase) {
+			if at++; at == n {
+				what = fmt.Sprintf("synced at %v %s, phase %v", op.Kind, op.Path, phase)
+				if err := h.sh.FlushTo(ends); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		h.flush(0)
+		h.flush(1)
+		mem.OnOp(nil)
+		if what == "" {
+			t.Logf("%d places", n-1)
+			h.st.Close()
+			return
+		}
+		h.capture()
+		h.persist()
+		again := newHistory(t, mem.CrashClone(vfs.CrashOptions{Unsynced: vfs.Lose}))
+		again.restore(h.durable)
+		again.st.Close()
+		h.st.Close()
+		if t.Failed() {
+			t.Fatal(what)
+		}
+	}
+}
+
 func restoreAndGoOn(t *testing.T, c cut, h *history) {
 	t.Helper()
 	defer func() {

@@ -173,6 +173,19 @@ func (p *part) lost(seg *segment.Segment, err error) bool {
 	return true
 }
 
+// dirLost does for all of p's segments what lost does for one: the directory that they
+// were in is gone.
+func (st *Store) dirLost(p *part, err error) {
+	st.take(p)
+	defer st.giveBack(p)
+	p.sh.mu.Lock()
+	segs := slices.Clone(p.segs)
+	p.sh.mu.Unlock()
+	for _, seg := range segs {
+		p.lost(seg, err)
+	}
+}
+
 // write appends a chunk to a segment and takes it off the tail, or does nothing
 // because the segment's file is gone.
 func (st *Store) write(p *part, w write) error {
@@ -246,7 +259,7 @@ func (st *Store) roll(p *part, base int64) (*segment.Segment, error) {
 		}
 	}
 	p.sh.mu.Lock()
-	p.dirMade, p.stale, p.dirUnsynced = true, false, true
+	p.dirMade, p.stale = true, false
 	p.sh.mu.Unlock()
 	h := segment.Header{TopicID: p.topicID, Partition: p.index, Base: base, TombstoneHorizon: -1}
 	seg, err := segment.Create(st.files, dir, h)
@@ -260,6 +273,7 @@ func (st *Store) roll(p *part, base int64) (*segment.Segment, error) {
 	}
 	p.sh.mu.Lock()
 	p.segs = append(p.segs, seg)
+	p.dirUnsynced = true // not before the names are there: a checkpoint may sync beside this
 	p.sh.mu.Unlock()
 	st.event(EventRoll, p, base, 0)
 	return seg, nil

@@ -376,7 +376,8 @@ func TestRepairMoot(t *testing.T) {
 // goes on in new ones, and what was lost is known, and repaired.
 func TestWriteAfterLoss(t *testing.T) {
 	t.Parallel()
-	for _, what := range []string{"the active segment", "the directory"} {
+	const unsynced = "the directory before its sync"
+	for _, what := range []string{"the active segment", "the directory", unsynced} {
 		mem, other := vfs.NewMem(1), newHurt(t, vfs.NewMem(1))
 		opt := manual()
 		opt.IdleFiles = 1 // files are opened again
@@ -388,6 +389,12 @@ func TestWriteAfterLoss(t *testing.T) {
 		}
 		h.capture()
 		h.persist()
+		if what == unsynced {
+			for _, h := range []*history{h, other} {
+				h.append(0, 4000)
+				h.flush(0)
+			}
+		}
 		dir := h.sh.lookup(0).dir()
 		lost := dir
 		if what == "the active segment" {
@@ -395,6 +402,10 @@ func TestWriteAfterLoss(t *testing.T) {
 		}
 		if err := mem.Lose(lost); err != nil {
 			t.Fatal(err)
+		}
+		if what == unsynced {
+			h.capture()
+			h.persist()
 		}
 		for _, h := range []*history{h, other} {
 			h.append(0, 70)
