@@ -50,7 +50,8 @@ var errNoCoordinator = errcode.Errorf(errcode.CoordinatorNotAvailable, "no node 
 // FindCoordinator returns the node that coordinates a group, with its address for
 // clients of a listener: the leader of the group's partition of __consumer_offsets, which
 // is made if it is not there yet. The group without a name has one, too: offsets may be
-// committed for it.
+// committed for it. While the next leader is about to be elected it waits, as AwaitLeaders
+// does.
 //
 // COORDINATOR_NOT_AVAILABLE says that there is none yet, as the topic cannot be made or
 // has no leader that coordinates: a retry finds it.
@@ -63,6 +64,7 @@ func (b *Broker) FindCoordinator(ctx context.Context, group string, l Listener) 
 		return Node{}, errNoCoordinator
 	}
 	index := offsetsPartition(group, len(t.Assignment))
+	b.awaitLeaders(ctx, map[metadata.ShardID]bool{t.Assignment[index]: true})
 	leader, ok := b.PartitionLeader(l.Name, TopicID(t.ID), index)
 	if !ok || leader.Node == b.opt.NodeID && b.coordinators.runner(index) == nil {
 		return Node{}, errNoCoordinator

@@ -79,10 +79,14 @@ func (l *losses) recentLocked(now time.Time, node int32) bool {
 // none, stands still for that long, while the next leader is there in a moment. They
 // may come before the node that they ask has heard that the other is gone.
 func (b *Broker) AwaitLeaders(ctx context.Context, topics iter.Seq[Topic]) {
+	b.awaitLeaders(ctx, shardsOf(topics))
+}
+
+// awaitLeaders is AwaitLeaders for shards, which it takes away from the map.
+func (b *Broker) awaitLeaders(ctx context.Context, shards map[metadata.ShardID]bool) {
 	if b.opt.Cluster == nil || b.opt.Cluster.Peers == nil {
 		return
 	}
-	shards := shardsOf(topics)
 	select {
 	case b.vacancyWaits <- struct{}{}:
 		defer func() { <-b.vacancyWaits }()

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -60,6 +61,35 @@ func TestAwaitLeaders(t *testing.T) {
 		tr.lose(second) // and with it the majority, and a leader
 		if _, took := last.awaitLeaders(t.Context(), topic); took != 0 {
 			t.Errorf("without a majority the answer took %v", took)
+		}
+	})
+}
+
+// TestFindCoordinatorAwaits: so is who asks for the coordinators of groups.
+func TestFindCoordinatorAwaits(t *testing.T) {
+	inTrio(t, func(t *testing.T, tr *trio) {
+		if err := tr.controller().EnsureOffsetsTopic(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		tr.rest(10 * time.Second)
+		find := func(r *rig) (nodes []int32) {
+			for i := range 20 { // of several shards
+				n, err := r.FindCoordinator(t.Context(), fmt.Sprint("group", i), Listener{Name: ClientListener})
+				if err != nil {
+					t.Errorf("node %d, group %d: %v", r.NodeID(), i, err)
+				}
+				nodes = append(nodes, n.ID)
+			}
+			return nodes
+		}
+		before := find(tr.controller())
+		lost := tr.rigs[before[0]-1]
+		left := tr.others(lost)
+		tr.lose(lost)
+		for _, r := range left {
+			if after := find(r); slices.Contains(after, lost.NodeID()) {
+				t.Errorf("node %d names node %d, which is lost: %v", r.NodeID(), lost.NodeID(), after)
+			}
 		}
 	})
 }

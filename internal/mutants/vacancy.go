@@ -9,6 +9,11 @@ var vacancyTable = []mutant{
 		pkg: "./broker", test: "TestAwaitLeadersAsks", want: "as leaders, and node",
 	},
 	{
+		name: "coordinators: who asks is told of the one that was lost",
+		file: "broker/groups.go", old: "b.awaitLeaders(ctx, map[metadata.ShardID]bool{t.Assignment[index]: true})", new: "",
+		pkg: "./broker", test: "TestFindCoordinatorAwaits", want: "which is lost",
+	},
+	{
 		name: "leaders: nobody waits for those to come",
 		file: "broker/vacancy.go", old: "		if len(shards) == 0 {", new: "		if len(shards) >= 0 {",
 		pkg: "./broker", test: "TestAwaitLeaders", want: "which is lost or none",
