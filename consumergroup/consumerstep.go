@@ -169,7 +169,7 @@ func (h *heartbeat) room() *errcode.Error {
 	growth := consumerSize(h.id, h.after) - had
 	if growth > 0 && (groupBytes+growth > h.c.opts.MaxGroupBytes || h.c.bytes+growth > h.c.opts.MaxBytes) {
 		return errcode.Errorf(errcode.GroupMaxSizeReached,
-			"what members say of themselves takes more than %d bytes in this group, or %d in all: subscribe to fewer topics, or start fewer consumers",
+			"what members say of themselves takes more than %d bytes in this group, or %d in all: subscribe to fewer topics, start fewer consumers, or raise offsets.partition.member.bytes.max",
 			h.c.opts.MaxGroupBytes, h.c.opts.MaxBytes)
 	}
 	return nil

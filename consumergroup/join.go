@@ -35,7 +35,7 @@ func (c *Coordinator) JoinGroup(now time.Time, token Token, req *JoinRequest, ou
 	c.keep(g)
 }
 
-const tooManyGroups = "there are %d groups, as many as may be: delete those that are not used, or raise the bound"
+const tooManyGroups = "there are %d groups, as many as may be: delete those that are not used, or raise offsets.partition.groups.max"
 
 // checkJoin returns what is wrong with the request, whatever the group.
 func (c *Coordinator) checkJoin(req *JoinRequest) *errcode.Error {
@@ -79,7 +79,7 @@ func (c *Coordinator) joinGroup(g *classic, token Token, req *JoinRequest) {
 			"the members of group %s share no protocol with this one: configure one assignor that all of them know, of one protocol type", errcode.Short(g.name)))
 	case !c.fits(g, c.growth(g, m, req)):
 		c.refuse(token, req.MemberID, errcode.Errorf(errcode.GroupMaxSizeReached,
-			"what members say of themselves takes more than %d bytes in this group, or %d in all: subscribe to fewer topics, or start fewer consumers",
+			"what members say of themselves takes more than %d bytes in this group, or %d in all: subscribe to fewer topics, start fewer consumers, or raise offsets.partition.member.bytes.max",
 			c.opts.MaxGroupBytes, c.opts.MaxBytes))
 	case req.MemberID == "":
 		c.joinNew(g, token, req)

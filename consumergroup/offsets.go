@@ -74,7 +74,7 @@ func (c *Coordinator) commit(req *CommitRequest, o *CommitOffset) *errcode.Error
 		return errLongName
 	case c.decided.Offsets() >= c.opts.MaxOffsets && c.decided.Offset(req.Group, TopicPartition{o.Topic, o.Partition}) == nil:
 		return errcode.Errorf(errcode.PolicyViolation,
-			"there are %d committed offsets, as many as may be: delete groups that are not used, or raise the bound", c.opts.MaxOffsets)
+			"there are %d committed offsets, as many as may be: delete groups that are not used, or raise offsets.partition.offsets.max", c.opts.MaxOffsets)
 	}
 	v := &record.OffsetCommitValue{
 		Offset: o.Offset, LeaderEpoch: o.LeaderEpoch, Metadata: o.Metadata, TopicID: o.TopicID,

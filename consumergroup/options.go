@@ -55,12 +55,14 @@ type Options struct {
 	// every record of a group, which holds all members.
 	MaxGroupBytes int
 
-	// MaxBytes bounds the same for all groups of the coordinator.
+	// MaxBytes bounds the same for all groups of the coordinator
+	// (offsets.partition.member.bytes.max).
 	MaxBytes int
 
 	// MaxGroups bounds the groups that are recorded, and those that have members: with
-	// as many of either, no group begins. MaxOffsets bounds the committed offsets. Both
-	// are of the coordinator's partition.
+	// as many of either, no group begins (offsets.partition.groups.max). MaxOffsets bounds
+	// the committed offsets (offsets.partition.offsets.max). Both are of the coordinator's
+	// partition.
 	MaxGroups, MaxOffsets int
 
 	// MaxOffsetMetadataBytes bounds the text that goes with a committed offset

@@ -194,7 +194,7 @@ func (c *Coordinator) assigned(g *classic, as []Assignment) {
 	}
 	if !c.fits(g, growth) {
 		c.assign(g, nil, errcode.Errorf(errcode.UnknownServer,
-			"the assignments take more than %d bytes in this group, or %d in all: subscribe to fewer topics, or start fewer consumers",
+			"the assignments take more than %d bytes in this group, or %d in all: subscribe to fewer topics, start fewer consumers, or raise offsets.partition.member.bytes.max",
 			c.opts.MaxGroupBytes, c.opts.MaxBytes))
 		c.prepare(g)
 		return

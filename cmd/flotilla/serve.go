@@ -109,6 +109,8 @@ func idleFiles(files, connections int64) int {
 func groupOptions(v *config.Values) node.Groups {
 	g := node.DefaultGroups()
 	g.MaxGroupSize = int(v.Int("group.max.size"))
+	g.MaxGroups, g.MaxOffsets = int(v.Int("offsets.partition.groups.max")), int(v.Int("offsets.partition.offsets.max"))
+	g.MaxBytes = int(v.Bytes("offsets.partition.member.bytes.max"))
 	g.MinSessionTimeout, g.MaxSessionTimeout = v.Duration("group.min.session.timeout"), v.Duration("group.max.session.timeout")
 	g.InitialRebalanceDelay = v.Duration("group.initial.rebalance.delay")
 	g.ConsumerHeartbeatIntervalMin = v.Duration("group.consumer.heartbeat.interval.min")

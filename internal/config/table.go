@@ -277,6 +277,27 @@ var Settings = []Setting{
 		Explain: "Kafka's setting of this name, with its two classes. With the second, Kafka consumers that set client.rack to the rack of a node are sent to that node, if it has an in-sync replica. Set it on all nodes.",
 	},
 	{
+		Key: "offsets.partition.groups.max", Section: sectionLimits, Kind: Int, Default: "50000", Min: 1, Max: 10_000_000,
+		Doc:     "consumer groups of one partition of __consumer_offsets",
+		Explain: "So many may have committed or been assigned something, and so many may have members. Delete those that are not used, or raise it.",
+		Metric:  "flotilla_groups, of all partitions that the node coordinates",
+		Error:   "GROUP_MAX_SIZE_REACHED for who joins a further one, POLICY_VIOLATION for who commits for it",
+	},
+	{
+		Key: "offsets.partition.offsets.max", Section: sectionLimits, Kind: Int, Default: "1000000", Min: 1, Max: 100_000_000,
+		Doc:     "committed offsets of one partition of __consumer_offsets",
+		Explain: "Those that are there can be committed anew all the same. Delete groups that are not used, or raise it.",
+		Metric:  "flotilla_group_offsets, of all partitions that the node coordinates",
+		Error:   "POLICY_VIOLATION for those that are new",
+	},
+	{
+		Key: "offsets.partition.member.bytes.max", Section: sectionLimits, Kind: Size, Default: "64MiB", Min: 8 * mib, Max: 64 * gib,
+		Doc:     "memory for the members of the groups of one partition of __consumer_offsets",
+		Explain: "What is held of them: ids, what they say of themselves, assignments. One group's take at most 8 MiB. Have members subscribe to fewer topics, start fewer consumers, or raise it.",
+		Metric:  "flotilla_group_member_bytes, of all partitions that the node coordinates",
+		Error:   "GROUP_MAX_SIZE_REACHED for who joins; UNKNOWN_SERVER_ERROR if it is by the assignments",
+	},
+	{
 		Key: "metrics.topics.max", Section: sectionLimits, Kind: Int, Default: "100", Min: 0, Max: 10_000,
 		Doc:     "topics that have metrics of their own",
 		Explain: "Topics beyond it are counted together, under the name (other). Which topic has its own is decided when it comes, at a start in no particular order.",
