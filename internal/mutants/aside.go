@@ -25,6 +25,13 @@ var asideTable = []mutant{
 		pkg:  "./broker", test: "TestWithout", want: "a node that is cut off says that shard",
 	},
 	{
+		name: "the others are asked whether they can do without a damaged directory",
+		file: "internal/node/damage.go",
+		old:  "return broker.AskWithout(ctx, n.opt.Cluster.Peers, n.opt.NodeID, nodes)",
+		new:  "return nil",
+		pkg:  "./internal/sim", test: "TestHealDirected/the_only_copy", want: "the node with the only copy",
+	},
+	{
 		name: "damage.policy refuse",
 		file: "internal/node/damage.go",
 		old:  " && !opt.RefuseDamage",

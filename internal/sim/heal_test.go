@@ -311,6 +311,49 @@ func twoHurtHistory(fl *fleet) {
 	}
 }
 
+// onlyCopyHistory damages a node that has the only replica of a shard. It gives nothing
+// up, although the metadata and all other shards can do without it, and serves again
+// when a sound copy is put back.
+func onlyCopyHistory(fl *fleet) {
+	all, ok := fl.muster()
+	if !ok {
+		return
+	}
+	fl.createFactor(all[0], 1)
+	time.Sleep(settle)
+	for p := range int32(factorPartitions) {
+		fl.produceFactor("at first", all[0], 1, p, 0)
+	}
+	b := all[1]
+	fl.end(b, killed)
+	sound := b.disk.KillClone()
+	fl.loseRing(b)
+	before := filesOf(fl, b.disk)
+	fl.start(b)
+	time.Sleep(2 * time.Minute)
+	select {
+	case <-b.joined:
+		fl.problem("the node with the only copy does not wait: %v", b.refused)
+	default:
+	}
+	if d := differ(before, filesOf(fl, b.disk)); d != "" {
+		fl.problem("the node with the only copy waits, and has changed %s", d)
+	}
+	if !fl.trace.saw("nobody else leads shard") {
+		fl.problem("it does not say that nobody else has the shard")
+	}
+	fl.end(b, killed)
+	b.disk, b.hurt = sound, false
+	if !fl.start(b) {
+		return
+	}
+	time.Sleep(settle)
+	for p := range int32(factorPartitions) {
+		fl.produceFactor("with the sound copy", all[0], 1, p, 1)
+	}
+	fl.healthy()
+}
+
 // filesOf are the files of a node's directory, with what they hold.
 func filesOf(fl *fleet, disk *vfs.Mem) map[string]string {
 	all := make(map[string]string)
@@ -385,6 +428,11 @@ func TestHealDirected(t *testing.T) {
 		t.Parallel()
 		problems, tr, _ := runFleet(t, 1, twoHurtHistory)
 		report(t, 1, fleetVerdict(problems, tr.history), tr)
+	})
+	t.Run("the only copy", func(t *testing.T) {
+		t.Parallel()
+		problems, tr, _ := runFleet(t, 1, onlyCopyHistory)
+		report(t, 1, problems, tr)
 	})
 	t.Run("told to refuse", func(t *testing.T) {
 		t.Parallel()
