@@ -17,7 +17,7 @@ type copyRef struct {
 // full. Until then a checkpoint may yet free the oldest file.
 func (j *Journal) copyAhead() error {
 	j.mu.Lock()
-	due := j.at == len(j.files)-1 && j.at > 0 && j.files[0].live > 0 && j.halfFullLocked() && j.planLocked() == planNothing
+	due := j.at == len(j.files)-1 && j.at > 0 && j.files[0].live > 0 && j.copyFitsLocked() && j.halfFullLocked() && j.planLocked() == planNothing
 	j.mu.Unlock()
 	if !due {
 		return nil

@@ -84,9 +84,9 @@ func (j *Journal) halfFullLocked() bool {
 }
 
 // copyFitsLocked reports that all that is needed of the oldest file fits behind
-// the last record.
+// the last record, with a mark behind that.
 func (j *Journal) copyFitsLocked() bool {
-	return j.opt.FileBytes-j.files[j.at].end >= j.files[0].live
+	return headerBytes+j.usableFileBytes()-j.files[j.at].end >= j.files[0].live
 }
 
 // runPreparer makes the next files ready while the writer writes.

@@ -19,13 +19,17 @@ func (j *Journal) budgetLocked() int64 {
 	return budget
 }
 
+// crampedLocked reports that the oldest file cannot be copied forward, with no other
+// one to go on in.
+func (j *Journal) crampedLocked() bool { return j.at == len(j.files)-1 && !j.copyFitsLocked() }
+
 // makeRoom brings the budget to at least size, by moving on to the next file.
 // It waits for the preparer at most, which waits for the disk only.
 func (j *Journal) makeRoom(size int64) error {
 	if err := j.flush(); err != nil {
 		return err
 	}
-	for switches := 0; ; {
+	for switches, asked := 0, false; ; {
 		j.mu.Lock()
 		err := j.failed
 		j.w.budget = j.budgetLocked()
@@ -49,6 +53,11 @@ func (j *Journal) makeRoom(size int64) error {
 			}
 		case wait:
 			j.await()
+		case !fits && !asked:
+			asked = true // the disk may have room again
+			j.mu.Lock()
+			j.diskFull = false
+			j.mu.Unlock()
 		case !fits:
 			return j.fail("append to", j.w.file.path, j.errFull(size))
 		default:

@@ -218,14 +218,15 @@ func (s *Shard) commitLocked(upTo uint64) {
 // Affordable returns the first index of the entries up to and with upTo that may
 // be kept beyond need: those of all shards together take half of what the ring
 // may hold, in equal shares. A ring that a full disk keeps from growing holds
-// what it has.
+// what it has. What lies in the oldest file is not kept if it is in the way there: a
+// restart brings back what had been let go of, and the disk may be full.
 func (s *Shard) Affordable(upTo uint64) uint64 {
 	s.j.mu.Lock()
 	defer s.j.mu.Unlock()
-	share := s.shareLocked()
+	share, cramped := s.shareLocked(), s.j.crampedLocked()
 	at := upTo + 1
 	for e := s.entryLocked(at - 1); e != nil; e = s.entryLocked(at - 1) {
-		if share -= int64(e.bytes); share < 0 {
+		if share -= int64(e.bytes); share < 0 || cramped && e.slot == s.j.files[0].slot {
 			break
 		}
 		at--

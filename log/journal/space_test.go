@@ -226,48 +226,54 @@ func TestOverrun(t *testing.T) {
 	})
 }
 
-// TestCompactedEntriesBack: entries that were compacted are back after a kill,
-// in a full ring whose last file no longer has room to copy them. Raft may
-// append before anybody compacts again: the ring then grows beyond its bound.
+// comeBack returns the disk of a journal after a kill: what shard 1 had compacted is back,
+// in the oldest file of a full ring whose last one has no room to copy it.
+func comeBack(t *testing.T) (killed *vfs.Mem, back []Record) {
+	t.Helper()
+	mem := vfs.NewMem(1)
+	opt := small()
+	var slow atomic.Bool
+	opt.OnEvent = func(e Event) {
+		if e.Kind == EventRecycle && slow.Load() {
+			time.Sleep(time.Second)
+		}
+	}
+	j := mustOpen(t, mem, opt)
+	idle, s := j.Shard(1, 1), j.Shard(2, 1)
+	back = records(1, 10, 2000)
+	if err := idle.Append(back); err != nil {
+		t.Fatal(err)
+	}
+	next := uint64(1)
+	add := func() {
+		t.Helper()
+		if err := s.Append([]Record{newRecord(next, 1, 2000, next)}); err != nil {
+			t.Fatal(err)
+		}
+		s.Compact(next)
+		next++
+		synctest.Wait()
+	}
+	for j.at < minFiles-1 {
+		add()
+	}
+	slow.Store(true)
+	idle.Compact(10)
+	for j.files[j.at].end < minFileBytes-7000 {
+		add()
+	}
+	killed = mem.KillClone()
+	mustClose(t, j)
+	return killed, back
+}
+
+// TestCompactedEntriesBack: Raft may append before anybody compacts again: the ring
+// then grows beyond its bound.
 func TestCompactedEntriesBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		mem := vfs.NewMem(1)
-		opt := small()
-		var slow atomic.Bool
-		opt.OnEvent = func(e Event) {
-			if e.Kind == EventRecycle && slow.Load() {
-				time.Sleep(time.Second)
-			}
-		}
-		j := mustOpen(t, mem, opt)
-		idle, s := j.Shard(1, 1), j.Shard(2, 1)
-		want := records(1, 10, 2000)
-		if err := idle.Append(want); err != nil {
-			t.Fatal(err)
-		}
-		next := uint64(1)
-		add := func() {
-			t.Helper()
-			if err := s.Append([]Record{newRecord(next, 1, 2000, next)}); err != nil {
-				t.Fatal(err)
-			}
-			s.Compact(next)
-			next++
-			synctest.Wait()
-		}
-		for j.at < minFiles-1 {
-			add()
-		}
-		slow.Store(true)
-		idle.Compact(10)
-		for j.files[j.at].end < minFileBytes-3000 {
-			add()
-		}
-		killed := mem.KillClone()
-		mustClose(t, j)
-
-		j = mustOpen(t, killed, small())
+		killed, want := comeBack(t)
+		j := mustOpen(t, killed, small())
 		for next := uint64(1); next < 5; next++ {
 			if err := j.Shard(3, 1).Append(records(next, 1, 2000)); err != nil {
 				t.Fatal(err)
@@ -279,6 +285,58 @@ func TestCompactedEntriesBack(t *testing.T) {
 		}
 		mustClose(t, j)
 	})
+}
+
+// TestCompactedBackOnFullDisk: where the ring cannot grow, what may go is let go of
+// rather than kept for others; and before it fails, the disk is asked once more.
+func TestCompactedBackOnFullDisk(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"let go of", "room again", "no room"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				killed, _ := comeBack(t)
+				u, err := killed.Usage(testDir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				killed.SetCapacity(u.TotalBytes - u.FreeBytes + minFileBytes/2) // not for a file
+				defer func() {
+					for _, f := range []string{"00000000", "00000003"} {
+						if fi, err := killed.Stat(path.Join(testDir, f+".journal")); err != nil || fi.Size() != minFileBytes {
+							t.Errorf("file %s: %v, %v", f, fi, err)
+						}
+					}
+				}()
+				j := mustOpen(t, killed, small())
+				synctest.Wait()
+				idle, s := j.Shard(1, 1), j.Shard(3, 1)
+				switch how {
+				case "let go of":
+					if first := idle.Affordable(9); first != 10 {
+						t.Errorf("entries from %d on are kept for others in a file that is in the way", first)
+					}
+					idle.Compact(9)
+					if first := idle.Affordable(10); first != 10 {
+						t.Errorf("entries from %d on are kept for others where there is room", first)
+					}
+				case "room again":
+					killed.SetCapacity(-1)
+				}
+				err = s.Append(records(1, 1, 1000))
+				if how == "no room" {
+					if !errors.Is(err, errOverrun) {
+						t.Errorf("Append = %v", err)
+					}
+					j.Close()
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				mustClose(t, j)
+			})
+		})
+	}
 }
 
 // TestUncountedOnFullDisk: a file that was being added at a crash is no reason not to
