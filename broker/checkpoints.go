@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/log/journal"
 	"github.com/flotilla-log/flotilla/replication"
 )
@@ -140,13 +141,34 @@ func (b *Broker) freeEarly() bool {
 	if bytes > 0 {
 		b.opt.Log.Info("the disk is too full for a checkpoint; removed files of what was deleted before it", "bytes", bytes)
 	}
+	return b.freeDoomed() || bytes > 0
+}
+
+// freeDoomed unlinks files of topics that are deleted in the metadata, and reports
+// whether that has made room. The deletion of their partitions may be behind records in
+// the log of a shard that a majority of its replicas has no room for: until some of
+// them find it otherwise, as here, nothing of that shard is committed any more. The
+// metadata needs no such room (docs/adr/0005).
+func (b *Broker) freeDoomed() bool {
+	im := b.image()
+	if im.TombstoneCount() == 0 {
+		return false
+	}
+	bytes, err := b.opt.Store.FreeDoomed(func(topic [16]byte) bool { return im.Tombstone(metadata.TopicID(topic)) != nil })
+	if err != nil {
+		b.opt.Log.Warn("files of deleted topics could not be removed", "err", err)
+	}
+	if bytes > 0 {
+		b.opt.Log.Info("the disk is nearly full; removed files of deleted topics, whose partitions are still to be deleted", "bytes", bytes)
+	}
 	return bytes > 0
 }
 
-// freeSpace takes a checkpoint of each shard in which something was deleted,
-// whose files go with it. Nobody else may ask for one: while the disk is nearly
-// full nothing is written.
+// freeSpace unlinks files of deleted topics, and takes a checkpoint of each shard in
+// which something was deleted, whose files go with it. Nobody else may ask for one:
+// while the disk is nearly full nothing is written.
 func (b *Broker) freeSpace() {
+	b.freeDoomed()
 	for _, s := range b.carried() {
 		if s.store.Droppable() && b.stopping.Err() == nil {
 			b.checkpoint(s)

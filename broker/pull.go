@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/flotilla-log/flotilla/broker/metadata"
 	"github.com/flotilla-log/flotilla/log/batch"
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/partition/store"
@@ -37,7 +38,7 @@ import (
 // contains offset on, none of them at or above end, and at most max bytes in all,
 // or a single longer one. what says what they are: 0, the next ones; 1, there are
 // none, because the log starts above offset; 2, there are none, because the
-// partition was deleted. log start is the callee's, horizon the partition's
+// partition or its topic was deleted. log start is the callee's, horizon the partition's
 // tombstone horizon (R12), -1: nothing is compacted yet. aborted counts the aborted
 // transactions of the range: none yet, so a format that has some is another.
 // Flags and reserved bytes are zero.
@@ -186,7 +187,7 @@ func (b *Broker) batchesFor(r *pullRequest) (a pullAnswer, err error) {
 		return a, fmt.Errorf("node %d has applied shard %d up to %d, and %d is asked for", b.opt.NodeID, r.shard, applied, r.index)
 	}
 	p := b.dir.find(r.topic, r.part)
-	if p == nil || p.shard != s {
+	if p == nil || p.shard != s || b.image().Tombstone(metadata.TopicID(r.topic)) != nil { // see freeDoomed
 		a.what = pullDeleted
 		return a, nil
 	}

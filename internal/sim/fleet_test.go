@@ -204,7 +204,7 @@ func (fl *fleet) options(m *member, disk vfs.FS, l net.Listener) node.Options {
 		MemoryBytes: 4 << 20, FlushAge: 50 * time.Millisecond, HashInterval: fl.hashes,
 		ScrubRate: fl.scrub, ScrubInterval: scrubEvery,
 		RefuseDamage:     fl.refuse,
-		DiskReserveBytes: 1, Now: m.clock.now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
+		DiskReserveBytes: max(1, fl.reserve), Now: m.clock.now, Rand: newChance(fl.seed, uint64(m.starts)<<8|uint64(m.id)),
 		Resolve: func(context.Context, string) error { return nil }, // no name is asked for outside
 		Log:     slog.New(logHandler{fl.trace, fmt.Sprintf("node %d ", m.id)}),
 		Groups:  fl.groups, OffsetsPartitions: fleetOffsets,

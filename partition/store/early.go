@@ -47,14 +47,8 @@ func (sh *Shard) Droppable() bool {
 // waits for disks, runs beside everything else, and does not run beside itself.
 // An error of a sync has been latched (R9); others leave the files behind.
 func (st *Store) FreeEarly() (bytes int64, err error) {
-	st.mu.Lock()
-	shards := make([]*Shard, 0, len(st.shards))
-	for _, sh := range st.shards {
-		shards = append(shards, sh)
-	}
-	st.mu.Unlock()
 	var errs []error
-	for _, sh := range shards {
+	for _, sh := range st.all() {
 		sh.mu.Lock()
 		causes := append([]cause(nil), sh.causes...)
 		sh.mu.Unlock()
@@ -63,9 +57,7 @@ func (st *Store) FreeEarly() (bytes int64, err error) {
 			if c.deleted {
 				below = math.MaxInt64
 			}
-			st.take(c.p)
 			n, err := sh.freeEarly(c.p, below)
-			st.giveBack(c.p)
 			bytes += n
 			errs = append(errs, err)
 		}
@@ -73,10 +65,46 @@ func (st *Store) FreeEarly() (bytes int64, err error) {
 	return bytes, errors.Join(errs...)
 }
 
-// freeEarly unlinks p's segments that end at or below an offset. The caller has
-// made p busy.
+// FreeDoomed is FreeEarly for partitions of topics whose deletion is committed
+// elsewhere, while their own Delete may not be: it may be behind entries for which the
+// disk has no room. Nobody reads them any more, and their Delete comes some time, after
+// a restart too. They stay known, and batches that come for them are kept.
+func (st *Store) FreeDoomed(doomed func(topicID [16]byte) bool) (bytes int64, err error) {
+	var errs []error
+	for _, sh := range st.all() {
+		var parts []*part
+		sh.mu.Lock()
+		for _, p := range sh.parts {
+			if len(p.segs) > 0 && doomed(p.topicID) {
+				parts = append(parts, p)
+			}
+		}
+		sh.mu.Unlock()
+		for _, p := range parts {
+			n, err := sh.freeEarly(p, math.MaxInt64)
+			bytes += n
+			errs = append(errs, err)
+		}
+	}
+	return bytes, errors.Join(errs...)
+}
+
+// all returns the shards.
+func (st *Store) all() []*Shard {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	shards := make([]*Shard, 0, len(st.shards))
+	for _, sh := range st.shards {
+		shards = append(shards, sh)
+	}
+	return shards
+}
+
+// freeEarly unlinks p's segments that end at or below an offset.
 func (sh *Shard) freeEarly(p *part, below int64) (bytes int64, err error) {
 	st := sh.st
+	st.take(p)
+	defer st.giveBack(p)
 	if err := st.usable(); err != nil {
 		return 0, err
 	}

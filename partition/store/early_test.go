@@ -104,6 +104,91 @@ func TestFreeEarly(t *testing.T) {
 	}
 }
 
+// TestFreeDoomed unlinks the files of a partition whose topic is deleted, while it is
+// still there itself, and loses the power before and after every operation of that and
+// of what goes on then: a flush of what came since, a checkpoint. What is gone is no
+// damage, before and after a restart, and the deletion that comes at last leaves nothing.
+func TestFreeDoomed(t *testing.T) {
+	t.Parallel()
+	spared := [16]byte{1}
+	for cut := uint64(1); ; cut++ {
+		reached := false
+		for _, when := range []vfs.Phase{vfs.Before, vfs.After} {
+			mem := vfs.NewMem(1)
+			h := newHistory(t, mem)
+			h.sh.OnDamage(func(d Damage) { t.Errorf("taken for damage: %+v", d) })
+			h.sh.Create(7, spared, 0, Config{})
+			appendRec(h.sh, 7, makeRec(t, 0, 1, 5000), nil)
+			h.create(0)
+			for range 6 {
+				h.append(0, 3000, 3000)
+			}
+			h.capture()
+			h.persist()
+			if err := h.sh.FlushTo([]End{{7, 1}}); err != nil {
+				t.Fatal(err)
+			}
+			var from uint64
+			for _, n := range mem.Stats().Ops {
+				from += uint64(n)
+			}
+			durable := h.durable
+			mem.OnOp(func(op vfs.Op, phase vfs.Phase) {
+				if op.Seq == from+cut && phase == when {
+					reached = true
+					durable = h.durable
+					mem.Freeze()
+				}
+			})
+			freed, err := h.st.FreeDoomed(func(id [16]byte) bool { return id == topic })
+			if !reached && (err != nil || freed < 30_000) {
+				t.Fatalf("FreeDoomed = %d bytes, %v", freed, err)
+			}
+			if !reached {
+				if _, err := h.sh.Read(0, 0, 100, true); err == nil {
+					t.Error("a record is read that is gone")
+				}
+				h.append(0, 3000, 3000)
+				h.flush(0)
+				h.capture()
+				if err := h.sh.FlushTo(h.captured.ends()); err == nil {
+					h.durable = h.captured
+				} else if !reached {
+					t.Fatal(err)
+				}
+			}
+			mem.OnOp(nil)
+			if !reached {
+				h.scrub()
+				durable = h.durable
+			}
+			for _, unsynced := range []vfs.Unsynced{vfs.Lose, vfs.Keep, vfs.Coin} {
+				what := fmt.Sprintf("cut %v operation %d, %v", when, cut, unsynced)
+				again := newHistory(t, mem.CrashClone(vfs.CrashOptions{Seed: cut, Unsynced: unsynced}))
+				rs := append(durable.restored(), Restored{Key: 7, TopicID: spared, End: 1})
+				damage, err := again.sh.Restore(rs)
+				if err != nil || len(damage) > 0 {
+					t.Fatalf("%s: Restore = %+v, %v", what, damage, err)
+				}
+				if _, err := again.sh.Read(7, 0, 100, true); err != nil {
+					t.Errorf("%s: the other topic: %v", what, err)
+				}
+				again.sh.Delete(0)
+				again.capture()
+				again.persist()
+				if _, err := again.st.fs.Stat(testDir + "/" + dirName(topic, 0)); err == nil {
+					t.Errorf("%s: the deleted partition's directory is left", what)
+				}
+			}
+			h.st.Close()
+		}
+		if !reached {
+			t.Logf("%d operations", cut-1)
+			return
+		}
+	}
+}
+
 // TestManyOpenFiles takes the process all its files but a few: idle ones are
 // closed, and what still finds none is tried again, as on a full disk.
 func TestManyOpenFiles(t *testing.T) {

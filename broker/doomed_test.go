@@ -1,0 +1,61 @@
+package broker
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flotilla-log/flotilla/internal/vfs"
+)
+
+// TestDoomed: the metadata has deleted a topic, and the entry that deletes its
+// partition does not come. A node whose disk is nearly full lets go of the files at
+// once; nobody who catches up is given what may be gone; and other topics keep theirs.
+func TestDoomed(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		kept, doomed := r.create("kept", 1, nil), r.create("doomed", 1, nil)
+		for _, topic := range []Topic{kept, doomed} {
+			r.mustProduce(topic, buildOne(5000))
+		}
+		r.Checkpoint() // flushes
+		pull := func(topic Topic) pullWhat {
+			t.Helper()
+			a, err := r.batchesFor(&pullRequest{shard: 1, topic: topic.ID, maxBytes: 1, end: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return a.what
+		}
+		if r.freeDoomed() {
+			t.Error("files are removed where nothing is deleted")
+		}
+		r.fs.SetInjector(func(op vfs.Op) (ft vfs.Fault) {
+			if op.Kind == vfs.OpSyncData && strings.HasPrefix(op.Path, "journal") {
+				ft.Delay = 10 * time.Minute
+			}
+			return ft
+		})
+		deleted := make(chan error)
+		go func() { deleted <- r.DeleteTopic(t.Context(), doomed.ID) }()
+		time.Sleep(time.Second)
+		if r.dir.find(doomed.ID, 0) == nil {
+			t.Fatal("the partition is deleted already")
+		}
+		if what := pull(doomed); what != pullDeleted {
+			t.Errorf("who catches up is answered %d, want %d", what, pullDeleted)
+		}
+		if !r.freeDoomed() {
+			t.Error("nothing is removed of a deleted topic")
+		}
+		if r.freeDoomed() {
+			t.Error("it is removed twice")
+		}
+		if what := pull(kept); what != pullBatches {
+			t.Errorf("of the other topic who catches up is answered %d", what)
+		}
+		r.fs.SetInjector(nil)
+		if err := <-deleted; err != nil {
+			t.Error(err)
+		}
+	})
+}
