@@ -331,9 +331,11 @@ func TestCompactedBackOnFullDisk(t *testing.T) {
 					return
 				}
 				if err != nil {
-					t.Fatal(err)
+					t.Error(err)
 				}
-				mustClose(t, j)
+				if err := j.Close(); err != nil {
+					t.Error(err)
+				}
 			})
 		})
 	}
