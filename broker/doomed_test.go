@@ -3,6 +3,7 @@ package broker
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/vfs"
@@ -22,7 +23,7 @@ func TestDoomed(t *testing.T) {
 			t.Helper()
 			a, err := r.batchesFor(&pullRequest{shard: 1, topic: topic.ID, maxBytes: 1, end: 1})
 			if err != nil {
-				t.Fatal(err)
+				t.Error(err)
 			}
 			return a.what
 		}
@@ -35,9 +36,10 @@ func TestDoomed(t *testing.T) {
 			}
 			return ft
 		})
-		deleted := make(chan error)
+		deleted := make(chan error, 1)
 		go func() { deleted <- r.DeleteTopic(t.Context(), doomed.ID) }()
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if r.dir.find(doomed.ID, 0) == nil {
 			t.Fatal("the partition is deleted already")
 		}

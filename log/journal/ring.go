@@ -84,9 +84,9 @@ func (j *Journal) halfFullLocked() bool {
 }
 
 // copyFitsLocked reports that all that is needed of the oldest file fits behind
-// the last record, with a mark behind that.
+// the last record, or the mark there, which then is the last one of the file.
 func (j *Journal) copyFitsLocked() bool {
-	return headerBytes+j.usableFileBytes()-j.files[j.at].end >= j.files[0].live
+	return j.opt.FileBytes-j.files[j.at].end >= j.files[0].live
 }
 
 // runPreparer makes the next files ready while the writer writes.

@@ -89,8 +89,11 @@ func (j *Journal) setAwaited(on bool) {
 // reservations exclude.
 func (j *Journal) errFull(size int64) error {
 	u := j.Usage()
-	return fmt.Errorf("no room for %d bytes in %d files: live %d, reserved %d, limit %d: %w",
-		size, u.Files, u.LiveBytes, u.ReservedBytes, u.LimitBytes, errOverrun)
+	j.mu.Lock()
+	left, oldest := j.opt.FileBytes-j.files[j.at].end, j.files[0].live
+	j.mu.Unlock()
+	return fmt.Errorf("no room for %d bytes in %d files: live %d, reserved %d, limit %d, left in the newest file %d, live in the oldest %d: %w",
+		size, u.Files, u.LiveBytes, u.ReservedBytes, u.LimitBytes, left, oldest, errOverrun)
 }
 
 var errOverrun = errors.New("more is needed than was reserved")
