@@ -141,18 +141,17 @@ func (b *Broker) freeEarly() bool {
 	if bytes > 0 {
 		b.opt.Log.Info("the disk is too full for a checkpoint; removed files of what was deleted before it", "bytes", bytes)
 	}
-	return b.freeDoomed() || bytes > 0
+	return bytes > 0
 }
 
-// freeDoomed unlinks files of topics that are deleted in the metadata, and reports
-// whether that has made room. The deletion of their partitions may be behind records in
-// the log of a shard that a majority of its replicas has no room for: until some of
-// them find it otherwise, as here, nothing of that shard is committed any more. The
-// metadata needs no such room (docs/adr/0005).
-func (b *Broker) freeDoomed() bool {
+// freeDoomed unlinks files of topics that are deleted in the metadata. The deletion of
+// their partitions may be behind records in the log of a shard that a majority of its
+// replicas has no room for: until some of them find it otherwise, as here, nothing of
+// that shard is committed any more. The metadata needs no such room (docs/adr/0005).
+func (b *Broker) freeDoomed() (bytes int64) {
 	im := b.image()
 	if im.TombstoneCount() == 0 {
-		return false
+		return 0
 	}
 	bytes, err := b.opt.Store.FreeDoomed(func(topic [16]byte) bool { return im.Tombstone(metadata.TopicID(topic)) != nil })
 	if err != nil {
@@ -161,7 +160,7 @@ func (b *Broker) freeDoomed() bool {
 	if bytes > 0 {
 		b.opt.Log.Info("the disk is nearly full; removed files of deleted topics, whose partitions are still to be deleted", "bytes", bytes)
 	}
-	return bytes > 0
+	return bytes
 }
 
 // freeSpace unlinks files of deleted topics, and takes a checkpoint of each shard in

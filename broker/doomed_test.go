@@ -27,7 +27,7 @@ func TestDoomed(t *testing.T) {
 			}
 			return a.what
 		}
-		if r.freeDoomed() {
+		if r.freeDoomed() != 0 {
 			t.Error("files are removed where nothing is deleted")
 		}
 		r.fs.SetInjector(func(op vfs.Op) (ft vfs.Fault) {
@@ -46,10 +46,10 @@ func TestDoomed(t *testing.T) {
 		if what := pull(doomed); what != pullDeleted {
 			t.Errorf("who catches up is answered %d, want %d", what, pullDeleted)
 		}
-		if !r.freeDoomed() {
+		if r.freeDoomed() == 0 {
 			t.Error("nothing is removed of a deleted topic")
 		}
-		if r.freeDoomed() {
+		if r.freeDoomed() != 0 {
 			t.Error("it is removed twice")
 		}
 		if what := pull(kept); what != pullBatches {
