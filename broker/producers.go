@@ -69,16 +69,17 @@ func (b *Broker) InitProducer(ctx context.Context, current Producer) (Producer, 
 // checkProducer refuses a batch of a producer with an id that was never given out:
 // what such ids leave behind in a shard would keep producers from it that have
 // theirs from InitProducer. Whether an id was given, for certain, only the leader
-// of the metadata can tell; another node, which may be behind, answers so that the
-// producer tries again. p asks the voters once, whatever its parts are.
+// of the metadata can tell: another node, which may be behind, asks how far that one is,
+// and waits until it is as far, for currentTimeout at most. A producer that was told to
+// try again could do so seconds later: one that has just got its id, of the first block
+// of a cluster or a new one, is ahead of what this node has heard. p asks once, whatever
+// its parts are.
 func (b *Broker) checkProducer(p *produce, id int64) error {
 	if id < b.image().NextProducerID() { // batch.NoProducer too
 		return nil
 	}
 	if !p.asked {
-		ctx, cancel := context.WithTimeout(b.stopping, confirmTimeout)
-		p.asked, p.unsure = true, b.ConfirmController(ctx)
-		cancel()
+		p.asked, p.unsure = true, b.awaitCurrent(b.stopping)
 	}
 	switch {
 	case id < b.image().NextProducerID(): // as of now

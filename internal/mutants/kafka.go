@@ -408,7 +408,14 @@ var kafkaTable = []mutant{
 		file: "broker/producers.go",
 		old:  "\tcase p.unsure != nil:",
 		new:  "\tcase p.unsure != nil && id < 0:",
-		pkg:  "./broker", test: "TestInventedProducerElsewhere", want: "an invented id, of the controller: false",
+		pkg:  "./broker", test: "TestInventedProducerElsewhere", want: "part 0, cut off:",
+	},
+	{
+		name: "a producer id that was given this moment",
+		file: "broker/producers.go",
+		old:  "p.asked, p.unsure = true, b.awaitCurrent(b.stopping)",
+		new:  "p.asked, p.unsure = true, b.ConfirmController(b.stopping)",
+		pkg:  "./broker", test: "TestInventedProducerElsewhere", want: "the id that was given this moment",
 	},
 	{
 		name: "a full table of producers, for Kafka's clients",
