@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -78,9 +79,16 @@ type conn struct {
 	before   atomic.Int32 // requests that others are not started behind: see api.inTurn
 	hurries  atomic.Int64 // how often the Fetches were to answer with what there is
 
+	// What is in order is answered by the writer. It is no goroutine of its own: one is
+	// there while there is something to answer, or the reading one does it; see enqueue.
+	writing atomic.Bool    // there is a writer
+	writers sync.WaitGroup // those that are goroutines of their own
+
 	out        *intake.Outgoing
 	deliveries delivery.Peer
 	turn       atomic.Pointer[request] // whose answer is next
+	queued     []*request              // the writer's: in w
+	failed     error                   // the writer's: the first error, after which nothing is written
 	broken     error                   // why the writer ended the connection, once it has ended
 	turnedAway atomic.Bool             // the writer ended it for what a request was: see turnAway
 }
@@ -108,11 +116,6 @@ func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 // serve runs the connection to its end, and says what that was.
 func (c *conn) serve() broker.Ending {
 	defer c.nc.Close()
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		c.write()
-	}()
 	err := c.read()
 	if c.turnedAway.Load() {
 		err = context.Canceled // why is the writer's to say
@@ -131,8 +134,7 @@ func (c *conn) serve() broker.Ending {
 		defer time.AfterFunc(intake.LastAnswersTimeout, c.abort).Stop()
 	}
 	c.polls.End()
-	close(c.order)
-	<-written
+	c.writers.Wait()
 	// Of an idle connection there is nothing to read, and its end is no reset.
 	arrived := c.ctx.Err() == nil && c.asked && !errors.Is(err, errIdle)
 	if (arrived || c.turnedAway.Load()) && ended != broker.EndedByListener {
@@ -188,35 +190,51 @@ func (c *conn) read() (err error) {
 		if err := c.in.Idle(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
 			return err
 		}
-		if err := c.readRequest(); err != nil {
+		q, err := c.readRequest()
+		if err != nil {
 			return err
 		}
+		c.enqueue(q)
 	}
 }
 
-// readRequest reads one request and starts it.
-func (c *conn) readRequest() error {
+// enqueue has a request answered that was begun, after those before it. If there are
+// none, one of a brief api is answered before anything else is read: that wakes nobody,
+// and a connection on which nothing else comes has no second stack.
+func (c *conn) enqueue(q *request) {
+	c.order <- q // has room: see inflight
+	switch {
+	case !c.writing.CompareAndSwap(false, true): // the writer of those before it finds it
+	case q.api.brief && c.r.Buffered() == 0:
+		c.write(true)
+	default:
+		c.writers.Go(func() { c.write(false) })
+	}
+}
+
+// readRequest reads one request and begins it.
+func (c *conn) readRequest() (*request, error) {
 	var length [lengthBytes]byte
 	switch n, err := io.ReadFull(c.r, length[:]); {
 	case n == 0 && errors.Is(err, os.ErrDeadlineExceeded):
-		return errIdle
+		return nil, errIdle
 	case err != nil:
-		return err
+		return nil, err
 	}
 	size := int(int32(binary.BigEndian.Uint32(length[:])))
 	if size < fixedHeaderBytes || size > c.s.opt.MaxRequestBytes {
-		return fmt.Errorf("%w: a length of %d, want %d to %d (request.bytes.max)", errTooLarge, size, fixedHeaderBytes, c.s.opt.MaxRequestBytes)
+		return nil, fmt.Errorf("%w: a length of %d, want %d to %d (request.bytes.max)", errTooLarge, size, fixedHeaderBytes, c.s.opt.MaxRequestBytes)
 	}
 	if err := c.in.Idle(time.Now().Add(c.s.opt.ArrivalTimeout)); err != nil {
-		return err
+		return nil, err
 	}
 	var head [fixedHeaderBytes]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
-		return noEOF(err)
+		return nil, noEOF(err)
 	}
 	q, err := c.newRequest(head)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	q.inTurn = q.api.inTurn && c.before.Load() > 0
 	if (q.api.start == nil || q.inTurn) && size > hurryBytes {
@@ -225,7 +243,7 @@ func (c *conn) readRequest() error {
 	q.hurried = c.hurries.Load()
 	if err := c.claim(q, int64(size)); err != nil {
 		q.letGo()
-		return err
+		return nil, err
 	}
 	q.began = time.Now() // for one that is refused before it is whole
 	c.s.meter.Begin(lengthBytes + size)
@@ -237,18 +255,17 @@ func (c *conn) readRequest() error {
 		}
 	}()
 	if err := c.readRest(q, head, size); err != nil {
-		return err
+		return nil, err
 	}
 	if err := c.begin(q); err != nil {
-		return err
+		return nil, err
 	}
 	begun, c.asked = true, true
 	if q.inTurn || !q.api.inTurn {
 		q.isBefore = true
 		c.before.Add(1)
 	}
-	c.order <- q // has room: see inflight
-	return nil
+	return q, nil
 }
 
 // newRequest returns the request that begins with head, if it is one that is

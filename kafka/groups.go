@@ -46,14 +46,14 @@ var groupAPIs = []api{
 	ordinary(kmsg.OffsetFetch, 1, 10, (*Server).offsetFetch),
 	ordinary(kmsg.FindCoordinator, 0, 6, (*Server).findCoordinator),
 	ordinary(kmsg.JoinGroup, 0, 9, (*Server).joinGroup),
-	ordinary(kmsg.Heartbeat, 0, 4, (*Server).heartbeat),
+	brief(ordinary(kmsg.Heartbeat, 0, 4, (*Server).heartbeat)),
 	ordinary(kmsg.LeaveGroup, 0, 5, (*Server).leaveGroup),
 	ordinary(kmsg.SyncGroup, 0, 5, (*Server).syncGroup),
 	ordinary(kmsg.DescribeGroups, 0, 6, (*Server).describeGroups),
 	ordinary(kmsg.ListGroups, 0, 5, (*Server).listGroups),
 	ordinary(kmsg.DeleteGroups, 0, 3, (*Server).deleteGroups),
 	ordinary(kmsg.OffsetDelete, 0, 0, (*Server).offsetDelete),
-	ordinary(kmsg.ConsumerGroupHeartbeat, 0, 1, (*Server).consumerGroupHeartbeat),
+	brief(ordinary(kmsg.ConsumerGroupHeartbeat, 0, 1, (*Server).consumerGroupHeartbeat)),
 	ordinary(kmsg.ConsumerGroupDescribe, 0, 1, (*Server).consumerGroupDescribe),
 }
 
