@@ -1,8 +1,6 @@
 package kafka
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -33,9 +31,6 @@ const (
 	// version, correlation id.
 	fixedHeaderBytes = 8
 
-	// readBufferBytes holds headers and small requests; larger reads go past it.
-	readBufferBytes = 4 << 10
-
 	// firstReadBytes is what a request may make the server allocate before the
 	// first of its bytes has arrived. From there the buffer grows as it fills.
 	firstReadBytes = 64 << 10
@@ -63,7 +58,7 @@ type conn struct {
 	via broker.Listener
 	log *slog.Logger
 	in  *intake.Reader // the reading goroutine's
-	r   *bufio.Reader  // of in
+	r   *arrivals      // of in
 	w   *frame.Writer
 	ctx context.Context // ends when the connection does
 
@@ -104,7 +99,7 @@ func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 		fetches:  broker.NewBudget(s.fetches.small.Limit() / intake.ConnectionShare),
 	}
 	c.in = intake.NewReader(nc, s.opt.ArrivalTimeout, func() bool { return s.ctx.Err() != nil || c.turnedAway.Load() })
-	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), c.in), readBufferBytes)
+	c.r = newArrivals(c.in, read)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = intake.NewOutgoing(nc)
 	c.deliveries = delivery.Peer{
@@ -178,16 +173,10 @@ func (c *conn) abort() {
 
 // read starts requests until the stream ends.
 func (c *conn) read() (err error) {
-	defer intake.Survive(c.log, &err, "at", "reading requests")
+	defer c.survived(&err, "reading requests")
 	for {
-		select {
-		case c.inflight <- struct{}{}:
-		case <-c.ctx.Done():
-			return c.ctx.Err()
-		case <-c.s.ctx.Done():
-			return net.ErrClosed
-		}
-		if err := c.in.Idle(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
+		// Idle connections wait here, with little memory.
+		if err := c.await(); err != nil {
 			return err
 		}
 		q, err := c.readRequest()
@@ -198,6 +187,30 @@ func (c *conn) read() (err error) {
 	}
 }
 
+// await returns when a request has begun that there is room for.
+func (c *conn) await() error {
+	if err := c.awaitRoom(); err != nil {
+		return err
+	}
+	err := c.r.wait()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errIdle
+	}
+	return err
+}
+
+// awaitRoom returns when the answers are few enough that another request may be read.
+func (c *conn) awaitRoom() error {
+	select {
+	case c.inflight <- struct{}{}:
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	case <-c.s.ctx.Done():
+		return net.ErrClosed
+	}
+	return c.in.Idle(time.Now().Add(c.s.opt.IdleTimeout))
+}
+
 // enqueue has a request answered that was begun, after those before it. If there are
 // none, one of a brief api is answered before anything else is read: that wakes nobody,
 // and a connection on which nothing else comes has no second stack.
@@ -205,7 +218,7 @@ func (c *conn) enqueue(q *request) {
 	c.order <- q // has room: see inflight
 	switch {
 	case !c.writing.CompareAndSwap(false, true): // the writer of those before it finds it
-	case q.api.brief && c.r.Buffered() == 0:
+	case q.api.brief && c.r.buffered() == 0:
 		c.write(true)
 	default:
 		c.writers.Go(func() { c.write(false) })
@@ -215,18 +228,18 @@ func (c *conn) enqueue(q *request) {
 // readRequest reads one request and begins it.
 func (c *conn) readRequest() (*request, error) {
 	var length [lengthBytes]byte
-	switch n, err := io.ReadFull(c.r, length[:]); {
-	case n == 0 && errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, errIdle
-	case err != nil:
+	if _, err := io.ReadFull(c.r, length[:]); err != nil {
 		return nil, err
 	}
 	size := int(int32(binary.BigEndian.Uint32(length[:])))
 	if size < fixedHeaderBytes || size > c.s.opt.MaxRequestBytes {
 		return nil, fmt.Errorf("%w: a length of %d, want %d to %d (request.bytes.max)", errTooLarge, size, fixedHeaderBytes, c.s.opt.MaxRequestBytes)
 	}
-	if err := c.in.Idle(time.Now().Add(c.s.opt.ArrivalTimeout)); err != nil {
-		return nil, err
+	whole := c.r.buffered() >= size // nothing more is read of it: there is no pace to hold it to
+	if !whole {
+		if err := c.in.Idle(time.Now().Add(c.s.opt.ArrivalTimeout)); err != nil {
+			return nil, err
+		}
 	}
 	var head [fixedHeaderBytes]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
@@ -242,8 +255,13 @@ func (c *conn) readRequest() (*request, error) {
 	}
 	q.hurried = c.hurries.Load()
 	if err := c.claim(q, int64(size)); err != nil {
-		q.letGo()
 		return nil, err
+	}
+	if !whole {
+		if err := c.in.Expect(q.from, q.held); err != nil {
+			q.letGo()
+			return nil, err
+		}
 	}
 	q.began = time.Now() // for one that is refused before it is whole
 	c.s.meter.Begin(lengthBytes + size)
@@ -326,7 +344,7 @@ func (c *conn) claim(q *request, n int64) error {
 		return err
 	}
 	q.held = n
-	return c.in.Expect(q.from, n)
+	return nil
 }
 
 // readRest reads a request of n bytes, of which head has come, into a buffer that
