@@ -167,6 +167,21 @@ func (q *request) mayWait() bool {
 func (c *conn) respond(q *request, broken bool) (err error) {
 	defer q.survived(&err, "answering")
 	defer q.passed()
+	c.complete(q, broken)
+	a := &q.answer
+	switch {
+	case broken:
+		return nil
+	case a.err != nil:
+		return a.err
+	case a.none:
+		return nil
+	}
+	return c.queue(q)
+}
+
+// complete waits for the answer of q, or makes it.
+func (c *conn) complete(q *request, broken bool) {
 	switch {
 	case broken && q.inTurn:
 		q.send(answer{none: true})
@@ -185,15 +200,11 @@ func (c *conn) respond(q *request, broken bool) (err error) {
 		a.held = q.answer.held // what the handler took
 		q.send(a)
 	}
+}
+
+// queue adds the answer of q to what is written next.
+func (c *conn) queue(q *request) (err error) {
 	a := &q.answer
-	switch {
-	case broken:
-		return nil
-	case a.err != nil:
-		return a.err
-	case a.none:
-		return nil
-	}
 	var parts []frame.Part
 	n := int64(len(a.head))
 	if a.body != nil {
