@@ -57,6 +57,9 @@ type conn struct {
 	nc  net.Conn
 	via broker.Listener
 	log *slog.Logger
+
+	host string // the peer's, as Kafka tells it of members
+
 	in  *intake.Reader // the reading goroutine's
 	r   *arrivals      // of in
 	w   *frame.Writer
@@ -89,9 +92,10 @@ type conn struct {
 }
 
 func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
+	remote := nc.RemoteAddr().String()
 	c := &conn{
-		s: s, nc: nc, via: via,
-		log:      s.log.With("remote", nc.RemoteAddr().String()),
+		s: s, nc: nc, via: via, host: hostOf(remote),
+		log:      s.log.With("remote", remote),
 		w:        frame.NewWriter(nc),
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		order:    make(chan *request, s.opt.MaxInFlight),
@@ -111,7 +115,11 @@ func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 // serve runs the connection to its end, and says what that was.
 func (c *conn) serve() broker.Ending {
 	defer c.nc.Close()
-	err := c.read()
+	return c.finish(c.read())
+}
+
+// finish ends the connection, whose reading has ended with err, as serve does.
+func (c *conn) finish(err error) broker.Ending {
 	if c.turnedAway.Load() {
 		err = context.Canceled // why is the writer's to say
 	}

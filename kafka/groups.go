@@ -69,9 +69,9 @@ func operationsOnGroup(asked bool) int32 {
 	return operationsNotAsked
 }
 
-// clientHost is the peer's address as Kafka tells it of members: "/" and the IP.
-func (p *peer) clientHost() string {
-	host, _, err := net.SplitHostPort(p.address().String())
+// hostOf is an address as Kafka tells it of members: "/" and the IP.
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return "/"
 	}

@@ -157,16 +157,24 @@ func (s *Server) Sessions() SessionStats { return s.sessions.stats() }
 // protocol.
 func (s *Server) Serve(nc net.Conn, read []byte, via broker.Listener) broker.Ending {
 	c := newConn(s, nc, read, via)
+	s.opened(c)
+	ended := c.serve()
+	s.ended(c, ended)
+	return ended
+}
+
+func (s *Server) opened(c *conn) {
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.meter.Opened()
-	ended := c.serve()
+}
+
+func (s *Server) ended(c *conn, why broker.Ending) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	s.meter.Ended(ended)
-	return ended
+	s.meter.Ended(why)
 }
 
 // Drain makes all connections stop reading, those too that come later. What is

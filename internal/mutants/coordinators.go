@@ -83,7 +83,7 @@ var coordinatorsTable = []mutant{
 	{
 		name: "who joins finds the topic that was made just before",
 		file: "broker/groups.go",
-		old:  "\t\tb.coordinators.tell(nil) // who joins may have made its topic just before\n",
+		old:  "\t\tb.coordinators.refresh() // who joins may have made its topic just before\n",
 		new:  "",
 		pkg:  "./broker", test: "TestNewTopicIsAssigned", want: "a member that joins for topic",
 	},
