@@ -95,10 +95,36 @@ func TestArrivalsMemory(t *testing.T) {
 	}
 }
 
+// endsOnce says once that it is at its end, with its bytes.
+type endsOnce struct {
+	bytes []byte
+	reads int
+}
+
+func (e *endsOnce) Read(b []byte) (int, error) {
+	if e.reads++; e.reads > 1 {
+		return 0, nil
+	}
+	return copy(b, e.bytes), io.EOF
+}
+
+// TestArrivalsEnd: an end that comes with bytes is told after them, without another read.
+func TestArrivalsEnd(t *testing.T) {
+	from := &endsOnce{bytes: []byte("last")}
+	a := newArrivals(from, nil)
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(a, got); err != nil || string(got) != "last" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if err := a.wait(); !errors.Is(err, io.EOF) {
+		t.Errorf("the end with the last bytes: %v after %d reads, want %v", err, from.reads, io.EOF)
+	}
+}
+
 // TestArrivalsWithoutProgress: a connection whose reads bring nothing, and no error, is no loop.
 func TestArrivalsWithoutProgress(t *testing.T) {
-	a := newArrivals(iotest.ErrReader(nil), nil)
-	if err := a.wait(); !errors.Is(err, io.ErrNoProgress) {
-		t.Errorf("%v, want %v", err, io.ErrNoProgress)
+	from := &endsOnce{reads: 1}
+	if err := newArrivals(from, nil).wait(); !errors.Is(err, io.ErrNoProgress) || from.reads > 2*maxEmptyReads {
+		t.Errorf("%v after %d reads, want %v", err, from.reads, io.ErrNoProgress)
 	}
 }
