@@ -26,14 +26,17 @@ func (r *readsOf) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// TestArrivals reads a stream in pieces, whatever the pieces that it comes in.
-func TestArrivals(t *testing.T) {
-	stream := make([]byte, 64<<10)
-	rnd := rand.New(rand.NewPCG(1, 2))
-	for i := range stream {
-		stream[i] = byte(rnd.Uint32())
+// FuzzArrivals reads a stream in pieces, whatever the pieces that it comes in.
+func FuzzArrivals(f *testing.F) {
+	for seed := range uint64(200) {
+		f.Add(seed)
 	}
-	for range 200 {
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		rnd := rand.New(rand.NewPCG(1, seed))
+		stream := make([]byte, 64<<10)
+		for i := range stream {
+			stream[i] = byte(rnd.Uint32())
+		}
 		already, most := rnd.IntN(8), 1+rnd.IntN(3*readBufferBytes)
 		var from io.Reader = &readsOf{rest: stream[already:], most: most}
 		if rnd.IntN(2) == 0 {
@@ -60,7 +63,7 @@ func TestArrivals(t *testing.T) {
 		if !bytes.Equal(got, stream) {
 			t.Fatalf("%d bytes, want the %d of the stream: pieces of %d, %d already read", len(got), len(stream), most, already)
 		}
-	}
+	})
 }
 
 // TestArrivalsMemory: a connection with small requests has a small buffer for good, and

@@ -6,8 +6,8 @@ var coordinatorsTable = []mutant{
 	{
 		name: "a group's partition is Kafka's",
 		file: "broker/groups.go",
-		old:  "range utf16.Encode([]rune(group))",
-		new:  "range utf16.Encode([]rune(group))[:len([]rune(group))]",
+		old:  "range utf16.Encode([]rune(name))",
+		new:  "range utf16.Encode([]rune(name))[:len([]rune(name))]",
 		pkg:  "./broker", test: "TestOffsetsPartition", want: "offsetsPartition(",
 	},
 	{
