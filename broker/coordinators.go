@@ -246,6 +246,16 @@ func (c *coordinators) begin(at *coordination) (err error) {
 	return nil
 }
 
+// refresh tells the Runners of the topics that this node knows now, if there is news.
+func (c *coordinators) refresh() {
+	c.telling.Lock()
+	known := c.told == c.b.image()
+	c.telling.Unlock()
+	if !known {
+		c.tell(nil)
+	}
+}
+
 // tell tells the Runners of the topics that this node knows now: those that have begun of
 // all, and of what was deleted at any time that they have offsets of; the others of what
 // has changed.

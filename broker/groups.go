@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/flotilla-log/flotilla/broker/coordinator"
 	"github.com/flotilla-log/flotilla/broker/metadata"
@@ -20,10 +21,21 @@ import (
 // in, of so many: as in Kafka, by Java's hash of the name.
 func offsetsPartition(group string, partitions int) int32 {
 	var h int32
-	for _, u := range utf16.Encode([]rune(group)) {
-		h = 31*h + int32(u)
+	for i := range len(group) {
+		if group[i] >= utf8.RuneSelf {
+			return wideHash(group) % int32(partitions)
+		}
+		h = 31*h + int32(group[i])
 	}
 	return (h & 0x7fffffff) % int32(partitions)
+}
+
+// wideHash is Java's hash of a name that is not all ASCII, without its sign.
+func wideHash(name string) (h int32) {
+	for _, u := range utf16.Encode([]rune(name)) {
+		h = 31*h + int32(u)
+	}
+	return h & 0x7fffffff
 }
 
 // memberIDs makes the random part of members' ids.
@@ -126,7 +138,7 @@ func (b *Broker) DeleteOffsets(ctx context.Context, req *consumergroup.DeleteOff
 // ConsumerHeartbeat has a member join, keep its place in, or leave a group of KIP-848.
 func (b *Broker) ConsumerHeartbeat(ctx context.Context, req *consumergroup.ConsumerHeartbeatRequest) *consumergroup.ConsumerHeartbeatReply {
 	if req.Epoch == consumergroup.JoinEpoch {
-		b.coordinators.tell(nil) // who joins may have made its topic just before
+		b.coordinators.refresh() // who joins may have made its topic just before
 	}
 	return b.coordinating(req.Group).ConsumerHeartbeat(ctx, req)
 }

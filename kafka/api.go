@@ -33,6 +33,10 @@ type api struct {
 	// it holds once it was started it would hold for as long as they wait.
 	inTurn bool
 
+	// brief says of an ordinary api that its answer waits for nobody's request, only for
+	// what was decided to be recorded, and is small: see conn.enqueue.
+	brief bool
+
 	name     string
 	flexible int16 // the least version whose header and body are flexible
 	place    int   // in the table, for the meter
@@ -46,6 +50,12 @@ func ordinary[R kmsg.Request](key kmsg.Key, least, most int16, handle func(*Serv
 			return handle(s, ctx, p, req.(R))
 		},
 	}
+}
+
+// brief is an ordinary api whose answer is small and waits for no other request.
+func brief(a api) api {
+	a.brief = true
+	return a
 }
 
 // immediate is an api whose requests are started as they come, from their bytes.

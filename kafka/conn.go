@@ -1,8 +1,6 @@
 package kafka
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,9 +30,6 @@ const (
 	// fixedHeaderBytes is a request header's part that all versions share: key,
 	// version, correlation id.
 	fixedHeaderBytes = 8
-
-	// readBufferBytes holds headers and small requests; larger reads go past it.
-	readBufferBytes = 4 << 10
 
 	// firstReadBytes is what a request may make the server allocate before the
 	// first of its bytes has arrived. From there the buffer grows as it fills.
@@ -61,8 +57,11 @@ type conn struct {
 	nc  net.Conn
 	via broker.Listener
 	log *slog.Logger
+
+	host string // the peer's, as Kafka tells it of members
+
 	in  *intake.Reader // the reading goroutine's
-	r   *bufio.Reader  // of in
+	r   *arrivals      // of in
 	w   *frame.Writer
 	ctx context.Context // ends when the connection does
 
@@ -78,17 +77,25 @@ type conn struct {
 	before   atomic.Int32 // requests that others are not started behind: see api.inTurn
 	hurries  atomic.Int64 // how often the Fetches were to answer with what there is
 
+	// What is in order is answered by the writer. It is no goroutine of its own: one is
+	// there while there is something to answer, or the reading one does it; see enqueue.
+	writing atomic.Bool    // there is a writer
+	writers sync.WaitGroup // those that are goroutines of their own
+
 	out        *intake.Outgoing
 	deliveries delivery.Peer
 	turn       atomic.Pointer[request] // whose answer is next
+	queued     []*request              // the writer's: in w
+	failed     error                   // the writer's: the first error, after which nothing is written
 	broken     error                   // why the writer ended the connection, once it has ended
 	turnedAway atomic.Bool             // the writer ended it for what a request was: see turnAway
 }
 
 func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
+	remote := nc.RemoteAddr().String()
 	c := &conn{
-		s: s, nc: nc, via: via,
-		log:      s.log.With("remote", nc.RemoteAddr().String()),
+		s: s, nc: nc, via: via, host: hostOf(remote),
+		log:      s.log.With("remote", remote),
 		w:        frame.NewWriter(nc),
 		inflight: make(chan struct{}, s.opt.MaxInFlight),
 		order:    make(chan *request, s.opt.MaxInFlight),
@@ -96,7 +103,7 @@ func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 		fetches:  broker.NewBudget(s.fetches.small.Limit() / intake.ConnectionShare),
 	}
 	c.in = intake.NewReader(nc, s.opt.ArrivalTimeout, func() bool { return s.ctx.Err() != nil || c.turnedAway.Load() })
-	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), c.in), readBufferBytes)
+	c.r = newArrivals(c.in, read)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = intake.NewOutgoing(nc)
 	c.deliveries = delivery.Peer{
@@ -108,12 +115,11 @@ func newConn(s *Server, nc net.Conn, read []byte, via broker.Listener) *conn {
 // serve runs the connection to its end, and says what that was.
 func (c *conn) serve() broker.Ending {
 	defer c.nc.Close()
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		c.write()
-	}()
-	err := c.read()
+	return c.finish(c.read())
+}
+
+// finish ends the connection, whose reading has ended with err, as serve does.
+func (c *conn) finish(err error) broker.Ending {
 	if c.turnedAway.Load() {
 		err = context.Canceled // why is the writer's to say
 	}
@@ -131,8 +137,7 @@ func (c *conn) serve() broker.Ending {
 		defer time.AfterFunc(intake.LastAnswersTimeout, c.abort).Stop()
 	}
 	c.polls.End()
-	close(c.order)
-	<-written
+	c.writers.Wait()
 	// Of an idle connection there is nothing to read, and its end is no reset.
 	arrived := c.ctx.Err() == nil && c.asked && !errors.Is(err, errIdle)
 	if (arrived || c.turnedAway.Load()) && ended != broker.EndedByListener {
@@ -176,47 +181,81 @@ func (c *conn) abort() {
 
 // read starts requests until the stream ends.
 func (c *conn) read() (err error) {
-	defer intake.Survive(c.log, &err, "at", "reading requests")
+	defer c.survived(&err, "reading requests")
 	for {
-		select {
-		case c.inflight <- struct{}{}:
-		case <-c.ctx.Done():
-			return c.ctx.Err()
-		case <-c.s.ctx.Done():
-			return net.ErrClosed
-		}
-		if err := c.in.Idle(time.Now().Add(c.s.opt.IdleTimeout)); err != nil {
+		// Idle connections wait here, with little memory.
+		if err := c.await(); err != nil {
 			return err
 		}
-		if err := c.readRequest(); err != nil {
+		q, err := c.readRequest()
+		if err != nil {
 			return err
 		}
+		c.enqueue(q)
 	}
 }
 
-// readRequest reads one request and starts it.
-func (c *conn) readRequest() error {
-	var length [lengthBytes]byte
-	switch n, err := io.ReadFull(c.r, length[:]); {
-	case n == 0 && errors.Is(err, os.ErrDeadlineExceeded):
-		return errIdle
-	case err != nil:
+// await returns when a request has begun that there is room for.
+func (c *conn) await() error {
+	if err := c.awaitRoom(); err != nil {
 		return err
+	}
+	err := c.r.wait()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errIdle
+	}
+	return err
+}
+
+// awaitRoom returns when the answers are few enough that another request may be read.
+func (c *conn) awaitRoom() error {
+	select {
+	case c.inflight <- struct{}{}:
+	case <-c.ctx.Done():
+		return c.ctx.Err()
+	case <-c.s.ctx.Done():
+		return net.ErrClosed
+	}
+	return c.in.Idle(time.Now().Add(c.s.opt.IdleTimeout))
+}
+
+// enqueue has a request answered that was begun, after those before it. If there are
+// none, one of a brief api is answered before anything else is read: that wakes nobody,
+// and a connection on which nothing else comes has no second stack.
+func (c *conn) enqueue(q *request) {
+	c.order <- q // has room: see inflight
+	switch {
+	case !c.writing.CompareAndSwap(false, true): // the writer of those before it finds it
+	case q.api.brief && c.r.buffered() == 0:
+		c.write(true)
+	default:
+		c.writers.Go(func() { c.write(false) })
+	}
+}
+
+// readRequest reads one request and begins it.
+func (c *conn) readRequest() (*request, error) {
+	var length [lengthBytes]byte
+	if _, err := io.ReadFull(c.r, length[:]); err != nil {
+		return nil, err
 	}
 	size := int(int32(binary.BigEndian.Uint32(length[:])))
 	if size < fixedHeaderBytes || size > c.s.opt.MaxRequestBytes {
-		return fmt.Errorf("%w: a length of %d, want %d to %d (request.bytes.max)", errTooLarge, size, fixedHeaderBytes, c.s.opt.MaxRequestBytes)
+		return nil, fmt.Errorf("%w: a length of %d, want %d to %d (request.bytes.max)", errTooLarge, size, fixedHeaderBytes, c.s.opt.MaxRequestBytes)
 	}
-	if err := c.in.Idle(time.Now().Add(c.s.opt.ArrivalTimeout)); err != nil {
-		return err
+	whole := c.r.buffered() >= size // nothing more is read of it: there is no pace to hold it to
+	if !whole {
+		if err := c.in.Idle(time.Now().Add(c.s.opt.ArrivalTimeout)); err != nil {
+			return nil, err
+		}
 	}
 	var head [fixedHeaderBytes]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
-		return noEOF(err)
+		return nil, noEOF(err)
 	}
 	q, err := c.newRequest(head)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	q.inTurn = q.api.inTurn && c.before.Load() > 0
 	if (q.api.start == nil || q.inTurn) && size > hurryBytes {
@@ -224,8 +263,13 @@ func (c *conn) readRequest() error {
 	}
 	q.hurried = c.hurries.Load()
 	if err := c.claim(q, int64(size)); err != nil {
-		q.letGo()
-		return err
+		return nil, err
+	}
+	if !whole {
+		if err := c.in.Expect(q.from, q.held); err != nil {
+			q.letGo()
+			return nil, err
+		}
 	}
 	q.began = time.Now() // for one that is refused before it is whole
 	c.s.meter.Begin(lengthBytes + size)
@@ -237,18 +281,17 @@ func (c *conn) readRequest() error {
 		}
 	}()
 	if err := c.readRest(q, head, size); err != nil {
-		return err
+		return nil, err
 	}
 	if err := c.begin(q); err != nil {
-		return err
+		return nil, err
 	}
 	begun, c.asked = true, true
 	if q.inTurn || !q.api.inTurn {
 		q.isBefore = true
 		c.before.Add(1)
 	}
-	c.order <- q // has room: see inflight
-	return nil
+	return q, nil
 }
 
 // newRequest returns the request that begins with head, if it is one that is
@@ -309,7 +352,7 @@ func (c *conn) claim(q *request, n int64) error {
 		return err
 	}
 	q.held = n
-	return c.in.Expect(q.from, n)
+	return nil
 }
 
 // readRest reads a request of n bytes, of which head has come, into a buffer that

@@ -25,7 +25,7 @@ func (s *Server) consumerGroupHeartbeat(ctx context.Context, p *peer, req *kmsg.
 	}
 	r := s.groups.ConsumerHeartbeat(ctx, &consumergroup.ConsumerHeartbeatRequest{
 		Group: req.Group, MemberID: req.MemberID, Epoch: req.MemberEpoch, InstanceID: req.InstanceID, RackID: req.RackID,
-		ClientID: p.clientID, ClientHost: p.clientHost(), RebalanceTimeoutMS: req.RebalanceTimeoutMillis,
+		ClientID: p.clientID, ClientHost: p.conn.host, RebalanceTimeoutMS: req.RebalanceTimeoutMillis,
 		Topics: req.SubscribedTopicNames, Regex: req.SubscribedTopicRegex, Assignor: req.ServerAssignor, Owned: ownedPartitions(req.Topics),
 	})
 	if resp.ErrorCode, resp.ErrorMessage = p.error(r.Err), text(r.Err); r.Err != nil {
@@ -35,20 +35,28 @@ func (s *Server) consumerGroupHeartbeat(ctx context.Context, p *peer, req *kmsg.
 	if r.Assignment == nil {
 		return resp
 	}
-	size := int64(resultBytes)
-	for i := range r.Assignment.Partitions {
-		size += resultBytes + 8*int64(len(r.Assignment.Partitions[i].Partitions))
-	}
-	if !p.hold(ctx, size) {
+	if !p.assigned(ctx, resp, r.Assignment.Partitions) {
 		return nil
 	}
+	return resp
+}
+
+// assigned tells a member which partitions are its own, if there is room for that.
+func (p *peer) assigned(ctx context.Context, resp *kmsg.ConsumerGroupHeartbeatResponse, partitions []record.TopicPartitions) bool {
+	size := int64(resultBytes)
+	for i := range partitions {
+		size += resultBytes + 8*int64(len(partitions[i].Partitions))
+	}
+	if !p.hold(ctx, size) {
+		return false
+	}
 	resp.Assignment = new(kmsg.NewConsumerGroupHeartbeatResponseAssignment())
-	for i := range r.Assignment.Partitions {
+	for i := range partitions {
 		t := kmsg.NewConsumerGroupHeartbeatResponseAssignmentTopic()
-		t.TopicID, t.Partitions = r.Assignment.Partitions[i].TopicID, r.Assignment.Partitions[i].Partitions
+		t.TopicID, t.Partitions = partitions[i].TopicID, partitions[i].Partitions
 		resp.Assignment.Topics = append(resp.Assignment.Topics, t)
 	}
-	return resp
+	return true
 }
 
 // checkConsumerHeartbeat refuses names of nothing but blanks, and who joins and does

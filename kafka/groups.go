@@ -46,14 +46,14 @@ var groupAPIs = []api{
 	ordinary(kmsg.OffsetFetch, 1, 10, (*Server).offsetFetch),
 	ordinary(kmsg.FindCoordinator, 0, 6, (*Server).findCoordinator),
 	ordinary(kmsg.JoinGroup, 0, 9, (*Server).joinGroup),
-	ordinary(kmsg.Heartbeat, 0, 4, (*Server).heartbeat),
+	brief(ordinary(kmsg.Heartbeat, 0, 4, (*Server).heartbeat)),
 	ordinary(kmsg.LeaveGroup, 0, 5, (*Server).leaveGroup),
 	ordinary(kmsg.SyncGroup, 0, 5, (*Server).syncGroup),
 	ordinary(kmsg.DescribeGroups, 0, 6, (*Server).describeGroups),
 	ordinary(kmsg.ListGroups, 0, 5, (*Server).listGroups),
 	ordinary(kmsg.DeleteGroups, 0, 3, (*Server).deleteGroups),
 	ordinary(kmsg.OffsetDelete, 0, 0, (*Server).offsetDelete),
-	ordinary(kmsg.ConsumerGroupHeartbeat, 0, 1, (*Server).consumerGroupHeartbeat),
+	brief(ordinary(kmsg.ConsumerGroupHeartbeat, 0, 1, (*Server).consumerGroupHeartbeat)),
 	ordinary(kmsg.ConsumerGroupDescribe, 0, 1, (*Server).consumerGroupDescribe),
 }
 
@@ -69,9 +69,9 @@ func operationsOnGroup(asked bool) int32 {
 	return operationsNotAsked
 }
 
-// clientHost is the peer's address as Kafka tells it of members: "/" and the IP.
-func (p *peer) clientHost() string {
-	host, _, err := net.SplitHostPort(p.address().String())
+// hostOf is an address as Kafka tells it of members: "/" and the IP.
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return "/"
 	}

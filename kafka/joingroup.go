@@ -15,7 +15,7 @@ import (
 // nothing (KIP-814). The reason of version 8 is for the log.
 func (s *Server) joinGroup(ctx context.Context, p *peer, req *kmsg.JoinGroupRequest) kmsg.Response {
 	ask := &consumergroup.JoinRequest{
-		Group: req.Group, MemberID: req.MemberID, InstanceID: required(req.InstanceID), ClientID: p.clientID, ClientHost: p.clientHost(),
+		Group: req.Group, MemberID: req.MemberID, InstanceID: required(req.InstanceID), ClientID: p.clientID, ClientHost: p.conn.host,
 		SessionTimeoutMS: req.SessionTimeoutMillis, RebalanceTimeoutMS: req.RebalanceTimeoutMillis, ProtocolType: req.ProtocolType,
 		Protocols:     make([]consumergroup.Protocol, len(req.Protocols)),
 		NeedsMemberID: req.Version >= 4, SkipsAssignment: req.Version >= 9,

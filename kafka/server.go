@@ -2,12 +2,13 @@
 // requests, asks the broker, and writes the answers. docs/kafka.md says which
 // requests it takes, in which versions, and where it differs from Apache Kafka.
 //
-// A connection has two goroutines. One reads requests; it starts Produce and
-// Fetch as they come, which the broker then works on while more is read. The
-// other one answers, in the order of arrival, as Kafka does: a request of any
-// other kind is handled when all before it are answered, so one connection
+// One goroutine of a connection reads requests; it starts Produce and Fetch as they
+// come, which the broker then works on while more is read. Another one answers, for as
+// long as there is something to answer, in the order of arrival, as Kafka does: a request
+// of any other kind is handled when all before it are answered, so one connection
 // holds one such answer in memory, and sees what its own requests have done. So is
-// a Fetch that has one of another kind before it: see api.inTurn.
+// a Fetch that has one of another kind before it: see api.inTurn. A heartbeat with nothing
+// before it is answered by the goroutine that has read it.
 //
 // Connections come from the listener of package wire/server, which shares its
 // port and its limits between the protocols. Bytes of requests and answers are
@@ -156,16 +157,24 @@ func (s *Server) Sessions() SessionStats { return s.sessions.stats() }
 // protocol.
 func (s *Server) Serve(nc net.Conn, read []byte, via broker.Listener) broker.Ending {
 	c := newConn(s, nc, read, via)
+	s.opened(c)
+	ended := c.serve()
+	s.ended(c, ended)
+	return ended
+}
+
+func (s *Server) opened(c *conn) {
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.meter.Opened()
-	ended := c.serve()
+}
+
+func (s *Server) ended(c *conn, why broker.Ending) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	s.meter.Ended(ended)
-	return ended
+	s.meter.Ended(why)
 }
 
 // Drain makes all connections stop reading, those too that come later. What is

@@ -23,52 +23,69 @@ const freeDecodeBytes = 64 << 10
 // flushBytes is how much is queued before it is written, if more is ready.
 const flushBytes = 64 << 10
 
+// joinedBytes is up to where an answer lies behind its header.
+const joinedBytes = 1 << 10
+
 var (
 	// errUnanswered reports a request that a handler had no answer for.
 	errUnanswered = errors.New("kafka: no answer")
 )
 
-// write answers requests in their order, until there are no more to come. After
-// an error it only gives back what they hold.
-func (c *conn) write() {
-	var broken error
-	note := func(err error, end func(error)) {
-		if broken == nil && err != nil {
-			broken = err
-			end(err)
-		}
-	}
-	var queued []*request // in c.w
-	flush := func() {
-		if broken == nil {
-			var held int64
-			if n := len(queued); n > 0 {
-				held = queued[n-1].answer.held // of the others none does: see below
+// write is the writer: it answers requests in their order, until there are none. After an
+// error it only gives back what they hold. alone says that the reading goroutine does it,
+// so that nothing is behind what it answers.
+func (c *conn) write(alone bool) {
+	for {
+		select {
+		case q := <-c.order:
+			c.turn.Store(q)
+			if c.w.Queued() >= flushBytes || q.mayWait() {
+				c.writeQueued(alone)
 			}
-			note(c.flush(held > 0), c.breakOff)
+			c.queued = append(c.queued, q)
+			if err := c.respond(q, c.failed != nil); err != nil {
+				c.writeQueued(alone) // the answers before it
+				c.note(err, c.turnAway)
+			}
+			// What holds memory of the node's for answers is written before anything else
+			// is queued: a delivery behind it may wait for that very memory.
+			if len(c.order) == 0 || c.failed != nil || q.answer.holds() {
+				c.writeQueued(alone)
+			}
+			continue
+		default:
 		}
-		for i, q := range queued {
-			note(q.settle(), c.breakOff)
-			queued[i] = nil
-			<-c.inflight
+		c.turn.Store(nil)
+		c.writing.Store(false)
+		// What came before that is for this writer, unless there is another one already.
+		if len(c.order) == 0 || !c.writing.CompareAndSwap(false, true) {
+			return
 		}
-		queued = queued[:0]
 	}
-	for q := range c.order {
-		c.turn.Store(q)
-		if c.w.Queued() >= flushBytes || q.mayWait() {
-			flush()
+}
+
+// writeQueued writes the answers that are queued, and gives back what they hold.
+func (c *conn) writeQueued(alone bool) {
+	if c.failed == nil {
+		var held int64
+		if n := len(c.queued); n > 0 {
+			held = c.queued[n-1].answer.held // of the others none does: see write
 		}
-		queued = append(queued, q)
-		if err := c.respond(q, broken != nil); err != nil {
-			flush() // the answers before it
-			note(err, c.turnAway)
-		}
-		// What holds memory of the node's for answers is written before anything else
-		// is queued: a delivery behind it may wait for that very memory.
-		if len(c.order) == 0 || broken != nil || q.answer.holds() {
-			flush()
-		}
+		c.note(c.flush(held > 0, alone), c.breakOff)
+	}
+	for i, q := range c.queued {
+		c.note(q.settle(), c.breakOff)
+		c.queued[i] = nil
+		<-c.inflight
+	}
+	c.queued = c.queued[:0]
+}
+
+// note takes the first error of the writer's, and ends the connection as it asks for.
+func (c *conn) note(err error, end func(error)) {
+	if c.failed == nil && err != nil {
+		c.failed = err
+		end(err)
 	}
 }
 
@@ -104,10 +121,19 @@ func (c *conn) end(err error) {
 
 // settle gives back what the answer holds, once it is written or never will be.
 func (q *request) settle() (err error) {
-	defer intake.Survive(q.conn.log, &err, "at", "giving back an answer", "request", q.api.name)
+	defer q.survived(&err, "giving back an answer")
 	q.answer.release(q.s)
 	q.settleFetch()
 	return nil
+}
+
+// survived is intake.Survive for what is done of a request. It takes no memory for what it
+// would log.
+func (q *request) survived(err *error, at string) {
+	if p := recover(); p != nil {
+		intake.LogPanic(q.conn.log, p, "at", at, "request", q.api.name, "version", q.version)
+		*err = intake.ErrPanic
+	}
 }
 
 // release gives back what the answer holds.
@@ -139,8 +165,23 @@ func (q *request) mayWait() bool {
 // respond queues the answer of q, which it waits for or makes. If broken, it
 // only waits for what is under way, which then holds nothing any more.
 func (c *conn) respond(q *request, broken bool) (err error) {
-	defer intake.Survive(c.log, &err, "at", "answering", "request", q.api.name, "version", q.version)
+	defer q.survived(&err, "answering")
 	defer q.passed()
+	c.complete(q, broken)
+	a := &q.answer
+	switch {
+	case broken:
+		return nil
+	case a.err != nil:
+		return a.err
+	case a.none:
+		return nil
+	}
+	return c.queue(q)
+}
+
+// complete waits for the answer of q, or makes it.
+func (c *conn) complete(q *request, broken bool) {
 	switch {
 	case broken && q.inTurn:
 		q.send(answer{none: true})
@@ -159,16 +200,11 @@ func (c *conn) respond(q *request, broken bool) (err error) {
 		a.held = q.answer.held // what the handler took
 		q.send(a)
 	}
+}
+
+// queue adds the answer of q to what is written next.
+func (c *conn) queue(q *request) (err error) {
 	a := &q.answer
-	switch {
-	case broken:
-		return nil
-	case a.err != nil:
-		return a.err
-	case a.none:
-		return nil
-	}
-	header := make([]byte, 0, lengthBytes+5)
 	var parts []frame.Part
 	n := int64(len(a.head))
 	if a.body != nil {
@@ -185,15 +221,29 @@ func (c *conn) respond(q *request, broken bool) (err error) {
 	if n > math.MaxInt32 {
 		return fmt.Errorf("%w: an answer of %d bytes to %s", errTooLarge, n, q.api.name)
 	}
+	header := make([]byte, 0, lengthBytes+5+joined(a))
 	header = binary.BigEndian.AppendUint32(header, uint32(n))
 	header = binary.BigEndian.AppendUint32(header, uint32(q.correlationID))
 	if tagged {
 		header = append(header, 0)
 	}
-	c.w.QueueRaw(frame.Part{Bytes: header}, frame.Part{Bytes: a.head})
-	c.w.QueueRaw(parts...)
+	if joined(a) > 0 {
+		c.w.QueueRaw(frame.Part{Bytes: append(header, a.head...)})
+	} else {
+		c.w.QueueRaw(frame.Part{Bytes: header}, frame.Part{Bytes: a.head})
+		c.w.QueueRaw(parts...)
+	}
 	a.delivered = slices.ContainsFunc(parts, func(p frame.Part) bool { return p.Source != nil })
 	return nil
+}
+
+// joined is how many bytes of an answer are copied behind its header: all of a small one,
+// as a single write costs less than one of two parts.
+func joined(a *answer) int {
+	if a.body != nil || len(a.head) > joinedBytes {
+		return 0
+	}
+	return len(a.head)
 }
 
 // passed takes note that requests are started behind q again.
@@ -243,17 +293,20 @@ func (c *conn) handle(q *request) (a answer) {
 
 // flush writes what is queued. held says that it holds memory of the node's for
 // answers until it is written, other than a delivery, which sees to that itself.
-// The answers behind it may hold memory of the node's for Fetches meanwhile.
-func (c *conn) flush(held bool) (err error) {
-	defer intake.Survive(c.log, &err, "at", "writing answers")
+// The answers behind it may hold memory of the node's for Fetches meanwhile, unless
+// it is alone.
+func (c *conn) flush(held, alone bool) (err error) {
+	defer c.survived(&err, "writing answers")
 	n := c.w.Queued()
 	if n == 0 {
 		return nil
 	}
-	c.out.Begin(n, func() bool {
-		return held && c.s.opt.Answers.Waiting() > 0 || c.unsent.waitedFor(&c.s.fetches)
-	})
-	defer func() { err = c.out.Taken(err) }()
+	if held || !alone {
+		c.out.Begin(n, func() bool {
+			return held && c.s.opt.Answers.Waiting() > 0 || c.unsent.waitedFor(&c.s.fetches)
+		})
+		defer func() { err = c.out.Taken(err) }()
+	}
 	if err := c.out.SetWriteDeadline(delivery.Deadline(c.s.opt.WriteTimeout, n)); err != nil {
 		return err
 	}
@@ -261,4 +314,13 @@ func (c *conn) flush(held bool) (err error) {
 		c.s.meter.Wrote(n)
 	}
 	return err
+}
+
+// survived is intake.Survive for what is done of the connection, without memory for what
+// it would log.
+func (c *conn) survived(err *error, at string) {
+	if p := recover(); p != nil {
+		intake.LogPanic(c.log, p, "at", at)
+		*err = intake.ErrPanic
+	}
 }

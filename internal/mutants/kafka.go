@@ -294,8 +294,8 @@ var kafkaTable = []mutant{
 	{
 		name: "a Fetch does not outlive its client",
 		file: "kafka/conn.go",
-		old:  "\tc.polls.End()\n\tclose(c.order)",
-		new:  "\tclose(c.order)",
+		old:  "\tc.polls.End()\n\tc.writers.Wait()",
+		new:  "\tc.writers.Wait()",
 		pkg:  "./kafka", test: "TestFetchOfTheGone", want: "holds the connection of a client that has gone",
 	},
 	{

@@ -25,6 +25,8 @@ type walker struct {
 }
 
 // error returns why the walk ended.
+//
+//go:noinline
 func (w *walker) error(request string, version int16) error {
 	e := w.refused
 	e.Request, e.Version = request, version
@@ -33,12 +35,16 @@ func (w *walker) error(request string, version int16) error {
 
 // refuse ends the walk here. reason has a verb for value and one for bound. In
 // which field that is, the callers add.
+//
+//go:noinline
 func (w *walker) refuse(kind error, reason string, value, bound int64) bool {
 	w.refused = Error{Kind: kind, At: w.at, reason: reason, value: value, bound: bound}
 	return false
 }
 
 // in names the struct and the field that were refused, unless one inside has.
+//
+//go:noinline
 func (w *walker) in(s *structure, f string) bool {
 	if w.refused.Struct == "" {
 		w.refused.Struct, w.refused.Field = s.name, f

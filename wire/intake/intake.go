@@ -124,15 +124,21 @@ func (r *Reader) Read(b []byte) (int, error) {
 		if n > 0 || r.from == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
-		now := time.Now()
-		switch {
-		case r.stopped() || !now.Before(r.end):
-			return 0, err
-		case now.After(r.fair) && r.from.Waiting() > 0:
-			return 0, ErrSlow
-		}
-		if err := r.extend(now); err != nil {
+		if err := r.late(err); err != nil {
 			return 0, err
 		}
 	}
+}
+
+// late looks whether a request whose deadline has passed, with err, may take longer, and
+// sets the deadline of the next look; or returns how the reading ends.
+func (r *Reader) late(err error) error {
+	now := time.Now()
+	switch {
+	case r.stopped() || !now.Before(r.end):
+		return err
+	case now.After(r.fair) && r.from.Waiting() > 0:
+		return ErrSlow
+	}
+	return r.extend(now)
 }

@@ -160,19 +160,30 @@ func (s *Server) serve(l *link) (count func()) {
 	protocol, read, err := s.tell(l.nc)
 	switch {
 	case err == nil && protocol == frame.Native:
-		s.meter.Opened()
-		s.untold.Goes()
-		c := newConn(s, l.nc, l.via)
-		l.native.Store(c)
-		ended := c.serve()
-		return func() { s.meter.Ended(ended) }
+		return s.serveNative(l)
 	case err == nil && protocol == frame.Kafka && s.opt.Kafka != nil:
 		s.untold.Goes()
 		s.opt.Kafka.Serve(l.nc, read, l.via) // which counts it
 		return func() {}
-	case err == nil:
+	}
+	return s.turnAway(l, protocol, read, err)
+}
+
+// serveNative serves a connection that speaks the native protocol, as serve does.
+func (s *Server) serveNative(l *link) (count func()) {
+	s.meter.Opened()
+	s.untold.Goes()
+	c := newConn(s, l.nc, l.via)
+	l.native.Store(c)
+	ended := c.serve()
+	return func() { s.meter.Ended(ended) }
+}
+
+// turnAway says why a connection is not served, as serve does.
+func (s *Server) turnAway(l *link, protocol frame.Protocol, read []byte, err error) (count func()) {
+	if err == nil {
 		s.logStrange(l, protocol, read)
-	case !intake.Quiet(err):
+	} else if !intake.Quiet(err) {
 		s.opt.Log.Info("connection refused", "remote", l.nc.RemoteAddr().String(), "err", err)
 	}
 	ended := broker.EndedHandshake
