@@ -64,6 +64,6 @@ var asideTable = []mutant{
 		file: "broker/repair.go",
 		old:  "if len(damaged) == 0 && s.sound() == nil {",
 		new:  "if len(damaged) == 0 {",
-		pkg:  "./broker", test: "TestHeal", want: "leads on",
+		pkg:  "./broker", test: "TestHeal", want: "is in quarantine on node",
 	},
 }
