@@ -8,7 +8,7 @@ import (
 )
 
 // graft has a partition take all that it lacks of the target, a few batches at a time.
-func (a *away) graft(sh *Shard, r Restored) {
+func (a *away) graft(sh *Shard, r Restored) (waited int) {
 	a.tb.Helper()
 	g, err := sh.Graft(r)
 	if err != nil {
@@ -31,6 +31,7 @@ func (a *away) graft(sh *Shard, r Restored) {
 		}
 		before := g.Next()
 		for err = g.Append(b); errors.Is(err, ErrTail); err = g.Append(b) {
+			waited++
 			if err := g.Flush(); err != nil {
 				a.tb.Fatal(err)
 			}
@@ -43,6 +44,7 @@ func (a *away) graft(sh *Shard, r Restored) {
 		a.tb.Fatal(err)
 	}
 	sh.SetLogStart(r.Key, r.LogStart)
+	return waited
 }
 
 // TestGraft brings partitions up to another replica's state while others go on: what
@@ -53,11 +55,15 @@ func TestGraft(t *testing.T) {
 	mem := vfs.NewMem(1)
 	a, h := newAway(t, mem)
 	defer h.st.Close()
+	h.append(1, 100, 200) // in memory, and below the source's log start
 	grafted := map[uint32]bool{0: true, 1: true, 3: true}
 	for _, r := range a.target.restored() {
 		if grafted[r.Key] {
 			h.append(4, 77) // in between
-			a.graft(h.sh, r)
+			waited := a.graft(h.sh, r)
+			if behind := r.Key == 1; (waited > 0) != behind {
+				t.Errorf("partition %d: %d times batches had to be written first, before some that do not follow on them: %t", r.Key, waited, behind)
+			}
 			h.state[r.Key] = a.target.state[r.Key]
 		}
 	}
