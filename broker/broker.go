@@ -247,6 +247,7 @@ type Broker struct {
 	hashes       *hashes
 	quarantines  *quarantines
 	repairs      *repairs
+	given        givenState
 	scrubber     *scrubber
 	recorded     atomic.Uint32 // the feature level that RecordLevel has recorded
 	altering     chan struct{} // 1-buffered: held while a topic's configs change

@@ -9,7 +9,7 @@ import (
 
 // Methods of calls between nodes; methodPull, 4, methodReport, 5, methodContact, 6,
 // methodPresent, 7, methodAlive, 8, methodCurrent, 9, methodClaim, 16, methodTakeOver, 17, methodFit, 18, methodRoom, 19,
-// methodElect, 20, and methodEnds, 21, are others.
+// methodElect, 20, methodEnds, 21, and methodState, 22, are others.
 // MethodReplace, 24, and MethodJoin, 25, are for nodes that have no place in the cluster yet.
 // MethodStanding is internal/node's: what a node says of itself before it has a cluster.
 const (
@@ -53,6 +53,8 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 		return b.answerRoom(payload)
 	case methodElect:
 		return b.answerElect(ctx, payload)
+	case methodState:
+		return b.answerState(ctx, from, payload)
 	case methodEnds:
 		return b.answerEnds(payload)
 	}

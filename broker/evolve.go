@@ -89,4 +89,9 @@ type published struct {
 	producers atomic.Int64 // remembered
 
 	quarantined atomic.Int64 // partitions, on this replica
+
+	// See succession: another replica's state is in place, and in no checkpoint yet; and
+	// the index of the first checkpoint that had one.
+	unsettled atomic.Bool
+	soundFrom atomic.Uint64
 }

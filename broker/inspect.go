@@ -84,6 +84,7 @@ type ReplicaState struct {
 	Lag         int64 // entries of the leader's log that it lacks
 	Applied     int64 // index of the last entry that it has applied, as it says
 	Quarantined int   // partitions that it has put into quarantine, as it says
+	Damaged     int   // ranges of its partitions that it knows to be damaged, as it says
 }
 
 // Inspect returns the state of the cluster. The other nodes are asked at once,
@@ -237,7 +238,7 @@ func (s *ShardState) replica(m *memberReport, leads *shardReport, said map[int32
 	r := unheard(m.Node, failures)
 	r.Incarnation, r.Voter = m.Incarnation, m.Voter
 	if own := said[m.Node]; own != nil && own.Incarnation == m.Incarnation {
-		r.Applied, r.Quarantined = int64(own.Applied), own.Quarantined
+		r.Applied, r.Quarantined, r.Damaged = int64(own.Applied), own.Quarantined, own.Damaged
 	} else if r.Status != ReplicaSilent {
 		r.Status = ReplicaLost
 	}

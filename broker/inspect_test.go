@@ -41,7 +41,7 @@ func TestMerge(t *testing.T) {
 	other := follows(3, 1, 2, 5)
 	other.Incarnation = 99
 	quarantined := follows(3, 1, 2, 100)
-	quarantined.Quarantined = 2
+	quarantined.Quarantined, quarantined.Damaged = 2, 3
 	tests := []struct {
 		name string
 		said map[int32]shardReport
@@ -72,8 +72,8 @@ func TestMerge(t *testing.T) {
 			"1 2 100: 1=ok 100 0 100, 2=ok 100 0 99, 3=lost 40 60 -1"},
 		{"a node without the replica", map[int32]shardReport{1: leads(1, 2, 100, 100, 100, 40), 2: follows(2, 1, 2, 100)}, nil,
 			"1 2 100: 1=ok 100 0 100, 2=ok 100 0 99, 3=lost 40 60 -1"},
-		{"partitions in quarantine", map[int32]shardReport{1: leads(1, 2, 100, 100, 100, 100), 2: follows(2, 1, 2, 100), 3: quarantined}, nil,
-			"1 2 100: 1=ok 100 0 100, 2=ok 100 0 99, 3=ok 100 0 99 quarantined=2"},
+		{"partitions in quarantine, and damage", map[int32]shardReport{1: leads(1, 2, 100, 100, 100, 100), 2: follows(2, 1, 2, 100), 3: quarantined}, nil,
+			"1 2 100: 1=ok 100 0 100, 2=ok 100 0 99, 3=ok 100 0 99 quarantined=2 damaged=3"},
 		{"nobody says anything", nil, map[int32]error{1: down, 2: down, 3: down}, "-1 0 -1: "},
 	}
 	names := map[ReplicaStatus]string{
@@ -92,6 +92,9 @@ func TestMerge(t *testing.T) {
 				text := fmt.Sprintf("%d=%s %d %d %d", r.Node, names[r.Status], r.Match, r.Lag, r.Applied)
 				if r.Quarantined > 0 {
 					text += fmt.Sprintf(" quarantined=%d", r.Quarantined)
+				}
+				if r.Damaged > 0 {
+					text += fmt.Sprintf(" damaged=%d", r.Damaged)
 				}
 				rs = append(rs, text)
 			}
@@ -175,6 +178,7 @@ func TestReportBounds(t *testing.T) {
 		{"a shard twice", func(r *nodeReport) { r.Shards = append(r.Shards, r.Shards[0]) }, "shard 1 twice"},
 		{"too many members", func(r *nodeReport) { r.Shards[0].Members = make([]memberReport, maxReportMembers+1) }, "members of shard 1"},
 		{"quarantine", func(r *nodeReport) { r.Shards[0].Quarantined = -1 }, "in quarantine"},
+		{"damage", func(r *nodeReport) { r.Shards[0].Damaged = -1 }, "-1 damaged ranges"},
 		{"uptime", func(r *nodeReport) { r.UptimeMS = -1 }, "an uptime of -1 ms"},
 		{"long uptime", func(r *nodeReport) { r.UptimeMS = 1<<63 - 1 }, "an uptime of"},
 	}

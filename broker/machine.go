@@ -41,6 +41,11 @@ type machine struct {
 	state *partition.State
 	out   partition.Outcome // reused
 
+	// Guarded by mu: what takes the place of state, nil: nothing; and at which index that
+	// was the last time.
+	succession  *succession
+	succeededAt uint64
+
 	// term is that of the last entry applied, and told the one that those who wait
 	// were told of. They are Apply's goroutine's.
 	term, told uint64
@@ -74,6 +79,9 @@ func (m *machine) Apply(index, term uint64, entry []byte) (results []partition.R
 		return nil, needsNewer(err)
 	}
 	m.term = term
+	if m.succession != nil {
+		m.succession.keep(index, term, entry)
+	}
 	m.shard.version.Store(uint32(m.state.ApplyVersion()))
 	for i := range m.out.Quarantines {
 		m.quarantine(&m.out.Quarantines[i], entry)
@@ -166,7 +174,9 @@ func (m *machine) producersOf(n partition.Number) []partition.ProducerView {
 // publishState lets everybody see limits and counts as the state has them now.
 func (m *machine) publishState() {
 	m.shard.producers.Store(int64(m.state.Producers()))
-	m.shard.quarantined.Store(int64(m.state.QuarantinedPartitions()))
+	if n := int64(m.state.QuarantinedPartitions()); m.shard.quarantined.Swap(n) < n {
+		m.unsound() // by an earlier run's quarantine, perhaps, to which this one has come
+	}
 	if now := m.state.Limits(); m.shard.limits.Load() == nil || *m.shard.limits.Load() != now {
 		m.shard.limits.Store(&now)
 	}
@@ -207,7 +217,7 @@ func (m *machine) Capture() (replication.Capture, error) {
 		m.state.Requeue(c)
 	default:
 	}
-	return &capture{m: m, state: m.state.Capture(), token: m.store.Capture()}, nil
+	return &capture{m: m, state: m.state.Capture(), token: m.store.Capture(), succeededAt: m.succeededAt}, nil
 }
 
 // Restore implements replication.FSM.
@@ -219,6 +229,13 @@ func (m *machine) Restore(checkpoint io.Reader) error {
 		return needsNewer(err)
 	}
 	before := m.state
+	if before != nil {
+		// The other replica's state is what its entries say.
+		if err := m.quarantines.end(m.shard.id, state.Index()); err != nil {
+			return err
+		}
+		m.shard.unsettled.Store(false)
+	}
 	m.state = state
 	m.out.Follow = m.follow
 	m.shard.version.Store(uint32(state.ApplyVersion()))
@@ -284,6 +301,8 @@ type capture struct {
 	m     *machine
 	state *partition.Capture
 	token store.Token
+
+	succeededAt uint64 // the machine's
 }
 
 // Persist implements replication.Capture.
@@ -306,6 +325,9 @@ func (c *capture) Persist(w io.Writer) error {
 
 // Durable implements replication.Capture.
 func (c *capture) Durable() {
+	if c.state.Whole() {
+		c.m.settled(c.state.Index(), c.succeededAt)
+	}
 	if !c.m.shard.catchUp.busy.Load() {
 		// Nobody goes on with it: the log is followed.
 		if err := c.m.store.DropPrefetch(); err != nil {

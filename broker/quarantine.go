@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -74,6 +75,8 @@ type quarantines struct {
 }
 
 type quarantineFile struct {
+	shard replication.ShardID
+	index uint64 // of the entry
 	name  string
 	bytes []byte
 }
@@ -96,7 +99,7 @@ func (q *quarantines) path(shard replication.ShardID, n partition.Number) string
 // add has a file written soon, and before the next checkpoint of the shard. It
 // does not wait for the disk: Apply calls it.
 func (q *quarantines) add(shard replication.ShardID, what *partition.Quarantine, entry []byte) {
-	f := quarantineFile{quarantineName(shard, what.Number), encodeQuarantine(shard, what, entry)}
+	f := quarantineFile{shard, what.EntryIndex, quarantineName(shard, what.Number), encodeQuarantine(shard, what, entry)}
 	q.mu.Lock()
 	q.pending = append(q.pending, f)
 	q.count++
@@ -154,6 +157,27 @@ func (q *quarantines) check(shard replication.ShardID) error {
 func (q *quarantines) replay(shard replication.ShardID, state *partition.State) error {
 	return q.each(shard, func(file string, what *partition.Quarantine) error {
 		if state.ReplayQuarantine(what.Number, what.EntryIndex) {
+			return nil
+		}
+		if err := q.fs.Remove(file); err != nil {
+			return fmt.Errorf("%w: %w", errQuarantineFile, err)
+		}
+		return nil
+	})
+}
+
+// end removes the files of a shard that say of an entry up to an index that it
+// panicked, and forgets those that are not written yet: this replica has the state of
+// another one behind that index. It is not synced: a file that comes back puts its
+// partition into quarantine again, and it is healed again.
+func (q *quarantines) end(shard replication.ShardID, index uint64) error {
+	q.turn <- struct{}{}
+	defer func() { <-q.turn }()
+	q.mu.Lock()
+	q.pending = slices.DeleteFunc(slices.Clone(q.pending), func(f quarantineFile) bool { return f.shard == shard && f.index <= index })
+	q.mu.Unlock()
+	return q.each(shard, func(file string, what *partition.Quarantine) error {
+		if what.EntryIndex > index {
 			return nil
 		}
 		if err := q.fs.Remove(file); err != nil {
@@ -292,7 +316,6 @@ func (m *machine) quarantine(q *partition.Quarantine, entry []byte) {
 		"entry_bytes", len(entry), "entry_sha256", partition.Hash(sha256.Sum256(entry)).String(),
 		"kept_in", m.quarantines.path(m.shard.id, q.Number), "panic", string(panicText(q)))
 	m.quarantines.add(m.shard.id, q, entry)
-	m.unsound()
 	if _, ok := m.state.Partition(q.Number); ok { // else a later command deleted it
 		m.publish(q.Number)
 	}
@@ -304,9 +327,13 @@ func (b *Broker) quarantineError(p *placed, index uint64) *errcode.Error {
 	if t := b.image().TopicByID(metadata.TopicID(p.key.topic)); t != nil {
 		topic = t.Name
 	}
+	others := ""
+	if b.opt.Cluster != nil {
+		others = " what another replica has takes its place by itself, unless that panicked on all of them;"
+	}
 	return errcode.Errorf(errcode.KafkaStorageError,
-		"partition %d of topic %s is in quarantine on node %d: handling entry %d of shard %d panicked; see %s: with a version that does not, remove that file and start again, or delete the topic",
-		p.key.index, topic, b.opt.NodeID, index, p.shard.id, b.quarantines.path(p.shard.id, p.number))
+		"partition %d of topic %s is in quarantine on node %d: handling entry %d of shard %d panicked;%s see %s: with a version that does not, remove that file and start again, or delete the topic",
+		p.key.index, topic, b.opt.NodeID, index, p.shard.id, others, b.quarantines.path(p.shard.id, p.number))
 }
 
 // Quarantined counts the partitions that were put into quarantine since the

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -347,40 +346,5 @@ func TestPanicStops(t *testing.T) {
 			t.Error("nobody was told")
 		}
 		r.stop()
-	})
-}
-
-// TestQuarantineHandsOver: a leader on which a command panicked hands its leadership to
-// a replica on which it did not, where clients go on, and is not fit to lead again.
-func TestQuarantineHandsOver(t *testing.T) {
-	var victim atomic.Int32
-	tune := func(o *Options) {
-		node := o.NodeID
-		o.poison = func(e *partition.Effect) {
-			if node == victim.Load() && e.Kind == partition.EffectAppended && bytes.Contains(e.Batch, []byte("poison")) {
-				panic("cannot store poison")
-			}
-		}
-	}
-	inTunedTrio(t, tune, func(t *testing.T, tr *trio) {
-		topic := tr.controller().create("orders", 1, nil)
-		tr.rest(10 * time.Second)
-		was := tr.leader(topic, 0)
-		shard := was.dir.find(topic.ID, 0).shard
-		victim.Store(was.NodeID())
-		if res := was.produce(topic, 0, batchOf(t, 7, 0, "poison")); res.Err == nil || res.Err.Code != errcode.KafkaStorageError {
-			t.Fatalf("the poison was answered with %+v", res)
-		}
-		tr.rest(20 * time.Second)
-		now := tr.leader(topic, 0)
-		if now == was {
-			t.Fatal("a replica with a partition in quarantine leads on, and the others are sound")
-		}
-		if res := now.produce(topic, 0, batchOf(t, 7, 1, "more")); res.Err != nil || res.BaseOffset != 1 {
-			t.Errorf("behind the record that panicked elsewhere: %+v", res)
-		}
-		if !was.hurt(shard.id) || shard.sound() == nil || now.hurt(shard.id) {
-			t.Errorf("fit to lead: the quarantined one %t, the other %t", !was.hurt(shard.id), !now.hurt(shard.id))
-		}
 	})
 }

@@ -35,9 +35,12 @@ type repairs struct {
 	// The goroutine's.
 	handed map[replication.ShardID]time.Time // when a leadership was last handed over
 	failed map[failedRepair]failure
+	ill    map[replication.ShardID]illness
 
 	tries       atomic.Uint64
 	done, bytes atomic.Uint64 // segments repaired, and what came from others for them
+
+	healed, unhealed atomic.Uint64 // partitions that were in quarantine, and tries that came to nothing
 }
 
 // failedRepair names a range that could not be repaired.
@@ -56,7 +59,7 @@ type failure struct {
 func newRepairs(b *Broker) *repairs {
 	return &repairs{
 		b: b, wake: make(chan struct{}, 1),
-		handed: make(map[replication.ShardID]time.Time), failed: make(map[failedRepair]failure),
+		handed: make(map[replication.ShardID]time.Time), failed: make(map[failedRepair]failure), ill: make(map[replication.ShardID]illness),
 	}
 }
 
@@ -102,9 +105,7 @@ func (r *repairs) pass(ctx context.Context) (whole bool) {
 			continue
 		}
 		r.handOver(ctx, s)
-		if s.replica.Leading() != 0 && s.sound() != nil {
-			whole = false // once more, later
-		}
+		whole = r.heal(ctx, s) && whole // else once more, later
 		for _, d := range damaged {
 			if ctx.Err() != nil {
 				return true
@@ -151,12 +152,27 @@ func (b *Broker) hurt(shard replication.ShardID) bool {
 	return s != nil && (len(s.store.Damaged()) > 0 || s.sound() != nil)
 }
 
-// sound returns why the replica's state is not what its entries say, if so: a
-// partition in quarantine is as it was before the command that panicked. Who took it
-// for the partition's state would give its offsets to other records.
+// sound returns why the replica's state, or its newest checkpoint, is not what its
+// entries say, if so: a partition in quarantine is as it was before the command that
+// panicked. Who took it for the partition's state would give its offsets to other
+// records.
 func (s *dataShard) sound() error {
 	if n := s.quarantined.Load(); n > 0 {
 		return fmt.Errorf("%d partitions of shard %d are in quarantine here; another replica has to lead", n, s.id)
+	}
+	if s.unsettled.Load() {
+		return fmt.Errorf("partitions of shard %d were in quarantine here, and no checkpoint has what they are now; another replica has to lead", s.id)
+	}
+	return nil
+}
+
+// soundAt returns why the checkpoint at an index must not be given to other replicas.
+func (s *dataShard) soundAt(index uint64) error {
+	if err := s.sound(); err != nil {
+		return err
+	}
+	if from := s.soundFrom.Load(); index < from {
+		return fmt.Errorf("partitions of shard %d were in quarantine here until the checkpoint at index %d", s.id, from)
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ type shardReport struct {
 	Applied      uint64         `json:"applied"`
 	Checkpointed uint64         `json:"checkpointed"`
 	Quarantined  int            `json:"quarantined,omitempty"` // partitions
+	Damaged      int            `json:"damaged,omitempty"`     // ranges
 	Members      []memberReport `json:"members"`
 }
 
@@ -73,7 +74,7 @@ func (b *Broker) ownReport() nodeReport {
 	r.Shards = append(r.Shards, reportOf(uint32(replication.MetadataShard), b.meta.Progress()))
 	for _, s := range b.carriedInOrder() {
 		one := reportOf(uint32(s.id), s.replica.Progress())
-		one.Quarantined = int(s.quarantined.Load())
+		one.Quarantined, one.Damaged = int(s.quarantined.Load()), len(s.store.Damaged())
 		r.Shards = append(r.Shards, one)
 	}
 	return r
@@ -137,6 +138,8 @@ func decodeReport(node int32, raw []byte) (nodeReport, error) {
 			return nodeReport{}, fmt.Errorf("broker: report of node %d has %d members of shard %d", node, len(s.Members), s.Shard)
 		case s.Quarantined < 0:
 			return nodeReport{}, fmt.Errorf("broker: report of node %d has %d partitions of shard %d in quarantine", node, s.Quarantined, s.Shard)
+		case s.Damaged < 0:
+			return nodeReport{}, fmt.Errorf("broker: report of node %d has %d damaged ranges of shard %d", node, s.Damaged, s.Shard)
 		}
 		seen[s.Shard] = true
 	}

@@ -144,7 +144,7 @@ func (b *Broker) openData(shard replication.ShardID) (*dataShard, error) {
 		FSM:     b.opt.wrap(s.machine),
 		Journal: b.opt.Journal, Votes: b.opt.Votes,
 		FS: b.opt.FS, CheckpointDir: b.checkpointDir(shard), KeepFreeBytes: b.opt.KeepFreeBytes, Fold: partition.Fold,
-		Transport: to, Bootstrap: voters, CatchUp: s.catchUp, Sound: s.sound,
+		Transport: to, Bootstrap: voters, CatchUp: s.catchUp, Sound: s.soundAt,
 		Encode: encodeEntry, TermStart: termStart{},
 		EntryOverheadBytes: partition.EntryOverheadBytes, CommandOverheadBytes: commandOverheadBytes,
 		OnFailed: b.opt.OnFailed,

@@ -153,6 +153,10 @@ type Stats struct {
 	Repaired, RepairPulledBytes, ScrubbedBytes, ScrubPasses uint64
 	LastScrub                                               time.Time
 
+	// Healed counts partitions that were in quarantine and have what other replicas have,
+	// HealFailures tries that came to nothing (R5).
+	Healed, HealFailures uint64
+
 	// RemovedByRetention and RemovedByRequest are how many records left logs
 	// because this node, their leader, decided so, or was asked to.
 	RemovedByRetention, RemovedByRequest uint64
@@ -185,6 +189,7 @@ func (b *Broker) Stats() Stats {
 	}
 	s.CatchUpRate = b.pulls.rate()
 	s.Repaired, s.RepairPulledBytes = b.repairs.done.Load(), b.repairs.bytes.Load()
+	s.Healed, s.HealFailures = b.repairs.healed.Load(), b.repairs.unhealed.Load()
 	s.ScrubbedBytes, s.ScrubPasses = b.scrubber.bytes.Load(), b.scrubber.passes.Load()
 	if ns := b.scrubber.last.Load(); ns != 0 {
 		s.LastScrub = time.Unix(0, ns)

@@ -20,6 +20,8 @@ type trio struct {
 	peers  [3]*transport.HubNode
 	base   *Cluster        // without Peers
 	probes [4]atomic.Int64 // that the leaders of data shards have sent, by node
+
+	sequence int32 // of the next batch that write writes
 }
 
 // counted counts a replica's probes.

@@ -89,6 +89,7 @@ type ReplicaDescription struct {
 	LagEntries   int64 // entries of the leader's log that it lacks
 	AppliedIndex int64
 	Quarantined  int // partitions
+	Damaged      int // ranges of its partitions that are damaged and not repaired yet
 }
 
 // DescribeCluster returns nodes and shards as one node, whichever answers, sees
@@ -133,7 +134,7 @@ func fromCluster(resp *pb.DescribeClusterResponse) ClusterDescription {
 		for _, r := range s.Replicas {
 			shard.Replicas = append(shard.Replicas, ReplicaDescription{
 				Node: r.Node, Incarnation: r.Incarnation, Voter: r.Voter, Status: ReplicaStatus(r.Status),
-				MatchIndex: r.MatchIndex, LagEntries: r.LagEntries, AppliedIndex: r.AppliedIndex, Quarantined: int(r.Quarantined),
+				MatchIndex: r.MatchIndex, LagEntries: r.LagEntries, AppliedIndex: r.AppliedIndex, Quarantined: int(r.Quarantined), Damaged: int(r.Damaged),
 			})
 		}
 		d.Shards = append(d.Shards, shard)

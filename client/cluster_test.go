@@ -39,7 +39,7 @@ func TestDescribeCluster(t *testing.T) {
 			}
 			for id := first; id < min(first+2, 5); id++ {
 				resp.Shards = append(resp.Shards, &pb.ShardDetail{Id: id, Leader: -1, Term: 7, LastIndex: -1, Partitions: 2, InSync: []int32{1}, Replicas: []*pb.ReplicaDetail{
-					{Node: 1, Incarnation: 9, Voter: true, Status: pb.ReplicaStatus_REPLICA_STATUS_SILENT, MatchIndex: 5, LagEntries: 6, AppliedIndex: -1, Quarantined: 1},
+					{Node: 1, Incarnation: 9, Voter: true, Status: pb.ReplicaStatus_REPLICA_STATUS_SILENT, MatchIndex: 5, LagEntries: 6, AppliedIndex: -1, Quarantined: 1, Damaged: 2},
 				}})
 			}
 			resp.More = first+2 < 5
@@ -56,7 +56,7 @@ func TestDescribeCluster(t *testing.T) {
 		}
 		for id := range uint32(5) {
 			want.Shards = append(want.Shards, ShardDescription{ID: id, Leader: -1, Term: 7, LastIndex: -1, Partitions: 2, InSync: []int32{1}, Replicas: []ReplicaDescription{
-				{Node: 1, Incarnation: 9, Voter: true, Status: ReplicaSilent, MatchIndex: 5, LagEntries: 6, AppliedIndex: -1, Quarantined: 1},
+				{Node: 1, Incarnation: 9, Voter: true, Status: ReplicaSilent, MatchIndex: 5, LagEntries: 6, AppliedIndex: -1, Quarantined: 1, Damaged: 2},
 			}})
 		}
 		if diff := cmp.Diff(want, d, cmp.Comparer(func(a, b error) bool { return a == b })); diff != "" {

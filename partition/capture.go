@@ -23,12 +23,15 @@ type changes struct {
 	// from is the index of the last capture, and so the one that the next
 	// delta goes on top of. Zero before the first.
 	from uint64
+
+	whole bool // everything counts as changed: see Succeed
 }
 
 // Capture is the part of a State that changed since the capture before it, or
 // all of it: a frozen copy that may be written beside Apply.
 type Capture struct {
 	header    header
+	whole     bool
 	parts     []part // by number; only the fields that a checkpoint holds
 	folded    []capturedFolded
 	producers []capturedProducer
@@ -70,15 +73,24 @@ type End struct {
 }
 
 // Capture freezes what changed since the last Capture: since New everything,
-// since Restore nothing. It takes time proportional to that, not to the State.
+// since Restore nothing, since Succeed everything. It takes time proportional to that,
+// not to the State.
 //
 // The caller writes the capture, with WriteDelta, behind those before it, or
-// gives it back with Requeue before the next Capture.
+// gives it back with Requeue before the next Capture. One that is Whole goes on top
+// of nothing, and those before it are not needed any more.
 func (s *State) Capture() *Capture {
 	c := &Capture{header: s.header(s.dirty.from)}
+	whole := s.dirty.whole
+	if whole {
+		c = s.Freeze().c
+		c.whole = true
+	}
 	for _, p := range s.dirty.parts {
 		p.dirty = false
-		if s.parts[p.number] == p {
+		if whole {
+			p.settle()
+		} else if s.parts[p.number] == p {
 			c.parts = append(c.parts, p.frozen())
 			c.addProducers(p)
 			if p.folded != nil {
@@ -86,6 +98,11 @@ func (s *State) Capture() *Capture {
 			}
 		}
 		p.changed, p.forgotten = nil, nil
+	}
+	if whole {
+		s.dirty = changes{from: s.lastIndex}
+		c.sort()
+		return c
 	}
 	c.deleted = s.dirty.deleted
 	for _, st := range s.dirty.stamps {
@@ -101,6 +118,7 @@ func (s *State) Capture() *Capture {
 // Requeue takes back a capture that was not made durable, so that the next
 // Capture holds its changes too. c must be the newest capture of s.
 func (s *State) Requeue(c *Capture) {
+	s.dirty.whole = s.dirty.whole || c.whole
 	for i := range c.parts {
 		if p := s.parts[c.parts[i].number]; p != nil {
 			s.touch(p)
@@ -128,6 +146,10 @@ func (s *State) Requeue(c *Capture) {
 
 // Index returns the index of the last entry that the capture includes.
 func (c *Capture) Index() uint64 { return c.header.lastIndex }
+
+// Whole reports whether the capture is all of the state, for which those before it are
+// not needed.
+func (c *Capture) Whole() bool { return c.whole }
 
 // Dirty returns the partitions in the capture with their ends, by number: what
 // has to be flushed and synced before the capture may be relied on (R13).
@@ -238,6 +260,16 @@ func (c *Capture) addProducers(p *part) {
 		if p.producers[id] == nil {
 			c.forgotten = append(c.forgotten, producerKey{p.number, id})
 		}
+	}
+}
+
+// settle forgets what changed of p, which a capture holds.
+func (p *part) settle() {
+	for _, pr := range p.changed {
+		pr.noted = false
+	}
+	if p.folded != nil {
+		p.folded.Changes()
 	}
 }
 

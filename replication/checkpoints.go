@@ -74,6 +74,7 @@ type Checkpoints struct {
 	// restoring, or was when the process ended; 0: none. Raft's goroutines read it
 	// only while who has set it waits for them.
 	installing uint64
+	whole      bool        // the capture that Create is called for next is all of the state; who captures sets it
 	fail       func(error) // told of a checkpoint that could not be installed; nil: nobody
 
 	// turn is held over I/O, so it is a channel: waiting for it is a wait that
@@ -313,7 +314,7 @@ func (c *Checkpoints) Create(_ raft.SnapshotVersion, index, term uint64, cfg raf
 		if index <= newest.index {
 			return nil, fmt.Errorf("replication: checkpoint at index %d, and there is one at %d", index, newest.index)
 		}
-		if c.fold != nil && index != c.installing {
+		if c.fold != nil && index != c.installing && !c.whole {
 			f.prev, f.prevCRC = newest.index, newest.crc
 		}
 	}

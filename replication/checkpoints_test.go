@@ -205,6 +205,34 @@ func TestCheckpointOlder(t *testing.T) {
 	}
 }
 
+// A capture of the whole state is a base, and the checkpoints before it go: what they
+// say is not what it goes on from.
+func TestCheckpointWhole(t *testing.T) {
+	t.Parallel()
+	fsys := vfs.NewMem(1)
+	c, err := openTest(fsys, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"longer than a delta", "longer than a delta+b", "all", "all+d"}
+	for i, body := range []string{want[0], "+b", want[2], "+d"} {
+		c.whole = i == 2
+		if err := writeCheckpoint(c, uint64(10*i+10), body); err != nil {
+			t.Fatal(err)
+		}
+		if _, got := readNewest(t, c); got != want[i] {
+			t.Errorf("the checkpoints say %q, want %q", got, want[i])
+		}
+	}
+	again, err := openTest(fsys, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if index, got := readNewest(t, again); index != 40 || got != want[3] || len(again.chain) != 2 {
+		t.Errorf("after a restart: %q at %d in %d files", got, index, len(again.chain))
+	}
+}
+
 func FuzzDecodeCheckpoint(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add(encodeCheckpoint(&checkpointFile{index: 7, term: 2, config: testConfig}, []byte("body")))

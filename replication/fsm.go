@@ -52,3 +52,10 @@ type Capture interface {
 	// covered is due again in the next capture.
 	Abandon()
 }
+
+// WholeCapture is a Capture that can be all of the state: the checkpoints before it
+// are not what it goes on from then, and are not kept.
+type WholeCapture interface {
+	Capture
+	Whole() bool
+}

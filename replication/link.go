@@ -65,7 +65,7 @@ type link struct {
 	behind  func(to raft.ServerID, index uint64)     // told of a peer that needs a checkpoint
 	goesOn  func(index uint64) bool                  // whether the log reaches back to the entry behind index
 	contact func(of raft.ServerID, term uint64) bool // whether it has answered just now: see heartbeatAfter
-	sound   func() error                             // why no checkpoint of this replica is to be given away; nil: it may
+	sound   func(index uint64) error                 // why the checkpoint at index is not to be given away; nil: it may
 
 	// install answers a checkpoint beyond what is applied.
 	install func(rpc raft.RPC, req *raft.InstallSnapshotRequest) (raft.RPCResponse, bool)
@@ -173,9 +173,9 @@ var errUnsound = errors.New("replication: this replica's checkpoints are given t
 // this replica leads no more: see catchUp. The content goes out once.
 func (l *link) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	if l.sound != nil {
-		// A replica that is not sound now may have been so when the checkpoint was taken;
-		// one that is sound now was.
-		if err := l.sound(); err != nil {
+		// A replica that is not sound now may have been so when the checkpoint was taken,
+		// and the other way round.
+		if err := l.sound(req.LastLogIndex); err != nil {
 			l.behind(id, req.LastLogIndex)
 			return fmt.Errorf("%w: %w", errUnsound, err)
 		}

@@ -344,15 +344,17 @@ func TestLinkUnsound(t *testing.T) {
 	var why error
 	to := new(unsent)
 	l := testLink()
-	l.Transport, l.sound = to, func() error { return why }
+	l.Transport, l.sound = to, func(uint64) error { return why }
 	send := func() error {
 		return l.InstallSnapshot("", "", &raft.InstallSnapshotRequest{Term: 5, LastLogIndex: 11}, new(raft.InstallSnapshotResponse), strings.NewReader("state"))
 	}
 	if err := send(); err != nil || to.sent != 1 {
 		t.Fatalf("a sound state is sent %d times: %v", to.sent, err)
 	}
+	of := uint64(0)
+	l.sound = func(index uint64) error { of = index; return why }
 	why = errors.New("a partition is in quarantine")
-	if err := send(); !errors.Is(err, errUnsound) || !errors.Is(err, why) || to.sent != 1 {
-		t.Errorf("an unsound state is sent %d times, want 1: %v", to.sent, err)
+	if err := send(); of != 11 || !errors.Is(err, errUnsound) || !errors.Is(err, why) || to.sent != 1 {
+		t.Errorf("an unsound state at %d is sent %d times, want 1: %v", of, to.sent, err)
 	}
 }

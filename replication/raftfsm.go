@@ -122,6 +122,8 @@ func (f *fsm[R]) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	w, can := c.(WholeCapture)
+	r.checkpoints.whole = can && w.Whole()
 	return &fsmSnapshot{capture: c, fail: r.fail, gaveUp: &r.gaveUp}, nil
 }
 

@@ -40,9 +40,10 @@ type Options[R any] struct {
 
 	Transport Transport
 
-	// Sound returns why this replica's state is not what its entries say, if so: its
-	// checkpoints are not given to other replicas then. Nil: it always is.
-	Sound func() error
+	// Sound returns why the checkpoint of this replica's at an index, or what it holds by
+	// now, is not what its entries say, if so: it is not given to other replicas then.
+	// Nil: it always is.
+	Sound func(index uint64) error
 
 	// CatchUp gets what a checkpoint of another replica needs beside itself; nil:
 	// checkpoints hold everything.

@@ -108,6 +108,7 @@ func TestClusterTables(t *testing.T) {
 	d.Shards[1].Leader, d.Shards[1].LastIndex = -1, -1
 	d.Shards[1].Replicas[2] = client.ReplicaDescription{Node: 3, Status: client.ReplicaSilent, MatchIndex: -1, LagEntries: -1, AppliedIndex: -1}
 	d.Shards[0].Replicas[1].Quarantined = 1
+	d.Shards[1].Replicas[0].Damaged, d.Shards[1].Replicas[1].Damaged, d.Shards[1].Replicas[1].Quarantined = 2, 1, 3
 	d.Shards = append(d.Shards, client.ShardDescription{ID: 2, Leader: -1})
 	var text strings.Builder
 	for _, show := range []func() error{
@@ -128,17 +129,17 @@ verdict     degraded
 - node 2: full
 - node 3 does not answer node 1: refused
 - no leader of shards 1, 2, so 3 partitions can be neither read nor written
-- node 2: 1 partition in quarantine
-NODE  ADDRESS    RACK  STATE    LEADS  REPLICAS  UP FOR  VERSION  INCARNATION
-1     host:9092  a     up       1      3         1m30s   0.1.0    00000000000000ab
-2     host:9092  a     trouble  1      3         1m30s   0.1.0    00000000000000ab
-3     -          -     down     0      -         -       -        0000000000000000
+- node 2: 4 partitions in quarantine
+NODE  ADDRESS    RACK  STATE    LEADS  REPLICAS  DAMAGED  QUARANTINED  UP FOR  VERSION  INCARNATION
+1     host:9092  a     up       1      3         2        0            1m30s   0.1.0    00000000000000ab
+2     host:9092  a     trouble  1      3         1        4            1m30s   0.1.0    00000000000000ab
+3     -          -     down     0      -         -        -            -       -        0000000000000000
 SHARD  PARTITIONS  TERM  NODE  ROLE       IN SYNC  MATCH  LAG  APPLIED  STATUS
 0      0           4     1     leader     -        500    0    499      ok
                          2     voter      -        500    0    499      ok, 1 partition in quarantine
                          3     voter      -        500    0    499      ok
-1      3           4     1     voter      yes      500    0    499      ok
-                         2     voter      yes      500    0    499      ok
+1      3           4     1     voter      yes      500    0    499      ok, 2 damaged ranges
+                         2     voter      yes      500    0    499      ok, 3 partitions in quarantine, 1 damaged range
                          3     non-voter  no       -      -    -        silent
 2      0           0     -     -          -        -      -    -        unknown
 `
@@ -159,7 +160,8 @@ SHARD  PARTITIONS  TERM  NODE  ROLE       IN SYNC  MATCH  LAG  APPLIED  STATUS
 		}
 	}
 	for _, part := range []string{`"healthy":false`, `"leaderless_shards":2`, `"error":"refused","version":null`, `"leader":null`, `"match_index":null`,
-		`"partitions":0,"in_sync":null,`, `"partitions":3,"in_sync":[1,2],`} {
+		`"partitions":0,"in_sync":null,`, `"replicas":3,"damaged_ranges":1,"quarantined_partitions":4,`, `"replicas":null,"damaged_ranges":null,"quarantined_partitions":null`,
+		`"quarantined_partitions":3,"damaged_ranges":1}`, `"quarantined_partitions":0,"damaged_ranges":2}`, `"partitions":3,"in_sync":[1,2],`} {
 		if !strings.Contains(text.String(), part) {
 			t.Errorf("no %s in\n%s", part, text.String())
 		}

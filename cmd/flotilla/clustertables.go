@@ -27,6 +27,8 @@ type nodeLine struct {
 	UptimeMS    *int64  `json:"uptime_ms"`
 	Leads       int     `json:"leads"` // shards
 	Replicas    *int    `json:"replicas"`
+	Damaged     *int    `json:"damaged_ranges"`         // of its replicas' partitions
+	Quarantined *int    `json:"quarantined_partitions"` // of its replicas
 	Trouble     string  `json:"trouble,omitempty"`
 }
 
@@ -36,8 +38,10 @@ func clusterNodesCommand(conn *connection) *cobra.Command {
 		Use:   "nodes",
 		Short: "List the nodes: addresses, racks, which are up, what they lead",
 		Long: `List the nodes. One is up if it answered the node that was asked, within --wait.
-The incarnation is that of its data directory: another one under the same id is
-another directory. With -o json each node is one line.`,
+DAMAGED counts the ranges of its partitions that are damaged and not repaired
+yet, QUARANTINED its partitions in quarantine. The incarnation is that of its
+data directory: another one under the same id is another directory. With -o json
+each node is one line.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return v.look(c, func(d client.ClusterDescription) error { return printNodes(c.OutOrStdout(), d, v.out) })
@@ -47,10 +51,10 @@ another directory. With -o json each node is one line.`,
 	return c
 }
 
-func nodeLineOf(n *client.NodeDescription, asked int32) nodeLine {
+func nodeLineOf(n *client.NodeDescription, d *client.ClusterDescription) nodeLine {
 	line := nodeLine{
 		ID: n.ID, Address: n.Address, Rack: n.Rack, Incarnation: fmt.Sprintf("%016x", n.Incarnation),
-		Up: n.Err == nil, Asked: asked, Leads: n.Leads, Trouble: n.Trouble,
+		Up: n.Err == nil, Asked: d.Asked, Leads: n.Leads, Trouble: n.Trouble,
 	}
 	if n.Err != nil {
 		line.Error = n.Err.Error()
@@ -58,30 +62,40 @@ func nodeLineOf(n *client.NodeDescription, asked int32) nodeLine {
 	}
 	uptime := n.Uptime.Milliseconds()
 	line.Version, line.UptimeMS, line.Replicas = &n.Version, &uptime, &n.Replicas
+	line.Damaged, line.Quarantined = new(int), new(int)
+	for _, s := range d.Shards {
+		for _, r := range s.Replicas {
+			if r.Node == n.ID {
+				*line.Damaged += r.Damaged
+				*line.Quarantined += r.Quarantined
+			}
+		}
+	}
 	return line
 }
 
 func printNodes(w io.Writer, d client.ClusterDescription, out outputFormat) error {
 	tw := newTable(w)
-	fmt.Fprintln(tw, "NODE\tADDRESS\tRACK\tSTATE\tLEADS\tREPLICAS\tUP FOR\tVERSION\tINCARNATION")
+	fmt.Fprintln(tw, "NODE\tADDRESS\tRACK\tSTATE\tLEADS\tREPLICAS\tDAMAGED\tQUARANTINED\tUP FOR\tVERSION\tINCARNATION")
 	for i := range d.Nodes {
 		n := &d.Nodes[i]
-		line := nodeLineOf(n, d.Asked)
+		line := nodeLineOf(n, &d)
 		if out == outputJSON {
 			if err := printJSON(w, line); err != nil {
 				return err
 			}
 			continue
 		}
-		state, replicas, up, version := "down", "-", "-", "-"
+		state, replicas, damaged, quarantined, up, version := "down", "-", "-", "-", "-", "-"
 		if line.Up {
 			state, replicas, up, version = "up", strconv.Itoa(n.Replicas), n.Uptime.Round(time.Second).String(), cmp.Or(n.Version, "-")
+			damaged, quarantined = strconv.Itoa(*line.Damaged), strconv.Itoa(*line.Quarantined)
 		}
 		if n.Trouble != "" {
 			state = "trouble"
 		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", n.ID, cmp.Or(n.Address, "-"), cmp.Or(n.Rack, "-"),
-			state, n.Leads, replicas, up, version, line.Incarnation)
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", n.ID, cmp.Or(n.Address, "-"), cmp.Or(n.Rack, "-"),
+			state, n.Leads, replicas, damaged, quarantined, up, version, line.Incarnation)
 	}
 	if out == outputJSON {
 		return nil
@@ -109,6 +123,7 @@ type replicaLine struct {
 	LagEntries   *int64 `json:"lag_entries"`
 	AppliedIndex *int64 `json:"applied_index"`
 	Quarantined  int    `json:"quarantined_partitions"`
+	Damaged      int    `json:"damaged_ranges"` // of its partitions
 }
 
 func clusterShardsCommand(conn *connection) *cobra.Command {
@@ -121,7 +136,8 @@ has in common with the leader, how many it lacks, the last one that it has
 applied, and how it is: ok; lags, by more than 128 entries; catching up, since it
 needs more than the leader's log holds; silent, since its node does not answer;
 lost, since its node has another replica in its place; unknown, without a leader
-that could say. In sync are the replicas that min.insync.replicas counts, as the
+that could say. Behind that stand its partitions in quarantine and the ranges of
+its partitions that are damaged, if any. In sync are the replicas that min.insync.replicas counts, as the
 node that is asked tells Kafka clients. Shard 0 carries the metadata. With -o json each shard is one
 line.`,
 		Args: noArgs,
@@ -143,7 +159,7 @@ func shardLineOf(s *client.ShardDescription) shardLine {
 	for _, r := range s.Replicas {
 		line.Replicas = append(line.Replicas, replicaLine{
 			Node: r.Node, Incarnation: fmt.Sprintf("%016x", r.Incarnation), Voter: r.Voter, Status: r.Status.String(),
-			MatchIndex: known(r.MatchIndex), LagEntries: known(r.LagEntries), AppliedIndex: known(r.AppliedIndex), Quarantined: r.Quarantined,
+			MatchIndex: known(r.MatchIndex), LagEntries: known(r.LagEntries), AppliedIndex: known(r.AppliedIndex), Quarantined: r.Quarantined, Damaged: r.Damaged,
 		})
 	}
 	return line
@@ -173,6 +189,9 @@ func printShards(w io.Writer, d client.ClusterDescription, out outputFormat) err
 			status := r.Status
 			if r.Quarantined > 0 {
 				status += fmt.Sprintf(", %s in quarantine", count(r.Quarantined, "partition"))
+			}
+			if r.Damaged > 0 {
+				status += fmt.Sprintf(", %s", count(r.Damaged, "damaged range"))
 			}
 			inSync := "-"
 			switch {

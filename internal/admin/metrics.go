@@ -81,6 +81,8 @@ var Metrics = []Metric{
 	{"flotilla_orphan_directories", Gauge, nil, "Directories of partitions that no shard knows."},
 	{"flotilla_segments_repaired_total", Counter, nil, "Segments that were written anew because something of them was damaged or missing."},
 	{"flotilla_repair_pulled_bytes_total", Counter, nil, "Bytes of records that other nodes gave for them."},
+	{"flotilla_quarantines_healed_total", Counter, nil, "Partitions in quarantine on this node that have got what the other nodes have."},
+	{"flotilla_quarantine_heal_failures_total", Counter, nil, "Tries to heal partitions in quarantine on this node from other nodes that came to nothing; the pauses between them grow up to 5 min."},
 	{"flotilla_scrubbed_bytes_total", Counter, nil, "Bytes of segments that were read to look for damage."},
 	{"flotilla_scrubs_total", Counter, nil, "Passes over all segments that came to an end."},
 	{"flotilla_scrub_age_seconds", Gauge, nil, "Time since the newest of them; -1 if there was none since the start."},
@@ -354,6 +356,8 @@ func (s scrape) store(stats *broker.Stats) {
 	s.value("flotilla_orphan_directories", float64(st.OrphanDirectories))
 	s.value("flotilla_segments_repaired_total", float64(stats.Repaired))
 	s.value("flotilla_repair_pulled_bytes_total", float64(stats.RepairPulledBytes))
+	s.value("flotilla_quarantines_healed_total", float64(stats.Healed))
+	s.value("flotilla_quarantine_heal_failures_total", float64(stats.HealFailures))
 	s.value("flotilla_scrubbed_bytes_total", float64(stats.ScrubbedBytes))
 	s.value("flotilla_scrubs_total", float64(stats.ScrubPasses))
 	age := -1.0

@@ -62,15 +62,15 @@ var asideTable = []mutant{
 	{
 		name: "a quarantined leader gives its checkpoint to nobody",
 		file: "replication/link.go",
-		old:  "		if err := l.sound(); err != nil {\n",
-		new:  "		if err := l.sound(); err != nil && l.sound == nil {\n",
-		pkg:  "./replication", test: "TestLinkUnsound", want: "an unsound state is sent 2 times",
+		old:  "		if err := l.sound(req.LastLogIndex); err != nil {\n",
+		new:  "		if err := l.sound(req.LastLogIndex); err != nil && l.sound == nil {\n",
+		pkg:  "./replication", test: "TestLinkUnsound", want: "is sent 2 times",
 	},
 	{
 		name: "a quarantined leader hands over",
 		file: "broker/repair.go",
 		old:  "if len(damaged) == 0 && s.sound() == nil {",
 		new:  "if len(damaged) == 0 {",
-		pkg:  "./broker", test: "TestQuarantineHandsOver", want: "leads on, and the others are sound",
+		pkg:  "./broker", test: "TestHeal", want: "is in quarantine on node",
 	},
 }

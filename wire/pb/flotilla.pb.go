@@ -2470,6 +2470,7 @@ type ReplicaDetail struct {
 	LagEntries    int64                  `protobuf:"zigzag64,6,opt,name=lag_entries,json=lagEntries,proto3" json:"lag_entries,omitempty"`
 	AppliedIndex  int64                  `protobuf:"zigzag64,7,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	Quarantined   uint32                 `protobuf:"varint,8,opt,name=quarantined,proto3" json:"quarantined,omitempty"` // partitions
+	Damaged       uint32                 `protobuf:"varint,9,opt,name=damaged,proto3" json:"damaged,omitempty"`         // ranges of its partitions
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2556,6 +2557,13 @@ func (x *ReplicaDetail) GetAppliedIndex() int64 {
 func (x *ReplicaDetail) GetQuarantined() uint32 {
 	if x != nil {
 		return x.Quarantined
+	}
+	return 0
+}
+
+func (x *ReplicaDetail) GetDamaged() uint32 {
+	if x != nil {
+		return x.Damaged
 	}
 	return 0
 }
@@ -6216,7 +6224,7 @@ const file_flotilla_proto_rawDesc = "" +
 	"partitions\x18\x05 \x01(\rR\n" +
 	"partitions\x126\n" +
 	"\breplicas\x18\x06 \x03(\v2\x1a.flotilla.v1.ReplicaDetailR\breplicas\x12\x17\n" +
-	"\ain_sync\x18\a \x03(\x05R\x06inSync\"\x98\x02\n" +
+	"\ain_sync\x18\a \x03(\x05R\x06inSync\"\xb2\x02\n" +
 	"\rReplicaDetail\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x05R\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -6227,7 +6235,8 @@ const file_flotilla_proto_rawDesc = "" +
 	"\vlag_entries\x18\x06 \x01(\x12R\n" +
 	"lagEntries\x12#\n" +
 	"\rapplied_index\x18\a \x01(\x12R\fappliedIndex\x12 \n" +
-	"\vquarantined\x18\b \x01(\rR\vquarantined\"[\n" +
+	"\vquarantined\x18\b \x01(\rR\vquarantined\x12\x18\n" +
+	"\adamaged\x18\t \x01(\rR\adamaged\"[\n" +
 	"\x14TransferShardRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x11R\x02to\x12\x1d\n" +

@@ -92,7 +92,7 @@ func shardDetail(s *broker.ShardState) *pb.ShardDetail {
 	for _, r := range s.Replicas {
 		d.Replicas = append(d.Replicas, &pb.ReplicaDetail{
 			Node: r.Node, Incarnation: r.Incarnation, Voter: r.Voter, Status: replicaStatus[r.Status],
-			MatchIndex: r.Match, LagEntries: r.Lag, AppliedIndex: r.Applied, Quarantined: uint32(r.Quarantined),
+			MatchIndex: r.Match, LagEntries: r.Lag, AppliedIndex: r.Applied, Quarantined: uint32(r.Quarantined), Damaged: uint32(r.Damaged),
 		})
 	}
 	return d
