@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/flotilla-log/flotilla/broker/coordinator"
 	"github.com/flotilla-log/flotilla/consumergroup"
@@ -19,10 +20,21 @@ import (
 var errNotFolded = errors.New("broker: an internal partition is not folded here")
 
 // internalLog is an internal partition, as its coordinator on this node sees it. Its
-// methods may be called beside each other.
+// methods may be called beside each other, but Propose one at a time.
 type internalLog struct {
 	b  *Broker
 	at *placed
+
+	mu    sync.Mutex
+	under *decision // that Propose proposes; nil: none
+}
+
+// decision is one that is under way.
+type decision struct {
+	term, number uint64
+	proposal     *produceProposal
+	bytes        int // guarded by internalLog.mu, like those below
+	records      int
 }
 
 var _ coordinator.Log = (*internalLog)(nil)
@@ -34,7 +46,7 @@ func (b *Broker) internalLog(topic TopicID, index int32) (*internalLog, bool) {
 	if at == nil || at.config.Internal == partition.NotInternal {
 		return nil, false
 	}
-	return &internalLog{b, at}, true
+	return &internalLog{b: b, at: at}, true
 }
 
 // Propose replicates records as one decision, all or none: term is that in which it
@@ -43,15 +55,15 @@ func (b *Broker) internalLog(topic TopicID, index int32) (*internalLog, bool) {
 // be, and any other if that is not known. While the disk is nearly full it waits. It
 // keeps nothing of records.
 func (l *internalLog) Propose(ctx context.Context, term, number uint64, records []record.Record) error {
-	batches, err := decisionBatches(l.b.opt.Now().UnixMilli(), int(l.at.config.MaxMessageBytes), records)
+	d := &decision{term: term, number: number, records: len(records)}
+	command, err := l.command(d, records)
 	if err != nil {
 		return fmt.Errorf("%w: %w", coordinator.ErrRefused, err)
 	}
+	d.bytes = len(command.Batches)
 	done := make(chan error, 1)
-	proposal := &produceProposal{
-		Queue:        uint32(l.at.number),
-		Command:      partition.Decision{Number: l.at.number, Term: term, Seq: number, Batches: batches},
-		CommandBytes: len(batches),
+	d.proposal = &produceProposal{
+		Queue: uint32(l.at.number), Command: command, CommandBytes: d.bytes,
 		Done: func(r partition.Result, err error) {
 			switch {
 			case err == nil && r.Code != errcode.None:
@@ -59,27 +71,63 @@ func (l *internalLog) Propose(ctx context.Context, term, number uint64, records 
 			case errors.Is(err, replication.ErrNotLeader): // it waited, and was not proposed
 				err = fmt.Errorf("%w: %w", coordinator.ErrRefused, err)
 			case err == nil:
-				l.count(len(batches), len(records))
+				l.count(d)
 			}
 			done <- err
 		},
 	}
-	if err := l.at.shard.replica.Propose(proposal); err != nil {
+	if err := l.at.shard.replica.Propose(d.proposal); err != nil {
 		return fmt.Errorf("%w: %w", coordinator.ErrRefused, err)
 	}
+	l.set(d)
+	defer l.set(nil)
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
 	}
-	if l.at.shard.replica.Cancel(proposal) {
+	if l.at.shard.replica.Cancel(d.proposal) {
 		return fmt.Errorf("%w: it waited for room, and was not proposed: %w", coordinator.ErrRefused, ctx.Err())
 	}
 	return ctx.Err()
 }
 
+// Extend has the decision that Propose proposes, if it waits for an entry still, be of
+// records, which begin with those that it has had, and reports whether it is. It keeps
+// nothing of records.
+func (l *internalLog) Extend(term, number uint64, records []record.Record) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.under
+	if d == nil || d.term != term || d.number != number || !l.at.shard.replica.Waits(d.proposal) {
+		return false
+	}
+	command, err := l.command(d, records)
+	if err != nil || !l.at.shard.replica.Amend(d.proposal, command, len(command.Batches)) {
+		return false // what is wrong with the records, Propose of the next decision says
+	}
+	d.bytes, d.records = len(command.Batches), len(records)
+	return true
+}
+
+// command returns what decides records.
+func (l *internalLog) command(d *decision, records []record.Record) (partition.Decision, error) {
+	batches, err := decisionBatches(l.b.opt.Now().UnixMilli(), int(l.at.config.MaxMessageBytes), records)
+	return partition.Decision{Number: l.at.number, Term: d.term, Seq: d.number, Batches: batches}, err
+}
+
+// set notes which decision is under way; nil: none.
+func (l *internalLog) set(d *decision) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.under = d
+}
+
 // count adds a decision to the topic's traffic.
-func (l *internalLog) count(bytes, records int) {
+func (l *internalLog) count(d *decision) {
+	l.mu.Lock()
+	bytes, records := d.bytes, d.records
+	l.mu.Unlock()
 	l.at.traffic.batchesIn.Add(1)
 	l.at.traffic.recordsIn.Add(uint64(records))
 	l.at.traffic.bytesIn.Add(uint64(bytes))

@@ -58,6 +58,60 @@ func (r *rig) folded() (hash consumergroup.Hash, offsets int) {
 	return hash, offsets
 }
 
+// TestDecisionGrows extends a decision that waits while an entry is in flight: it is applied
+// as what it was at last, as one decision; and once it is in an entry it stays as it is.
+func TestDecisionGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startRig(t, vfs.NewMem(1))
+		defer func() { r.stop() }()
+		l := r.offsets()
+		term := l.at.shard.replica.Leading()
+		gate := make(chan struct{})
+		m := l.at.shard.machine
+		m.mu.Lock()
+		m.poison = func(*partition.Effect) { <-gate }
+		m.mu.Unlock()
+		made := make(chan error, 1)
+		go func() {
+			c := partition.CreatePartition{TopicID: TopicID{0: 1}, MetadataIndex: 1 << 20, Config: l.at.config}
+			made <- r.reconciler.proposeAll(t.Context(), nil, r.carried()[1], []any{c})
+		}()
+		synctest.Wait() // it is in flight, and not applied
+
+		extend := func(what string, term, number uint64, rs []record.Record, want bool) {
+			t.Helper()
+			if got := l.Extend(term, number, rs); got != want {
+				t.Errorf("%s: extended %t, want %t", what, got, want)
+			}
+		}
+		extend("nothing under way", term, 1, commits("a", 2, 5), false)
+		decided := make(chan error, 1)
+		go func() { decided <- l.Propose(t.Context(), term, 1, commits("a", 1, 5)) }()
+		synctest.Wait()
+		extend("it waits", term, 1, commits("a", 2, 5), true)
+		extend("it waits still", term, 1, commits("a", 3, 5), true)
+		extend("another number", term, 2, commits("a", 4, 5), false)
+		extend("another term", term+1, 1, commits("a", 4, 5), false)
+		extend("more than an entry", term, 1, commits("a", 5000, 5), false)
+		close(gate)
+		for _, c := range []chan error{made, decided} {
+			if err := <-c; err != nil {
+				t.Fatal(err)
+			}
+		}
+		extend("it is applied", term, 1, commits("a", 4, 5), false)
+		if _, n := r.folded(); n != 3 {
+			t.Errorf("%d offsets are folded, want 3", n)
+		}
+		if decisions, offsets := l.at.traffic.batchesIn.Load(), l.at.traffic.recordsIn.Load(); decisions != 1 || offsets != 3 {
+			t.Errorf("counted are %d decisions of %d records, want 1 of 3", decisions, offsets)
+		}
+		if err := l.Propose(t.Context(), term, 2, commits("a", 4, 6)); err != nil {
+			t.Error("the next one:", err)
+		}
+	})
+}
+
 // TestDecisions proposes what a coordinator has decided: each in its turn, whole, and
 // in the term that leads; a restart finds all of it folded, from the log and from
 // checkpoints.

@@ -109,6 +109,9 @@ func (r *Replica[R]) finish(e *entry[R]) {
 	if e.slots != nil {
 		<-e.slots
 	}
+	if e.slots == r.slots {
+		r.proposer.landed()
+	}
 }
 
 // propose gathers and proposes, for as long as the replica runs.
@@ -277,7 +280,7 @@ func (r *Replica[R]) gather(reserve func(bytes int64) (*journal.Reservation, err
 		e.release = room.Release
 	}
 	e.term = r.ready.Load()
-	e.proposals = r.proposer.gather(nil, limit)
+	e.proposals = r.proposer.gather(limit)
 	if len(e.proposals) == 0 {
 		if e.release != nil {
 			e.release()

@@ -10,6 +10,11 @@ import (
 // partition with much to send delays the others by little.
 const quantumBytes = 64 << 10
 
+// thinBytes is from where on what waits is worth an entry of its own beside others
+// that are in flight: an entry costs three nodes about as much CPU time as that many
+// bytes do (ADR 0008).
+const thinBytes = 16 << 10
+
 // Proposal is one command on its way into a Raft entry. It is used once.
 type Proposal[R any] struct {
 	// Queue orders: proposals of one queue are proposed in the order of Propose
@@ -61,6 +66,7 @@ type proposer[R any] struct {
 	queues map[uint32]*queue[R]
 	active []uint32 // round robin, the next turn first
 	bytes  int      // of what waits and is not cancelled
+	flying int      // entries that were gathered and have not landed
 
 	cancelled int // of what waits, at least; see sweepLocked
 	urgent    []*Proposal[R]
@@ -142,6 +148,29 @@ func (pr *proposer[R]) cancel(p *Proposal[R]) bool {
 	return true
 }
 
+// waits reports whether p waits still: it is neither in an entry nor cancelled.
+func (pr *proposer[R]) waits(p *Proposal[R]) bool {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	return p.queued && !p.cancelled
+}
+
+// amend has p, if it waits still, take another command, with which it takes so many
+// bytes, and reports whether it does.
+func (pr *proposer[R]) amend(p *Proposal[R], command any, commandBytes, bytes int) bool {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	if !p.queued || p.cancelled {
+		return false
+	}
+	pr.bytes += bytes - p.bytes
+	p.Command, p.CommandBytes, p.bytes = command, commandBytes, bytes
+	if pr.waitingLocked() > 0 {
+		signal(pr.wake)
+	}
+	return true
+}
+
 // sweepAt is how many cancelled proposals may wait for their turn to be dropped.
 const sweepAt = 1000
 
@@ -162,11 +191,17 @@ func (pr *proposer[R]) sweepLocked() {
 }
 
 // waiting returns how many bytes to make room for before the next gather: all
-// that wait, up to an entry, and never less than the next proposal.
+// that wait, up to an entry, and never less than the next proposal. It is 0 if nothing is
+// to go now: nothing waits; or it is small and others are in flight, and then landed
+// wakes who gathers.
 func (pr *proposer[R]) waiting() int {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
-	if len(pr.active) == 0 {
+	return pr.waitingLocked()
+}
+
+func (pr *proposer[R]) waitingLocked() int {
+	if len(pr.active) == 0 || pr.flying > 0 && pr.bytes < min(thinBytes, pr.maxEntryBytes) {
 		return 0
 	}
 	next := pr.queues[pr.active[0]].items[0].bytes
@@ -174,10 +209,29 @@ func (pr *proposer[R]) waiting() int {
 }
 
 // gather takes the next entry's proposals: by deficit round robin in bytes, up
-// to maxEntryBytes and at most limit bytes, or one larger proposal alone.
-func (pr *proposer[R]) gather(into []*Proposal[R], limit int) []*Proposal[R] {
+// to maxEntryBytes and at most limit bytes, or one larger proposal alone. If there are
+// any, landed is to be called once what came of them is known.
+func (pr *proposer[R]) gather(limit int) []*Proposal[R] {
 	pr.mu.Lock()
 	defer pr.mu.Unlock()
+	into := pr.gatherLocked(limit)
+	if len(into) > 0 {
+		pr.flying++
+	}
+	return into
+}
+
+// landed says that an entry is in flight no more: what waited for it may go.
+func (pr *proposer[R]) landed() {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	pr.flying--
+	if pr.waitingLocked() > 0 {
+		signal(pr.wake)
+	}
+}
+
+func (pr *proposer[R]) gatherLocked(limit int) (into []*Proposal[R]) {
 	bytes, room := 0, min(limit, pr.maxEntryBytes)
 	for len(pr.active) > 0 && len(into) < pr.maxCommands {
 		id := pr.active[0]

@@ -29,7 +29,7 @@ func TestGatherIsFair(t *testing.T) {
 	if err := pr.push([]*Proposal[int]{waitingProposal(2, 1<<10)}); err != nil {
 		t.Fatal(err)
 	}
-	got := pr.gather(nil, 1<<20)
+	got := pr.gather(1 << 20)
 	bytes, small := 0, 0
 	for _, p := range got {
 		bytes += p.bytes
@@ -69,7 +69,7 @@ func TestGatherKeepsOrder(t *testing.T) {
 		if need == 0 {
 			break
 		}
-		got := pr.gather(nil, need)
+		got := pr.gather(need)
 		bytes := 0
 		for _, p := range got {
 			if len(sent[p.Queue]) == 0 || sent[p.Queue][0] != p {
@@ -89,6 +89,93 @@ func TestGatherKeepsOrder(t *testing.T) {
 	}
 	if len(pr.queues) != 0 || pr.bytes != 0 {
 		t.Errorf("left over: %d queues, %d bytes", len(pr.queues), pr.bytes)
+	}
+}
+
+// TestGatherBehind queues proposals while an entry is in flight: they wait for it while
+// they are small, and share the next one.
+func TestGatherBehind(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		maxEntry int
+		sizes    []int // of what comes meanwhile
+		waits    bool
+	}{
+		{"small", 1 << 20, []int{100, 100, thinBytes - 201}, true},
+		{"together not", 1 << 20, []int{100, 100, thinBytes - 200}, false},
+		{"one that is not", 1 << 20, []int{1 << 21}, false},
+		{"a whole entry, of a small journal", 1000, []int{500, 500}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			pr := openProposer(tt.maxEntry, 100)
+			push := func(size int) {
+				t.Helper()
+				if err := pr.push([]*Proposal[int]{waitingProposal(uint32(size), size)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			push(10)
+			if n := len(pr.gather(pr.waiting())); n != 1 {
+				t.Fatalf("the first entry has %d proposals, want 1", n)
+			}
+			for _, size := range tt.sizes {
+				push(size)
+			}
+			if waits := pr.waiting() == 0; waits != tt.waits {
+				t.Fatalf("waits for the entry in flight: %v, want %v", waits, tt.waits)
+			}
+			if !tt.waits {
+				return
+			}
+			pr.landed()
+			select {
+			case <-pr.wake:
+			default:
+				t.Error("nobody was woken for what had waited")
+			}
+			if n := len(pr.gather(pr.waiting())); n != len(tt.sizes) {
+				t.Errorf("the next entry has %d proposals, want %d", n, len(tt.sizes))
+			}
+		})
+	}
+}
+
+// TestAmend changes what proposals take that wait: it counts from then on, and wakes who
+// gathers if it is enough; one that does not wait is not changed.
+func TestAmend(t *testing.T) {
+	t.Parallel()
+	pr := openProposer(1<<20, 10)
+	first, second, third := waitingProposal(1, 10), waitingProposal(1, 10), waitingProposal(1, 10)
+	for _, p := range []*Proposal[int]{first, second, third} {
+		if err := pr.push([]*Proposal[int]{p}); err != nil {
+			t.Fatal(err)
+		}
+		if p == first {
+			pr.gather(pr.waiting())
+		}
+	}
+	if pr.waits(first) || pr.amend(first, "late", 1, 100) || first.Command != nil {
+		t.Error("a proposal was changed that is in an entry")
+	}
+	if !pr.waits(second) || !pr.amend(second, "small", 90, 100) || pr.waiting() != 0 {
+		t.Error("a small proposal that waits could not be changed, or does not wait any more")
+	}
+	if !pr.cancel(third) || pr.waits(third) || pr.amend(third, "gone", 1, 100) {
+		t.Error("a proposal was changed that is cancelled")
+	}
+	if !pr.amend(second, "large", thinBytes-10, thinBytes) {
+		t.Error("a proposal could not be changed a second time")
+	}
+	select {
+	case <-pr.wake:
+	default:
+		t.Error("nobody was woken for what is large enough")
+	}
+	got := pr.gather(pr.waiting())
+	if len(got) != 1 || got[0] != second || second.Command != "large" || second.CommandBytes != thinBytes-10 || pr.bytes != 0 {
+		t.Errorf("gathered %v with %d bytes left, want the one with its last command, and none", got, pr.bytes)
 	}
 }
 

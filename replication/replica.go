@@ -253,7 +253,7 @@ func (r *Replica[R]) Checkpointed() uint64 { return r.durableIndex() }
 // ErrTooLarge or ErrStopped, and then no Done is called.
 func (r *Replica[R]) Propose(ps ...*Proposal[R]) error {
 	for _, p := range ps {
-		p.bytes = max(len(p.Payload)+p.CommandBytes+r.opt.CommandOverheadBytes, 1) // 0 is a cancelled one's
+		p.bytes = r.bytesOf(p, p.CommandBytes)
 		if most := r.maxProposalBytes(); p.bytes > most {
 			return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, p.bytes, most)
 		}
@@ -264,10 +264,15 @@ func (r *Replica[R]) Propose(ps ...*Proposal[R]) error {
 	if err := r.proposer.push(ps); err != nil {
 		return err
 	}
-	if !r.proposeInline() {
+	if !r.proposeInline() && r.proposer.waiting() > 0 {
 		signal(r.proposer.wake)
 	}
 	return nil
+}
+
+// bytesOf returns what p takes in an entry with a command of so many bytes.
+func (r *Replica[R]) bytesOf(p *Proposal[R], commandBytes int) int {
+	return max(len(p.Payload)+commandBytes+r.opt.CommandOverheadBytes, 1) // 0 is a cancelled one's
 }
 
 // maxProposalBytes is a quarter of a journal file: a record never spans two.
@@ -281,6 +286,18 @@ func (r *Replica[R]) maxProposalBytes() int {
 // Cancel takes back a proposal that was not proposed yet, and reports whether
 // it could: then Done is not called.
 func (r *Replica[R]) Cancel(p *Proposal[R]) bool { return r.proposer.cancel(p) }
+
+// Waits reports whether a proposal was not proposed yet, nor answered or cancelled. It is
+// a hint: the next moment it may be.
+func (r *Replica[R]) Waits(p *Proposal[R]) bool { return r.proposer.waits(p) }
+
+// Amend gives a proposal that was not proposed yet another command, and reports
+// whether it could: else the command of before is proposed, or was, or never will be.
+// It keeps its place. It could not, either, if it would be too large with that.
+func (r *Replica[R]) Amend(p *Proposal[R], command any, commandBytes int) bool {
+	bytes := r.bytesOf(p, commandBytes)
+	return bytes <= r.maxProposalBytes() && r.proposer.amend(p, command, commandBytes, bytes)
+}
 
 // Checkpoint takes a checkpoint and, when it is durable, lets go of the log up
 // to it. Nothing new since the last one is not an error. A full disk is an error

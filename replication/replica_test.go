@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -30,6 +31,8 @@ type list struct {
 	lines   []string
 	from    int // lines before are in a durable checkpoint
 	results []int
+	entries []int         // how many lines each had
+	gate    chan struct{} // nothing is applied before it is closed; nil: at once
 
 	restores int
 }
@@ -57,8 +60,16 @@ func encodeList(_ uint64, _ int64, ps []*Proposal[int]) []byte {
 
 func (l *list) Apply(_, _ uint64, entry []byte) ([]int, error) {
 	l.mu.Lock()
+	gate := l.gate
+	l.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.results = l.results[:0]
+	before := len(l.lines)
+	defer func() { l.entries = append(l.entries, len(l.lines)-before) }()
 	for len(entry) > 0 {
 		n, w := binary.Uvarint(entry)
 		line := string(entry[w : w+int(n)])
@@ -425,6 +436,39 @@ func TestReplicaTooLarge(t *testing.T) {
 		}
 		if a := <-got; a.err != nil {
 			t.Errorf("a proposal of %d bytes, the most there is: %v", most, a.err)
+		}
+	})
+}
+
+// TestReplicaGathersBehind proposes line by line while an entry is in flight: the lines
+// are one entry, which goes when that one is applied.
+func TestReplicaGathersBehind(t *testing.T) {
+	inBubble(t, func(t *testing.T, fsys *vfs.Mem) {
+		r := mustStart(t, fsys)
+		defer r.stop()
+		gate := make(chan struct{})
+		r.fsm.mu.Lock()
+		r.fsm.gate = gate
+		r.fsm.mu.Unlock()
+		var answers []<-chan answer
+		for _, line := range []string{"a", "b", "c", "d"} {
+			got, err := r.propose(line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers = append(answers, got)
+			synctest.Wait()
+		}
+		close(gate)
+		for i, got := range answers {
+			if a := <-got; a.err != nil || a.result != i+1 {
+				t.Errorf("line %d: %d, %v", i+1, a.result, a.err)
+			}
+		}
+		r.fsm.mu.Lock()
+		defer r.fsm.mu.Unlock()
+		if got, want := r.fsm.entries, []int{0, 1, 3}; !slices.Equal(got, want) { // TermStart is first
+			t.Errorf("entries of %v lines, want %v", got, want)
 		}
 	})
 }

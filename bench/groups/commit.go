@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -21,6 +22,8 @@ const (
 	committers       = 1000 // groups, each with a connection of its own
 	commitWarmUp     = 3 * time.Second
 	commitNodes      = 3
+	commitBalance    = time.Second // how often leaders are balanced
+	maxShare         = 40          // per cent of the groups that one node coordinates
 )
 
 // commit has groups commit at a rate, on three nodes, on a schedule: a commit is due
@@ -31,7 +34,7 @@ func (o options) commit(ctx context.Context, dir string) (row commitRow, err err
 	if err != nil {
 		return row, err
 	}
-	c := peer.FlotillaCluster(o.binary, filepath.Join(dir, "commits"), ports, "--memory.bytes", "682MiB")
+	c := peer.FlotillaCluster(o.binary, filepath.Join(dir, "commits"), ports, "--memory.bytes", "682MiB", "--leader.balance.interval", commitBalance.String())
 	if err := c.Start(ctx, dir); err != nil {
 		return row, err
 	}
@@ -55,11 +58,11 @@ func (o options) commit(ctx context.Context, dir string) (row commitRow, err err
 			}
 		}
 	}()
-	for i := range conns {
-		at, err := coordinator(ctx, bootstrap, groupName(i))
-		if err != nil {
-			return row, err
-		}
+	coordinators, err := spreadCoordinators(ctx, bootstrap)
+	if err != nil {
+		return row, err
+	}
+	for i, at := range coordinators {
 		if conns[i], err = dial(ctx, at); err != nil {
 			return row, err
 		}
@@ -94,6 +97,29 @@ func (o options) commit(ctx context.Context, dir string) (row commitRow, err err
 	slices.Sort(waits)
 	row.Done, row.P50, row.P99, row.P999, row.Max = len(waits), quantile(waits, 0.5), quantile(waits, 0.99), quantile(waits, 0.999), quantile(waits, 1)
 	return row, nil
+}
+
+// spreadCoordinators returns the addresses of the groups' coordinators, once each node
+// has its share of them: at first a node may lead more shards than it is to.
+func spreadCoordinators(ctx context.Context, bootstrap string) ([]string, error) {
+	for {
+		at, of := make([]string, committers), make(map[string]int)
+		for i := range at {
+			var err error
+			if at[i], err = coordinator(ctx, bootstrap, groupName(i)); err != nil {
+				return nil, err
+			}
+			of[at[i]]++
+		}
+		if most := slices.Max(slices.Collect(maps.Values(of))); most <= committers*maxShare/100 {
+			return at, nil
+		}
+		select {
+		case <-time.After(commitBalance):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the groups' coordinators are not spread over the nodes, but %v: %w", of, ctx.Err())
+		}
+	}
 }
 
 func groupName(i int) string { return fmt.Sprint("committer-", i) }

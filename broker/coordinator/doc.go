@@ -20,8 +20,9 @@
 //
 // # One proposal at a time
 //
-// While a proposal is under way, what comes is decided on top of it and gathered into the
-// next one. Proposals are numbered from 1 in each term, and Apply takes only the last
+// While a proposal is under way, what comes is decided on top of it. As long as the
+// proposal itself waits for its turn in the log it is added to it ([Log].Extend), and else
+// gathered into the next one. Proposals are numbered from 1 in each term, and Apply takes only the last
 // number + 1 (R3). That alone would let a proposal of a Runner that was dropped take the
 // number of its successor's, in the same term: so a number is proposed only after all
 // before it have an outcome, and a successor in the same term begins only if all outcomes

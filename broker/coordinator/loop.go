@@ -12,6 +12,10 @@ import (
 const (
 	maxTurn    = 256    // requests that are decided before anything else is looked at
 	maxBacklog = 10_000 // likewise, before the time is
+
+	// maxExtendBytes bounds the records of a proposal that others are added to: each
+	// time all of them are encoded again.
+	maxExtendBytes = 4 << 10
 )
 
 // loop is what the goroutine of a Runner has to itself.
@@ -214,23 +218,51 @@ const recordOverheadBytes = 24
 
 func bytesOf(r record.Record) int { return len(r.Key) + len(r.Value) + recordOverheadBytes }
 
-// propose proposes what was gathered, unless a proposal is under way.
+// propose proposes what was gathered; or adds it to the proposal that is under way, if
+// that waits still.
 func (l *loop) propose() {
-	if l.proposing != nil || len(l.records) == 0 {
+	if len(l.records) == 0 {
 		return
 	}
-	n, bytes := 1, bytesOf(l.records[0])
-	for n < len(l.records) && bytes+bytesOf(l.records[n]) <= l.opt.MaxProposalBytes {
-		bytes += bytesOf(l.records[n])
+	number := l.number + 1
+	if l.proposing != nil {
+		n := l.fit(l.proposing, min(l.opt.MaxProposalBytes, maxExtendBytes))
+		if n == 0 {
+			return
+		}
+		if rs := slices.Concat(l.proposing, l.records[:n]); l.opt.Log.Extend(l.opt.Term, number, rs) {
+			l.proposing = rs
+			l.taken(n)
+		}
+		return
+	}
+	n := max(l.fit(nil, l.opt.MaxProposalBytes), 1)
+	rs := l.records[:n:n]
+	l.proposing = rs
+	l.taken(n)
+	l.r.group.Go(func() { l.proposed <- l.opt.Log.Propose(l.r.ctx, l.opt.Term, number, rs) })
+}
+
+// fit returns how many of the records that were gathered make no more than so many
+// bytes with others.
+func (l *loop) fit(with []record.Record, bytes int) (n int) {
+	for _, r := range with {
+		bytes -= bytesOf(r)
+	}
+	for _, r := range l.records {
+		if bytes -= bytesOf(r); bytes < 0 {
+			break
+		}
 		n++
 	}
-	rs := l.records[:n:n]
-	l.proposing, l.records = rs, l.records[n:]
-	if len(l.records) == 0 {
+	return n
+}
+
+// taken takes n records out of those that were gathered.
+func (l *loop) taken(n int) {
+	if l.records = l.records[n:]; len(l.records) == 0 {
 		l.records = nil
 	}
-	number := l.number + 1
-	l.r.group.Go(func() { l.proposed <- l.opt.Log.Propose(l.r.ctx, l.opt.Term, number, rs) })
 }
 
 // applied takes what came of the proposal that was under way.

@@ -60,6 +60,7 @@ func TestModel(t *testing.T) {
 
 func (w *world) run() {
 	w.script.propose, w.script.confirm = w.slowly, w.ask
+	w.script.extend = func([]record.Record) bool { return w.n(2) == 0 }
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(w.t.Context())
 	w.runner = w.begin()

@@ -31,6 +31,12 @@ type Log interface {
 	// lead the term any more. When ctx ends, it returns soon. It does not change records.
 	Propose(ctx context.Context, term, number uint64, records []record.Record) error
 
+	// Extend has the decision that Propose proposes be of records, which begin with
+	// those that it has had, and reports whether it is: only while nothing depends on
+	// what it is of, as it waits for a turn. It is called beside Propose, and does not
+	// block. It does not change records.
+	Extend(term, number uint64, records []record.Record) bool
+
 	// Confirm returns nil if a majority has said, asked after the call, that this
 	// node leads in term (R19).
 	Confirm(ctx context.Context, term uint64) error

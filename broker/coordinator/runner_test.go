@@ -43,6 +43,90 @@ func TestGathers(t *testing.T) {
 	})
 }
 
+// TestExtends commits while a proposal waits for its turn in the log: what comes is added
+// to it, up to a bound, and as soon as it has its turn no more. Nothing is answered before it is
+// applied.
+func TestExtends(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *script, r *Runner) {
+		most := 0 // bytes that a proposal was extended to
+		extend := func(rs []record.Record) bool {
+			bytes := 0
+			for _, rec := range rs {
+				bytes += bytesOf(rec)
+			}
+			most = max(most, bytes)
+			return true
+		}
+		s.extends(extend)
+		s.proposes(after(10 * time.Millisecond))
+		var got answers
+		ask := func(group string) {
+			go func() { got.add(group, commit(t.Context(), r, group, 1)) }()
+			synctest.Wait()
+		}
+		ask("a")
+		ask("b")
+		ask("c")
+		s.extends(func([]record.Record) bool { return false })
+		ask("d")
+		ask("e")
+		got.check(t, "nothing applied", nil)
+		time.Sleep(10 * time.Millisecond)
+		got.check(t, "what waited together is applied", map[string]errcode.Code{"a": 0, "b": 0, "c": 0})
+		time.Sleep(10 * time.Millisecond)
+		got.check(t, "all", map[string]errcode.Code{"a": 0, "b": 0, "c": 0, "d": 0, "e": 0})
+		if got, want := s.proposals(), []int{3, 2}; !slices.Equal(got, want) {
+			t.Errorf("proposals of %v records, want %v", got, want)
+		}
+
+		s.extends(extend)
+		for i := range 100 {
+			ask(fmt.Sprint("many", i))
+		}
+		if most > maxExtendBytes || most < maxExtendBytes/2 {
+			t.Errorf("a proposal was extended to %d bytes, want about %d and no more", most, maxExtendBytes)
+		}
+	})
+}
+
+// TestRefusedAmongOthers has a commit refused that is decided together with others: they
+// are one proposal without it, and succeed.
+func TestRefusedAmongOthers(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *script, r *Runner) {
+		s.proposes(after(10 * time.Millisecond))
+		var got answers
+		ask := func(group string, generation int32) {
+			req := commits(group, 1)
+			req.Generation = generation
+			go func() {
+				reply := r.CommitOffsets(t.Context(), req)
+				err := reply.Err
+				if err == nil {
+					err = reply.Offsets[0]
+				}
+				code := errcode.None
+				if err != nil {
+					code = err.Code
+				}
+				got.add(group, code)
+			}()
+			synctest.Wait()
+		}
+		ask("first", -1)
+		ask("a", -1)
+		ask("wrong", 5)
+		ask("b", -1)
+		time.Sleep(20 * time.Millisecond)
+		got.check(t, "all", map[string]errcode.Code{"first": 0, "a": 0, "b": 0, "wrong": errcode.IllegalGeneration})
+		if got, want := s.proposals(), []int{1, 2}; !slices.Equal(got, want) {
+			t.Errorf("proposals of %v records, want %v", got, want)
+		}
+		if s.offset("wrong") != -1 {
+			t.Error("what was refused is applied")
+		}
+	})
+}
+
 // TestWaitsForThoseBefore has a request that decides no record told what one before it
 // has decided: it is answered with that, not before.
 func TestWaitsForThoseBefore(t *testing.T) {

@@ -1,9 +1,11 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,6 +37,15 @@ type script struct {
 	// the records are applied, whatever is answered.
 	propose func(ctx context.Context, number uint64, rs []record.Record) (apply bool, err error)
 	confirm func(ctx context.Context) error
+
+	under  *under                             // the proposal under way; nil: none
+	extend func(records []record.Record) bool // whether it may be of these; nil: it may not
+}
+
+// under is a proposal under way.
+type under struct {
+	term, number uint64
+	records      []record.Record
 }
 
 func newScript(t *testing.T) *script {
@@ -43,7 +54,8 @@ func newScript(t *testing.T) *script {
 
 func (s *script) Propose(ctx context.Context, term, number uint64, rs []record.Record) error {
 	s.mu.Lock()
-	propose := s.propose
+	propose, now := s.propose, &under{term, number, rs}
+	s.under = now
 	s.mu.Unlock()
 	apply, err := true, error(nil)
 	if propose != nil {
@@ -51,6 +63,10 @@ func (s *script) Propose(ctx context.Context, term, number uint64, rs []record.R
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.under == now {
+		s.under = nil
+	}
+	rs = now.records
 	if term != s.term {
 		return errLost
 	}
@@ -69,6 +85,26 @@ func (s *script) Propose(ctx context.Context, term, number uint64, rs []record.R
 		}
 	}
 	return err
+}
+
+func (s *script) Extend(term, number uint64, rs []record.Record) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.under == nil || s.under.term != term || s.under.number != number {
+		return false
+	}
+	if had := len(s.under.records); had >= len(rs) || !slices.EqualFunc(s.under.records, rs[:had], sameRecord) {
+		s.t.Errorf("decision %d: %d records are to be %d others", number, had, len(rs))
+	}
+	if s.extend == nil || !s.extend(rs) {
+		return false
+	}
+	s.under.records = rs
+	return true
+}
+
+func sameRecord(x, y record.Record) bool {
+	return bytes.Equal(x.Key, y.Key) && bytes.Equal(x.Value, y.Value)
 }
 
 func (s *script) Confirm(ctx context.Context, term uint64) error {
@@ -110,6 +146,13 @@ func (s *script) proposes(propose func(context.Context, uint64, []record.Record)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.propose = propose
+}
+
+// extends has extend called from now on, with the lock held.
+func (s *script) extends(extend func([]record.Record) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.extend = extend
 }
 
 func (s *script) confirms(confirm func(context.Context) error) {

@@ -48,8 +48,8 @@ var runnerTable = []mutant{
 	{
 		name: "one proposal is under way",
 		file: "broker/coordinator/loop.go",
-		old:  "if l.proposing != nil || len(l.records) == 0 {",
-		new:  "if len(l.records) == 0 {",
+		old:  "if l.proposing != nil {\n\t\tn := l.fit",
+		new:  "if l.proposing != nil && l.unknown {\n\t\tn := l.fit",
 		pkg:  "./broker/coordinator", test: "TestGathers", want: "is proposed after",
 	},
 	{
