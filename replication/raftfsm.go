@@ -18,14 +18,11 @@ func (f *fsm[R]) ApplyBatch(logs []*raft.Log) []any {
 	answers := make([]any, len(logs)) // Raft wants one each; nobody reads them
 	var done []*entry[R]
 	for _, l := range logs {
+		var results []R
 		if l.Type == raft.LogCommand {
-			results, err := r.opt.FSM.Apply(l.Index, l.Term, l.Data)
-			if err != nil {
+			var err error
+			if results, err = r.opt.FSM.Apply(l.Index, l.Term, l.Data); err != nil {
 				r.halt(err)
-			}
-			if e := r.takeInFlight(l); e != nil {
-				r.answer(e, l.Term, results)
-				done = append(done, e)
 			}
 		}
 		if l.Type == raft.LogConfiguration {
@@ -33,7 +30,13 @@ func (f *fsm[R]) ApplyBatch(logs []*raft.Log) []any {
 				r.peers.configure(c, l.Index)
 			}
 		}
-		r.setApplied(l.Index, l.Term)
+		r.setApplied(l.Index, l.Term) // before who proposed it hears of it, and asks
+		if l.Type == raft.LogCommand {
+			if e := r.takeInFlight(l); e != nil {
+				r.answer(e, l.Term, results)
+				done = append(done, e)
+			}
+		}
 	}
 	if r.catchUp.active.Load() {
 		r.noteApplied()

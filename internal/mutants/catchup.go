@@ -46,6 +46,13 @@ var catchUpTable = []mutant{
 		pkg:  "./replication", test: "TestCatchUpBesideACheckpoint", want: "a checkpoint was installed beside another",
 	},
 	{
+		name: "what is answered counts as applied",
+		file: "replication/raftfsm.go",
+		old:  "\t\tr.setApplied(l.Index, l.Term) // before",
+		new:  "\t\tdefer r.setApplied(l.Index, l.Term) // before",
+		pkg:  "./replication", test: "TestAppliedWhenAnswered", want: "entries applied, want",
+	},
+	{
 		name: "a failed install stops the replica",
 		file: "replication/raftfsm.go",
 		old:  "\t\tr.halt(fmt.Errorf(\"replication: install",
