@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-log/flotilla/partition"
 	"github.com/flotilla-log/flotilla/partition/store"
 	"github.com/flotilla-log/flotilla/replication"
+	"github.com/flotilla-log/flotilla/replication/transport"
 )
 
 const (
@@ -85,16 +86,21 @@ func (c *catchUp) Abandon() error {
 // restoredOf lists a state's partitions as the store takes them.
 func restoredOf(state *partition.State) (all []store.Restored) {
 	for v := range state.Partitions() {
-		r := store.Restored{
-			Key: uint32(v.Number), TopicID: v.TopicID, Index: v.Index,
-			LogStart: v.LogStart, End: v.End, Config: storeConfig(v.Config),
-		}
-		for _, e := range state.Epochs(v.Number) {
-			r.Epochs = append(r.Epochs, store.Epoch{Epoch: e.Epoch, Start: e.Start})
-		}
-		all = append(all, r)
+		all = append(all, restoredPart(state, v))
 	}
 	return all
+}
+
+// restoredPart is one of restoredOf.
+func restoredPart(state *partition.State, v partition.View) store.Restored {
+	r := store.Restored{
+		Key: uint32(v.Number), TopicID: v.TopicID, Index: v.Index,
+		LogStart: v.LogStart, End: v.End, Config: storeConfig(v.Config),
+	}
+	for _, e := range state.Epochs(v.Number) {
+		r.Epochs = append(r.Epochs, store.Epoch{Epoch: e.Epoch, Start: e.Start})
+	}
+	return r
 }
 
 // pullJob is one Pull.
@@ -191,21 +197,22 @@ func (j *pullJob) ask(ctx context.Context, node int32, request *pullRequest, p *
 
 // pull asks a node for batches. Its errors match errSource.
 func (b *Broker) pull(ctx context.Context, node int32, request *pullRequest) (pullAnswer, error) {
-	failed := func(err error) (pullAnswer, error) {
-		return pullAnswer{}, fmt.Errorf("%w, node %d: %w", errSource, node, err)
-	}
+	return askSource(ctx, b, node, methodPull, request.encode(), decodePullAnswer)
+}
+
+// askSource makes a call for something that a replica lacks. Its errors match errSource.
+func askSource[A any](ctx context.Context, b *Broker, node int32, m transport.Method, request []byte, decode func([]byte) (A, error)) (a A, err error) {
 	if b.opt.Cluster == nil || b.opt.Cluster.Peers == nil {
-		return failed(errors.New("this node has no way to ask others"))
+		return a, fmt.Errorf("%w, node %d: this node has no way to ask others", errSource, node)
 	}
-	late, cancel := context.WithTimeout(ctx, pullTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
-	raw, err := b.opt.Cluster.Peers.Call(late, node, methodPull, request.encode())
-	if err != nil {
-		return failed(err)
+	raw, err := b.opt.Cluster.Peers.Call(ctx, node, m, request)
+	if err == nil {
+		a, err = decode(raw)
 	}
-	a, err := decodePullAnswer(raw)
 	if err != nil {
-		return failed(err)
+		err = fmt.Errorf("%w, node %d: %w", errSource, node, err)
 	}
-	return a, nil
+	return a, err
 }

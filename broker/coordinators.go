@@ -246,16 +246,6 @@ func (c *coordinators) begin(at *coordination) (err error) {
 	return nil
 }
 
-// refresh tells the Runners of the topics that this node knows now, if there is news.
-func (c *coordinators) refresh() {
-	c.telling.Lock()
-	known := c.told == c.b.image()
-	c.telling.Unlock()
-	if !known {
-		c.tell(nil)
-	}
-}
-
 // tell tells the Runners of the topics that this node knows now: those that have begun of
 // all, and of what was deleted at any time that they have offsets of; the others of what
 // has changed.
@@ -263,6 +253,9 @@ func (c *coordinators) tell(begun []*coordination) {
 	c.telling.Lock()
 	defer c.telling.Unlock()
 	im := c.b.image() // no older one than the Runners know
+	if im == c.told && len(begun) == 0 {
+		return
+	}
 	var deleted []consumergroup.Topic
 	changed := c.told == nil
 	if !changed {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -21,21 +22,14 @@ import (
 // in, of so many: as in Kafka, by Java's hash of the name.
 func offsetsPartition(group string, partitions int) int32 {
 	var h int32
-	for i := range len(group) {
-		if group[i] >= utf8.RuneSelf {
-			return wideHash(group) % int32(partitions)
+	for _, r := range group {
+		if high, low := utf16.EncodeRune(r); high != utf8.RuneError {
+			h = 31*h + int32(high)
+			r = low
 		}
-		h = 31*h + int32(group[i])
+		h = 31*h + r
 	}
-	return (h & 0x7fffffff) % int32(partitions)
-}
-
-// wideHash is Java's hash of a name that is not all ASCII, without its sign.
-func wideHash(name string) (h int32) {
-	for _, u := range utf16.Encode([]rune(name)) {
-		h = 31*h + int32(u)
-	}
-	return h & 0x7fffffff
+	return (h & math.MaxInt32) % int32(partitions)
 }
 
 // memberIDs makes the random part of members' ids.
@@ -138,7 +132,7 @@ func (b *Broker) DeleteOffsets(ctx context.Context, req *consumergroup.DeleteOff
 // ConsumerHeartbeat has a member join, keep its place in, or leave a group of KIP-848.
 func (b *Broker) ConsumerHeartbeat(ctx context.Context, req *consumergroup.ConsumerHeartbeatRequest) *consumergroup.ConsumerHeartbeatReply {
 	if req.Epoch == consumergroup.JoinEpoch {
-		b.coordinators.refresh() // who joins may have made its topic just before
+		b.coordinators.tell(nil) // who joins may have made its topic just before
 	}
 	return b.coordinating(req.Group).ConsumerHeartbeat(ctx, req)
 }

@@ -173,11 +173,11 @@ func (r *repairs) round(ctx context.Context, s *dataShard, h *succession, node i
 		return bytes, err
 	}
 	for _, n := range h.numbers {
-		of, ok := restoredIn(state, n)
+		v, ok := state.Partition(n)
 		if !ok {
 			continue // it is deleted there
 		}
-		pulled, err := r.graft(ctx, s, h, node, state.Index(), of)
+		pulled, err := r.graft(ctx, s, h, node, state.Index(), restoredPart(state, v))
 		bytes += pulled
 		if err != nil {
 			return bytes, err

@@ -65,6 +65,15 @@ func inPoisonedTrio(t *testing.T, test func(t *testing.T, tr *trio, p *poisons))
 	inTunedTrio(t, p.tune, func(t *testing.T, tr *trio) { test(t, tr, p) })
 }
 
+// patient makes a topic, and returns it with the leader of its first partition and another
+// replica of that, to be hurt.
+func (tr *trio) patient(partitions int32) (topic Topic, lead, hurt *rig) {
+	topic = tr.controller().create("orders", partitions, nil)
+	tr.rest(10 * time.Second)
+	lead = tr.leader(topic, 0)
+	return topic, lead, tr.rigs[lead.NodeID()%3]
+}
+
 // write produces some values to a partition, each in a batch of its own, and retries as
 // an idempotent producer does, wherever it is led.
 func (tr *trio) write(topic Topic, index int32, values ...string) {
@@ -262,9 +271,7 @@ func TestHealEverywhere(t *testing.T) {
 // TestHealAgain: a partition that panics anew each time is healed, with growing pauses.
 func TestHealAgain(t *testing.T) {
 	inPoisonedTrio(t, func(t *testing.T, tr *trio, p *poisons) {
-		topic := tr.controller().create("orders", 1, nil)
-		tr.rest(10 * time.Second)
-		hurt := tr.rigs[tr.leader(topic, 0).NodeID()%3]
+		topic, _, hurt := tr.patient(1)
 		p.set(-1, hurt.NodeID())
 		var want []string
 		for i := range 15 {
@@ -287,10 +294,7 @@ func TestHealAgain(t *testing.T) {
 // next try begins behind it.
 func TestHealFollows(t *testing.T) {
 	inPoisonedTrio(t, func(t *testing.T, tr *trio, p *poisons) {
-		topic := tr.controller().create("orders", 1, nil)
-		tr.rest(10 * time.Second)
-		lead := tr.leader(topic, 0)
-		hurt := tr.rigs[lead.NodeID()%3]
+		topic, lead, hurt := tr.patient(1)
 		tr.write(topic, 0, "0")
 		s := hurt.dir.find(topic.ID, 0).shard
 		m := s.machine
@@ -316,8 +320,8 @@ func TestHealFollows(t *testing.T) {
 				}
 				tr.write(topic, 0, tt.meanwhile)
 				tr.rest(time.Second)
-				of, _ := restoredIn(state, h.numbers[0])
-				if _, err := hurt.repairs.graft(t.Context(), s, h, lead.NodeID(), state.Index(), of); err != nil {
+				v, _ := state.Partition(h.numbers[0])
+				if _, err := hurt.repairs.graft(t.Context(), s, h, lead.NodeID(), state.Index(), restoredPart(state, v)); err != nil {
 					t.Fatal(err)
 				}
 				err = m.succeed(t.Context(), h, state)
@@ -344,10 +348,7 @@ func TestHealFollows(t *testing.T) {
 // TestHealMoved: what the other replicas have deleted meanwhile is not asked for.
 func TestHealMoved(t *testing.T) {
 	inPoisonedTrio(t, func(t *testing.T, tr *trio, p *poisons) {
-		topic := tr.controller().create("orders", 1, nil)
-		tr.rest(10 * time.Second)
-		lead := tr.leader(topic, 0)
-		hurt := tr.rigs[lead.NodeID()%3]
+		topic, lead, hurt := tr.patient(1)
 		tr.write(topic, 0, "0", "1")
 		hurt.postpone(hurt.dir.find(topic.ID, 0).shard, time.Minute)
 		p.set(-1, hurt.NodeID())
@@ -389,8 +390,8 @@ func (r *rig) byHand(s *dataShard, from int32, stage int) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	of, _ := restoredIn(state, h.numbers[0])
-	if _, err := r.repairs.graft(r.t.Context(), s, h, from, state.Index(), of); err != nil {
+	v, _ := state.Partition(h.numbers[0])
+	if _, err := r.repairs.graft(r.t.Context(), s, h, from, state.Index(), restoredPart(state, v)); err != nil {
 		r.t.Fatal(err)
 	}
 	if stage < 2 {
@@ -408,10 +409,7 @@ func TestHealCut(t *testing.T) {
 		for _, checkpoint := range []bool{false, true} {
 			t.Run(fmt.Sprintf("stage=%d/checkpoint=%t", stage, checkpoint), func(t *testing.T) {
 				inPoisonedTrio(t, func(t *testing.T, tr *trio, p *poisons) {
-					topic := tr.controller().create("orders", 2, nil)
-					tr.rest(10 * time.Second)
-					lead := tr.leader(topic, 0)
-					hurt := tr.rigs[lead.NodeID()%3]
+					topic, lead, hurt := tr.patient(2)
 					s := hurt.dir.find(topic.ID, 0).shard
 					want := []string{"0"}
 					tr.write(topic, 0, want...)
@@ -450,10 +448,7 @@ func TestHealCut(t *testing.T) {
 // leader's log gets the leader's checkpoint, which ends the quarantine too.
 func TestHealByCatchUp(t *testing.T) {
 	inPoisonedTrio(t, func(t *testing.T, tr *trio, p *poisons) {
-		topic := tr.controller().create("orders", 1, nil)
-		tr.rest(10 * time.Second)
-		lead := tr.leader(topic, 0)
-		hurt := tr.rigs[lead.NodeID()%3]
+		topic, _, hurt := tr.patient(1)
 		s := hurt.dir.find(topic.ID, 0).shard
 		hurt.postpone(s, time.Hour)
 		p.set(-1, hurt.NodeID())
@@ -487,9 +482,7 @@ func TestHealByCatchUp(t *testing.T) {
 // entry that the next checkpoint needs.
 func TestHealIdle(t *testing.T) {
 	inPoisonedTrio(t, func(t *testing.T, tr *trio, p *poisons) {
-		topic := tr.controller().create("orders", 1, nil)
-		tr.rest(10 * time.Second)
-		hurt := tr.rigs[tr.leader(topic, 0).NodeID()%3]
+		topic, _, hurt := tr.patient(1)
 		s := hurt.dir.find(topic.ID, 0).shard
 		hurt.postpone(s, 10*time.Second)
 		p.set(-1, hurt.NodeID())
@@ -508,9 +501,7 @@ func TestHealIdle(t *testing.T) {
 // taken, nor one that is given by nobody.
 func TestHealRefuses(t *testing.T) {
 	inPoisonedTrio(t, func(t *testing.T, tr *trio, p *poisons) {
-		topic := tr.controller().create("orders", 1, nil)
-		tr.rest(10 * time.Second)
-		hurt := tr.rigs[tr.leader(topic, 0).NodeID()%3]
+		topic, _, hurt := tr.patient(1)
 		s := hurt.dir.find(topic.ID, 0).shard
 		var wrong atomic.Bool
 		wrong.Store(true)

@@ -232,21 +232,5 @@ func (r *repairs) fetchState(ctx context.Context, shard replication.ShardID, nod
 
 // askState makes one call of methodState. Its errors match errSource.
 func (b *Broker) askState(ctx context.Context, node int32, request *stateRequest) (stateAnswer, error) {
-	failed := func(err error) (stateAnswer, error) {
-		return stateAnswer{}, fmt.Errorf("%w, node %d: %w", errSource, node, err)
-	}
-	if b.opt.Cluster == nil || b.opt.Cluster.Peers == nil {
-		return failed(errors.New("this node has no way to ask others"))
-	}
-	late, cancel := context.WithTimeout(ctx, pullTimeout)
-	defer cancel()
-	raw, err := b.opt.Cluster.Peers.Call(late, node, methodState, request.encode())
-	if err != nil {
-		return failed(err)
-	}
-	a, err := decodeStateAnswer(raw)
-	if err != nil {
-		return failed(err)
-	}
-	return a, nil
+	return askSource(ctx, b, node, methodState, request.encode(), decodeStateAnswer)
 }

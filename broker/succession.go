@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/partition"
-	"github.com/flotilla-log/flotilla/partition/store"
 	"github.com/flotilla-log/flotilla/replication"
 )
 
@@ -275,16 +274,6 @@ func (m *machine) settled(checkpoint, at uint64) {
 	if m.succeededAt == at {
 		m.shard.unsettled.Store(false)
 	}
-}
-
-// restoredIn returns what another replica's state says of a partition.
-func restoredIn(state *partition.State, n partition.Number) (r store.Restored, ok bool) {
-	for _, r := range restoredOf(state) {
-		if r.Key == uint32(n) {
-			return r, true
-		}
-	}
-	return r, false
 }
 
 var _ replication.WholeCapture = (*capture)(nil)

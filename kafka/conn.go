@@ -181,7 +181,7 @@ func (c *conn) abort() {
 
 // read starts requests until the stream ends.
 func (c *conn) read() (err error) {
-	defer c.survived(&err, "reading requests")
+	defer c.survived(&err, "reading requests", nil)
 	for {
 		// Idle connections wait here, with little memory.
 		if err := c.await(); err != nil {

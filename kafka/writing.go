@@ -121,19 +121,10 @@ func (c *conn) end(err error) {
 
 // settle gives back what the answer holds, once it is written or never will be.
 func (q *request) settle() (err error) {
-	defer q.survived(&err, "giving back an answer")
+	defer q.conn.survived(&err, "giving back an answer", q)
 	q.answer.release(q.s)
 	q.settleFetch()
 	return nil
-}
-
-// survived is intake.Survive for what is done of a request. It takes no memory for what it
-// would log.
-func (q *request) survived(err *error, at string) {
-	if p := recover(); p != nil {
-		intake.LogPanic(q.conn.log, p, "at", at, "request", q.api.name, "version", q.version)
-		*err = intake.ErrPanic
-	}
 }
 
 // release gives back what the answer holds.
@@ -165,7 +156,7 @@ func (q *request) mayWait() bool {
 // respond queues the answer of q, which it waits for or makes. If broken, it
 // only waits for what is under way, which then holds nothing any more.
 func (c *conn) respond(q *request, broken bool) (err error) {
-	defer q.survived(&err, "answering")
+	defer c.survived(&err, "answering", q)
 	defer q.passed()
 	c.complete(q, broken)
 	a := &q.answer
@@ -296,7 +287,7 @@ func (c *conn) handle(q *request) (a answer) {
 // The answers behind it may hold memory of the node's for Fetches meanwhile, unless
 // it is alone.
 func (c *conn) flush(held, alone bool) (err error) {
-	defer c.survived(&err, "writing answers")
+	defer c.survived(&err, "writing answers", nil)
 	n := c.w.Queued()
 	if n == 0 {
 		return nil
@@ -316,11 +307,17 @@ func (c *conn) flush(held, alone bool) (err error) {
 	return err
 }
 
-// survived is intake.Survive for what is done of the connection, without memory for what
-// it would log.
-func (c *conn) survived(err *error, at string) {
-	if p := recover(); p != nil {
+// survived is intake.Survive for what is done of a request, or of the connection as a
+// whole. It takes no memory for what it would log.
+func (c *conn) survived(err *error, at string, q *request) {
+	p := recover()
+	switch {
+	case p == nil:
+		return
+	case q == nil:
 		intake.LogPanic(c.log, p, "at", at)
-		*err = intake.ErrPanic
+	default:
+		intake.LogPanic(c.log, p, "at", at, "request", q.api.name, "version", q.version)
 	}
+	*err = intake.ErrPanic
 }

@@ -19,23 +19,23 @@ func (f *fsm[R]) ApplyBatch(logs []*raft.Log) []any {
 	var done []*entry[R]
 	for _, l := range logs {
 		var results []R
-		if l.Type == raft.LogCommand {
+		var proposed *entry[R] // nil: not by this replica
+		switch l.Type {
+		case raft.LogCommand:
 			var err error
 			if results, err = r.opt.FSM.Apply(l.Index, l.Term, l.Data); err != nil {
 				r.halt(err)
 			}
-		}
-		if l.Type == raft.LogConfiguration {
+			proposed = r.takeInFlight(l)
+		case raft.LogConfiguration:
 			if c, err := decodeConfiguration(l.Data); err == nil {
 				r.peers.configure(c, l.Index)
 			}
 		}
 		r.setApplied(l.Index, l.Term) // before who proposed it hears of it, and asks
-		if l.Type == raft.LogCommand {
-			if e := r.takeInFlight(l); e != nil {
-				r.answer(e, l.Term, results)
-				done = append(done, e)
-			}
+		if proposed != nil {
+			r.answer(proposed, l.Term, results)
+			done = append(done, proposed)
 		}
 	}
 	if r.catchUp.active.Load() {

@@ -218,23 +218,6 @@ func (r *rig) propose(lines ...string) (<-chan answer, error) {
 	return got, r.replica.Propose(ps...)
 }
 
-// TestAppliedWhenAnswered: what was proposed counts as applied when it is answered.
-func TestAppliedWhenAnswered(t *testing.T) {
-	inBubble(t, func(t *testing.T, fsys *vfs.Mem) {
-		r := mustStart(t, fsys)
-		defer func() { r.stop() }()
-		synctest.Wait()
-		before := r.replica.Applied()
-		answered := make(chan uint64, 1)
-		if err := r.replica.Propose(&Proposal[int]{Payload: []byte("x"), Done: func(int, error) { answered <- r.replica.Applied() }}); err != nil {
-			t.Fatal(err)
-		}
-		if now := <-answered; now != before+1 {
-			t.Errorf("answered with %d entries applied, want %d", now, before+1)
-		}
-	})
-}
-
 // inBubble runs a test with a fresh disk in virtual time.
 func inBubble(t *testing.T, test func(t *testing.T, fsys *vfs.Mem)) {
 	t.Helper()

@@ -22,10 +22,7 @@ func TestGathers(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *script, r *Runner) {
 		s.proposes(after(10 * time.Millisecond))
 		var got answers
-		ask := func(group string) {
-			go func() { got.add(group, commit(t.Context(), r, group, 1)) }()
-			synctest.Wait()
-		}
+		ask := func(group string) { got.ask(t, r, group) }
 		ask("a")
 		ask("b")
 		ask("c")
@@ -60,10 +57,7 @@ func TestExtends(t *testing.T) {
 		s.extends(extend)
 		s.proposes(after(10 * time.Millisecond))
 		var got answers
-		ask := func(group string) {
-			go func() { got.add(group, commit(t.Context(), r, group, 1)) }()
-			synctest.Wait()
-		}
+		ask := func(group string) { got.ask(t, r, group) }
 		ask("a")
 		ask("b")
 		ask("c")

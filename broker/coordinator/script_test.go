@@ -281,6 +281,12 @@ func (a *answers) add(name string, code errcode.Code) {
 	a.got[name] = code
 }
 
+// ask has a group commit, and lets everything run that can.
+func (a *answers) ask(t *testing.T, r *Runner, group string) {
+	go func() { a.add(group, commit(t.Context(), r, group, 1)) }()
+	synctest.Wait()
+}
+
 // check lets everything run that can, and fails unless exactly these are answered.
 func (a *answers) check(t *testing.T, when string, want map[string]errcode.Code) {
 	t.Helper()

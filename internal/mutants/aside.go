@@ -29,7 +29,7 @@ var asideTable = []mutant{
 		file: "internal/node/damage.go",
 		old:  "return broker.AskWithout(ctx, n.opt.Cluster.Peers, n.opt.NodeID, nodes)",
 		new:  "return nil",
-		pkg:  "./internal/sim", test: "TestHealDirected/the_only_copy", want: "the node with the only copy",
+		pkg:  "./internal/sim", test: "TestHealDirected/the_only_copy", want: "does not wait:",
 	},
 	{
 		name: "damage.policy refuse",

@@ -6,8 +6,8 @@ var coordinatorsTable = []mutant{
 	{
 		name: "a group's partition is Kafka's",
 		file: "broker/groups.go",
-		old:  "range utf16.Encode([]rune(name))",
-		new:  "range utf16.Encode([]rune(name))[:len([]rune(name))]",
+		old:  "high != utf8.RuneError {",
+		new:  "high != utf8.RuneError && r < 0 {",
 		pkg:  "./broker", test: "TestOffsetsPartition", want: "offsetsPartition(",
 	},
 	{
@@ -83,7 +83,7 @@ var coordinatorsTable = []mutant{
 	{
 		name: "who joins finds the topic that was made just before",
 		file: "broker/groups.go",
-		old:  "\t\tb.coordinators.refresh() // who joins may have made its topic just before\n",
+		old:  "\t\tb.coordinators.tell(nil) // who joins may have made its topic just before\n",
 		new:  "",
 		pkg:  "./broker", test: "TestNewTopicIsAssigned", want: "a member that joins for topic",
 	},

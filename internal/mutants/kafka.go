@@ -397,27 +397,6 @@ var kafkaTable = []mutant{
 		pkg:  "./broker", test: "TestConfirmationIsShared", want: "a deletion, cut off: false: asked the others",
 	},
 	{
-		name: "invented producer ids",
-		file: "broker/producers.go",
-		old:  "\tif id < b.image().NextProducerID() { // batch",
-		new:  "\tif id < 1<<62 { // batch",
-		pkg:  "./broker", test: "TestInventedProducer", want: "before any id was given, 0: ",
-	},
-	{
-		name: "invented producer ids, for certain",
-		file: "broker/producers.go",
-		old:  "\tcase p.unsure != nil:",
-		new:  "\tcase p.unsure != nil && id < 0:",
-		pkg:  "./broker", test: "TestInventedProducerElsewhere", want: "part 0, cut off:",
-	},
-	{
-		name: "a producer id that was given this moment",
-		file: "broker/producers.go",
-		old:  "p.asked, p.unsure = true, b.awaitCurrent(b.stopping)",
-		new:  "p.asked, p.unsure = true, b.ConfirmController(b.stopping)",
-		pkg:  "./broker", test: "TestInventedProducerElsewhere", want: "the id that was given this moment",
-	},
-	{
 		name: "a full table of producers, for Kafka's clients",
 		file: "kafka/produce.go",
 		old:  "p.failed(produceError(p.named(r.Err)))",

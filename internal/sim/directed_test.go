@@ -168,13 +168,7 @@ func (fl *fleet) depose(topic string, f func(key history.Key, floor int64, asks 
 	a.disk.SetInjector(nil)
 	fl.isolate(a, false, false)
 	time.Sleep(30 * time.Second)
-	fl.progress([]history.Key{key})
-	fl.stop()
-	fl.clients.Wait()
-	time.Sleep(settle)
-	if fl.healthy() {
-		fl.readAll()
-	}
+	fl.conclude(key)
 }
 
 // fullHistory fills the disk of the leader, to the last byte or nearly so: the others

@@ -76,11 +76,5 @@ func fullMajority(fl *fleet, all, restart bool) {
 		last := h[len(h)-1]
 		return last.Type == history.OK || last.Saw == history.Absent
 	})
-	fl.progress([]history.Key{key})
-	fl.stop()
-	fl.clients.Wait()
-	time.Sleep(settle)
-	if fl.healthy() {
-		fl.readAll()
-	}
+	fl.conclude(key)
 }

@@ -283,14 +283,7 @@ func twoHurtHistory(fl *fleet) {
 	}
 	time.Sleep(2 * time.Minute)
 	for i, m := range []*member{b, c} {
-		select {
-		case <-m.joined:
-			fl.problem("node %d does not wait: %v", m.id, m.refused)
-		default:
-		}
-		if d := differ(before[i], filesOf(fl, m.disk)); d != "" {
-			fl.problem("node %d waits, and has changed %s", m.id, d)
-		}
+		fl.mustWait(m, before[i])
 	}
 	if !fl.trace.saw("it waits for the other nodes") || !fl.trace.saw("journal/RING") {
 		fl.problem("nobody says what is damaged and what they wait for")
@@ -331,14 +324,7 @@ func onlyCopyHistory(fl *fleet) {
 	before := filesOf(fl, b.disk)
 	fl.start(b)
 	time.Sleep(2 * time.Minute)
-	select {
-	case <-b.joined:
-		fl.problem("the node with the only copy does not wait: %v", b.refused)
-	default:
-	}
-	if d := differ(before, filesOf(fl, b.disk)); d != "" {
-		fl.problem("the node with the only copy waits, and has changed %s", d)
-	}
+	fl.mustWait(b, before)
 	if !fl.trace.saw("nobody else leads shard") {
 		fl.problem("it does not say that nobody else has the shard")
 	}
@@ -352,6 +338,18 @@ func onlyCopyHistory(fl *fleet) {
 		fl.produceFactor("with the sound copy", all[0], 1, p, 1)
 	}
 	fl.healthy()
+}
+
+// mustWait wants a damaged node to wait for the others, with the files that it had.
+func (fl *fleet) mustWait(m *member, before map[string]string) {
+	select {
+	case <-m.joined:
+		fl.problem("node %d does not wait: %v", m.id, m.refused)
+	default:
+	}
+	if d := differ(before, filesOf(fl, m.disk)); d != "" {
+		fl.problem("node %d waits, and has changed %s", m.id, d)
+	}
 }
 
 // filesOf are the files of a node's directory, with what they hold.
@@ -390,13 +388,7 @@ func cutHealHistory(fl *fleet) {
 	if n := setsAside(b); n != 1 {
 		fl.problem("%d sets are aside, want one", n)
 	}
-	fl.progress([]history.Key{key})
-	fl.stop()
-	fl.clients.Wait()
-	time.Sleep(settle)
-	if fl.healthy() {
-		fl.readAll()
-	}
+	fl.conclude(key)
 }
 
 // refuseHistory damages a node that is told to refuse: it says why, and changes nothing.

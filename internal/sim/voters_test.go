@@ -260,6 +260,18 @@ func (fl *fleet) progress(keys []history.Key) {
 	}
 }
 
+// conclude ends a history: what was mended makes progress, and when all clients have
+// stopped everything is read.
+func (fl *fleet) conclude(keys ...history.Key) {
+	fl.progress(keys)
+	fl.stop()
+	fl.clients.Wait()
+	time.Sleep(settle)
+	if fl.healthy() {
+		fl.readAll()
+	}
+}
+
 // fleetVerdict is verdict with what topics clients saw left out: a node that is
 // behind may say what was.
 func fleetVerdict(problems []string, h history.History) []string {

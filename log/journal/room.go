@@ -56,7 +56,7 @@ func (j *Journal) makeRoom(size int64) error {
 		case !fits && !asked:
 			asked = true // the disk may have room again
 			j.mu.Lock()
-			j.diskFull = false
+			j.askForGrowthLocked()
 			j.mu.Unlock()
 		case !fits:
 			return j.fail("append to", j.w.file.path, j.errFull(size))
