@@ -57,14 +57,15 @@ func (r *Replica[R]) Claim(now time.Time, lost int32) (Claim, bool) {
 // Grant reports whether this replica agrees that a voter campaigns at once, and
 // will then agree to no other in that term for GrantWindow. It agrees if it is
 // a voter that knows no leader but the lost one, has no entry that the claimant
-// lacks, and is in its term. Whether the leader's node is gone, the caller knows.
+// lacks, and is in its term: it may be asking for pre-votes already, which those
+// that have not noticed refuse. Whether the leader's node is gone, the caller knows.
 func (r *Replica[R]) Grant(now time.Time, c Claim) bool {
 	leader, known := r.Leader()
 	term, index, readable := r.lastEntry()
 	switch {
 	case c.Shard != r.opt.Shard || c.Lost == r.opt.ID.Node || c.Lost == c.By.Node:
 		return false
-	case !r.follows() || c.Term != r.currentTerm() || known && leader.Node != c.Lost:
+	case !r.votes() || c.Term != r.currentTerm() || known && leader.Node != c.Lost:
 		return false
 	case !r.peers.isVoter(c.By) || !r.peers.isVoter(r.opt.ID):
 		return false
@@ -117,6 +118,13 @@ func (r *Replica[R]) campaign() {
 func (r *Replica[R]) follows() bool {
 	running := r.running.Load()
 	return running != nil && running.State() == raft.Follower
+}
+
+// votes reports whether Raft runs, and does not lead. Once it votes for itself, it is
+// in a later term.
+func (r *Replica[R]) votes() bool {
+	running := r.running.Load()
+	return running != nil && (running.State() == raft.Follower || running.State() == raft.Candidate)
 }
 
 // lastEntry returns the term and the index of the newest entry, 0 if there was

@@ -95,6 +95,46 @@ func TestGrant(t *testing.T) {
 	})
 }
 
+// TestGrantWhileAsking: a voter whose election timeout is over asks for pre-votes, and
+// the other, which still has a leader, refuses. It lets that other one campaign.
+func TestGrantWhileAsking(t *testing.T) {
+	withTrio(t, func(t *testing.T, tr *trio) {
+		for range 20 {
+			a := tr.leader(1, 2, 3)
+			tr.rest(time.Second)
+			tr.isolate(int32(a), true)
+			asks, other := 0, 0
+			for asks == 0 {
+				tr.rest(time.Millisecond)
+				for i, node := range tr.others(a) {
+					if !tr.rigs[node].replica.follows() {
+						asks, other = node, tr.others(a)[1-i]
+					}
+				}
+			}
+			claim, ok := tr.rigs[other].replica.Claim(time.Now(), int32(a))
+			if !ok { // both timers ended in one moment, or the election is over
+				tr.isolate(int32(a), false)
+				tr.rest(10 * time.Second)
+				continue
+			}
+			began := time.Now()
+			if !tr.rigs[asks].replica.Grant(began, claim) {
+				t.Fatalf("node %d, which asks for pre-votes, does not agree to %+v", asks, claim)
+			}
+			tr.rigs[other].replica.Campaign(claim.Term)
+			if got := tr.leader(asks, other); got != other {
+				t.Errorf("node %d leads, want %d", got, other)
+			}
+			if took := time.Since(began); took >= electionTimeout/4 {
+				t.Errorf("node %d led after %v", other, took)
+			}
+			return
+		}
+		t.Fatal("never did one voter notice before the other")
+	})
+}
+
 // TestLateTimeoutNow: who leads already is not deposed by being told to campaign.
 func TestLateTimeoutNow(t *testing.T) {
 	withTrio(t, func(t *testing.T, tr *trio) {
