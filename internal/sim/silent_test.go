@@ -8,9 +8,9 @@ import (
 )
 
 // silentWait is how long a producer may wait for a record after its leader has
-// fallen silent: an election, and twice what the client takes to find out. Its
-// request timeout is longer.
-const silentWait = 6 * time.Second
+// fallen silent: until the others take it for lost, their election, and until the
+// client, which looks elsewhere every half second, asks next.
+const silentWait = 2 * time.Second
 
 // TestSilentLeader has the leader stand still, or cuts it off from everybody: its
 // connections stay. The producer must have its next record acknowledged by

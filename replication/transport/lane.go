@@ -74,6 +74,11 @@ func (s *session) newLane(n laneNumber, raw, conn net.Conn) {
 // hear notes a sign of life.
 func (l *lane) hear(now time.Time) { l.heard.Store(int64(now.Sub(l.s.mesh.began))) }
 
+// silent is how long ago something came in last.
+func (l *lane) silent(now time.Time) time.Duration {
+	return now.Sub(l.s.mesh.began) - time.Duration(l.heard.Load())
+}
+
 func (l *lane) poke() {
 	select {
 	case l.wake <- struct{}{}:

@@ -372,7 +372,7 @@ func TestMeshState(t *testing.T) {
 		ms.sim.Cut(host(1), host(2))
 		ms.sim.Cut(host(2), host(1))
 		time.Sleep((silences + 1) * conformanceTimeout)
-		if got := st.take(); got != "2 false 1.5s" && got != "2 false 2s" {
+		if got := st.take(); got != "2 false 1s" && got != "2 false 1.25s" {
 			t.Errorf("silent: told %q", got)
 		}
 		ms.sim.Heal()
@@ -383,6 +383,40 @@ func TestMeshState(t *testing.T) {
 		ms.nodes[2].Close()
 		if got := st.take(); !strings.HasPrefix(got, "2 false 0s") {
 			t.Errorf("closed: told %q", got)
+		}
+	})
+}
+
+// TestMeshSilent: a node that has been silent for too long is not connected, and not
+// only once that is looked at again.
+func TestMeshSilent(t *testing.T) {
+	var st *states
+	bubble(t, func(opt *MeshOptions) {
+		if opt.Node == 1 {
+			st = &states{began: time.Now()}
+			opt.OnState = st.note
+		}
+	}, func(t *testing.T, ms *meshes) {
+		const trip = conformanceTimeout / 5 // what came last came so long after a look
+		ms.sim.SetLatency("", "", trip/2, trip/2)
+		ms.replicas(1)
+		time.Sleep(10 * conformanceTimeout)
+		st.take()
+		ms.sim.Cut(host(1), host(2))
+		ms.sim.Cut(host(2), host(1))
+		began := time.Now()
+		for ms.nodes[1].Connected(2) {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(began); took > silences*conformanceTimeout {
+			t.Errorf("after %v of silence the node was still connected", took)
+		}
+		if got := st.take(); got != "" {
+			t.Errorf("nobody was to look yet: told %q", got)
+		}
+		time.Sleep(conformanceTimeout / 2)
+		if got := st.take(); !strings.HasPrefix(got, "2 false ") {
+			t.Errorf("told %q", got)
 		}
 	})
 }

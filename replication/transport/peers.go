@@ -45,7 +45,7 @@ type Peers interface {
 
 	// Connected reports whether there is a way to a node that is watched: what is
 	// sent now is not known to be in vain. A node whose process has ended is
-	// not connected within milliseconds, one that is silent after a few time-outs.
+	// not connected within milliseconds, one that is silent after two time-outs.
 	Connected(node int32) bool
 }
 

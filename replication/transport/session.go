@@ -28,9 +28,10 @@ const (
 	// maxOwed is how many requests of one session may be unanswered.
 	maxOwed = 1 << 14
 
-	// silences is how many time-outs a connection may be silent. It is asked for a
-	// sign of life in each.
-	silences = 3
+	// silences is how many time-outs a connection may be silent: as long as a leader
+	// goes on that nobody answers. It is asked for a sign of life once in each, and
+	// when half of one has passed without.
+	silences = 2
 
 	// installTimeout is how much longer than others the answer to a checkpoint may
 	// take: it comes when the replica has restored its state.
@@ -104,6 +105,7 @@ type session struct {
 	pinged   time.Time
 	trip     time.Duration
 	looked   time.Time
+	second   bool // every second look asks, the others only who was silent since the one before
 	stopTick func() bool
 }
 
@@ -332,15 +334,14 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// tick looks for signs of life, once in each time-out, and asks for one.
+// tick looks for signs of life, twice in each time-out, and asks for more.
 func (s *session) tick() {
 	if err := s.look(); err != nil {
 		s.fail(err)
 	}
 }
 
-// look says why the session ends, if it has been silent. If it comes late, this
-// process did not run, and knows nothing of who was silent meanwhile.
+// look says why the session ends, if it has been silent.
 func (s *session) look() error {
 	now := s.mesh.opt.Clock.Now()
 	s.mu.Lock()
@@ -348,24 +349,44 @@ func (s *session) look() error {
 	if s.err != nil {
 		return nil
 	}
-	late := now.Sub(s.looked) >= 2*s.mesh.opt.Timeout
-	s.looked = now
-	for _, l := range s.lanes {
-		if late {
-			l.hear(now)
-		}
-		if silent := now.Sub(s.mesh.began) - time.Duration(l.heard.Load()); silent >= silences*s.mesh.opt.Timeout {
-			return fmt.Errorf("%w: nothing came from node %d at %s for %v", ErrTimeout, s.node, s.addr, silent)
-		}
+	if err := s.silentLocked(now); err != nil {
+		return err
 	}
+	before := s.looked
+	s.looked, s.second = now, !s.second
 	if s.dialled {
 		s.pings++
 		s.pinged = now
 		for _, l := range s.lanes {
-			l.pingDue, l.ping = true, s.pings
-			l.poke()
+			if s.second || l.silent(now) > now.Sub(before) {
+				l.pingDue, l.ping = true, s.pings
+				l.poke()
+			}
 		}
 	}
-	s.stopTick = s.mesh.opt.Clock.AfterFunc(s.mesh.opt.Timeout, s.tick)
+	s.stopTick = s.mesh.opt.Clock.AfterFunc(s.mesh.opt.Timeout/2, s.tick)
+	return nil
+}
+
+// silent reports whether the session ends with the next look, for it is silent.
+func (s *session) silent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.silentLocked(s.mesh.opt.Clock.Now()) != nil
+}
+
+// silentLocked says which connection has been silent for how long, if it is too
+// long. If nobody has looked for some time, this process did not run, and knows
+// nothing of who was silent meanwhile. The caller holds s.mu.
+func (s *session) silentLocked(now time.Time) error {
+	late := now.Sub(s.looked) >= s.mesh.opt.Timeout
+	for _, l := range s.lanes {
+		if late {
+			l.hear(now)
+		}
+		if silent := l.silent(now); silent >= silences*s.mesh.opt.Timeout {
+			return fmt.Errorf("%w: nothing came from node %d at %s for %v", ErrTimeout, s.node, s.addr, silent)
+		}
+	}
 	return nil
 }

@@ -44,7 +44,7 @@ func (m *Mesh) Connected(node int32) bool {
 	case <-s.done:
 		return false
 	default:
-		return true
+		return !s.silent()
 	}
 }
 
