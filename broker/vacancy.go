@@ -96,6 +96,7 @@ func (b *Broker) awaitLeaders(ctx context.Context, shards map[metadata.ShardID]b
 	if !b.awaitSigns(ctx, shards) || !b.noteLosses(time.Now()) {
 		return
 	}
+	b.failover.look() // the way to a node that stands still has not broken: it is silent
 	tick := time.NewTicker(vacancyTick)
 	defer tick.Stop()
 	for {

@@ -127,6 +127,10 @@ func TestAwaitLeadersBounds(t *testing.T) {
 		if _, took := left[0].awaitLeaders(t.Context(), topic); took != 0 {
 			t.Errorf("long after the loss it took %v", took)
 		}
+		for _, cut := range []bool{false, true} { // or they take each other for lost by now
+			tr.hub.Cut(left[0].NodeID(), left[1].NodeID(), cut)
+			tr.hub.Cut(left[1].NodeID(), left[0].NodeID(), cut)
+		}
 		b := left[1]
 		done := make(chan time.Duration)
 		b.failover.lost.mu.Lock()
@@ -224,6 +228,41 @@ func TestAwaitLeadersSilent(t *testing.T) {
 		defer cancel()
 		if _, took := r.awaitLeaders(ctx, topic); took > aliveTimeout/4 {
 			t.Errorf("who waits for %v waited for %v", aliveTimeout/4, took)
+		}
+	})
+}
+
+// overlooked is Peers without a way to one node, which says nothing about it: as that
+// to a node that stands still is until its silence is noticed.
+type overlooked struct {
+	transport.Peers
+	node atomic.Int32
+}
+
+func (o *overlooked) Connected(node int32) bool {
+	return node != o.node.Load() && o.Peers.Connected(node)
+}
+
+// TestAwaitLeadersStandsStill: who asks when a leader has just been silent for too long
+// has the others take over from it.
+func TestAwaitLeadersStandsStill(t *testing.T) {
+	tune := func(o *Options) { o.Cluster.Peers = &overlooked{Peers: o.Cluster.Peers} }
+	inTunedTrio(t, tune, func(t *testing.T, tr *trio) {
+		topic := tr.controller().create("t", 6, nil)
+		tr.rest(time.Second)
+		still := tr.leader(topic, 0)
+		left := tr.others(still)
+		for _, r := range left {
+			tr.hub.Cut(still.NodeID(), r.NodeID(), true)
+			tr.hub.Cut(r.NodeID(), still.NodeID(), true)
+		}
+		tr.rest(10 * time.Millisecond)
+		for _, r := range left {
+			r.opt.Cluster.Peers.(*overlooked).node.Store(still.NodeID())
+		}
+		leaders, took := left[0].awaitLeaders(t.Context(), topic)
+		if slices.Contains(leaders, still.NodeID()) || slices.Contains(leaders, -1) || took > vacancyPatience/2 {
+			t.Errorf("after %v node %d names %v as leaders, and node %d stands still", took, left[0].NodeID(), leaders, still.NodeID())
 		}
 	})
 }

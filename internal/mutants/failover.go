@@ -53,6 +53,27 @@ var failoverTable = []mutant{
 		pkg:  "./replication", test: "TestGrant", want: "a claim which lacks an entry was granted",
 	},
 	{
+		name: "failover: silence is acted upon when a client asks",
+		file: "broker/vacancy.go",
+		old:  "\tb.failover.look() //",
+		new:  "\t//",
+		pkg:  "./broker", test: "TestAwaitLeadersStandsStill", want: "stands still",
+	},
+	{
+		name: "mesh: who is silent is not connected",
+		file: "replication/transport/watch.go",
+		old:  "return !s.silent()",
+		new:  "return true",
+		pkg:  "./replication/transport", test: "TestMeshSilent", want: "nobody was to look yet",
+	},
+	{
+		name: "failover: who asks for pre-votes lets another campaign",
+		file: "replication/campaign.go",
+		old:  "running.State() == raft.Candidate)",
+		new:  "running.State() == raft.Shutdown)",
+		pkg:  "./replication", test: "TestGrantWhileAsking", want: "which asks for pre-votes, does not agree",
+	},
+	{
 		name: "failover: one campaigns at a time",
 		file: "replication/campaign.go",
 		old:  "&& age >= 0 && age < GrantWindow {",
