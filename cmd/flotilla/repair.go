@@ -100,7 +100,7 @@ func printRepair(w io.Writer, out outputFormat, done *doctor.Repaired, executed 
 	switch {
 	case done.Kept != "":
 		lines = append(lines, "done; what was replaced is in "+done.Kept)
-	case len(lines) == 0:
+	case len(lines) == 0 && len(done.Left) == 0:
 		lines = append(lines, "nothing to repair")
 	}
 	for _, l := range done.Left {

@@ -209,7 +209,28 @@ func examine(fsys vfs.FS, dir string, opt Options) (*exam, error) {
 			return nil, err
 		}
 	}
+	x.advise()
 	return x, nil
+}
+
+// advise sends one of several nodes to the others with what a repair of it alone would
+// give up, or does not mend.
+func (x *exam) advise() {
+	if file, _ := x.others(); file == "" {
+		return
+	}
+	for i := range x.report.Findings {
+		f := &x.report.Findings[i]
+		switch {
+		case !f.Harmful || f.Advice == upgradeAdvice:
+		case f.Kind == "segment" && (f.Remedy == RemedyLoss || f.Remedy == RemedyNone):
+			f.Remedy, f.Advice = RemedyStart, "start it with the other nodes: what another replica has is fetched from it; reads of what none has go on to fail"
+		case f.Kind == "quarantine" && f.served:
+			f.Remedy, f.Advice = RemedyStart, "start it with the other nodes: they heal the partition; where it is in quarantine on them too, "+f.Advice
+		case f.Remedy == RemedyLoss, f.Advice == restoreAdvice, f.Kind == "identity" && f.Remedy == RemedyRepair, f.Kind == "generation" && f.Remedy == RemedyRepair:
+			f.Remedy, f.Advice, f.Loss = RemedyStart, othersAdvice, "nothing, if a majority of the replicas is whole"
+		}
+	}
 }
 
 // names looks for what does not belong into the directory.
@@ -254,6 +275,7 @@ const (
 	startAdvice   = "nothing to do: the next start mends it"
 	repairAdvice  = "run flotilla repair"
 	lossAdvice    = "put back a copy of the whole directory, or give up what is lost with flotilla repair --accept-loss"
+	othersAdvice  = "start it with damage.policy heal, and with the other nodes: they give it what it lost"
 	rotCause      = "the disk or something else changed bytes that were synced"
 	upgradeAdvice = "install the version that wrote it"
 )

@@ -38,7 +38,7 @@ type Repaired struct {
 	Plan     *Plan
 	Kept     string   // the directory with what was replaced, "" if nothing was
 	Finished string   // a repair that had been cut short and is finished now
-	Left     []string // files that are still damaged, and served around
+	Left     []string // files that are still damaged, and served around: what, and what to do about it
 }
 
 // Repair examines a data directory and, if asked to, repairs it: see the package
@@ -79,7 +79,10 @@ func Repair(fsys vfs.FS, dir string, opt RepairOptions) (*Repaired, error) {
 	switch {
 	case len(done.Plan.Refused) > 0:
 		return done, fmt.Errorf("%w: %s: %s", ErrRefused, done.Plan.Refused[0].File, done.Plan.Refused[0].Why)
-	case !opt.Execute || len(done.Plan.builds) == 0:
+	case len(done.Plan.builds) == 0:
+		done.Left = x.harmed()
+		return done, nil
+	case !opt.Execute:
 		return done, nil
 	case done.Plan.Lossy() && !opt.AcceptLoss:
 		return done, fmt.Errorf("%w: see the plan; give --accept-loss if that is what you want", ErrLoss)
@@ -92,12 +95,18 @@ func Repair(fsys vfs.FS, dir string, opt RepairOptions) (*Repaired, error) {
 		return done, err
 	}
 	after.close()
-	for _, f := range after.report.Findings {
+	done.Left = after.harmed()
+	return done, nil
+}
+
+// harmed lists what is damaged, and what to do about it.
+func (x *exam) harmed() (all []string) {
+	for _, f := range x.report.Findings {
 		if f.Harmful {
-			done.Left = append(done.Left, fmt.Sprintf("%s: %s", f.File, f.What))
+			all = append(all, fmt.Sprintf("%s: %s; %s", f.File, f.What, f.Advice))
 		}
 	}
-	return done, nil
+	return all
 }
 
 // move is one file of a PLAN.

@@ -124,6 +124,9 @@ func (x *exam) relAll(files []string) (out []string) {
 // planIdentity puts IDENTITY together from what the parts say of themselves and
 // from the metadata.
 func (x *exam) planIdentity(p *Plan) {
+	if !x.alone(p) {
+		return
+	}
 	id := node.Identity{Started: true}
 	for _, part := range node.Parts() {
 		g, err := node.ReadGeneration(x.fs, x.path(part))
@@ -174,6 +177,9 @@ func (x *exam) planIdentity(p *Plan) {
 
 // planGenerations gives every part the count of IDENTITY.
 func (x *exam) planGenerations(p *Plan) {
+	if !x.alone(p) {
+		return
+	}
 	a := Action{What: fmt.Sprintf("count the parts as of generation %d", x.id.Generation)}
 	var parts []string
 	for _, f := range x.report.Findings {
@@ -295,18 +301,39 @@ func (x *exam) reaches(s *shard, index uint64) (bool, error) {
 	return good, err
 }
 
-// single refuses a replica that is not the only voter: what it forgot others
-// may remember.
-func (x *exam) single(p *Plan) bool {
+// alone refuses a directory of one of several nodes: what it forgot the others may
+// count on.
+func (x *exam) alone(p *Plan) bool {
+	file, says := x.others()
+	if file != "" {
+		p.refuse(file, "%s: a replica that lost something is made new from the others; %s", says, othersAdvice)
+	}
+	return file == ""
+}
+
+// others returns a file that says that the node is one of several, and what it says;
+// "" if nothing does.
+func (x *exam) others() (file, says string) {
+	if x.idErr == nil && (x.id.Joins || strings.Contains(x.id.Founders, ",")) {
+		return node.IdentityName, "the node is one of a cluster's"
+	}
+	if x.meta != nil {
+		nodes := 0
+		for range x.meta.Image().Nodes() {
+			nodes++
+		}
+		if nodes > 1 {
+			return node.MetadataDir, fmt.Sprintf("the cluster has %d nodes", nodes)
+		}
+	}
 	for id, s := range x.sorted() {
 		for _, f := range s.cp.Chain {
 			if len(f.Voters) > 1 {
-				p.refuse(x.rel(f.File), "shard %d has %d voters: a replica that lost something is made new from the others", id, len(f.Voters))
-				return false
+				return x.rel(f.File), fmt.Sprintf("shard %d has %d voters", id, len(f.Voters))
 			}
 		}
 	}
-	return true
+	return "", ""
 }
 
 // partNames returns the files of a folder but its GENERATION, from the data
@@ -325,8 +352,10 @@ func (x *exam) partNames(part string) (out []string) {
 }
 
 // planSegments leaves the batches that cannot be read out of their segments,
-// and mends those of which only the first 16 bytes are wrong.
+// and mends those of which only the first 16 bytes are wrong. One of several nodes
+// fetches what it lacks, as long as it knows that it lacks it.
 func (x *exam) planSegments(p *Plan) {
+	others, _ := x.others()
 	for _, h := range x.segments {
 		m := mend{x: x, h: h, history: checkpointEpochs(x, h.part)}
 		a := Action{Files: []string{x.rel(h.in.File)}}
@@ -344,6 +373,9 @@ func (x *exam) planSegments(p *Plan) {
 				to = h.opt.End
 			}
 			a.Loss = append(a.Loss, fmt.Sprintf("offsets [%d, %d) of %s, which cannot be read already: bytes [%d, %d) of %s", bad.From, to, x.name(h.part), bad.Pos, bad.To, x.rel(h.in.File)))
+		}
+		if others != "" && len(a.Loss) > 0 {
+			continue
 		}
 		a.What = fmt.Sprintf("write %s again, with the first 16 bytes of %d batches mended and %d ranges left out", x.rel(h.in.File), mended, len(h.in.Bad)-mended)
 		a.Files = slices.DeleteFunc(a.Files, func(name string) bool { return slices.Contains(x.relAll(x.indexes), name) })

@@ -29,7 +29,7 @@ type keeps struct {
 // planJournal makes a new journal of what is intact and goes on from the
 // checkpoints.
 func (x *exam) planJournal(p *Plan) error {
-	if !x.single(p) {
+	if !x.alone(p) {
 		return nil
 	}
 	a := Action{What: "write a new journal of the entries that are intact and go on from the checkpoints", Files: x.partNames(node.JournalDir)}
@@ -190,7 +190,7 @@ func (x *exam) writeJournal(dir string, all []keeps) (err error) {
 // with ones that skip producer ids, which are what must not be given twice.
 func (x *exam) planMetadata(p *Plan) {
 	s := x.shards[0]
-	if s.cp.ChainErr != nil || !x.single(p) {
+	if s.cp.ChainErr != nil || !x.alone(p) {
 		return
 	}
 	first := s.index
@@ -266,7 +266,7 @@ func (x *exam) writeMetadata(dir string, first, last uint64) error {
 
 // planVotes writes every replica's vote again, with its term raised.
 func (x *exam) planVotes(p *Plan) {
-	if !x.single(p) {
+	if !x.alone(p) {
 		return
 	}
 	votes := make(map[uint32]control.Vote)

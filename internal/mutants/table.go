@@ -326,6 +326,27 @@ var table = []mutant{
 		pkg:  "./log/segment", test: "TestPrefixFlips", want: "want ErrCorrupt",
 	},
 	{
+		name: "repair: one of several nodes is left to the others",
+		file: "internal/doctor/plan.go",
+		old:  "x.idErr == nil && (x.id.Joins",
+		new:  "x.idErr != nil && (x.id.Joins",
+		pkg:  "./internal/sim", test: "TestRepairOfOneOfSeveral", want: "refused for metadata",
+	},
+	{
+		name: "repair: the metadata too says that there are others",
+		file: "internal/doctor/plan.go",
+		old:  "if nodes > 1 {",
+		new:  "if nodes > 99 {",
+		pkg:  "./internal/sim", test: "TestRepairOfOneOfSeveral", want: "a repair changed the directory",
+	},
+	{
+		name: "repair: one of several nodes keeps a damaged range, to fetch it",
+		file: "internal/doctor/plan.go",
+		old:  "others != \"\" && len(a.Loss) > 0",
+		new:  "others == \"\" && len(a.Loss) < 0",
+		pkg:  "./internal/sim", test: "TestRepairOfOneOfSeveral", want: "a repair changed the directory",
+	},
+	{
 		name: "check knows what was unlinked early",
 		file: "internal/doctor/segments.go",
 		old:  "dropped = max(dropped, offset)",
