@@ -4,6 +4,13 @@ package main
 // replicas (R5): whose state is taken, when, and what of it is relied on.
 var healTable = []mutant{
 	{
+		name: "heal: check leaves a quarantine to the others",
+		file: "internal/doctor/doctor.go",
+		old:  "case f.Kind == \"quarantine\" && f.served:",
+		new:  "case f.Kind == \"quarantine\" && !f.Harmful:",
+		pkg:  "./internal/sim", test: "TestQuarantineHeals", want: "check does not leave a quarantine to the others",
+	},
+	{
 		name: "heal: the pauses between tries grow",
 		file: "broker/heal.go",
 		old:  "min(max(2*ill.pause, healPause), lastHealPause)",
