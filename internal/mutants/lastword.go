@@ -57,7 +57,7 @@ var lastWordTable = []mutant{
 		file: "wire/server/last.go",
 		old:  "\tc.streams.end()\n",
 		new:  "",
-		pkg:  "./wire/server", test: "TestLastAnswers", want: "stay counted",
+		pkg:  "./wire/server", test: "TestLastAnswers", want: "--- FAIL: TestLastAnswers/",
 	},
 	{
 		name: "a failed Produce without acknowledgement is told",
