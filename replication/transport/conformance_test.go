@@ -382,7 +382,9 @@ func testPipelineOrder(t *testing.T, p pair) {
 // testPipelineRejected: what follows a rejected call is not handed out, and no
 // more is taken; a pipeline that goes on wedges Raft's replication for ever.
 func testPipelineRejected(t *testing.T, p pair) {
+	sent := make(chan struct{}) // all of them are, before one is answered
 	answering(p.b, func(rpc raft.RPC) (any, error) {
+		<-sent
 		req := rpc.Command.(*raft.AppendEntriesRequest)
 		return &raft.AppendEntriesResponse{Term: 7, Success: req.PrevLogEntry != 1}, nil
 	})
@@ -396,6 +398,7 @@ func testPipelineRejected(t *testing.T, p pair) {
 			t.Fatal(err)
 		}
 	}
+	close(sent)
 	time.Sleep(time.Second)
 	if n := len(pipe.Consumer()); n != 2 {
 		t.Errorf("%d answers handed out, want 2: an append and the rejection", n)
