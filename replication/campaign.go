@@ -115,16 +115,21 @@ func (r *Replica[R]) campaign() {
 }
 
 // follows reports whether Raft runs, and neither leads nor campaigns.
-func (r *Replica[R]) follows() bool {
-	running := r.running.Load()
-	return running != nil && running.State() == raft.Follower
-}
+func (r *Replica[R]) follows() bool { return r.state() == raft.Follower }
 
 // votes reports whether Raft runs, and does not lead. Once it votes for itself, it is
 // in a later term.
 func (r *Replica[R]) votes() bool {
-	running := r.running.Load()
-	return running != nil && (running.State() == raft.Follower || running.State() == raft.Candidate)
+	state := r.state()
+	return state == raft.Follower || state == raft.Candidate
+}
+
+// state returns what Raft is, Shutdown if it does not run.
+func (r *Replica[R]) state() raft.RaftState {
+	if running := r.running.Load(); running != nil {
+		return running.State()
+	}
+	return raft.Shutdown
 }
 
 // lastEntry returns the term and the index of the newest entry, 0 if there was

@@ -69,8 +69,8 @@ var failoverTable = []mutant{
 	{
 		name: "failover: who asks for pre-votes lets another campaign",
 		file: "replication/campaign.go",
-		old:  "running.State() == raft.Candidate)",
-		new:  "running.State() == raft.Shutdown)",
+		old:  "|| state == raft.Candidate",
+		new:  "",
 		pkg:  "./replication", test: "TestGrantWhileAsking", want: "which asks for pre-votes, does not agree",
 	},
 	{
