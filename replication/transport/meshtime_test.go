@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -316,111 +315,6 @@ func TestMeshCancelHalfway(t *testing.T) {
 	})
 }
 
-// states is what OnState told of a node, with the time since the bubble began.
-type states struct {
-	mu    sync.Mutex
-	began time.Time
-	told  []string
-}
-
-func (s *states) note(node int32, connected bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.told = append(s.told, fmt.Sprintf("%d %t %v", node, connected, time.Since(s.began)))
-}
-
-func (s *states) take() string {
-	synctest.Wait()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	told := strings.Join(s.told, ", ")
-	s.told, s.began = nil, time.Now()
-	return told
-}
-
-// TestMeshState: a broken connection is told of at once, and made again at once; a
-// silent one after a while.
-func TestMeshState(t *testing.T) {
-	var st *states
-	bubble(t, func(opt *MeshOptions) {
-		if opt.Node == 1 {
-			st = &states{began: time.Now()}
-			opt.OnState = st.note
-		}
-	}, func(t *testing.T, ms *meshes) {
-		a, _ := ms.replicas(1)
-		if got := st.take(); got != "2 true 0s" {
-			t.Errorf("connected: told %q", got)
-		}
-		time.Sleep(10 * time.Second) // nobody says anything
-		if got := st.take(); got != "" {
-			t.Errorf("idle: told %q", got)
-		}
-		waits := make(chan error, 1)
-		go func() {
-			waits <- a[0].RequestVote(name(two), "", &raft.RequestVoteRequest{Term: 1}, new(raft.RequestVoteResponse))
-		}()
-		synctest.Wait()
-		began := time.Now()
-		ms.sim.Reset(host(2))
-		if err := <-waits; !errors.Is(err, ErrBroken) || time.Since(began) > 0 {
-			t.Errorf("a call on its way: %v after %v", err, time.Since(began))
-		}
-		if got := st.take(); got != "2 false 0s, 2 true 0s" {
-			t.Errorf("reset: told %q", got)
-		}
-		ms.sim.Cut(host(1), host(2))
-		ms.sim.Cut(host(2), host(1))
-		time.Sleep((silences + 1) * conformanceTimeout)
-		if got := st.take(); got != "2 false 1s" && got != "2 false 1.25s" {
-			t.Errorf("silent: told %q", got)
-		}
-		ms.sim.Heal()
-		time.Sleep(lastBackoff)
-		if got := st.take(); !strings.HasPrefix(got, "2 true ") {
-			t.Errorf("healed: told %q", got)
-		}
-		ms.nodes[2].Close()
-		if got := st.take(); !strings.HasPrefix(got, "2 false 0s") {
-			t.Errorf("closed: told %q", got)
-		}
-	})
-}
-
-// TestMeshSilent: a node that has been silent for too long is not connected, and not
-// only once that is looked at again.
-func TestMeshSilent(t *testing.T) {
-	var st *states
-	bubble(t, func(opt *MeshOptions) {
-		if opt.Node == 1 {
-			st = &states{began: time.Now()}
-			opt.OnState = st.note
-		}
-	}, func(t *testing.T, ms *meshes) {
-		const trip = conformanceTimeout / 5 // what came last came so long after a look
-		ms.sim.SetLatency("", "", trip/2, trip/2)
-		ms.replicas(1)
-		time.Sleep(10 * conformanceTimeout)
-		st.take()
-		ms.sim.Cut(host(1), host(2))
-		ms.sim.Cut(host(2), host(1))
-		began := time.Now()
-		for ms.nodes[1].Connected(2) {
-			time.Sleep(time.Millisecond)
-		}
-		if took := time.Since(began); took > silences*conformanceTimeout {
-			t.Errorf("after %v of silence the node was still connected", took)
-		}
-		if got := st.take(); got != "" {
-			t.Errorf("nobody was to look yet: told %q", got)
-		}
-		time.Sleep(conformanceTimeout / 2)
-		if got := st.take(); !strings.HasPrefix(got, "2 false ") {
-			t.Errorf("told %q", got)
-		}
-	})
-}
-
 // TestMeshComesBack: who was away and dials is dialled, and called, at once.
 func TestMeshComesBack(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, ms *meshes) {
@@ -596,29 +490,5 @@ func TestMeshPipelineKeepsOrder(t *testing.T) {
 			}
 		}
 		_ = pipe.Close()
-	})
-}
-
-// TestMeshWasStopped: a process that did not run for a while does not take what
-// it did not hear for silence.
-func TestMeshWasStopped(t *testing.T) {
-	var asleep atomic.Int64
-	var st *states
-	bubble(t, func(opt *MeshOptions) {
-		opt.Clock = WallClock
-		opt.Clock.Now = func() time.Time { return time.Now().Add(time.Duration(asleep.Load())) }
-		if opt.Node == 1 {
-			st = &states{began: time.Now()}
-			opt.OnState = st.note
-		}
-	}, func(t *testing.T, ms *meshes) {
-		ms.replicas(0)
-		st.take()
-		time.Sleep(conformanceTimeout / 2) // between two ticks
-		asleep.Store(int64(time.Minute))
-		time.Sleep(10 * conformanceTimeout)
-		if got := st.take(); got != "" {
-			t.Errorf("told %q", got)
-		}
 	})
 }

@@ -105,7 +105,6 @@ type session struct {
 	pinged   time.Time
 	trip     time.Duration
 	looked   time.Time
-	second   bool // every second look asks, the others only who was silent since the one before
 	stopTick func() bool
 }
 
@@ -353,12 +352,12 @@ func (s *session) look() error {
 		return err
 	}
 	before := s.looked
-	s.looked, s.second = now, !s.second
+	s.looked = now
 	if s.dialled {
 		s.pings++
 		s.pinged = now
 		for _, l := range s.lanes {
-			if s.second || l.silent(now) > now.Sub(before) {
+			if s.pings%2 == 1 || l.silent(now) > now.Sub(before) { // in between, only who was silent since
 				l.pingDue, l.ping = true, s.pings
 				l.poke()
 			}
