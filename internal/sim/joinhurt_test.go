@@ -68,13 +68,7 @@ func (fl *fleet) carriesOn(j *joiner, keys []history.Key) {
 	if !fl.joined(j, time.Minute) || !fl.wholeWith(j) {
 		return
 	}
-	fl.progress(keys)
-	fl.stop()
-	fl.clients.Wait()
-	time.Sleep(settle)
-	if fl.healthy() {
-		fl.readAll()
-	}
+	fl.conclude(keys...)
 }
 
 // joinedHurtHistory damages what a node has that joined: it is started as if nothing had
