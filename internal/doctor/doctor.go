@@ -227,7 +227,7 @@ func (x *exam) advise() {
 			f.Remedy, f.Advice = RemedyStart, "start it with the other nodes: what another replica has is fetched from it; reads of what none has go on to fail"
 		case f.Kind == "quarantine" && f.served:
 			f.Remedy, f.Advice = RemedyStart, "start it with the other nodes: they heal the partition; where it is in quarantine on them too, "+f.Advice
-		case f.Remedy == RemedyLoss, f.Advice == restoreAdvice, f.Kind == "identity" && f.Remedy == RemedyRepair, f.Kind == "generation" && f.Remedy == RemedyRepair:
+		case f.Remedy == RemedyLoss, f.Advice == restoreAdvice, f.Remedy == RemedyRepair && (f.Kind == "identity" || f.Kind == "generation"):
 			f.Remedy, f.Advice, f.Loss = RemedyStart, othersAdvice, "nothing, if a majority of the replicas is whole"
 		}
 	}
