@@ -12,7 +12,14 @@ import (
 // heard of it yet; and where nobody leads the metadata, that it does not know.
 func TestLookup(t *testing.T) {
 	inTrio(t, func(t *testing.T, tr *trio) {
-		topic := tr.controller().create("t", 1, nil) // at this moment, the others know nothing of it
+		lead, created := tr.controller(), make(chan Topic)
+		// Of the majority that acknowledges the topic, this one is not.
+		tr.others(lead)[0].fs.SetInjector(slowSyncs(currentTimeout / 10))
+		go func() { created <- lead.create("t", 1, nil) }()
+		for lead.image().TopicByName("t") == nil {
+			tr.rest(time.Millisecond)
+		}
+		topic := topicOf(lead.image().TopicByName("t"))
 		for _, r := range tr.rigs {
 			look := r.Lookup()
 			if got, err := look.ByName(t.Context(), "t"); err != nil || got.ID != topic.ID {
@@ -26,9 +33,10 @@ func TestLookup(t *testing.T) {
 			}
 		}
 
-		alone := tr.others(tr.controller())[0]
+		<-created
+		alone := tr.others(lead)[0]
 		tr.cutOff(alone, true)
-		topic = tr.controller().create("u", 1, nil)
+		topic = lead.create("u", 1, nil)
 		began := time.Now()
 		look := alone.Lookup()
 		for _, name := range []string{"u", "none"} {

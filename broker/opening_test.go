@@ -9,18 +9,23 @@ import (
 	"github.com/flotilla-log/flotilla/log/batch"
 )
 
+// slowSyncs has each sync of a disk take a while.
+func slowSyncs(d time.Duration) func(vfs.Op) vfs.Fault {
+	return func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpSyncData || op.Kind == vfs.OpSync {
+			return vfs.Fault{Delay: d}
+		}
+		return vfs.Fault{}
+	}
+}
+
 // elected has the leader of a topic's partition lost, on disks whose syncs take so
 // long, and returns the one that is elected, before it serves.
 func (tr *trio) elected(topic Topic, sync time.Duration) *rig {
 	tr.t.Helper()
 	lost := tr.leader(topic, 0)
 	for _, r := range tr.rigs {
-		r.fs.SetInjector(func(op vfs.Op) vfs.Fault {
-			if op.Kind == vfs.OpSyncData || op.Kind == vfs.OpSync {
-				return vfs.Fault{Delay: sync}
-			}
-			return vfs.Fault{}
-		})
+		r.fs.SetInjector(slowSyncs(sync))
 	}
 	tr.lose(lost)
 	for began := time.Now(); time.Since(began) < 5*time.Second; tr.rest(time.Millisecond) {
