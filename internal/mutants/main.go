@@ -9,14 +9,14 @@
 //   - the mutant compiles,
 //   - the named test then fails by its own assertion: go test reports that test
 //     as failed, with the text expected of it; not a panic, a time-out or
-//     another test.
+//     another test; and not by luck: with -again, it does so each time.
 //
 // A mutant is built with go's -overlay, and so is what its test builds, as GOFLAGS says
 // so: the tree is not changed, and must not change meanwhile. What is intact is built once for each package of tests, and
 // each of its tests is run once. It exits with 1 if any of this does not hold.
 // Run it from the module's root:
 //
-//	go run ./internal/mutants [-run REGEXP] [-shard I/N] [-parallel N]
+//	go run ./internal/mutants [-run REGEXP] [-shard I/N] [-parallel N] [-again DURATION]
 package main
 
 import (
@@ -45,8 +45,9 @@ func main() {
 	only := flag.String("run", "", "only the mutants whose name matches this regular `expression`")
 	part := flag.String("shard", "1/1", "only the `I/N`th part of them, to share the work among N machines")
 	parallel := flag.Int("parallel", 2, "how many mutants are built and tested at a time")
+	again := flag.Duration("again", 0, "how long each mutant's test is run again and again")
 	flag.Parse()
-	if err := run(*only, *part, *parallel); err != nil {
+	if err := run(*only, *part, *parallel, *again); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
@@ -58,7 +59,7 @@ func mutants() []mutant {
 }
 
 // run checks the mutants that are chosen, and reports each on standard output.
-func run(only, part string, parallel int) error {
+func run(only, part string, parallel int, again time.Duration) error {
 	chosen, err := choose(mutants(), only, part)
 	if err != nil {
 		return err
@@ -79,7 +80,7 @@ func run(only, part string, parallel int) error {
 	}
 	defer os.RemoveAll(tmp)
 
-	w := &works{root: root, tmp: tmp, intact: make(map[string]*intact)}
+	w := &works{root: root, tmp: tmp, again: again, intact: make(map[string]*intact)}
 	var (
 		group sync.WaitGroup
 		mu    sync.Mutex // of what is printed, and bad
@@ -152,8 +153,9 @@ func (m mutant) apply(src []byte) (string, error) {
 
 // works builds and runs. Safe for concurrent use.
 type works struct {
-	root string // of the module
-	tmp  string // what is built
+	root  string        // of the module
+	tmp   string        // what is built
+	again time.Duration // how long a mutant's test is run again
 
 	mu     sync.Mutex
 	intact map[string]*intact // by package
@@ -196,7 +198,22 @@ func (w *works) check(i int, m mutant) error {
 	if err := w.build(name+".test", m.pkg, "-overlay", name+".json"); err != nil {
 		return fmt.Errorf("does not compile: %w", err)
 	}
-	out, err := w.test(name+".test", m, "GOFLAGS=-overlay="+name+".json")
+	var took time.Duration // of the last run
+	for left := w.again; ; left -= took {
+		began := time.Now()
+		out, err := w.test(name+".test", m, "GOFLAGS=-overlay="+name+".json")
+		if err := m.killed(out, err); err != nil {
+			return err
+		}
+		if took = time.Since(began); took > left {
+			return nil
+		}
+	}
+}
+
+// killed returns nil if the mutant's test, which printed out and ended with err, failed
+// as it must.
+func (m mutant) killed(out string, err error) error {
 	switch {
 	case err == nil:
 		return fmt.Errorf("%s is still green", m.test)
