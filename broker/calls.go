@@ -25,6 +25,8 @@ func (b *Broker) Answer(ctx context.Context, from int32, m transport.Method, pay
 	switch m {
 	case methodPropose, methodTopic, methodCurrent:
 		return b.answerForwarded(ctx, from, m, payload)
+	case methodRequest:
+		return b.answerRequest(ctx, from, payload)
 	case methodReport:
 		return b.answerReport()
 	case MethodReplace:

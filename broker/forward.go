@@ -19,6 +19,7 @@ import (
 //	methodTopic     the name of a topic to create if it does not exist, with the
 //	                leader's defaults, those of __consumer_offsets among them
 //	methodCurrent   nothing: how far is the metadata? (lookup.go)
+//	methodRequest   a request of a client of the asker's (passon.go)
 //
 // and is answered (little-endian, offsets in bytes) by
 //
@@ -77,27 +78,40 @@ func (f forwarded) append(dst []byte) []byte {
 // errForwarded reports bytes that are no answer of another node.
 var errForwarded = errors.New("broker: not an answer of another node")
 
-// decodeForwarded reads an answer. Its errors match errForwarded.
+// decodeForwarded reads an answer that nothing follows. Its errors match errForwarded.
 func decodeForwarded(b []byte) (forwarded, error) {
+	f, rest, err := decodeOutcome(b)
+	if err == nil && len(rest) > 0 {
+		return forwarded{}, fmt.Errorf("%w: %d bytes follow it", errForwarded, len(rest))
+	}
+	return f, err
+}
+
+// decodeOutcome reads an answer, and returns what follows it too, which is nothing after
+// an error of the other node's. Its errors match errForwarded.
+func decodeOutcome(b []byte) (f forwarded, rest []byte, err error) {
 	switch {
 	case len(b) > 0 && b[0] != forwardedFormat:
-		return forwarded{}, fmt.Errorf("%w: format %d, this version reads %d", errForwarded, b[0], forwardedFormat)
+		return forwarded{}, nil, fmt.Errorf("%w: format %d, this version reads %d", errForwarded, b[0], forwardedFormat)
 	case len(b) < forwardedHeaderBytes:
-		return forwarded{}, fmt.Errorf("%w: %d bytes, want at least %d", errForwarded, len(b), forwardedHeaderBytes)
+		return forwarded{}, nil, fmt.Errorf("%w: %d bytes, want at least %d", errForwarded, len(b), forwardedHeaderBytes)
 	}
-	text := b[forwardedHeaderBytes:]
+	rest = b[forwardedHeaderBytes:]
 	code := errcode.Code(binary.LittleEndian.Uint16(b[2:]))
-	if b[1] != 0 || int(binary.LittleEndian.Uint16(b[24:])) != len(text) || len(text) > maxForwardedText || code == errcode.None && len(text) > 0 {
-		return forwarded{}, fmt.Errorf("%w: code %d, reserved %d, a text of %d bytes", errForwarded, code, b[1], len(text))
+	size := int(binary.LittleEndian.Uint16(b[24:]))
+	if b[1] != 0 || size > min(len(rest), maxForwardedText) || code == errcode.None && size > 0 || code != errcode.None && size < len(rest) {
+		return forwarded{}, nil, fmt.Errorf("%w: code %d, reserved %d, a text of %d bytes, %d follow", errForwarded, code, b[1], size, len(rest))
 	}
-	f := forwarded{
+	text := rest[:size]
+	rest = rest[size:]
+	f = forwarded{
 		index: binary.LittleEndian.Uint64(b[4:]), producerID: int64(binary.LittleEndian.Uint64(b[12:])),
 		leader: int32(binary.LittleEndian.Uint32(b[20:])),
 	}
 	if code != errcode.None {
 		f.err = &errcode.Error{Code: code, Detail: string(text)}
 	}
-	return f, nil
+	return f, rest, nil
 }
 
 // answerForwarded answers a request of another node to the one that leads the

@@ -46,16 +46,20 @@ func FuzzForwarded(f *testing.F) {
 	f.Add([]byte{2})
 	f.Add(forwarded{index: 7, producerID: 1, leader: -1}.append(nil))
 	f.Add(forwarded{err: errcode.Errorf(errcode.RequestTimedOut, "late"), producerID: -1, leader: 3}.append(nil))
+	f.Add(append(forwarded{index: 7, producerID: -1, leader: -1}.append(nil), "answer"...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := decodeForwarded(b)
+		got, rest, err := decodeOutcome(b)
 		if err != nil {
 			if !errors.Is(err, errForwarded) {
-				t.Fatalf("decodeForwarded(%x) = %v", b, err)
+				t.Fatalf("decodeOutcome(%x) = %v", b, err)
 			}
 			return
 		}
-		if again := got.append(nil); !bytes.Equal(again, b) {
-			t.Fatalf("%x reads as what is written %x", b, again)
+		if again := append(got.append(nil), rest...); !bytes.Equal(again, b) || got.err != nil && len(rest) > 0 {
+			t.Fatalf("%x reads as what is written %x, of which %x follow", b, again, rest)
+		}
+		if _, err := decodeForwarded(b); err == nil != (len(rest) == 0) {
+			t.Fatalf("decodeForwarded(%x), of which %x follow: %v", b, rest, err)
 		}
 	})
 }

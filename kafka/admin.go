@@ -13,17 +13,17 @@ import (
 // adminAPIs are the requests about topics, configs, offsets and producers.
 var adminAPIs = []api{
 	ordinary(kmsg.ListOffsets, 1, 11, (*Server).listOffsets),
-	ordinary(kmsg.CreateTopics, 2, 7, (*Server).createTopics),
-	ordinary(kmsg.DeleteTopics, 1, 6, (*Server).deleteTopics),
+	controlled(ordinary(kmsg.CreateTopics, 2, 7, (*Server).createTopics), always[*kmsg.CreateTopicsRequest]),
+	controlled(ordinary(kmsg.DeleteTopics, 1, 6, (*Server).deleteTopics), always[*kmsg.DeleteTopicsRequest]),
 	ordinary(kmsg.DeleteRecords, 0, 2, (*Server).deleteRecords),
 	ordinary(kmsg.InitProducerID, 0, 5, (*Server).initProducerID),
 	ordinary(kmsg.OffsetForLeaderEpoch, 2, 4, (*Server).offsetForLeaderEpoch),
 	ordinary(kmsg.DescribeConfigs, 1, 4, (*Server).describeConfigs),
-	ordinary(kmsg.AlterConfigs, 0, 2, (*Server).alterConfigs),
+	controlled(ordinary(kmsg.AlterConfigs, 0, 2, (*Server).alterConfigs), alterConfigsOfAny),
 	ordinary(kmsg.DescribeLogDirs, 1, 5, (*Server).describeLogDirs),
-	ordinary(kmsg.CreatePartitions, 0, 3, (*Server).createPartitions),
-	ordinary(kmsg.ElectLeaders, 0, 2, (*Server).electLeaders),
-	ordinary(kmsg.IncrementalAlterConfigs, 0, 1, (*Server).incrementalAlterConfigs),
+	controlled(ordinary(kmsg.CreatePartitions, 0, 3, (*Server).createPartitions), always[*kmsg.CreatePartitionsRequest]),
+	controlled(ordinary(kmsg.ElectLeaders, 0, 2, (*Server).electLeaders), always[*kmsg.ElectLeadersRequest]),
+	controlled(ordinary(kmsg.IncrementalAlterConfigs, 0, 1, (*Server).incrementalAlterConfigs), incrementalAlterConfigsOfAny),
 	ordinary(kmsg.DescribeProducers, 0, 0, (*Server).describeProducers),
 	ordinary(kmsg.ListConfigResources, 0, 1, (*Server).listConfigResources),
 }

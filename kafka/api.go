@@ -37,6 +37,10 @@ type api struct {
 	// what was decided to be recorded, and is small: see conn.enqueue.
 	brief bool
 
+	// controlled says of an ordinary api whether the node that leads the metadata can
+	// answer a request for any other: see Server.passOn. nil: it cannot.
+	controlled func(kmsg.Request) bool
+
 	name     string
 	flexible int16 // the least version whose header and body are flexible
 	place    int   // in the table, for the meter
@@ -55,6 +59,13 @@ func ordinary[R kmsg.Request](key kmsg.Key, least, most int16, handle func(*Serv
 // brief is an ordinary api whose answer is small and waits for no other request.
 func brief(a api) api {
 	a.brief = true
+	return a
+}
+
+// controlled is an ordinary api of what the node that leads the metadata does; elsewhere
+// says of a request whether that may be another one than the client has asked.
+func controlled[R kmsg.Request](a api, elsewhere func(R) bool) api {
+	a.controlled = func(req kmsg.Request) bool { return elsewhere(req.(R)) }
 	return a
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -166,37 +167,85 @@ func (c *rawClient) groupCodes(group string) []errcode.Code {
 	}
 }
 
-// TestElectLeadersOfThreeNodes: the node that leads the metadata holds elections, in
-// every version, and others refuse them.
+// TestElectLeadersOfThreeNodes: any node has elections held, in every version.
 func TestElectLeadersOfThreeNodes(t *testing.T) {
 	t.Parallel()
 	inCluster(t, func(t *testing.T, dial func() []*rawClient) {
-		clients := dial()
-		controller := clients[0].metadata(9, false).ControllerID
-		clients[controller-1].create("a", 3)
+		dial()[0].create("a", 3)
 		time.Sleep(time.Minute) // leaders are where they are to be
-		clients = dial()
+		clients := dial()
 		for version := range int16(3) {
 			for n, c := range clients {
 				req := kmsg.NewPtrElectLeadersRequest()
 				req.TimeoutMillis = adminTimeoutMS
 				req.Topics = []kmsg.ElectLeadersRequestTopic{{Topic: "a", Partitions: []int32{0, 1, 2}}}
-				want, all := errcode.ElectionNotNeeded, errcode.Code(0)
-				if int32(n+1) != controller {
-					want = errcode.NotController
-					if version > 0 {
-						all = want
-					}
-				}
 				resp := c.ask(req, version).(*kmsg.ElectLeadersResponse)
-				if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 3 || errcode.Code(resp.ErrorCode) != all {
+				if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 3 || resp.ErrorCode != 0 {
 					t.Fatalf("version %d, node %d: %+v", version, n+1, resp)
 				}
 				for _, p := range resp.Topics[0].Partitions {
-					if errcode.Code(p.ErrorCode) != want {
-						t.Errorf("version %d, node %d: partition %d: %v, want %v", version, n+1, p.Partition, errcode.Code(p.ErrorCode), want)
+					if errcode.Code(p.ErrorCode) != errcode.ElectionNotNeeded {
+						t.Errorf("version %d, node %d: partition %d: %v, want %v", version, n+1, p.Partition, errcode.Code(p.ErrorCode), errcode.ElectionNotNeeded)
 					}
 				}
+			}
+		}
+	})
+}
+
+// TestControlledOfThreeNodes: what the node that leads the metadata does, any node has it
+// do, in every version, and then knows of it.
+func TestControlledOfThreeNodes(t *testing.T) {
+	t.Parallel()
+	inCluster(t, func(t *testing.T, dial func() []*rawClient) {
+		for n, c := range dial() {
+			check := func(what string, version int16, got, want any) {
+				if !reflect.DeepEqual(got, want) {
+					t.Errorf("node %d, %s version %d: %v, want %v", n+1, what, version, got, want)
+				}
+			}
+			for v := int16(2); v <= 7; v++ {
+				name := fmt.Sprintf("created-%d-%d", n+1, v)
+				r := c.createTopics(v, false, newTopic(name, 2), newTopic("a/b", 1))
+				if len(r) != 2 || r[0].Topic != name || r[0].ErrorCode != 0 || errcode.Code(r[1].ErrorCode) != errcode.InvalidTopic {
+					t.Errorf("node %d, CreateTopics version %d: %+v", n+1, v, r)
+				}
+				check("Metadata after CreateTopics", v, len(c.metadata(9, false, name).Topics[0].Partitions), 2)
+			}
+			name := fmt.Sprintf("created-%d-7", n+1)
+			for v := range int16(4) {
+				req := kmsg.NewPtrCreatePartitionsRequest()
+				req.TimeoutMillis = adminTimeoutMS
+				req.Topics = []kmsg.CreatePartitionsRequestTopic{{Topic: name, Count: int32(v) + 3}}
+				r := c.ask(req, v).(*kmsg.CreatePartitionsResponse).Topics
+				check("CreatePartitions", v, outcome(r[0].ErrorCode, r[0].ErrorMessage), "NONE: null")
+				check("Metadata after CreatePartitions", v, len(c.metadata(9, false, name).Topics[0].Partitions), int(v)+3)
+			}
+			for v := range int16(2) {
+				size := fmt.Sprint(1000 + v)
+				check("IncrementalAlterConfigs", v, c.alter(v, false, 2, name, configOp{name: "retention.ms", value: size}), "NONE: null")
+				check("DescribeConfigs after IncrementalAlterConfigs", v, c.value(name, "retention.ms"), size)
+				id := fmt.Sprint(n + 1)
+				check("IncrementalAlterConfigs of itself", v, c.alter(v, false, 4, id), "NONE: null")
+			}
+			for v := range int16(3) {
+				size := fmt.Sprint(2000 + v)
+				req := kmsg.NewPtrAlterConfigsRequest()
+				req.Resources = []kmsg.AlterConfigsRequestResource{{
+					ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: name,
+					Configs: []kmsg.AlterConfigsRequestResourceConfig{{Name: "retention.ms", Value: &size}},
+				}}
+				r := c.ask(req, v).(*kmsg.AlterConfigsResponse).Resources
+				check("AlterConfigs", v, outcome(r[0].ErrorCode, r[0].ErrorMessage), "NONE: null")
+				check("DescribeConfigs after AlterConfigs", v, c.value(name, "retention.ms"), size)
+				req.Resources = []kmsg.AlterConfigsRequestResource{{ResourceType: kmsg.ConfigResourceTypeBroker, ResourceName: fmt.Sprint(n + 1)}}
+				r = c.ask(req, v).(*kmsg.AlterConfigsResponse).Resources
+				check("AlterConfigs of itself", v, outcome(r[0].ErrorCode, r[0].ErrorMessage), "NONE: null")
+			}
+			for v := int16(1); v <= 6; v++ {
+				name := fmt.Sprintf("created-%d-%d", n+1, v+1)
+				check("DeleteTopics", v, c.deleteTopics(v, kmsg.DeleteTopicsRequestTopic{Topic: &name}), []string{name + " NONE: null"})
+				check("Metadata after DeleteTopics", v, errcode.Code(c.metadata(9, false, name).Topics[0].ErrorCode), errcode.UnknownTopicOrPartition)
 			}
 		}
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/flotilla-log/flotilla/broker"
 	"github.com/flotilla-log/flotilla/internal/delivery"
 	"github.com/flotilla-log/flotilla/kafka/guard"
 	"github.com/flotilla-log/flotilla/wire/frame"
@@ -268,6 +269,12 @@ func (c *conn) handle(q *request) (a answer) {
 	req.SetVersion(q.version)
 	if err := req.ReadFrom(q.body); err != nil {
 		return answer{err: fmt.Errorf("%w: %s version %d: %w", errMalformed, q.api.name, q.version, err)}
+	}
+	if q.api.controlled != nil && q.api.controlled(req) && c.via != passedOn {
+		head, err := c.s.passOn(q)
+		if !errors.Is(err, broker.ErrAnswerHere) {
+			return answer{head: head, err: err}
+		}
 	}
 	resp := q.api.handle(c.s, c.ctx, &q.peer, req)
 	if resp == nil && q.refused != nil {

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -35,7 +36,11 @@ var serverBinary = sync.OnceValues(func() (string, error) {
 	return name, nil
 })
 
-var servesAt = regexp.MustCompile(`clients\s+(\S+)`)
+// Where a server, and a cluster, print the addresses for clients once they serve.
+var (
+	servesAt    = regexp.MustCompile(`clients\s+(\S+)`)
+	bootstrapAt = regexp.MustCompile(`^  bootstrap  (\S+) `)
+)
 
 // startServer starts a server for the length of a test, and returns its address.
 // It must stop without a fault.
@@ -47,7 +52,15 @@ func startServer(t *testing.T) string {
 	return newServer(t).addr
 }
 
-// server is a server's process, and its data.
+// startCluster starts three nodes for the length of a test, and returns their addresses.
+func startCluster(t *testing.T) []string {
+	t.Helper()
+	s := prepareServer(t)
+	s.run(bootstrapAt, "dev", "--nodes", "3", "--dir", filepath.Join(s.dir, "data"), "--client-port", "0", "--node-port", "0", "--admin-port", "0")
+	return strings.Split(s.addr, ",")
+}
+
+// server is a server's process, or that of several nodes' parent, and its data.
 type server struct {
 	t    *testing.T
 	dir  string
@@ -60,6 +73,14 @@ type server struct {
 
 // newServer starts a server for the length of a test.
 func newServer(t *testing.T) *server {
+	t.Helper()
+	s := prepareServer(t)
+	s.start()
+	return s
+}
+
+// prepareServer returns a server that ends with the test.
+func prepareServer(t *testing.T) *server {
 	t.Helper()
 	dir := t.TempDir()
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -76,18 +97,23 @@ func newServer(t *testing.T) *server {
 			}
 		}
 	})
-	s.start()
 	return s
 }
 
 // start starts the process, and returns when it serves.
 func (s *server) start() {
 	s.t.Helper()
+	s.run(servesAt, "serve", "--data.dir", filepath.Join(s.dir, "data"), "--listen", s.addr, "--admin.listen", "off")
+}
+
+// run starts the process with args, and returns when it has printed its addresses.
+func (s *server) run(serves *regexp.Regexp, args ...string) {
+	s.t.Helper()
 	binary, err := serverBinary()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "serve", "--data.dir", filepath.Join(s.dir, "data"), "--listen", s.addr, "--admin.listen", "off")
+	cmd := exec.Command(binary, args...)
 	cmd.Stderr = s.log
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -99,7 +125,7 @@ func (s *server) start() {
 	ready, gone := make(chan string, 1), make(chan error, 1)
 	go func() {
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
-			if m := servesAt.FindStringSubmatch(lines.Text()); m != nil {
+			if m := serves.FindStringSubmatch(lines.Text()); m != nil {
 				ready <- m[1]
 			}
 		}

@@ -120,6 +120,25 @@ func TestKafkaTools(t *testing.T) {
 	tt.run("kafka-topics --list --exclude-internal", 0, "")
 }
 
+// TestKafkaToolsOfThreeNodes has each node of a cluster asked for what the one does that
+// leads the metadata: the tools ask whichever they are connected to for changes of configs.
+func TestKafkaToolsOfThreeNodes(t *testing.T) {
+	tt := &tools{T: t, vm: startTools(t, "")}
+	for i, addr := range startCluster(t) {
+		tt.vm.addr = addr
+		topic := fmt.Sprint("asked-", i+1)
+		tt.run("kafka-topics --create --partitions 2 --replication-factor 3 --topic "+topic, 0, "Created topic "+topic+".")
+		tt.run("kafka-configs --alter --entity-type topics --add-config retention.ms=3600000 --entity-name "+topic, 0, "Completed updating config for topic "+topic+".")
+		tt.run("kafka-topics --alter --partitions 3 --topic "+topic, 0, "")
+		tt.run("kafka-configs --describe --entity-type topics --entity-name "+topic, 0, `
+			Dynamic configs for topic `+topic+` are:
+			retention.ms=3600000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=3600000}`)
+		tt.await("kafka-get-offsets --topic "+topic, topic+":2:0") // of any node, which may be behind
+		tt.run(fmt.Sprintf("kafka-configs --describe --entity-type brokers --entity-name %d", i+1), 0, fmt.Sprintf("Dynamic configs for broker %d are:", i+1))
+		tt.run("kafka-topics --delete --topic "+topic, 0, "")
+	}
+}
+
 func (t *tools) topics() {
 	t.run("kafka-topics --create --topic orders --partitions 2 --config retention.ms=3600000", 0, "Created topic orders.")
 	t.run("kafka-topics --create --topic orders", 1, "Error while executing topic command : Topic 'orders' already exists.")

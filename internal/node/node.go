@@ -288,6 +288,7 @@ func Start(ctx context.Context, opt Options) (*Node, error) {
 		MaxSessions: opt.Clients.FetchSessions, Now: opt.Now, Rand: opt.Rand,
 		AutoCreateTopics: !opt.NoAutoCreateTopics, Resolve: opt.Resolve,
 	})
+	n.broker.ServePassedOn(n.kafka.AnswerPassedOn)
 	n.server = server.New(server.Options{
 		Kafka: n.kafka, Groups: nativeGroups,
 		Broker: n.broker, Log: opt.Log, Version: opt.Version, Requests: n.requests, SmallRequests: n.small, Answers: n.answers,

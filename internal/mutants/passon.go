@@ -1,0 +1,96 @@
+package main
+
+// passOnTable lists the guards of requests that any node takes, and one answers.
+var passOnTable = []mutant{
+	{
+		name: "what who leads the metadata does may be asked of any node",
+		file: "kafka/writing.go",
+		old:  "q.api.controlled(req) && c.via != passedOn",
+		new:  "q.api.controlled(req) && c.via == passedOn",
+		pkg:  "./kafka", test: "TestControlledOfThreeNodes", want: "NOT_CONTROLLER",
+	},
+	{
+		name: "a node's own settings are asked of it",
+		file: "kafka/passon.go",
+		old:  `kind == kmsg.ConfigResourceTypeBroker && name != ""`,
+		new:  `kind == kmsg.ConfigResourceTypeBroker && name == "-"`,
+		pkg:  "./kafka", test: "TestControlledOfThreeNodes", want: "AlterConfigs of itself",
+	},
+	{
+		name: "a node answers for another what who leads the metadata does, and no more",
+		file: "kafka/passon.go",
+		old:  "a == nil || a.controlled == nil ||",
+		new:  "a == nil ||",
+		pkg:  "./kafka", test: "TestAnswerPassedOn", want: "not of what who leads does",
+	},
+	{
+		name: "a version that is not served is for the node that took it to answer",
+		file: "kafka/passon.go",
+		old:  "|| version > a.max {",
+		new:  "{",
+		pkg:  "./kafka", test: "TestAnswerPassedOn", want: "of a newer version",
+	},
+	{
+		name: "what was passed on ends with who waits for it",
+		file: "kafka/passon.go",
+		old:  "defer context.AfterFunc(ctx, func() { _ = near.Close() })()",
+		new:  "defer context.AfterFunc(context.WithoutCancel(ctx), func() { _ = near.Close() })()",
+		pkg:  "./kafka", test: "TestAnswerPassedOn", want: "nobody waits any more",
+	},
+	{
+		name: "who passed a request on knows what was done",
+		file: "broker/passon.go",
+		old:  "_ = b.awaitApplied(within, out.index)",
+		new:  "_ = b.awaitApplied(within, min(out.index, 1))",
+		pkg:  "./broker", test: "TestPassOn", want: "at the node that was asked",
+	},
+	{
+		name: "the next leader of the metadata is waited for",
+		file: "broker/passon.go",
+		old:  "\tcase errors.Is(err, transport.ErrUnreachable):\n\t\treturn nil, true, nil\n",
+		new:  "\tcase errors.Is(err, transport.ErrUnreachable):\n\t\treturn nil, false, err\n",
+		pkg:  "./broker", test: "TestPassOnMoves", want: "the leader is lost",
+	},
+	{
+		name: "but not for ever",
+		file: "broker/passon.go",
+		old:  "case <-patience:",
+		new:  "case <-func() chan time.Time { _ = patience; return nil }():",
+		pkg:  "./broker", test: "TestPassOnMoves", want: "alone: ",
+	},
+	{
+		name: "who does not lead the metadata answers nothing for others",
+		file: "broker/passon.go",
+		old:  "out := b.answerNode(ctx, from, func(ctx context.Context) forwarded {",
+		new:  "out := func(ctx context.Context, _ int32, do func(context.Context) forwarded) forwarded { return do(ctx) }(ctx, from, func(ctx context.Context) forwarded {",
+		pkg:  "./broker", test: "TestPassOnMoves", want: "a node that does not lead",
+	},
+	{
+		name: "an older leader is not asked again and again",
+		file: "broker/passon.go",
+		old:  "return nil, false, fmt.Errorf(\"%w: %w\", ErrAnswerHere, err)",
+		new:  "return nil, true, fmt.Errorf(\"%w: %w\", ErrAnswerHere, err)",
+		pkg:  "./broker", test: "TestPassOn", want: "what an older version does not serve",
+	},
+	{
+		name: "a request that may have taken effect is not answered again",
+		file: "broker/passon.go",
+		old:  "return nil, again(out.err.Code), out.err",
+		new:  "return nil, again(out.err.Code), ErrAnswerHere",
+		pkg:  "./broker", test: "TestPassOn", want: "what came to nothing",
+	},
+	{
+		name: "a large request is not passed on",
+		file: "broker/passon.go",
+		old:  "case len(request) > maxPassedOnBytes:",
+		new:  "case len(request) > 2*maxPassedOnBytes:",
+		pkg:  "./broker", test: "TestPassOn", want: "a large request is answered",
+	},
+	{
+		name: "requests of other nodes' clients are bounded",
+		file: "broker/passon.go",
+		old:  "case b.requests <- struct{}{}:\n\t\tdefer func() { <-b.requests }()",
+		new:  "case <-time.After(0):",
+		pkg:  "./broker", test: "TestPassedOnBounded", want: "want it to wait",
+	},
+}
