@@ -65,13 +65,15 @@ func noError(version int16) *string {
 	return new(string)
 }
 
-// checkCoordinator refuses keys of another kind than a group's.
+// checkCoordinator refuses keys of another kind than a group's. Of a transactional id it
+// has to be with a code that every producer takes for final: librdkafka's goes on asking
+// after any other.
 func checkCoordinator(req *kmsg.FindCoordinatorRequest) *errcode.Error {
 	switch {
 	case req.Version == 0 || req.CoordinatorType == coordinatesGroup: // version 0 has no such field
 		return nil
 	case req.CoordinatorType == coordinatesTransaction:
-		return errcode.Errorf(errcode.UnsupportedVersion, "transactions are not served yet")
+		return errcode.Errorf(errcode.TransactionalIDAuthorizationFailed, "transactions are not served by this version; produce without a transactional id")
 	case req.CoordinatorType == coordinatesShare && req.Version >= 6:
 		return errcode.Errorf(errcode.UnsupportedVersion, "share groups are not served yet")
 	}

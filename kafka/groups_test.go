@@ -76,7 +76,7 @@ func TestFindCoordinator(t *testing.T) {
 	}{
 		{"g", 0, 0, there}, {"", 0, 0, there},
 		{"nowhere", 0, 0, "-1 :-1 COORDINATOR_NOT_AVAILABLE"},
-		{"g", 1, 1, "-1 :-1 UNSUPPORTED_VERSION"}, {"g", 2, 6, "-1 :-1 UNSUPPORTED_VERSION"}, {"g", 3, 1, "-1 :-1 INVALID_REQUEST"},
+		{"g", 1, 1, "-1 :-1 TRANSACTIONAL_ID_AUTHORIZATION_FAILED"}, {"g", 2, 6, "-1 :-1 UNSUPPORTED_VERSION"}, {"g", 3, 1, "-1 :-1 INVALID_REQUEST"},
 	}
 	c := dialRaw(t, n.addr)
 	for v := range int16(7) {

@@ -3,7 +3,7 @@ package main
 // listedOfGroups are the differences in answers about consumer groups, and elections.
 var listedOfGroups = []difference{
 	{scenario: "findcoordinator", request: "FindCoordinator", versions: "1-3", what: "a transactional id{| of no letters}",
-		path: "ErrorCode", kafka: "(default)", ours: "UNSUPPORTED_VERSION",
+		path: "ErrorCode", kafka: "(default)", ours: "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
 		why: "Transactions are not built yet, and refused."},
 	{scenario: "findcoordinator", request: "FindCoordinator", versions: "1-3", what: "a transactional id{| of no letters}",
 		path: "Host", kafka: "<host>", ours: "(default)",
@@ -12,7 +12,7 @@ var listedOfGroups = []difference{
 		path: "{NodeID|Port}", kafka: "{<node>|<port>}", ours: "-1",
 		why: "Transactions are not built yet, and refused."},
 	{scenario: "findcoordinator", request: "FindCoordinator", versions: "4+", what: "a transactional id",
-		path: "Coordinators[*].ErrorCode", kafka: "(default)", ours: "UNSUPPORTED_VERSION",
+		path: "Coordinators[*].ErrorCode", kafka: "(default)", ours: "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
 		why: "Transactions are not built yet, and refused."},
 	{scenario: "findcoordinator", request: "FindCoordinator", versions: "4+", what: "a transactional id",
 		path: "Coordinators[*].ErrorMessage", kafka: `""`, ours: "(a text)",

@@ -93,4 +93,11 @@ var passOnTable = []mutant{
 		new:  "case <-time.After(0):",
 		pkg:  "./broker", test: "TestPassedOnBounded", want: "want it to wait",
 	},
+	{
+		name: "of transactions a producer is told for good that there are none",
+		file: "kafka/findcoordinator.go",
+		old:  "errcode.Errorf(errcode.TransactionalIDAuthorizationFailed,",
+		new:  "errcode.Errorf(errcode.UnsupportedVersion,",
+		pkg:  "./kafka", test: "TestFindCoordinator", want: "UNSUPPORTED_VERSION",
+	},
 }
