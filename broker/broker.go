@@ -259,6 +259,7 @@ type Broker struct {
 	began        time.Time     // when Start was called
 	forwards     chan struct{} // holds a token for each request of another node
 	requests     chan struct{} // and for each of another node's client
+	passing      *Budget       // of requests that are passed on
 	passedOn     atomic.Pointer[PassedOn]
 	absences     absences      // of data directories that others would replace
 	replacements atomic.Uint64 // replicas that were replaced, as this node led their shards
@@ -288,7 +289,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.grown, b.unfolding = NewBudget(maxGrownBytes), newUnfolding()
 	b.altering, b.adding, b.lookups = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, maxLookups)
 	b.inspecting, b.forwards = make(chan struct{}, maxInspections), make(chan struct{}, maxForwarded)
-	b.requests = make(chan struct{}, maxPassedOn)
+	b.requests, b.passing = make(chan struct{}, maxPassedOn), NewBudget(passingBytes)
 	b.vacancyWaits = make(chan struct{}, maxVacancyWaits)
 	b.alive = newSigns(b.askAlive, b.group.Go)
 	b.pulls = newPulls(&b.opt)

@@ -19,6 +19,12 @@ const (
 	maxPassedOnBytes = 1 << 20 // of a request
 	maxPassedOn      = 64      // requests of other nodes' clients under way at once
 
+	// passingBytes bounds those of this node's own clients that are under way: they are
+	// to leave room for what else the nodes ask of each other. Each counts as
+	// passingEach more than it has.
+	passingBytes = 4 << 20
+	passingEach  = 1 << 10
+
 	// passedOnTimeout bounds how long a client's request may take elsewhere.
 	passedOnTimeout = time.Minute
 )
@@ -46,7 +52,13 @@ func (b *Broker) PassOn(ctx context.Context, request []byte) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, passedOnTimeout)
 	defer cancel()
-	patience := time.After(forwardAnswer)
+	soon, cancel := context.WithTimeout(ctx, forwardAnswer)
+	defer cancel()
+	n := int64(len(request)) + passingEach
+	if err := b.passing.Acquire(soon, n); err != nil {
+		return nil, fmt.Errorf("%w: others are under way: %w", ErrAnswerHere, err)
+	}
+	defer b.passing.Release(n)
 	for wait := firstForward; ; wait = min(2*wait, lastForward) {
 		if b.opt.Cluster == nil || b.opt.Cluster.Peers == nil || b.meta.Leading() != 0 {
 			return nil, ErrAnswerHere
@@ -59,9 +71,7 @@ func (b *Broker) PassOn(ctx context.Context, request []byte) ([]byte, error) {
 		}
 		select {
 		case <-time.After(wait): // another one may lead by then
-		case <-patience:
-			return nil, ErrAnswerHere
-		case <-ctx.Done():
+		case <-soon.Done():
 			return nil, ErrAnswerHere
 		case <-b.stopping.Done():
 			return nil, ErrAnswerHere

@@ -61,8 +61,19 @@ func TestPassOn(t *testing.T) {
 		if _, err := asked.PassOn(t.Context(), []byte("newer")); !errors.Is(err, ErrAnswerHere) || time.Since(began) >= firstForward {
 			t.Errorf("what an older version does not serve: %v after %v, want %v at once", err, time.Since(began), ErrAnswerHere)
 		}
+		if err := asked.passing.Acquire(t.Context(), passingBytes-passingEach); err != nil {
+			t.Fatal(err)
+		}
+		began = time.Now()
+		if _, err := asked.PassOn(t.Context(), []byte("t")); !errors.Is(err, ErrAnswerHere) || time.Since(began) != forwardAnswer {
+			t.Errorf("behind many others: %v after %v, want %v after %v", err, time.Since(began), ErrAnswerHere, forwardAnswer)
+		}
+		asked.passing.Release(passingBytes - passingEach)
 		if _, err := asked.PassOn(t.Context(), []byte("bad")); err == nil || errors.Is(err, ErrAnswerHere) || errcode.Of(err) != errcode.UnknownServer {
 			t.Errorf("what came to nothing: %v, want %v", err, errcode.UnknownServer)
+		}
+		if n := asked.passing.Used(); n != 0 {
+			t.Errorf("%d bytes of requests are under way", n)
 		}
 	})
 }

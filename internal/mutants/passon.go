@@ -54,8 +54,8 @@ var passOnTable = []mutant{
 	{
 		name: "but not for ever",
 		file: "broker/passon.go",
-		old:  "case <-patience:",
-		new:  "case <-func() chan time.Time { _ = patience; return nil }():",
+		old:  "case <-soon.Done():",
+		new:  "case <-ctx.Done():",
 		pkg:  "./broker", test: "TestPassOnMoves", want: "alone: ",
 	},
 	{
@@ -85,6 +85,13 @@ var passOnTable = []mutant{
 		old:  "case len(request) > maxPassedOnBytes:",
 		new:  "case len(request) > 2*maxPassedOnBytes:",
 		pkg:  "./broker", test: "TestPassOn", want: "a large request is answered",
+	},
+	{
+		name: "requests that are passed on leave room for others between the nodes",
+		file: "broker/passon.go",
+		old:  "n := int64(len(request)) + passingEach",
+		new:  "n := int64(len(request))",
+		pkg:  "./broker", test: "TestPassOn", want: "behind many others",
 	},
 	{
 		name: "requests of other nodes' clients are bounded",
