@@ -330,7 +330,7 @@ func testOrders(t *testing.T, dir string, command ...string) {
 // at least, and what the group has committed never goes back.
 func testOrdersKilled(t *testing.T, dir string, command ...string) {
 	node := newServer(t)
-	s := &shop{t: t, dir: dir, command: command, addr: node.addr, changed: make(chan struct{}, 1)}
+	s := &shop{t: t, dir: dir, command: command, addr: node.Addr, changed: make(chan struct{}, 1)}
 	s.do("create")
 	s.start("billing")
 	s.start("billing")

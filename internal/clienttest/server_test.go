@@ -1,17 +1,14 @@
 package clienttest
 
 import (
-	"bufio"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
+
+	"github.com/flotilla-log/flotilla/internal/proctest"
 )
 
 // root is the module's folder, as seen from this package's.
@@ -23,24 +20,8 @@ var buildDir = filepath.Join(root, "bin", "clients")
 
 // serverBinary builds the server once for all tests.
 var serverBinary = sync.OnceValues(func() (string, error) {
-	if name := os.Getenv("CLIENTS_BINARY"); name != "" {
-		return filepath.Abs(name)
-	}
-	name, err := filepath.Abs(filepath.Join(buildDir, "flotilla"))
-	if err != nil {
-		return "", err
-	}
-	if out, err := exec.Command("go", "build", "-o", name, "github.com/flotilla-log/flotilla/cmd/flotilla").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return name, nil
+	return proctest.Build("CLIENTS_BINARY", filepath.Join(buildDir, "flotilla"))
 })
-
-// Where a server, and a cluster, print the addresses for clients once they serve.
-var (
-	servesAt    = regexp.MustCompile(`clients\s+(\S+)`)
-	bootstrapAt = regexp.MustCompile(`^  bootstrap  (\S+) `)
-)
 
 // startServer starts a server for the length of a test, and returns its address.
 // It must stop without a fault.
@@ -49,61 +30,57 @@ func startServer(t *testing.T) string {
 	if addr := os.Getenv("CLIENTS_ADDR"); addr != "" {
 		return addr
 	}
-	return newServer(t).addr
+	return newServer(t).Addr
 }
 
 // startCluster starts three nodes for the length of a test, and returns their addresses.
 func startCluster(t *testing.T) []string {
 	t.Helper()
 	s := prepareServer(t)
-	s.run(bootstrapAt, "dev", "--nodes", "3", "--dir", filepath.Join(s.dir, "data"), "--client-port", "0", "--node-port", "0", "--admin-port", "0")
-	return strings.Split(s.addr, ",")
+	s.run(proctest.BootstrapAt, "dev", "--nodes", "3", "--dir", filepath.Join(s.dir, "data"), "--client-port", "0", "--node-port", "0", "--admin-port", "0")
+	return strings.Split(s.Addr, ",")
 }
 
 // server is a server's process, or that of several nodes' parent, and its data.
 type server struct {
-	t    *testing.T
-	dir  string
-	addr string
-	log  *os.File
+	*proctest.Process // nil: it has not started
 
-	cmd  *exec.Cmd
-	gone chan error // gets what Wait said, once
+	t   *testing.T
+	dir string
 }
 
 // newServer starts a server for the length of a test.
 func newServer(t *testing.T) *server {
 	t.Helper()
 	s := prepareServer(t)
-	s.start()
+	s.serve("127.0.0.1:0")
 	return s
 }
 
 // prepareServer returns a server that ends with the test.
 func prepareServer(t *testing.T) *server {
 	t.Helper()
-	dir := t.TempDir()
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{t: t, dir: dir, addr: "127.0.0.1:0", log: log}
+	s := &server{t: t, dir: t.TempDir()}
 	t.Cleanup(func() {
-		s.stop()
-		_ = log.Close()
+		if s.Process == nil {
+			return
+		}
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
-			if text, err := os.ReadFile(log.Name()); err == nil {
-				t.Logf("the server's log:\n%s", text)
-			}
+			t.Logf("the end of the server's log:\n%s", proctest.Tail(s.log()))
 		}
 	})
 	return s
 }
 
-// start starts the process, and returns when it serves.
-func (s *server) start() {
+func (s *server) log() string { return filepath.Join(s.dir, "log") }
+
+// serve starts a node that listens on addr, and returns when it serves.
+func (s *server) serve(addr string) {
 	s.t.Helper()
-	s.run(servesAt, "serve", "--data.dir", filepath.Join(s.dir, "data"), "--listen", s.addr, "--admin.listen", "off")
+	s.run(proctest.ServesAt, "serve", "--data.dir", filepath.Join(s.dir, "data"), "--listen", addr, "--admin.listen", "off")
 }
 
 // run starts the process with args, and returns when it has printed its addresses.
@@ -113,57 +90,15 @@ func (s *server) run(serves *regexp.Regexp, args ...string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	cmd := exec.Command(binary, args...)
-	cmd.Stderr = s.log
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
+	if s.Process, err = proctest.Start(binary, s.log(), serves, args...); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	ready, gone := make(chan string, 1), make(chan error, 1)
-	go func() {
-		for lines := bufio.NewScanner(stdout); lines.Scan(); {
-			if m := serves.FindStringSubmatch(lines.Text()); m != nil {
-				ready <- m[1]
-			}
-		}
-		close(ready)
-		gone <- cmd.Wait()
-	}()
-	s.cmd, s.gone = cmd, gone
-	select {
-	case addr, ok := <-ready:
-		if !ok {
-			s.t.Fatal("the server ended before it served")
-		}
-		s.addr = addr
-	case <-time.After(time.Minute):
-		s.t.Fatal("the server does not serve")
-	}
-}
-
-// stop has the process end as it should.
-func (s *server) stop() {
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	kill := time.AfterFunc(time.Minute, func() { _ = s.cmd.Process.Kill() })
-	defer kill.Stop()
-	if err := <-s.gone; err != nil {
-		s.t.Errorf("the server ended: %v", err)
-	}
-	s.cmd = nil
 }
 
 // restart ends the process with kill -9, and starts another one with its data and
 // its address.
 func (s *server) restart() {
 	s.t.Helper()
-	_ = s.cmd.Process.Kill()
-	<-s.gone
-	s.cmd = nil
-	s.start()
+	s.Kill()
+	s.serve(s.Addr)
 }

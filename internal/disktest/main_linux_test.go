@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/flotilla-log/flotilla/internal/proctest"
 )
 
 // Set in the environment of the process that runs the tests: where the server
@@ -40,8 +42,8 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	built, mount := filepath.Join(dir, "flotilla"), filepath.Join(dir, "mnt")
-	if out, err := exec.Command("go", "build", "-o", built, "github.com/flotilla-log/flotilla/cmd/flotilla").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+	if built, err = proctest.Build("DISK_BINARY", built); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	if err := os.Mkdir(mount, 0o755); err != nil {

@@ -9,9 +9,10 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/flotilla-log/flotilla/internal/proctest"
 )
 
 // startLimit is how long a server may take to serve. It is there for one that
@@ -56,7 +57,7 @@ func (s *server) start() {
 	s.t.Helper()
 	s.cmd = exec.Command(program, "serve", "--listen", s.addr, "--admin.listen", "off", "--data.dir", s.dir,
 		"--journal.file.bytes", "1MiB", "--journal.bytes", "8MiB", "--memory.bytes", "16MiB", "--flush.age", "200ms")
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.cmd.SysProcAttr = proctest.Tied()
 	s.cmd.Stderr = s
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/internal/history"
+	"github.com/flotilla-log/flotilla/internal/proctest"
 )
 
 // defaultSeed is arbitrary and fixed: a failure is seen again by whoever runs
@@ -33,24 +33,21 @@ var rounds = []settings{
 
 // build builds the server once for all tests.
 var build = sync.OnceValues(func() (string, error) {
-	if name := os.Getenv("KILL_BINARY"); name != "" {
-		return filepath.Abs(name)
-	}
 	dir, err := os.MkdirTemp("", "flotilla-kill-binary-")
 	if err != nil {
 		return "", err
 	}
-	name := filepath.Join(dir, "flotilla")
-	if out, err := exec.Command("go", "build", "-o", name, "github.com/flotilla-log/flotilla/cmd/flotilla").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return name, nil
+	built = dir
+	return proctest.Build("KILL_BINARY", filepath.Join(dir, "flotilla"))
 })
+
+// built is where build has built something; "" if it was not called.
+var built string
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if name, err := build(); err == nil && os.Getenv("KILL_BINARY") == "" {
-		_ = os.RemoveAll(filepath.Dir(name))
+	if built != "" {
+		_ = os.RemoveAll(built)
 	}
 	os.Exit(code)
 }

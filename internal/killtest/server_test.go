@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/flotilla-log/flotilla/internal/proctest"
 )
 
 // server is one process of the server, from its start to its death.
@@ -46,7 +48,7 @@ func startServer(binary string, log io.Writer, args []string, aim func(*server))
 		phases: newPhases(), cmd: exec.Command(binary, args...),
 		ready: make(chan string, 1), gone: make(chan struct{}), warns: make(map[string]int),
 	}
-	s.cmd.SysProcAttr = tied()
+	s.cmd.SysProcAttr = proctest.Tied()
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/flotilla-log/flotilla/internal/proctest"
 )
 
 // startTimeout is how long a server may take until it serves.
@@ -46,7 +48,7 @@ func (s *server) start(ctx context.Context) error {
 	args := append([]string{"serve", "--listen", s.addr}, s.args...)
 	cmd := exec.Command(s.binary, args...)
 	cmd.Stderr = s.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = proctest.Tied()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/flotilla-log/flotilla/internal/proctest"
 )
 
 // kgoRan is how many tests of franz-go's suite run, and kgoSubRan how many sub-tests
@@ -141,10 +143,10 @@ func (k *kgo) run(t *testing.T, nodes int, names []string, env ...string) map[st
 	seeds := startFleet(t, nodes)
 	args := []string{"-test.v=test2json", "-test.run", "^(" + strings.Join(names, "|") + ")$"}
 	if deadline, ok := t.Deadline(); ok {
-		args = append(args, "-test.timeout", (time.Until(deadline) - stopLimit).Round(time.Second).String())
+		args = append(args, "-test.timeout", (time.Until(deadline) - proctest.StopLimit).Round(time.Second).String())
 	}
 	c := exec.Command(k.binary, args...)
-	c.Dir, c.SysProcAttr = k.dir, tied()
+	c.Dir, c.SysProcAttr = k.dir, proctest.Tied()
 	c.Env = append(os.Environ(), "KGO_SEEDS="+strings.Join(seeds, ","), fmt.Sprint("KGO_TEST_RF=", nodes), "KGO_LOG_LEVEL=none")
 	c.Env = append(c.Env, env...)
 	// The suite dies with this thread, so the thread stays.
