@@ -136,6 +136,7 @@ func TestRefusedArrives(t *testing.T) {
 		if !errors.As(err, &e) || e.Code != errcode.ThrottlingQuotaExceeded {
 			t.Errorf("refused by %v", err)
 		}
+		time.Sleep(100 * time.Millisecond) // who closes at once has closed
 		if _, err := ours.Write([]byte{0}); err != nil {
 			t.Errorf("the connection is closed at once, by which its refusal may be lost: %v", err)
 		}
