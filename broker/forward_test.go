@@ -181,3 +181,33 @@ func TestReplacedNodeStops(t *testing.T) {
 		}
 	})
 }
+
+// TestRefusedRegistrationWaits: a registration that is refused is tried again from time
+// to time, not as soon as the refusal is applied, which is an entry of the metadata.
+func TestRefusedRegistrationWaits(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, r *rig) {
+		self, err := r.self()
+		if err != nil {
+			t.Fatal(err)
+		}
+		self.Rack = strings.Repeat("r", metadata.MaxStringBytes+1)
+		const tries = 10
+		over, before := time.After(tries*retryAfter), r.image().Index()
+		go r.register(self)
+		for more := true; more; {
+			changed := r.metaState.changed.wait()
+			if n := r.image().Index() - before; n > 2*tries {
+				t.Fatalf("%d entries, want one a second", n)
+			}
+			select {
+			case <-changed:
+			case <-over:
+				more = false
+			}
+		}
+		if n := r.image().Index() - before; n < tries/2 {
+			t.Errorf("%d entries in %v, want one a second", n, tries*retryAfter)
+		}
+	})
+}

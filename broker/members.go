@@ -44,7 +44,10 @@ func (b *Broker) register(self metadata.RegisterNode) {
 				b.opt.Log.Warn("the node could not say where its clients connect; trying again", "err", err)
 			}
 			again := time.After(retryAfter)
-			if err == nil && n == nil {
+			switch {
+			case err != nil:
+				changed = nil // what was refused is an entry as well, which must not bring on the next
+			case n == nil:
 				again = nil // what was said will be heard
 			}
 			select {

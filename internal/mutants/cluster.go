@@ -67,6 +67,13 @@ var clusterTable = []mutant{
 		pkg:  "./broker", test: "TestAnswersBounded", want: "want it to wait",
 	},
 	{
+		name: "a registration that is refused waits before it is tried again",
+		file: "broker/members.go",
+		old:  "changed = nil // what was refused",
+		new:  "_ = changed // what was refused",
+		pkg:  "./broker", test: "TestRefusedRegistrationWaits", want: "entries, want one a second",
+	},
+	{
 		name: "a node that was replaced stops",
 		file: "broker/members.go",
 		old:  "if errors.Is(err, ErrReplaced) {",
