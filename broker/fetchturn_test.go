@@ -147,7 +147,7 @@ func TestFetchLosesItsLeaderBeforeItWaits(t *testing.T) {
 	inRacks(t, reads, func(t *testing.T, tr *trio, topic Topic, leader *rig) {
 		lose = func() {
 			leader.transfer(topic, 0, tr.others(leader)[0])
-			synctest.Wait()
+			tr.rest(time.Second) // it hears of the other's term, which is a turn of its own
 		}
 		got := make(chan []FetchResult, 1)
 		leader.Fetch(FetchRequest{
