@@ -365,8 +365,8 @@ func TestGroupMovesCoordinator(t *testing.T) {
 				for p := range 3 {
 					f.move("a", p, 1)
 				}
+				leave(f) // before anything can be asked of it that another node looks after
 				f.moveGroups(2)
-				leave(f)
 				for p := range 3 {
 					f.fill("a", p, 100, 110, 10, batch.None)
 				}
