@@ -473,20 +473,40 @@ func TestTold(t *testing.T) {
 	})
 }
 
-// TestToldBefore: what was told before a request came is known when it is decided.
+// TestToldBefore: what was told before a request came is known when it is decided, though
+// the Runner, which was busy, finds both at once.
 func TestToldBefore(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *script, r *Runner) {
+	busy := make(chan chan struct{}, 1) // what it waits for at its next decision
+	applied := func(int) {
+		select {
+		case until := <-busy:
+			<-until
+		default:
+		}
+	}
+	inBubble(t, func(t *testing.T, _ *script, r *Runner) {
 		var topics []consumergroup.TopicInfo
 		for i := range 100 {
+			until := make(chan struct{})
+			busy <- until
+			var got answers
+			got.ask(t, r, "g")
 			name := fmt.Sprint("t", i)
 			topics = append(topics, consumergroup.TopicInfo{Name: name, ID: record.TopicID{1, byte(i)}, Partitions: 1})
 			r.Tell(consumergroup.NewTopics(int64(i+1), topics), nil)
-			req := &consumergroup.ConsumerHeartbeatRequest{Group: name, MemberID: "m", RebalanceTimeoutMS: 60_000, Topics: []string{name}}
-			if reply := r.ConsumerHeartbeat(t.Context(), req); reply.Err != nil || reply.Assignment == nil || len(reply.Assignment.Partitions) != 1 {
+			replies := make(chan *consumergroup.ConsumerHeartbeatReply, 1)
+			go func() {
+				replies <- r.ConsumerHeartbeat(t.Context(), &consumergroup.ConsumerHeartbeatRequest{
+					Group: name, MemberID: "m", RebalanceTimeoutMS: 60_000, Topics: []string{name},
+				})
+			}()
+			synctest.Wait()
+			close(until)
+			if reply := <-replies; reply.Err != nil || reply.Assignment == nil || len(reply.Assignment.Partitions) != 1 {
 				t.Errorf("a member that joins for topic %d: %+v", i, reply)
 			}
 		}
-	})
+	}, func(o *Options) { o.OnApplied = applied })
 }
 
 // TestTimeDoesNotGoBack has the clock do so.
