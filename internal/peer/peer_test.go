@@ -115,6 +115,11 @@ func TestCluster(t *testing.T) {
 	if err := c.Start(t.Context(), t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
+	defer func() { // what goes on by mistake
+		for _, s := range c.Nodes[:2] {
+			_ = s.Stop()
+		}
+	}()
 	if want := c.Nodes[0].PID() + "," + c.Nodes[1].PID(); c.PIDs() != want {
 		t.Errorf("processes %s, want %s", c.PIDs(), want)
 	}
