@@ -60,7 +60,7 @@ func TestBalance(t *testing.T) {
 		}
 		tr.rest(4 * testBalanceInterval)
 		if ids := tr.astray(); len(ids) > 0 {
-			t.Errorf("shards %v are still led by %v", ids, tr.leads(nil))
+			t.Errorf("shards %v are led by %v, and not by who is to, which was away", ids, tr.leads(nil))
 		}
 		before := tr.leads(nil)
 		tr.rest(time.Minute)
