@@ -22,7 +22,7 @@ var joinTable = []mutant{
 		file: "broker/join.go",
 		old:  "if b.founder(int32(r.ID)) { // each",
 		new:  "if false { // each",
-		pkg:  "./internal/sim", test: "TestJoinRefused", want: "node 2:",
+		pkg:  "./internal/sim", test: "TestJoinRefused", want: `want "node 2 is one of those that the cluster was founded with`,
 	},
 	{
 		name: "a directory that joins serves in no other way",
