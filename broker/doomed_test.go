@@ -21,7 +21,7 @@ func TestDoomed(t *testing.T) {
 		r.Checkpoint() // flushes
 		pull := func(topic Topic) pullWhat {
 			t.Helper()
-			a, err := r.batchesFor(&pullRequest{shard: 1, topic: topic.ID, maxBytes: 1, end: 1})
+			a, err := r.batchesFor(&pullRequest{shard: r.dir.find(topic.ID, 0).shard.id, topic: topic.ID, maxBytes: 1, end: 1})
 			if err != nil {
 				t.Error(err)
 			}

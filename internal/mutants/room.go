@@ -105,7 +105,7 @@ var roomTable = []mutant{
 		name: "who catches up is told that a deleted topic is gone",
 		file: "broker/pull.go",
 		old:  "|| b.image().Tombstone(metadata.TopicID(r.topic)) != nil {",
-		new:  "{",
+		new:  "|| b.image().Tombstone(metadata.TopicID{}) != nil {",
 		pkg:  "./broker", test: "TestDoomed", want: "who catches up is answered",
 	},
 	{
