@@ -68,8 +68,8 @@ func TestAnswerPassedOn(t *testing.T) {
 			t.Errorf("nobody waits any more: %x, %v after %v", b, err, time.Since(began))
 		}
 		wantNothingHeld(t, s, "when all are answered")
-		if n := s.Stats().Connections; n != 0 {
-			t.Errorf("%d connections are left", n)
+		if st, left := s.Stats(), len(s.all()); st.Connections != 0 || st.Accepted != 0 || left != 0 {
+			t.Errorf("%d connections, of %d, are counted, and %d left", st.Connections, st.Accepted, left)
 		}
 	})
 }

@@ -167,14 +167,18 @@ func (s *Server) opened(c *conn) {
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	s.meter.Opened()
+	if c.via != passedOn {
+		s.meter.Opened()
+	}
 }
 
 func (s *Server) ended(c *conn, why broker.Ending) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	s.meter.Ended(why)
+	if c.via != passedOn {
+		s.meter.Ended(why)
+	}
 }
 
 // Drain makes all connections stop reading, those too that come later. What is
