@@ -100,8 +100,11 @@ func (s *Server) AnswerPassedOn(ctx context.Context, from int32, request []byte)
 	return answer, nil
 }
 
-// mayPassOn refuses requests that are not for another node to pass on.
+// mayPassOn refuses requests that are not for another node to pass on, or not now.
 func (s *Server) mayPassOn(request []byte) error {
+	if s.ctx.Err() != nil {
+		return fmt.Errorf("%w: this one is stopping", broker.ErrAnswerHere)
+	}
 	if len(request) < fixedHeaderBytes {
 		return fmt.Errorf("%w: a request of %d bytes", broker.ErrAnswerHere, len(request))
 	}

@@ -67,6 +67,10 @@ func TestAnswerPassedOn(t *testing.T) {
 		if b, err := pass(ping(2)); err == nil || errors.Is(err, broker.ErrAnswerHere) || time.Since(began) != time.Second {
 			t.Errorf("nobody waits any more: %x, %v after %v", b, err, time.Since(began))
 		}
+		s.Drain()
+		if b, err := pass(ping(5)); !errors.Is(err, broker.ErrAnswerHere) {
+			t.Errorf("to one that stops: %x, %v, want %v", b, err, broker.ErrAnswerHere)
+		}
 		wantNothingHeld(t, s, "when all are answered")
 		if st, left := s.Stats(), len(s.all()); st.Connections != 0 || st.Accepted != 0 || left != 0 {
 			t.Errorf("%d connections, of %d, are counted, and %d left", st.Connections, st.Accepted, left)

@@ -24,6 +24,13 @@ var passOnTable = []mutant{
 		pkg:  "./kafka", test: "TestAnswerPassedOn", want: "not of what who leads does",
 	},
 	{
+		name: "a node that stops answers nothing for others",
+		file: "kafka/passon.go",
+		old:  "if s.ctx.Err() != nil {",
+		new:  "if false {",
+		pkg:  "./kafka", test: "TestAnswerPassedOn", want: "to one that stops",
+	},
+	{
 		name: "a version that is not served is for the node that took it to answer",
 		file: "kafka/passon.go",
 		old:  "|| version > a.max {",
