@@ -36,6 +36,10 @@ func TestBurst(t *testing.T) {
 				return vfs.Fault{}
 			})
 		}
+		pr := tr.rigs[node].replica.proposer
+		pr.mu.Lock()
+		pr.maxEntryBytes = 1 // none waits for those before it
+		pr.mu.Unlock()
 		for round := range 20 {
 			began := time.Now()
 			var answers []<-chan answer

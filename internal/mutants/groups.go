@@ -288,7 +288,7 @@ var groupsTable = []mutant{
 		file: "consumergroup/coordinator.go",
 		old:  "if err := c.decided.Fold(r); err != nil {",
 		new:  "if err := c.decided.Clone().Fold(r); err != nil {",
-		pkg:  "./consumergroup", test: "TestScenarios", want: ": decided ",
+		pkg:  "./consumergroup", test: "TestScenarios/takeover", want: ": decided ",
 	},
 	{
 		name: "what a group consumes does not expire",
