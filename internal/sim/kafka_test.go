@@ -100,11 +100,11 @@ func (fl *fleet) muster() (all []*member, ok bool) {
 	return all, true
 }
 
-// TestKafkaNotController: what a node that does not lead the metadata is asked to
-// create is not created, and the client is told to ask another. A topic that is
-// created because a client asks for it can be asked for at any node, which has the
-// leader create it: all nodes know it then, and there is one.
-func TestKafkaNotController(t *testing.T) {
+// TestKafkaController: any node has the one that leads the metadata create a topic. One
+// that is cut off from it answers NOT_CONTROLLER, and nothing is created, then or later.
+// A topic that is created because a client asks for it can be asked for at any node, too:
+// all nodes know it then, and there is one.
+func TestKafkaController(t *testing.T) {
 	t.Parallel()
 	problems, tr, _ := runFleet(t, 1, func(fl *fleet) {
 		all, ok := fl.muster()
@@ -112,18 +112,32 @@ func TestKafkaNotController(t *testing.T) {
 			return
 		}
 		controller, others := all[0], all[1:]
-		for _, m := range others {
-			if err := fl.createKafka(m, "made", nil); !errors.Is(err, kerr.NotController) {
-				fl.problem("node %d, CreateTopics: %v, want NOT_CONTROLLER", m.id, err)
+		for _, m := range all {
+			name := fmt.Sprint("made-", m.id)
+			if err := fl.createKafka(m, name, nil); err != nil {
+				fl.problem("node %d, CreateTopics: %v", m.id, err)
+			}
+			if topic, ok := fl.kafkaTopic(m, name, false); ok && topic.ErrorCode != 0 {
+				fl.problem("node %d, %s: code %d", m.id, name, topic.ErrorCode)
 			}
 		}
+		for _, m := range all {
+			if err := fl.createKafka(m, fmt.Sprint("made-", others[0].id), nil); !errors.Is(err, kerr.TopicAlreadyExists) {
+				fl.problem("node %d, CreateTopics again: %v, want TOPIC_ALREADY_EXISTS", m.id, err)
+			}
+		}
+
+		fl.isolate(others[0], true, true)
 		time.Sleep(settle)
-		if topic, ok := fl.kafkaTopic(controller, "made", false); ok && kerr.ErrorForCode(topic.ErrorCode) != error(kerr.UnknownTopicOrPartition) {
-			fl.problem("topic made: code %d, want it not to be there", topic.ErrorCode)
+		if err := fl.createKafka(others[0], "lost", nil); !errors.Is(err, kerr.NotController) {
+			fl.problem("node %d, cut off, CreateTopics: %v, want NOT_CONTROLLER", others[0].id, err)
 		}
-		if err := fl.createKafka(controller, "made", nil); err != nil {
-			fl.problem("the controller, CreateTopics: %v", err)
+		fl.isolate(others[0], false, false)
+		time.Sleep(settle)
+		if topic, ok := fl.kafkaTopic(controller, "lost", false); ok && kerr.ErrorForCode(topic.ErrorCode) != error(kerr.UnknownTopicOrPartition) {
+			fl.problem("topic lost: code %d, want it not to be there", topic.ErrorCode)
 		}
+
 		asked, ok := fl.kafkaTopic(others[0], "asked", true)
 		if !ok || asked.ErrorCode != 0 {
 			fl.problem("node %d, auto-creation: code %d", others[0].id, asked.ErrorCode)
