@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -26,22 +27,14 @@ func always[R kmsg.Request](R) bool { return true }
 
 // alterConfigsOfAny is false of changes of a node's own settings: it answers them itself.
 func alterConfigsOfAny(req *kmsg.AlterConfigsRequest) bool {
-	for _, r := range req.Resources {
-		if ofNode(r.ResourceType, r.ResourceName) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(req.Resources, func(r kmsg.AlterConfigsRequestResource) bool { return ofNode(r.ResourceType, r.ResourceName) })
 }
 
 // incrementalAlterConfigsOfAny is alterConfigsOfAny.
 func incrementalAlterConfigsOfAny(req *kmsg.IncrementalAlterConfigsRequest) bool {
-	for _, r := range req.Resources {
-		if ofNode(r.ResourceType, r.ResourceName) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(req.Resources, func(r kmsg.IncrementalAlterConfigsRequestResource) bool {
+		return ofNode(r.ResourceType, r.ResourceName)
+	})
 }
 
 func ofNode(kind kmsg.ConfigResourceType, name string) bool {
@@ -79,7 +72,7 @@ func (s *Server) AnswerPassedOn(ctx context.Context, from int32, request []byte)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.Serve(fromNode{far, from}, nil, passedOn)
+		s.serve(fromNode{far, from}, nil, passedOn)
 	}()
 	defer func() {
 		_ = near.Close()

@@ -156,29 +156,23 @@ func (s *Server) Sessions() SessionStats { return s.sessions.stats() }
 // is what was read of it already: at least the first four bytes, to tell the
 // protocol.
 func (s *Server) Serve(nc net.Conn, read []byte, via broker.Listener) broker.Ending {
-	c := newConn(s, nc, read, via)
-	s.opened(c)
-	ended := c.serve()
-	s.ended(c, ended)
-	return ended
+	s.meter.Opened()
+	why := s.serve(nc, read, via)
+	s.meter.Ended(why)
+	return why
 }
 
-func (s *Server) opened(c *conn) {
+// serve is Serve without counting a client's connection.
+func (s *Server) serve(nc net.Conn, read []byte, via broker.Listener) broker.Ending {
+	c := newConn(s, nc, read, via)
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	if c.via != passedOn {
-		s.meter.Opened()
-	}
-}
-
-func (s *Server) ended(c *conn, why broker.Ending) {
+	why := c.serve()
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	if c.via != passedOn {
-		s.meter.Ended(why)
-	}
+	return why
 }
 
 // Drain makes all connections stop reading, those too that come later. What is
