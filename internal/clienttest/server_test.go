@@ -3,8 +3,6 @@ package clienttest
 import (
 	"os"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"sync"
 	"testing"
 
@@ -37,8 +35,8 @@ func startServer(t *testing.T) string {
 func startCluster(t *testing.T) []string {
 	t.Helper()
 	s := prepareServer(t)
-	s.run(proctest.BootstrapAt, "dev", "--nodes", "3", "--dir", filepath.Join(s.dir, "data"), "--client-port", "0", "--node-port", "0", "--admin-port", "0")
-	return strings.Split(s.Addr, ",")
+	s.run(func(binary string) (*proctest.Process, error) { return proctest.StartNodes(binary, s.dir, 3) })
+	return s.Addrs()
 }
 
 // server is a server's process, or that of several nodes' parent, and its data.
@@ -69,28 +67,29 @@ func prepareServer(t *testing.T) *server {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("the end of the server's log:\n%s", proctest.Tail(s.log()))
+			t.Logf("the end of the server's log:\n%s", proctest.Tail(proctest.Log(s.dir)))
 		}
 	})
 	return s
 }
 
-func (s *server) log() string { return filepath.Join(s.dir, "log") }
-
 // serve starts a node that listens on addr, and returns when it serves.
 func (s *server) serve(addr string) {
 	s.t.Helper()
-	s.run(proctest.ServesAt, "serve", "--data.dir", filepath.Join(s.dir, "data"), "--listen", addr, "--admin.listen", "off")
+	s.run(func(binary string) (*proctest.Process, error) {
+		return proctest.Start(binary, proctest.Log(s.dir), proctest.ServesAt,
+			"serve", "--data.dir", filepath.Join(s.dir, "data"), "--listen", addr, "--admin.listen", "off")
+	})
 }
 
-// run starts the process with args, and returns when it has printed its addresses.
-func (s *server) run(serves *regexp.Regexp, args ...string) {
+// run has start start the process of a binary.
+func (s *server) run(start func(binary string) (*proctest.Process, error)) {
 	s.t.Helper()
 	binary, err := serverBinary()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if s.Process, err = proctest.Start(binary, s.log(), serves, args...); err != nil {
+	if s.Process, err = start(binary); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -42,7 +42,7 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	built, mount := filepath.Join(dir, "flotilla"), filepath.Join(dir, "mnt")
-	if built, err = proctest.Build("DISK_BINARY", built); err != nil {
+	if built, err = proctest.Build("", built); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

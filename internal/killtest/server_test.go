@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -38,8 +37,6 @@ type server struct {
 
 // tailLines is how much of a log is repeated in an error.
 const tailLines = 40
-
-var servesAt = regexp.MustCompile(`clients\s+(\S+)`)
 
 // startServer starts a process. Its log also goes to log. aim is called before
 // the first line of it is read.
@@ -87,7 +84,7 @@ func (s *server) readOut(r io.Reader) {
 	defer close(s.ready)
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
-		if m := servesAt.FindStringSubmatch(lines.Text()); m != nil {
+		if m := proctest.ServesAt.FindStringSubmatch(lines.Text()); m != nil {
 			s.ready <- m[1]
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -25,7 +26,7 @@ const (
 )
 
 // Build returns the path of a server's binary: the one that the variable env names, if it
-// names one, or else path, where it is built.
+// names one, or else path, where it is built. env may be empty.
 func Build(env, path string) (string, error) {
 	if name := os.Getenv(env); name != "" {
 		return filepath.Abs(name)
@@ -109,6 +110,19 @@ func Start(binary, log string, serves *regexp.Regexp, args ...string) (*Process,
 	}
 	return p, nil
 }
+
+// StartNodes starts a cluster of nodes with "flotilla dev", below dir, with more settings
+// beside its own, and returns when it serves. It logs to the file Log(dir).
+func StartNodes(binary, dir string, nodes int, more ...string) (*Process, error) {
+	args := []string{"dev", "--nodes", strconv.Itoa(nodes), "--dir", filepath.Join(dir, "nodes"), "--client-port", "0", "--node-port", "0", "--admin-port", "0"}
+	return Start(binary, Log(dir), BootstrapAt, append(args, more...)...)
+}
+
+// Log is the file below dir to which a server logs.
+func Log(dir string) string { return filepath.Join(dir, "log") }
+
+// Addrs returns the addresses that the process has printed, the first node's first.
+func (p *Process) Addrs() []string { return strings.Split(p.Addr, ",") }
 
 // Stop has the process end in good order, and returns an error if it did not.
 func (p *Process) Stop() error {

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/flotilla-log/flotilla/client"
+	"github.com/flotilla-log/flotilla/internal/proctest"
 )
 
 type options struct {
@@ -80,9 +81,8 @@ func outside(o *options) (err error) {
 		return err
 	}
 	if o.binary == "" {
-		o.binary = filepath.Join(o.out, "flotilla")
-		if out, err := exec.Command("go", "build", "-o", o.binary, "./cmd/flotilla").CombinedOutput(); err != nil {
-			return fmt.Errorf("go build: %w\n%s", err, out)
+		if o.binary, err = proctest.Build("", filepath.Join(o.out, "flotilla")); err != nil {
+			return err
 		}
 	}
 	args := []string{

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -41,8 +40,6 @@ type server struct {
 	failed chan error    // 1-buffered: it died by itself
 }
 
-var servesAt = regexp.MustCompile(`clients\s+(\S+)`)
-
 // start starts a process and returns when it serves.
 func (s *server) start(ctx context.Context) error {
 	args := append([]string{"serve", "--listen", s.addr}, s.args...)
@@ -65,7 +62,7 @@ func (s *server) start(ctx context.Context) error {
 		}
 		lines := bufio.NewScanner(io.TeeReader(out, s.log))
 		for lines.Scan() {
-			if m := servesAt.FindStringSubmatch(lines.Text()); m != nil {
+			if m := proctest.ServesAt.FindStringSubmatch(lines.Text()); m != nil {
 				select {
 				case ready <- m[1]:
 				default:

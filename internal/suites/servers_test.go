@@ -5,8 +5,6 @@ package suites
 import (
 	"errors"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 
@@ -32,9 +30,8 @@ func startFleet(t *testing.T, nodes int, more ...string) (bootstrap []string) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	log := filepath.Join(dir, "log")
-	args := []string{"dev", "--nodes", strconv.Itoa(nodes), "--dir", filepath.Join(dir, "nodes"), "--client-port", "0", "--node-port", "0", "--admin-port", "0"}
-	f, err := proctest.Start(binary, log, proctest.BootstrapAt, append(args, more...)...)
+	log := proctest.Log(dir)
+	f, err := proctest.StartNodes(binary, dir, nodes, more...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,5 +43,5 @@ func startFleet(t *testing.T, nodes int, more ...string) (bootstrap []string) {
 			t.Logf("the end of the nodes' log:\n%s", proctest.Tail(log))
 		}
 	})
-	return strings.Split(f.Addr, ",")
+	return f.Addrs()
 }
