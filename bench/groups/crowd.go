@@ -247,46 +247,46 @@ func (m *member) beat() error {
 	return err
 }
 
-// consumerBeat sends a heartbeat of KIP-848; epoch 0 joins.
+// consumerBeat sends a heartbeat of KIP-848; epoch 0 joins. What the member is told to
+// have it has at once, and says so, as often as it is told.
 func (m *member) consumerBeat(epoch int32, topics []string) error {
-	req, resp := kmsg.NewPtrConsumerGroupHeartbeatRequest(), kmsg.NewPtrConsumerGroupHeartbeatResponse()
-	req.Version, req.Group, req.MemberID, req.MemberEpoch = consumerVersion, m.group, m.id, epoch
-	req.RebalanceTimeoutMillis = -1
-	if epoch == 0 {
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	if req.RebalanceTimeoutMillis = -1; epoch == 0 {
 		req.SubscribedTopicNames, req.RebalanceTimeoutMillis = topics, int32(rebalanceTimeout.Milliseconds())
 		req.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
 	}
-	if err := m.ask(req, resp); err != nil {
-		return err
+	m.epoch = epoch
+	for req != nil {
+		resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
+		req.Version, req.Group, req.MemberID, req.MemberEpoch = consumerVersion, m.group, m.id, m.epoch
+		if err := m.ask(req, resp); err != nil {
+			return err
+		}
+		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+			return err
+		}
+		if resp.MemberID != nil {
+			m.id = *resp.MemberID
+		}
+		m.epoch = resp.MemberEpoch
+		req = has(resp.Assignment)
 	}
-	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return err
-	}
-	if resp.MemberID != nil {
-		m.id = *resp.MemberID
-	}
-	m.epoch = resp.MemberEpoch
-	if resp.Assignment == nil {
+	return nil
+}
+
+// has is what a member says once it has what it was assigned; nil: it was told nothing.
+func has(assigned *kmsg.ConsumerGroupHeartbeatResponseAssignment) *kmsg.ConsumerGroupHeartbeatRequest {
+	if assigned == nil {
 		return nil
 	}
-	// Given up and taken at once: it consumes nothing.
-	owned := kmsg.NewPtrConsumerGroupHeartbeatRequest()
-	owned.Version, owned.Group, owned.MemberID, owned.MemberEpoch, owned.RebalanceTimeoutMillis = consumerVersion, m.group, m.id, m.epoch, -1
-	owned.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
-	for _, t := range resp.Assignment.Topics {
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.RebalanceTimeoutMillis, req.Topics = -1, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	for _, t := range assigned.Topics {
 		of := kmsg.NewConsumerGroupHeartbeatRequestTopic()
 		of.TopicID, of.Partitions = t.TopicID, t.Partitions
-		owned.Topics = append(owned.Topics, of)
+		req.Topics = append(req.Topics, of)
 	}
-	resp = kmsg.NewPtrConsumerGroupHeartbeatResponse()
-	if err := m.ask(owned, resp); err != nil {
-		return err
-	}
-	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return err
-	}
-	m.epoch = resp.MemberEpoch
-	return nil
+	return req
 }
 
 // openTopic makes a topic.
