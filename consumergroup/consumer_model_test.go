@@ -47,7 +47,7 @@ func TestConsumerModel(t *testing.T) {
 	// A history in which nothing happens would pass as well.
 	for what, n := range map[string]int{
 		"revocations": sum.revoked, "takeovers": sum.takeovers, "missed answers": sum.missed, "fenced members": sum.fenced,
-		"static members that came back": sum.back, "commits": sum.commits, "stale commits": sum.stale, "changes of topics": sum.topics,
+		"static members that came back": sum.back, "commits": sum.commits, "stale commits": sum.stale, "short heartbeats": sum.short, "changes of topics": sum.topics,
 		"members that did not give away in time": sum.late, "upgrades": sum.upgrades, "downgrades": sum.downgrades,
 		"classic assignments": sum.synced,
 	} {
@@ -57,7 +57,7 @@ func TestConsumerModel(t *testing.T) {
 	}
 }
 
-type consumerStats struct{ revoked, takeovers, missed, fenced, back, commits, stale, topics, late, upgrades, downgrades, synced int }
+type consumerStats struct{ revoked, takeovers, missed, fenced, back, commits, stale, topics, late, upgrades, downgrades, synced, short int }
 
 func (s *consumerStats) add(o consumerStats) {
 	s.revoked += o.revoked
@@ -67,6 +67,7 @@ func (s *consumerStats) add(o consumerStats) {
 	s.back += o.back
 	s.commits += o.commits
 	s.stale += o.stale
+	s.short += o.short
 	s.topics += o.topics
 	s.late += o.late
 	s.upgrades += o.upgrades
@@ -414,6 +415,22 @@ func (m *consumerModel) beat(cl *modelConsumer, out *Decision) {
 		}
 		if req.Owned = s.list(); req.Owned == nil {
 			req.Owned = []record.TopicPartitions{}
+		}
+	}
+	if sameBeat(m.t, m.c, m.now, req) {
+		m.stats.short++
+		for _, change := range []func(*ConsumerHeartbeatRequest){
+			func(r *ConsumerHeartbeatRequest) { r.ClientID = "another" },
+			func(r *ConsumerHeartbeatRequest) { r.ClientHost = "/another" },
+			func(r *ConsumerHeartbeatRequest) { r.RackID = new("rack") },
+			func(r *ConsumerHeartbeatRequest) { r.InstanceID = new("another") },
+			func(r *ConsumerHeartbeatRequest) { r.Epoch-- },
+			func(r *ConsumerHeartbeatRequest) { r.Epoch++ },
+		} {
+			odd := *req
+			if change(&odd); sameBeat(m.t, m.c, m.now, &odd) {
+				m.fatalf("%+v is answered as if it said nothing new", odd)
+			}
 		}
 	}
 	m.c.ConsumerHeartbeat(m.now, m.token(cl), req, out)

@@ -30,6 +30,7 @@ func (m *machine) consumerRequest(cmd string, a args) bool {
 		m.c.TopicsChanged(m.now, NewTopics(m.topics, parseTopics(a.name)), &m.out)
 		m.known = m.c.topics
 	case "beat":
+		sameBeat(m.t, m.c, m.now, a.beat())
 		m.c.ConsumerHeartbeat(m.now, m.token(a.name), a.beat(), &m.out)
 	case "consumer-stay":
 		m.consumerStay(a)

@@ -235,6 +235,34 @@ func TestHeartbeatInterval(t *testing.T) {
 	}
 }
 
+// TestConsumerBeat has a member say nothing new for longer than a session, and then
+// nothing at all.
+func TestConsumerBeat(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.known = NewTopics(1, parseTopics("t:3"))
+	m.takeOver()
+	m.c.ConsumerHeartbeat(m.now, m.token("joins"), &ConsumerHeartbeatRequest{
+		Group: "g", MemberID: "m", RebalanceTimeoutMS: 60_000, Topics: []string{"t"}, Owned: []record.TopicPartitions{},
+	}, &m.out)
+	m.apply()
+	beat := &ConsumerHeartbeatRequest{Group: "g", MemberID: "m", Epoch: 1, RebalanceTimeoutMS: -1}
+	for i := range 5 {
+		m.advance(m.opts.ConsumerSessionTimeout * 2 / 3)
+		if !m.c.ConsumerBeat(m.now, m.token("beats"), beat, &m.out) {
+			t.Fatalf("heartbeat %d of a member that says nothing new is none", i)
+		}
+		if len(m.out.Records) > 0 || m.out.Reads {
+			t.Errorf("heartbeat %d has decided %v, reads %t", i, m.out.Records, m.out.Reads)
+		}
+		m.apply()
+	}
+	m.advance(m.opts.ConsumerSessionTimeout + time.Second)
+	if m.c.ConsumerBeat(m.now, m.token("lost"), beat, &m.out) {
+		t.Error("a member that was silent for a session has a heartbeat")
+	}
+}
+
 // BenchmarkConsumerHeartbeat gives the cost of a heartbeat of a member that has all that
 // it shall have, in a group of many, and of one that joins.
 func BenchmarkConsumerHeartbeat(b *testing.B) {

@@ -60,10 +60,53 @@ func (c *Coordinator) TopicsChanged(now time.Time, topics *Topics, out *Decision
 	c.topics = topics
 }
 
+// ConsumerBeat decides what ConsumerHeartbeat would, if the member says nothing new and
+// has nothing to be told, as with most heartbeats; else it does nothing, and returns
+// false. It takes constant time and little memory.
+func (c *Coordinator) ConsumerBeat(now time.Time, token Token, req *ConsumerHeartbeatRequest, out *Decision) bool {
+	c.begin(now, out)
+	r := c.beat(req)
+	if r == nil {
+		return false
+	}
+	c.reply(token, r)
+	return true
+}
+
+func (c *Coordinator) beat(req *ConsumerHeartbeatRequest) *ConsumerHeartbeatReply {
+	if req.RackID != nil || req.RebalanceTimeoutMS != -1 || req.Topics != nil || req.Regex != nil || req.Assignor != nil {
+		return nil
+	}
+	g := c.consumers[req.Group]
+	if g == nil || c.topics == nil || g.seen != c.topics.version {
+		return nil
+	}
+	m := g.members[req.MemberID]
+	if m == nil || req.InstanceID != nil && g.static[*req.InstanceID] != m.id {
+		return nil
+	}
+	s := c.decided.consumer(req.Group)
+	said, current := s.members[m.id], s.current[m.id]
+	if said == nil || said.Classic != nil || said.ClientID != req.ClientID || said.ClientHost != req.ClientHost ||
+		current == nil || current.State != record.Stable || current.Epoch != req.Epoch ||
+		current.Epoch != s.targetEpoch() || current.Epoch != s.groupEpoch() {
+		return nil
+	}
+	c.renewConsumer(m)
+	return c.tell(m, current)
+}
+
+// tell answers a member that has what it had.
+func (c *Coordinator) tell(m *consumerMember, current *record.ConsumerCurrentValue) *ConsumerHeartbeatReply {
+	return &ConsumerHeartbeatReply{MemberID: m.id, Epoch: current.Epoch, Interval: c.interval(m.group), Session: c.opts.ConsumerSessionTimeout}
+}
+
 // ConsumerHeartbeat has a member join, keep its place in, or leave a group that the
 // coordinator assigns (KIP-848). The reply is a *ConsumerHeartbeatReply.
 func (c *Coordinator) ConsumerHeartbeat(now time.Time, token Token, req *ConsumerHeartbeatRequest, out *Decision) {
-	c.begin(now, out)
+	if c.ConsumerBeat(now, token, req, out) {
+		return
+	}
 	records := len(out.Records)
 	r, err := c.consumerHeartbeat(req)
 	if err != nil {

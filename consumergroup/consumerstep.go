@@ -304,7 +304,7 @@ func (h *heartbeat) reconcile() *ConsumerHeartbeatReply {
 	if next != current || s.current[h.id] == nil {
 		h.c.setCurrent(h.m, current, next)
 	}
-	r := &ConsumerHeartbeatReply{MemberID: h.id, Epoch: next.Epoch, Interval: h.interval(), Session: h.c.opts.ConsumerSessionTimeout}
+	r := h.c.tell(h.m, next)
 	if h.full() || !samePartitions(current.Assigned, next.Assigned) {
 		r.Assignment = &ConsumerAssignment{Partitions: next.Assigned}
 	}
@@ -318,9 +318,9 @@ const memberHeartbeats = 40
 
 // interval is when the member is to send the next heartbeat. With an interval of
 // (groups * members of the group) / memberHeartbeats each group sends its share of that.
-func (h *heartbeat) interval() time.Duration {
-	members := len(h.c.consumers) * len(h.g.members)
-	return min(max(time.Duration(members)*time.Second/memberHeartbeats, h.c.opts.ConsumerHeartbeatIntervalMin), h.c.opts.ConsumerHeartbeatInterval)
+func (c *Coordinator) interval(g *consumer) time.Duration {
+	members := len(c.consumers) * len(g.members)
+	return min(max(time.Duration(members)*time.Second/memberHeartbeats, c.opts.ConsumerHeartbeatIntervalMin), c.opts.ConsumerHeartbeatInterval)
 }
 
 // full reports whether the member has said all, and is so told all: it joins, or does

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flotilla-log/flotilla/consumergroup/record"
 	"github.com/flotilla-log/flotilla/internal/errcode"
 )
@@ -279,4 +281,21 @@ func formatJoin(r *JoinReply, told func(*errcode.Error) string) string {
 		s += ":" + formatMetadata(m.Metadata)
 	}
 	return s
+}
+
+// sameBeat holds what ConsumerBeat decides, if it does, against the whole of what
+// ConsumerHeartbeat would, and reports whether it does.
+func sameBeat(t testing.TB, c *Coordinator, now time.Time, req *ConsumerHeartbeatRequest) bool {
+	t.Helper()
+	out := new(Decision)
+	c.begin(now, out)
+	short := c.beat(req)
+	if short == nil {
+		return false
+	}
+	whole, err := c.consumerHeartbeat(req)
+	if err != nil || !cmp.Equal(short, whole) || len(out.Records) > 0 {
+		t.Fatalf("%+v is answered %+v, and would be answered %+v, %v, with %d records", req, short, whole, err, len(out.Records))
+	}
+	return true
 }

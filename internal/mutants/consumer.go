@@ -194,15 +194,15 @@ var consumerTable = []mutant{
 	{
 		name: "many members send no more heartbeats than they may",
 		file: "consumergroup/consumerstep.go",
-		old:  "members := len(h.c.consumers) * len(h.g.members)",
-		new:  "members := len(h.g.members)",
+		old:  "members := len(c.consumers) * len(g.members)",
+		new:  "members := len(g.members)",
 		pkg:  "./consumergroup", test: "TestHeartbeatInterval", want: "want 2.5s",
 	},
 	{
 		name: "heartbeats are no further apart than is set",
 		file: "consumergroup/consumerstep.go",
-		old:  "h.c.opts.ConsumerHeartbeatIntervalMin), h.c.opts.ConsumerHeartbeatInterval)",
-		new:  "h.c.opts.ConsumerHeartbeatIntervalMin), max(h.c.opts.ConsumerHeartbeatInterval, h.c.opts.ConsumerSessionTimeout))",
+		old:  "c.opts.ConsumerHeartbeatIntervalMin), c.opts.ConsumerHeartbeatInterval)",
+		new:  "c.opts.ConsumerHeartbeatIntervalMin), max(c.opts.ConsumerHeartbeatInterval, c.opts.ConsumerSessionTimeout))",
 		pkg:  "./consumergroup", test: "TestHeartbeatInterval", want: "want 5s",
 	},
 }
