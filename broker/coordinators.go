@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -253,9 +252,15 @@ func (c *coordinators) tell(begun []*coordination) {
 	c.telling.Lock()
 	defer c.telling.Unlock()
 	im := c.b.image() // no older one than the Runners know
-	if im == c.told && len(begun) == 0 {
-		return
+	if im != c.told || len(begun) > 0 {
+		c.tellOf(im, begun)
 	}
+}
+
+// tellOf is tell for metadata that has changed, or with Runners that have begun. It is
+// of its own so that a member that joins, on a stack that its connection keeps, does not
+// pay for its frame.
+func (c *coordinators) tellOf(im *metadata.Image, begun []*coordination) {
 	var deleted []consumergroup.Topic
 	changed := c.told == nil
 	if !changed {
@@ -327,16 +332,11 @@ type GroupStats struct {
 	Load time.Duration
 }
 
-// statsTimeout bounds how long the numbers of coordinators are waited for that load.
-const statsTimeout = 100 * time.Millisecond
-
 func (c *coordinators) stats() GroupStats {
 	s := GroupStats{Decisions: c.decisions.Load(), Records: c.records.Load()}
-	ctx, cancel := context.WithTimeout(c.b.stopping, statsTimeout)
-	defer cancel()
 	for _, at := range c.all() {
 		s.Coordinators++
-		n, ok := at.runner.Counts(ctx)
+		n, ok := at.runner.Counts()
 		if !ok {
 			continue
 		}

@@ -10,8 +10,6 @@ import (
 
 // heartbeat keeps a member's session, and says when it has to join again.
 func (s *Server) heartbeat(ctx context.Context, p *peer, req *kmsg.HeartbeatRequest) kmsg.Response {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	r := s.groups.HeartbeatGroup(ctx, &consumergroup.HeartbeatRequest{
 		Group: req.Group, MemberID: req.MemberID, InstanceID: required(req.InstanceID), Generation: req.Generation,
 	})

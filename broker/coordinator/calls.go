@@ -20,13 +20,38 @@ var errNot = errcode.Errorf(errcode.NotCoordinator, "this node does not coordina
 func or[Q, R any](ctx context.Context, r *Runner, refused R,
 	decide func(*consumergroup.Coordinator, time.Time, consumergroup.Token, Q, *consumergroup.Decision), req Q,
 ) R {
-	v, ok := r.do(ctx, func(c *consumergroup.Coordinator, now time.Time, token consumergroup.Token, out *consumergroup.Decision) {
-		decide(c, now, token, req, out)
-	})
-	if ok {
+	if v, ok := r.do(ctx, 0, nil, asks(decide, req)); ok {
 		return v.(R)
 	}
 	return refused
+}
+
+// orHere is or for requests that take little: they are decided in the goroutine that
+// asks, if that can be. Its stack has to have room for it, and who asks are many, so
+// what may go deep is not for here. little decides those that do take little, and
+// reports whether the request is one; nil: all are, for decide.
+func orHere[Q, R any](ctx context.Context, patience time.Duration, r *Runner, refused R,
+	little func(*consumergroup.Coordinator, time.Time, consumergroup.Token, Q, *consumergroup.Decision) bool,
+	decide func(*consumergroup.Coordinator, time.Time, consumergroup.Token, Q, *consumergroup.Decision), req Q,
+) R {
+	here := asks(decide, req)
+	if little != nil {
+		here = func(c *consumergroup.Coordinator, now time.Time, token consumergroup.Token, out *consumergroup.Decision) bool {
+			return little(c, now, token, req, out)
+		}
+	}
+	if v, ok := r.do(ctx, patience, here, asks(decide, req)); ok {
+		return v.(R)
+	}
+	return refused
+}
+
+// asks has a Coordinator's method decide a request.
+func asks[Q any](decide func(*consumergroup.Coordinator, time.Time, consumergroup.Token, Q, *consumergroup.Decision), req Q) asking {
+	return func(c *consumergroup.Coordinator, now time.Time, token consumergroup.Token, out *consumergroup.Decision) bool {
+		decide(c, now, token, req, out)
+		return true
+	}
 }
 
 // JoinGroup asks consumergroup.Coordinator.JoinGroup. It takes as long as the rebalance.
@@ -40,9 +65,17 @@ func (r *Runner) SyncGroup(ctx context.Context, req *consumergroup.SyncRequest) 
 	return or(ctx, r, &consumergroup.SyncReply{Err: errNot}, (*consumergroup.Coordinator).SyncGroup, req)
 }
 
-// HeartbeatGroup asks consumergroup.Coordinator.Heartbeat.
+// patience is how long a heartbeat waits.
+func (r *Runner) patience() time.Duration {
+	if r == nil {
+		return 0
+	}
+	return r.opt.Patience
+}
+
+// HeartbeatGroup asks consumergroup.Coordinator.Heartbeat. It returns within Options.Patience.
 func (r *Runner) HeartbeatGroup(ctx context.Context, req *consumergroup.HeartbeatRequest) consumergroup.HeartbeatReply {
-	return or(ctx, r, consumergroup.HeartbeatReply{Err: errNot}, (*consumergroup.Coordinator).Heartbeat, req)
+	return orHere(ctx, r.patience(), r, consumergroup.HeartbeatReply{Err: errNot}, nil, (*consumergroup.Coordinator).Heartbeat, req)
 }
 
 // LeaveGroup asks consumergroup.Coordinator.LeaveGroup.
@@ -53,7 +86,7 @@ func (r *Runner) LeaveGroup(ctx context.Context, req *consumergroup.LeaveRequest
 // CommitOffsets asks consumergroup.Coordinator.CommitOffsets. With a reply without
 // errors, the offsets are on a majority of the replicas.
 func (r *Runner) CommitOffsets(ctx context.Context, req *consumergroup.CommitRequest) *consumergroup.CommitReply {
-	return or(ctx, r, &consumergroup.CommitReply{Err: errNot}, (*consumergroup.Coordinator).CommitOffsets, req)
+	return orHere(ctx, 0, r, &consumergroup.CommitReply{Err: errNot}, nil, (*consumergroup.Coordinator).CommitOffsets, req)
 }
 
 // FetchOffsets asks consumergroup.Coordinator.FetchOffsets.
@@ -66,9 +99,11 @@ func (r *Runner) DeleteOffsets(ctx context.Context, req *consumergroup.DeleteOff
 	return or(ctx, r, &consumergroup.DeleteOffsetsReply{Err: errNot}, (*consumergroup.Coordinator).DeleteOffsets, req)
 }
 
-// ConsumerHeartbeat asks consumergroup.Coordinator.ConsumerHeartbeat.
+// ConsumerHeartbeat asks consumergroup.Coordinator.ConsumerHeartbeat. It returns within
+// Options.Patience.
 func (r *Runner) ConsumerHeartbeat(ctx context.Context, req *consumergroup.ConsumerHeartbeatRequest) *consumergroup.ConsumerHeartbeatReply {
-	return or(ctx, r, &consumergroup.ConsumerHeartbeatReply{Err: errNot}, (*consumergroup.Coordinator).ConsumerHeartbeat, req)
+	return orHere(ctx, r.patience(), r, &consumergroup.ConsumerHeartbeatReply{Err: errNot},
+		(*consumergroup.Coordinator).ConsumerBeat, (*consumergroup.Coordinator).ConsumerHeartbeat, req)
 }
 
 // ListGroups asks consumergroup.Coordinator.ListGroups.

@@ -74,8 +74,9 @@ func (w *world) run() {
 	w.locked(func() { w.calm = true })
 	time.Sleep(time.Minute)
 	r := w.current()
-	decided, ok := r.do(ctx, func(c *consumergroup.Coordinator, _ time.Time, token consumergroup.Token, out *consumergroup.Decision) {
+	decided, ok := r.do(ctx, 0, nil, func(c *consumergroup.Coordinator, _ time.Time, token consumergroup.Token, out *consumergroup.Decision) bool {
 		out.Replies = append(out.Replies, consumergroup.Reply{Token: token, Response: c.Decided().Hash()})
+		return true
 	})
 	_ = w.Groups(func(g *consumergroup.Groups) {
 		if !ok || decided != g.Hash() {

@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/flotilla-log/flotilla/consumergroup"
@@ -21,8 +21,8 @@ var (
 	ErrPanicked = errors.New("coordinator: panic")
 )
 
-// Log is the partition of __consumer_offsets that a Runner decides for. Its methods are
-// called from goroutines of the Runner's, each from one at a time.
+// Log is the partition of __consumer_offsets that a Runner decides for. Each of its
+// methods is called from one goroutine at a time: of the Runner's, or of those that ask.
 type Log interface {
 	// Propose replicates records as one decision, which is applied as a whole or not
 	// at all: term is that in which it was decided, number the last of this term + 1.
@@ -58,13 +58,18 @@ type Options struct {
 	Groups consumergroup.Options
 	Now    func() time.Time
 
-	// OnApplied is told of each decision that is applied, how many records it has, from
-	// the Runner's goroutine; default: nothing. It does not block.
+	// OnApplied is told of each decision that is applied, how many records it has;
+	// default: nothing. It does not block.
 	OnApplied func(records int)
 
 	// Queue is how many requests wait to be decided, beyond those that wait for room
 	// here; default 256.
 	Queue int
+
+	// Patience is how long a heartbeat waits to be decided and answered; default 30 s. It
+	// is refused then, as by who does not coordinate the group: a client that still waits
+	// looks again.
+	Patience time.Duration
 
 	// MaxParked bounds the replies that wait for records or a majority; default 10,000.
 	MaxParked int
@@ -83,6 +88,7 @@ func (o Options) withDefaults() Options {
 		o.OnApplied = func(int) {}
 	}
 	o.Queue = cmp.Or(o.Queue, 256)
+	o.Patience = cmp.Or(o.Patience, 30*time.Second)
 	o.MaxParked = cmp.Or(o.MaxParked, 10_000)
 	o.MaxBehindBytes = cmp.Or(o.MaxBehindBytes, 4<<20)
 	o.MaxProposalBytes = cmp.Or(o.MaxProposalBytes, 512<<10)
@@ -114,20 +120,22 @@ type Counts struct {
 // starts it; its methods are safe for concurrent use. All methods that ask, of a nil
 // Runner too, answer NOT_COORDINATOR once it has ended.
 type Runner struct {
-	opt    Options
-	calls  chan *call
-	counts chan chan Counts
-	wake   chan struct{} // 1-buffered: something is in news
+	opt   Options
+	d     decider
+	calls chan *call
+	wake  chan struct{} // 1-buffered: there is something to do for the Runner's goroutine
 
-	ctx    context.Context // ends with Stop
-	cancel context.CancelFunc
-	group  sync.WaitGroup
-	ended  chan struct{} // closed when nothing is answered any more
-	done   chan struct{} // closed when its goroutines have ended
-	out    Outcome       // from done on
+	ctx       context.Context // ends with Stop
+	cancel    context.CancelFunc
+	group     sync.WaitGroup // goroutines that propose, and that ask the majority
+	proposers sync.WaitGroup // the former
+	ended     chan struct{}  // closed when nothing is answered any more
+	done      chan struct{}  // closed when its goroutines have ended
+	out       Outcome        // from done on
 
 	mu   sync.Mutex
 	news news
+	told atomic.Bool // there is something in news
 }
 
 // news is what a Runner is told, and has not looked at.
@@ -147,8 +155,11 @@ func Start(opt Options) (*Runner, error) {
 	}
 	opt = opt.withDefaults()
 	r := &Runner{
-		opt: opt, calls: make(chan *call, opt.Queue), counts: make(chan chan Counts), wake: make(chan struct{}, 1),
+		opt: opt, calls: make(chan *call, opt.Queue), wake: make(chan struct{}, 1),
 		ended: make(chan struct{}), done: make(chan struct{}),
+	}
+	r.d = decider{
+		r: r, opt: &r.opt, number: opt.Number, failed: make(chan struct{}), waiting: make(map[consumergroup.Token]*call),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	go r.run()
@@ -186,7 +197,13 @@ func (r *Runner) Tell(topics *consumergroup.Topics, deleted []consumergroup.Topi
 func (r *Runner) tell(add func(*news)) {
 	r.mu.Lock()
 	add(&r.news)
+	r.told.Store(true)
 	r.mu.Unlock()
+	r.rouse()
+}
+
+// rouse has the Runner's goroutine look what there is to do. It does not block.
+func (r *Runner) rouse() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -195,83 +212,103 @@ func (r *Runner) tell(add func(*news)) {
 
 // Counts returns the counts, and whether there are any: a Runner that loads, or has
 // ended, has none.
-func (r *Runner) Counts(ctx context.Context) (Counts, bool) {
-	answer := make(chan Counts, 1)
-	select {
-	case r.counts <- answer:
-		return <-answer, true
-	case <-ctx.Done():
-	case <-r.ended:
+func (r *Runner) Counts() (Counts, bool) {
+	d := &r.d
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	if d.c == nil || d.over {
+		return Counts{}, false
 	}
-	return Counts{}, false
+	return Counts{Groups: d.c.Stats(), Parked: d.parkedReplies(), Load: d.load}, true
 }
 
 // run is the Runner's goroutine.
 func (r *Runner) run() {
-	l := &loop{r: r, opt: &r.opt, number: r.opt.Number, waiting: make(map[consumergroup.Token]*call)}
-	err := l.guarded()
+	d := &r.d
+	d.run()
+	d.step(func() { d.end(nil) })
 	close(r.ended)
-	// A proposal that is under way may yet be applied.
-	known := !l.unknown
-	if known && l.proposing != nil {
-		known = l.applied(<-l.proposed) == nil || !l.unknown
-	}
+	r.proposers.Wait() // what is under way may yet be applied
 	r.cancel()
 	r.group.Wait()
-	r.out = Outcome{Known: known, Number: l.number, Err: err}
+	r.out = Outcome{Known: !d.unknown, Number: d.number, Err: d.err}
 	close(r.done)
-}
-
-// guarded runs the loop until it ends, and takes its panic.
-func (l *loop) guarded() (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v\n%s", ErrPanicked, p, debug.Stack())
-		}
-	}()
-	return l.run()
 }
 
 // call is one request.
 type call struct {
-	ask    asking
-	answer chan any            // 1-buffered; nil: refused
-	token  consumergroup.Token // the loop's; 0: not decided
+	ask   asking
+	token consumergroup.Token // the decider's; 0: not decided
+
+	answer chan any // 1-buffered, gets nil if it is refused; nil: who asks has the turn, and reads reply
+	reply  any
 
 	mu   sync.Mutex // held while it is decided
 	gone bool       // nobody waits any more
 }
 
-// leave says that nobody waits for c any more. From then on nothing of it is used.
-func (c *call) leave() {
-	c.mu.Lock()
-	c.gone = true
-	c.mu.Unlock()
+// give answers c.
+func (c *call) give(reply any) {
+	if c.answer == nil {
+		c.reply = reply
+		return
+	}
+	c.answer <- reply
 }
 
-// asking has a Coordinator decide a request.
-type asking func(c *consumergroup.Coordinator, now time.Time, token consumergroup.Token, out *consumergroup.Decision)
+// asking has a Coordinator decide a request, and reports whether it has.
+type asking func(c *consumergroup.Coordinator, now time.Time, token consumergroup.Token, out *consumergroup.Decision) bool
 
 // do has a request decided, and returns the reply once it is due; or false if there is
-// none: ctx has ended, or the Runner.
-func (r *Runner) do(ctx context.Context, ask asking) (any, bool) {
+// none: ctx has ended, or the Runner, or patience, if it is not 0. It is decided by here in the
+// goroutine that asks, if that is possible and here is not nil and does, and else by
+// queued in the Runner's.
+func (r *Runner) do(ctx context.Context, patience time.Duration, here, queued asking) (any, bool) {
 	if r == nil {
 		return nil, false
 	}
-	c := &call{ask: ask, answer: make(chan any, 1)}
-	select {
-	case r.calls <- c:
-	case <-ctx.Done():
-		return nil, false
-	case <-r.ended:
-		return nil, false
+	if here != nil {
+		if c := (&call{ask: here}); r.d.here(c) {
+			if c.answer == nil {
+				return c.reply, c.reply != nil
+			}
+			return r.await(ctx, patience, c, true)
+		}
+	}
+	return r.await(ctx, patience, &call{ask: queued, answer: make(chan any, 1)}, false)
+}
+
+// await returns the reply to c, which it queues unless it is decided. The timer is made
+// before wait's frame is on the stack, as taking memory goes deep: see the package comment.
+func (r *Runner) await(ctx context.Context, patience time.Duration, c *call, decided bool) (any, bool) {
+	if patience == 0 {
+		return r.wait(ctx, nil, c, decided)
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	return r.wait(ctx, timer.C, c, decided)
+}
+
+func (r *Runner) wait(ctx context.Context, late <-chan time.Time, c *call, decided bool) (any, bool) {
+	if !decided {
+		select {
+		case r.calls <- c:
+			r.rouse()
+		case <-ctx.Done():
+			return nil, false
+		case <-late:
+			return nil, false
+		case <-r.ended:
+			return nil, false
+		}
 	}
 	select {
 	case v := <-c.answer:
 		return v, v != nil
 	case <-ctx.Done():
-		c.leave()
-		r.tell(func(n *news) { n.left = append(n.left, c) })
+		r.leave(c)
+	case <-late:
+		r.leave(c)
 	case <-r.ended:
 		select {
 		case v := <-c.answer: // it was due before
@@ -280,4 +317,12 @@ func (r *Runner) do(ctx context.Context, ask asking) (any, bool) {
 		}
 	}
 	return nil, false
+}
+
+// leave says that nobody waits for c any more. From then on nothing of it is used.
+func (r *Runner) leave(c *call) {
+	c.mu.Lock()
+	c.gone = true
+	c.mu.Unlock()
+	r.tell(func(n *news) { n.left = append(n.left, c) })
 }
