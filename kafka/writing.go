@@ -174,24 +174,27 @@ func (c *conn) respond(q *request, broken bool) (err error) {
 
 // complete waits for the answer of q, or makes it.
 func (c *conn) complete(q *request, broken bool) {
+	var a answer
 	switch {
 	case broken && q.inTurn:
-		q.send(answer{none: true})
+		a.none = true
 	case q.inTurn:
-		if err := c.start(q); err != nil {
-			q.send(answer{err: err})
+		if a.err = c.start(q); a.err != nil {
+			q.send(a)
 		}
 		q.passed()
 		<-q.ready
+		return
 	case q.api.start != nil || q.answered:
 		<-q.ready
+		return
 	case broken:
-		q.send(answer{none: true})
+		a.none = true
 	default:
-		a := c.handle(q)
+		a.head, a.err = c.handle(q)
 		a.held = q.answer.held // what the handler took
-		q.send(a)
 	}
+	q.send(a)
 }
 
 // queue adds the answer of q to what is written next.
@@ -248,45 +251,60 @@ func (q *request) passed() {
 
 // handle decodes a request and has it answered. A panic is the connection's end,
 // and nobody else's.
-func (c *conn) handle(q *request) (a answer) {
+func (c *conn) handle(q *request) (head []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.panicked(p)
-			a = answer{err: intake.ErrPanic}
+			head, err = nil, intake.ErrPanic
 		}
 	}()
+	return c.ordinary(q)
+}
+
+// ordinary returns the answer to a request that is decoded as a whole.
+func (c *conn) ordinary(q *request) (head []byte, err error) {
 	alloc, err := guard.Check(q.api.key, q.version, q.body, guard.LimitsFor(len(q.body)))
 	if err != nil {
-		return answer{err: err}
+		return nil, err
 	}
 	if alloc > freeDecodeBytes {
 		if err := c.s.decoding.Acquire(c.ctx, alloc); err != nil {
-			return answer{err: err}
+			return nil, err
 		}
 		defer c.s.decoding.Release(alloc)
 	}
 	req := kmsg.RequestForKey(q.api.key)
 	req.SetVersion(q.version)
 	if err := req.ReadFrom(q.body); err != nil {
-		return answer{err: fmt.Errorf("%w: %s version %d: %w", errMalformed, q.api.name, q.version, err)}
+		return nil, q.malformed(err)
 	}
 	if q.api.controlled != nil && q.api.controlled(req) && c.via != passedOn {
 		head, err := c.s.passOn(q)
 		if !errors.Is(err, broker.ErrAnswerHere) {
-			return answer{head: head, err: err}
+			return head, err
 		}
 	}
 	resp := q.api.handle(c.s, c.ctx, &q.peer, req)
-	if resp == nil && q.refused != nil {
-		return answer{err: q.refused}
-	}
 	if resp == nil {
-		return answer{err: fmt.Errorf("%w to %s version %d", errUnanswered, q.api.name, q.version)}
+		return nil, q.unanswered()
 	}
 	resp.SetVersion(q.version)
-	a.head = resp.AppendTo(nil)
+	head = resp.AppendTo(nil)
 	q.recycle()
-	return a
+	return head, nil
+}
+
+// malformed says that a request is not as its version has it.
+func (q *request) malformed(err error) error {
+	return fmt.Errorf("%w: %s version %d: %w", errMalformed, q.api.name, q.version, err)
+}
+
+// unanswered says why a handler has returned nothing.
+func (q *request) unanswered() error {
+	if q.refused != nil {
+		return q.refused
+	}
+	return fmt.Errorf("%w to %s version %d", errUnanswered, q.api.name, q.version)
 }
 
 // flush writes what is queued. held says that it holds memory of the node's for
