@@ -74,7 +74,7 @@ func (c *Coordinator) ConsumerBeat(now time.Time, token Token, req *ConsumerHear
 }
 
 func (c *Coordinator) beat(req *ConsumerHeartbeatRequest) *ConsumerHeartbeatReply {
-	if req.RackID != nil || req.RebalanceTimeoutMS != -1 || req.Topics != nil || req.Regex != nil || req.Assignor != nil {
+	if req.Epoch <= JoinEpoch || req.RackID != nil || req.RebalanceTimeoutMS != -1 || req.Topics != nil || req.Regex != nil || req.Assignor != nil {
 		return nil
 	}
 	g := c.consumers[req.Group]

@@ -240,7 +240,9 @@ type call struct {
 	ask   asking
 	token consumergroup.Token // the decider's; 0: not decided
 
-	answer chan any // 1-buffered, gets nil if it is refused; nil: who asks has the turn, and reads reply
+	// answer gets the reply, nil if it is refused; 1-buffered. While it is nil, who asks
+	// has the turn, and finds the reply in reply.
+	answer chan any
 	reply  any
 
 	mu   sync.Mutex // held while it is decided
@@ -260,8 +262,8 @@ func (c *call) give(reply any) {
 type asking func(c *consumergroup.Coordinator, now time.Time, token consumergroup.Token, out *consumergroup.Decision) bool
 
 // do has a request decided, and returns the reply once it is due; or false if there is
-// none: ctx has ended, or the Runner, or patience, if it is not 0. It is decided by here in the
-// goroutine that asks, if that is possible and here is not nil and does, and else by
+// none: ctx has ended, or the Runner, or patience, if it is not 0. It is decided by here
+// in the goroutine that asks, if here is not nil, can be called, and decides it; else by
 // queued in the Runner's.
 func (r *Runner) do(ctx context.Context, patience time.Duration, here, queued asking) (any, bool) {
 	if r == nil {
@@ -289,6 +291,7 @@ func (r *Runner) await(ctx context.Context, patience time.Duration, c *call, dec
 	return r.wait(ctx, timer.C, c, decided)
 }
 
+// wait is await, until late.
 func (r *Runner) wait(ctx context.Context, late <-chan time.Time, c *call, decided bool) (any, bool) {
 	if !decided {
 		select {
