@@ -14,7 +14,7 @@ func TestStart(t *testing.T) {
 	at := regexp.MustCompile(`^at (\S+)$`)
 	log := filepath.Join(t.TempDir(), "log")
 	for i := range 2 { // one after the other, with the same log
-		p, err := Start("/bin/sh", log, at, "-c", "echo first; echo at here; echo complained >&2; trap 'exit 0' TERM; while :; do sleep 0.01; done")
+		p, err := Start("/bin/sh", log, at, "-c", "trap 'exit 0' TERM; echo first; echo complained >&2; echo at here; while :; do sleep 0.01; done")
 		if err != nil {
 			t.Fatal(err)
 		}
