@@ -43,7 +43,7 @@ var kafkaGroupsTable = []mutant{
 		file: "kafka/findcoordinator.go",
 		old:  "case req.CoordinatorType == coordinatesTransaction:",
 		new:  "case req.CoordinatorType == 77:",
-		pkg:  "./kafka", test: "TestFindCoordinator", want: "want -1 :-1 UNSUPPORTED_VERSION",
+		pkg:  "./kafka", test: "TestFindCoordinator", want: "want -1 :-1 TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
 	},
 	{
 		name: "a new member is told its id from version 4 on",
