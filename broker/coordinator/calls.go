@@ -34,13 +34,14 @@ func orHere[Q, R any](ctx context.Context, patience time.Duration, r *Runner, re
 	little func(*consumergroup.Coordinator, time.Time, consumergroup.Token, Q, *consumergroup.Decision) bool,
 	decide func(*consumergroup.Coordinator, time.Time, consumergroup.Token, Q, *consumergroup.Decision), req Q,
 ) R {
-	here := asks(decide, req)
+	queued := asks(decide, req)
+	here := queued
 	if little != nil {
 		here = func(c *consumergroup.Coordinator, now time.Time, token consumergroup.Token, out *consumergroup.Decision) bool {
 			return little(c, now, token, req, out)
 		}
 	}
-	if v, ok := r.do(ctx, patience, here, asks(decide, req)); ok {
+	if v, ok := r.do(ctx, patience, here, queued); ok {
 		return v.(R)
 	}
 	return refused
