@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -24,13 +25,16 @@ const (
 	consumerVersion  = 0
 )
 
-// maxAnswer is more than any answer here takes.
-const maxAnswer = 1 << 20
+const (
+	maxAnswer = 1 << 20 // more than any answer here takes
+	readAhead = 512     // most answers take less
+)
 
 // conn is a connection that speaks Kafka's protocol, for loads that no client makes:
 // thousands of members in one process.
 type conn struct {
 	net.Conn
+	r    *bufio.Reader // of Conn
 	fmt  *kmsg.RequestFormatter
 	next int32 // correlation id
 	buf  []byte
@@ -41,7 +45,7 @@ func dial(ctx context.Context, address string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: nc, fmt: kmsg.NewRequestFormatter(kmsg.FormatterClientID("bench"))}, nil
+	return &conn{Conn: nc, r: bufio.NewReaderSize(nc, readAhead), fmt: kmsg.NewRequestFormatter(kmsg.FormatterClientID("bench"))}, nil
 }
 
 // send writes a request. One goroutine sends.
@@ -55,7 +59,7 @@ func (c *conn) send(req kmsg.Request) error {
 // receive reads the next answer into resp. One goroutine receives.
 func (c *conn) receive(resp kmsg.Response) error {
 	var length [4]byte
-	if _, err := io.ReadFull(c, length[:]); err != nil {
+	if _, err := io.ReadFull(c.r, length[:]); err != nil {
 		return err
 	}
 	n := binary.BigEndian.Uint32(length[:])
@@ -63,7 +67,7 @@ func (c *conn) receive(resp kmsg.Response) error {
 		return fmt.Errorf("an answer of %d bytes", n)
 	}
 	b := make([]byte, n)
-	if _, err := io.ReadFull(c, b); err != nil {
+	if _, err := io.ReadFull(c.r, b); err != nil {
 		return err
 	}
 	if b = b[4:]; resp.IsFlexible() {
