@@ -78,6 +78,11 @@ func (g *Groups) Clone() *Groups {
 //
 // An error matches record.ErrDamaged or record.ErrVersion, and changes nothing.
 func (g *Groups) Fold(r record.Record) error {
+	var o record.PlainOffset
+	if o.Read(r.Key, r.Value) {
+		g.foldPlain(r.Key, &o)
+		return nil
+	}
 	e, err := record.Decode(r.Key, r.Value)
 	if err != nil {
 		return fmt.Errorf("consumergroup: fold: %w", err)
@@ -87,31 +92,58 @@ func (g *Groups) Fold(r record.Record) error {
 }
 
 // FoldAll is Fold of each record in turn, of all or of none: what the entry that they
-// came with has to be.
+// came with has to be. It goes through rs twice.
 func (g *Groups) FoldAll(rs iter.Seq[record.Record]) error {
-	type decoded struct {
-		r record.Record
-		e record.Entry
-	}
-	var all []decoded
+	var (
+		o      record.PlainOffset
+		others []record.Entry // of the records that are not plain
+		n      int
+	)
 	for r := range rs {
-		e, err := record.Decode(r.Key, r.Value)
-		if err != nil {
-			return fmt.Errorf("consumergroup: fold record %d: %w", len(all), err)
+		if !o.Read(r.Key, r.Value) {
+			e, err := record.Decode(r.Key, r.Value)
+			if err != nil {
+				return fmt.Errorf("consumergroup: fold record %d: %w", n, err)
+			}
+			others = append(others, e)
 		}
-		all = append(all, decoded{r, e})
+		n++
 	}
-	for _, d := range all {
-		g.fold(d.r, d.e)
+	for r := range rs {
+		if o.Read(r.Key, r.Value) {
+			g.foldPlain(r.Key, &o)
+			continue
+		}
+		g.fold(r, others[0])
+		others = others[1:]
 	}
 	return nil
 }
 
+// note notes that a key was folded.
+func (g *Groups) note(key []byte) {
+	if g.changed == nil {
+		return
+	}
+	if _, noted := g.changed[string(key)]; !noted {
+		g.changed[string(key)] = struct{}{}
+	}
+}
+
+// foldPlain applies a record that says o.
+func (g *Groups) foldPlain(key []byte, o *record.PlainOffset) {
+	g.note(key)
+	gr := g.groups[string(o.Group)]
+	if gr == nil || gr.owner != g.owner {
+		gr = g.own(string(o.Group))
+	}
+	v := o.Value
+	g.commit(gr, TopicPartition{string(o.Topic), o.Partition}, &v)
+}
+
 // fold applies a record that says e.
 func (g *Groups) fold(r record.Record, e record.Entry) {
-	if g.changed != nil {
-		g.changed[string(r.Key)] = struct{}{}
-	}
+	g.note(r.Key)
 	switch e := e.(type) {
 	case *record.OffsetCommit:
 		g.foldOffset(e)
@@ -142,14 +174,17 @@ func (g *Groups) foldOffset(e *record.OffsetCommit) {
 		g.release(e.Group, gr)
 		return
 	}
-	gr := g.own(e.Group)
+	g.commit(g.own(e.Group), tp, e.Value)
+}
+
+// commit notes what a group has committed, which is to be changed.
+func (g *Groups) commit(gr *group, tp TopicPartition, v *record.OffsetCommitValue) {
 	if gr.offsets == nil {
 		gr.offsets = make(map[TopicPartition]*record.OffsetCommitValue)
 	}
-	if gr.offsets[tp] == nil {
-		g.offsets++
-	}
-	gr.offsets[tp] = e.Value
+	n := len(gr.offsets)
+	gr.offsets[tp] = v
+	g.offsets += len(gr.offsets) - n
 }
 
 func (g *Groups) foldMeta(e *record.GroupMetadata) {

@@ -162,6 +162,15 @@ func (c *coder) string(field string, v *string) {
 	*v = string(b)
 }
 
+// plain reads a string where it lies.
+func (c *coder) plain() []byte {
+	b, null := c.span("", short)
+	if null {
+		c.fail("", errNull)
+	}
+	return b
+}
+
 // put writes a string.
 func (c *coder) put(field, v string) {
 	if len(v) > MaxStringBytes {

@@ -1,5 +1,7 @@
 package record
 
+import "encoding/binary"
+
 // OffsetCommit is the offset that a group has committed for a partition.
 type OffsetCommit struct {
 	Group     string
@@ -9,6 +11,9 @@ type OffsetCommit struct {
 
 	legacy bool // read from a key of type 0, whose values have one version
 }
+
+// topicIDTag is the tag of OffsetCommitValue.TopicID.
+const topicIDTag = 0
 
 // OffsetCommitValue is what was committed.
 type OffsetCommitValue struct {
@@ -67,5 +72,44 @@ func (e *OffsetCommit) value(c *coder) {
 	if c.version == 1 {
 		c.int64("expire timestamp", &v.ExpireTimestampMS)
 	}
-	c.tags(tagged{0, "topic id", v.TopicID != TopicID{}, func(c *coder) { c.topicID("topic id", &v.TopicID) }})
+	c.tags(tagged{topicIDTag, "topic id", v.TopicID != TopicID{}, func(c *coder) { c.topicID("topic id", &v.TopicID) }})
+}
+
+// PlainOffset is an OffsetCommit as this build writes most of them: not a tombstone, and
+// of version 4. Its strings lie in the record.
+type PlainOffset struct {
+	Group, Topic []byte
+	Partition    int32
+	Value        OffsetCommitValue // its Metadata has memory of its own
+}
+
+// plainVersion is the version of their values.
+const plainVersion = 4
+
+// Read reads a record, and reports whether it is one; else Decode says what it is. It is
+// Decode for who folds one record after another: it takes memory for Metadata alone.
+func (o *PlainOffset) Read(key, value []byte) bool {
+	if len(key) < 2 || Type(binary.BigEndian.Uint16(key)) != TypeOffsetCommit || len(value) < 2 || binary.BigEndian.Uint16(value) != plainVersion {
+		return false
+	}
+	k := coder{b: key[2:], decoding: true}
+	o.Group, o.Topic = k.plain(), k.plain()
+	k.int32("", &o.Partition)
+	v := coder{b: value[2:], decoding: true, version: plainVersion, flexible: true}
+	o.Value = OffsetCommitValue{LeaderEpoch: -1, ExpireTimestampMS: -1}
+	v.int64("", &o.Value.Offset)
+	v.int32("", &o.Value.LeaderEpoch)
+	o.Value.Metadata = string(v.plain())
+	v.int64("", &o.Value.CommitTimestampMS)
+	switch v.uvarint("") {
+	case 0:
+	case 1:
+		if v.uvarint("") != topicIDTag || v.uvarint("") != uint32(len(o.Value.TopicID)) {
+			return false
+		}
+		v.topicID("", &o.Value.TopicID)
+	default:
+		return false
+	}
+	return k.end() == nil && v.end() == nil
 }

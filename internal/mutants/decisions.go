@@ -111,8 +111,8 @@ var decisionsTable = []mutant{
 	{
 		name: "records that are folded together are folded all or none (R5)",
 		file: "consumergroup/groups.go",
-		old:  "return fmt.Errorf(\"consumergroup: fold record %d: %w\", len(all), err)",
-		new:  "break",
+		old:  "return fmt.Errorf(\"consumergroup: fold record %d: %w\", n, err)",
+		new:  "e = &record.Unknown{Key: r.Key, Value: []byte{}}",
 		pkg:  "./consumergroup", test: "TestFoldAll", want: "a record that is damaged: <nil>",
 	},
 	{

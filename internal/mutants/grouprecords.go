@@ -37,4 +37,18 @@ var groupRecordsTable = []mutant{
 		new:  "if false {",
 		pkg:  "./consumergroup/record", test: "TestDecodeRefuses", want: "epochs for other partitions: <nil>",
 	},
+	{
+		name: "a plain offset has no other tag",
+		file: "consumergroup/record/offset.go",
+		old:  "if v.uvarint(\"\") != topicIDTag || ",
+		new:  "if v.uvarint(\"\"); ",
+		pkg:  "./consumergroup/record", test: "TestPlainOffset", want: "(-Decode +Read)",
+	},
+	{
+		name: "a plain offset is all of its record",
+		file: "consumergroup/record/offset.go",
+		old:  "return k.end() == nil && v.end() == nil",
+		new:  "return k.err == nil && v.err == nil",
+		pkg:  "./consumergroup/record", test: "TestPlainOffset", want: "is read, and does not decode",
+	},
 }
