@@ -42,7 +42,7 @@ type Groups interface {
 
 // groupAPIs are the requests about consumer groups, of a Server that has Groups.
 var groupAPIs = []api{
-	ordinary(kmsg.OffsetCommit, 2, 10, (*Server).offsetCommit),
+	brief(ordinary(kmsg.OffsetCommit, 2, 10, (*Server).offsetCommit)),
 	ordinary(kmsg.OffsetFetch, 1, 10, (*Server).offsetFetch),
 	ordinary(kmsg.FindCoordinator, 0, 6, (*Server).findCoordinator),
 	ordinary(kmsg.JoinGroup, 0, 9, (*Server).joinGroup),

@@ -15,8 +15,6 @@ import (
 // static members, from version 9 on members of KIP-848 commit, and from version 10 on
 // topics are named by their ids.
 func (s *Server) offsetCommit(ctx context.Context, p *peer, req *kmsg.OffsetCommitRequest) kmsg.Response {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	if !p.hold(ctx, resultBytes*asked(req.Topics, func(t *kmsg.OffsetCommitRequestTopic) int { return len(t.Partitions) })) {
 		return nil
 	}

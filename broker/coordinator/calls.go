@@ -66,7 +66,7 @@ func (r *Runner) SyncGroup(ctx context.Context, req *consumergroup.SyncRequest) 
 	return or(ctx, r, &consumergroup.SyncReply{Err: errNot}, (*consumergroup.Coordinator).SyncGroup, req)
 }
 
-// patience is how long a heartbeat waits.
+// patience is how long a heartbeat or a commit waits.
 func (r *Runner) patience() time.Duration {
 	if r == nil {
 		return 0
@@ -85,9 +85,10 @@ func (r *Runner) LeaveGroup(ctx context.Context, req *consumergroup.LeaveRequest
 }
 
 // CommitOffsets asks consumergroup.Coordinator.CommitOffsets. With a reply without
-// errors, the offsets are on a majority of the replicas.
+// errors, the offsets are on a majority of the replicas. It returns within
+// Options.Patience.
 func (r *Runner) CommitOffsets(ctx context.Context, req *consumergroup.CommitRequest) *consumergroup.CommitReply {
-	return orHere(ctx, 0, r, &consumergroup.CommitReply{Err: errNot}, nil, (*consumergroup.Coordinator).CommitOffsets, req)
+	return orHere(ctx, r.patience(), r, &consumergroup.CommitReply{Err: errNot}, nil, (*consumergroup.Coordinator).CommitOffsets, req)
 }
 
 // FetchOffsets asks consumergroup.Coordinator.FetchOffsets.

@@ -401,7 +401,7 @@ func TestBehindIsBounded(t *testing.T) {
 		if n, _ := r.Counts(); n.Groups.Offsets != 50 || n.Parked != 0 {
 			t.Errorf("in the end %+v", n)
 		}
-	}, func(o *Options) { o.MaxBehindBytes = 500 })
+	}, func(o *Options) { o.MaxBehindBytes, o.Patience = 500, time.Hour })
 }
 
 // TestCutsDecisions deletes a group with many offsets: the records are cut into several

@@ -85,8 +85,13 @@ func TestPatience(t *testing.T) {
 		}
 		s.proposes(after(8 * time.Second))
 		var got answers
+		began := time.Now()
 		got.ask(t, r, "a")
 		ask("behind a proposal")
+		got.check(t, "the commit of the proposal", map[string]errcode.Code{"a": errcode.NotCoordinator})
+		if waited := time.Since(began); waited != 5*time.Second {
+			t.Errorf("it has waited %v, want 5s", waited)
+		}
 		got.ask(t, r, "b") // with two that wait there is no room
 		if n, _ := r.Counts(); n.Parked != 2 {
 			t.Errorf("%d replies are parked, there is room for 2", n.Parked)

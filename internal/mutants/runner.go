@@ -144,6 +144,13 @@ var runnerTable = []mutant{
 		pkg:  "./broker/coordinator", test: "TestPatience", want: "want NOT_COORDINATOR after 5s",
 	},
 	{
+		name: "a commit waits no longer than it may",
+		file: "broker/coordinator/calls.go",
+		old:  "return orHere(ctx, r.patience(), r, &consumergroup.CommitReply{Err: errNot},",
+		new:  "return orHere(ctx, 0, r, &consumergroup.CommitReply{Err: errNot},",
+		pkg:  "./broker/coordinator", test: "TestPatience", want: "the commit of the proposal: answered map[]",
+	},
+	{
 		name: "a panic where it is asked ends the Runner",
 		file: "broker/coordinator/decider.go",
 		old:  "\t\td.end(panicked(p))\n\t}\n}\n\nfunc panicked",
