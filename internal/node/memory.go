@@ -16,6 +16,7 @@ const (
 // processes that are nothing but a node.
 func LimitMemory(memoryBytes int64, maxConnections int) {
 	debug.SetMemoryLimit(memoryBytes + ownMemoryBytes + int64(maxConnections)*connectionMemoryBytes)
+	paceCollector()
 }
 
 // pullBytes is the share of a node's memory for what its replicas pull from others, and
