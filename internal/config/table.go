@@ -160,7 +160,7 @@ var Settings = []Setting{
 	},
 	{
 		Key: "flush.age", Section: sectionStorage, Kind: Duration, Default: "10s", Min: int64(time.Millisecond), Max: 24 * hour,
-		Doc: "a partition's records go to its segment file after at most so long; they are in the journal at once",
+		Doc: "a partition's records go to its segment file when they are so old; those of many partitions one after the other, so that requests are not held up; they are in the journal at once",
 	},
 
 	{

@@ -55,7 +55,7 @@ func main() {
 
 // mutants returns all that there are.
 func mutants() []mutant {
-	return slices.Concat(table, doctorTable, kafkaTable, featuresTable, meshTable, clusterTable, inspectTable, catchUpTable, failoverTable, stormTable, membershipTable, repairTable, dataPathTable, carryTable, appendTimeTable, roomTable, dataPathRestTable, threeNodesTable, reliefTable, trapsTable, joinTable, followerTable, asideTable, joinHurtTable, overdueTable, paceTable, vacancyTable, lastWordTable, inTurnTable, vigilTable, turnsTable, letGoTable, groupRecordsTable, groupsTable, assignTable, consumerTable, migrationTable, kafkaGroupsTable, decisionsTable, runnerTable, coordinatorsTable, wireGroupsTable, clientGroupsTable, electionsTable, lookupTable, passOnTable, producersTable, idleTable, healTable, gatheringTable)
+	return slices.Concat(table, doctorTable, kafkaTable, featuresTable, meshTable, clusterTable, inspectTable, catchUpTable, failoverTable, stormTable, membershipTable, repairTable, dataPathTable, carryTable, appendTimeTable, roomTable, dataPathRestTable, threeNodesTable, reliefTable, trapsTable, joinTable, followerTable, asideTable, joinHurtTable, overdueTable, paceTable, vacancyTable, lastWordTable, inTurnTable, vigilTable, turnsTable, letGoTable, groupRecordsTable, groupsTable, assignTable, consumerTable, migrationTable, kafkaGroupsTable, decisionsTable, runnerTable, coordinatorsTable, wireGroupsTable, clientGroupsTable, electionsTable, lookupTable, passOnTable, producersTable, idleTable, healTable, gatheringTable, restsTable)
 }
 
 // run checks the mutants that are chosen, and reports each on standard output.

@@ -86,7 +86,7 @@ func (st *Store) runFlusher() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		p, wait := st.nextFlush(st.opt.Now())
+		p, old, wait := st.nextFlush(st.opt.Now())
 		if p == nil {
 			timer.Reset(wait)
 			select {
@@ -98,41 +98,63 @@ func (st *Store) runFlusher() {
 			continue
 		}
 		st.signal() // another flusher may find more
+		begun := st.opt.Now()
 		st.flushInBackground(p)
+		if old {
+			st.restAfter(st.opt.Now().Sub(begun))
+		}
 	}
 }
 
-// nextFlush returns a partition to flush now, made busy, or how long there is
-// none unless signalled.
-func (st *Store) nextFlush(now time.Time) (*part, time.Duration) {
+// What is flushed for its age alone can wait, and is flushed one partition after the other
+// with rests between: restFactor times as long as the last took, and at most restShare
+// of TailMaxAge. Partitions that began together are old together, and all of them at once
+// would take disk and CPU from requests.
+const (
+	restFactor = 8
+	restShare  = 10
+)
+
+// restAfter begins a rest after a flush that took so long.
+func (st *Store) restAfter(took time.Duration) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.rest = st.opt.Now().Add(min(restFactor*took, st.opt.TailMaxAge/restShare))
+}
+
+// nextFlush returns a partition to flush now, made busy, and whether that is for its age
+// alone: then restAfter is to be called; or how long there is none unless signalled.
+func (st *Store) nextFlush(now time.Time) (p *part, old bool, wait time.Duration) {
 	const long = time.Hour
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.closed || st.failed != nil {
-		return nil, long
+		return nil, false, long
 	}
 	if wait := st.retryAt.Sub(now); wait > 0 {
-		return nil, wait
+		return nil, false, wait
 	}
 	for len(st.full) > 0 {
 		p := st.full[0]
 		st.full = st.full[1:]
 		if !p.busy && p.aged {
 			st.takeLocked(p)
-			return p, 0
+			return p, false, 0
 		}
 	}
-	p := st.aging.head
+	p = st.aging.head
 	if p == nil {
-		return nil, long
+		return nil, false, long
 	}
-	old := now.Sub(time.Unix(0, p.age.unixNanos))
-	hurry := len(st.admitting) > 0 || st.memory.Load() > st.flushMark()
-	if old < st.opt.TailMaxAge && !hurry {
-		return nil, st.opt.TailMaxAge - old
+	if old = len(st.admitting) == 0 && st.memory.Load() <= st.flushMark(); old {
+		due := time.Unix(0, p.age.unixNanos).Add(st.opt.TailMaxAge)
+		if wait := max(due.Sub(now), st.rest.Sub(now)); wait > 0 {
+			return nil, false, wait
+		}
+		st.rest = now.Add(long)
 	}
 	st.takeLocked(p)
-	return p, 0
+	return p, old, 0
 }
 
 func (st *Store) takeLocked(p *part) {

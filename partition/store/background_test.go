@@ -136,6 +136,42 @@ func TestFlushByAge(t *testing.T) {
 	})
 }
 
+// TestRest: partitions that grow old together are flushed one after the other with rests,
+// whose length hangs on what a flush takes and has a limit; who waits for memory ends them.
+func TestRest(t *testing.T) {
+	for _, tt := range []struct {
+		delay       string        // of a write
+		flush, rest time.Duration // the former writes four times
+	}{
+		{"10ms", 40 * time.Millisecond, 320 * time.Millisecond},
+		{"50ms", 200 * time.Millisecond, time.Second},
+	} {
+		t.Run(tt.delay, func(t *testing.T) {
+			inBubble(t, Options{TailMaxAge: 10 * time.Second, MemoryBytes: 40_000, Flushers: 2}, func(t *testing.T, r *rig) {
+				r.create(3)
+				for key := range uint32(3) {
+					r.put(key, 10, nil)
+				}
+				r.script("write delay=" + tt.delay)
+				time.Sleep(10 * time.Second)
+				r.did("flush 0@0")
+				time.Sleep(tt.flush)
+				r.did("roll 0@0")
+				time.Sleep(tt.rest - time.Nanosecond)
+				r.did("")
+				time.Sleep(time.Nanosecond)
+				r.did("flush 1@0")
+				time.Sleep(tt.flush)
+				r.did("roll 1@0")
+				r.put(2, 31_000, nil) // over the mark
+				r.did("flush 2@0")
+				time.Sleep(time.Hour)
+				r.did("roll 2@0")
+			})
+		})
+	}
+}
+
 // TestFlushOldestFirst: over the mark the tail whose first batch lies furthest
 // back in the journal goes first, however short it is.
 func TestFlushOldestFirst(t *testing.T) {

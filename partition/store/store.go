@@ -83,7 +83,7 @@ func (e *RangeError) Is(target error) bool { return target == ErrOutOfRange }
 // Options of a Store. The zero value of a field means its default.
 type Options struct {
 	TailFlushBytes int64         // a tail this long is flushed; default 1 MiB
-	TailMaxAge     time.Duration // so is one whose first batch is this old; default 10 s
+	TailMaxAge     time.Duration // so is, when its turn comes, one whose first batch is this old; default 10 s
 	MemoryBytes    int64         // budget of all tails, see Admit; default 512 MiB
 	SegmentBytes   int64         // default of Config.SegmentBytes; default 256 MiB
 	IdleFiles      int           // files kept open beside those read or not yet synced; default 1024
@@ -175,6 +175,7 @@ type Store struct {
 	full      []*part // tails of TailFlushBytes or more, first come first served
 	admitting []*admission
 	retryAt   time.Time // a full disk: no background flush before
+	rest      time.Time // nothing is flushed for its age alone before
 	stalled   error     // see Stalled
 	stalledAt time.Time
 	failed    error
