@@ -100,8 +100,10 @@ func (o options) commit(ctx context.Context, dir string) (row commitRow, err err
 }
 
 // spreadCoordinators returns the addresses of the groups' coordinators, once each node
-// has its share of them: at first a node may lead more shards than it is to.
+// has its share of them and they have stayed where they are for a while: at first a node may
+// lead more shards than it is to, or others.
 func spreadCoordinators(ctx context.Context, bootstrap string) ([]string, error) {
+	var before []string
 	for {
 		at, of := make([]string, committers), make(map[string]int)
 		for i := range at {
@@ -111,11 +113,12 @@ func spreadCoordinators(ctx context.Context, bootstrap string) ([]string, error)
 			}
 			of[at[i]]++
 		}
-		if most := slices.Max(slices.Collect(maps.Values(of))); most <= committers*maxShare/100 {
+		if most := slices.Max(slices.Collect(maps.Values(of))); most <= committers*maxShare/100 && slices.Equal(at, before) {
 			return at, nil
 		}
+		before = at
 		select {
-		case <-time.After(commitBalance):
+		case <-time.After(3 * commitBalance):
 		case <-ctx.Done():
 			return nil, fmt.Errorf("the groups' coordinators are not spread over the nodes, but %v: %w", of, ctx.Err())
 		}
