@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
@@ -233,7 +234,7 @@ func start(ctx context.Context, v *config.Values, log *slog.Logger) (n *node.Nod
 		}
 		return nil, opt, nil, err
 	}
-	node.LimitMemory(opt.MemoryBytes, int(v.Int("connections.max")))
+	node.LimitMemory(opt.MemoryBytes, int(v.Int("connections.max")), mathrand.Float64())
 	if n, err = node.Start(ctx, opt); err != nil {
 		end()
 		closeAll(&opt)

@@ -60,7 +60,7 @@ func serve(dir string) error {
 	if err != nil {
 		return err
 	}
-	node.LimitMemory(memoryBytes, 10_000)
+	node.LimitMemory(memoryBytes, 10_000, 1)
 	n, err := node.Start(context.Background(), node.Options{
 		FS: disk, Dir: dir, NodeID: 1, Version: "test", Listener: l, Admin: admin,
 		JournalBytes: 128 << 20, JournalFileBytes: 16 << 20, MemoryBytes: memoryBytes, LagInterval: 100 * time.Millisecond,

@@ -21,7 +21,7 @@ func TestCollectAfter(t *testing.T) {
 		{54 * mib, 60},
 		{1 << 40, 60},
 	} {
-		if got := collectAfter(tt.live); got != tt.want {
+		if got := collectAfter(tt.live, 32*mib); got != tt.want {
 			t.Errorf("%d bytes live: %d %% of garbage, want %d", tt.live, got, tt.want)
 		}
 	}
@@ -31,7 +31,7 @@ func TestCollectAfter(t *testing.T) {
 func TestPace(t *testing.T) {
 	set := make(chan int)
 	done := make(chan struct{})
-	go pace(func(percent int) bool {
+	go pace(leastGarbage, func(percent int) bool {
 		select {
 		case set <- percent:
 			return true

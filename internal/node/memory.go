@@ -13,10 +13,11 @@ const (
 // LimitMemory makes the process's garbage collector hold to a node's memory,
 // whatever it would do by itself: with the usual doubling between collections, a
 // node that uses all of its memory would have twice as much resident. It is for
-// processes that are nothing but a node.
-func LimitMemory(memoryBytes int64, maxConnections int) {
+// processes that are nothing but a node. place, from 0 to 1, is drawn by each process: see
+// leastGarbage.
+func LimitMemory(memoryBytes int64, maxConnections int, place float64) {
 	debug.SetMemoryLimit(memoryBytes + ownMemoryBytes + int64(maxConnections)*connectionMemoryBytes)
-	paceCollector()
+	paceCollector(place)
 }
 
 // pullBytes is the share of a node's memory for what its replicas pull from others, and
