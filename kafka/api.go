@@ -34,7 +34,7 @@ type api struct {
 	inTurn bool
 
 	// brief says of an ordinary api that its answer waits for nobody's request, only for
-	// what was decided to be recorded, and is small: see conn.enqueue.
+	// what was decided to be recorded, and is small as a rule: see conn.enqueue.
 	brief bool
 
 	// controlled says of an ordinary api whether the node that leads the metadata can
@@ -56,7 +56,7 @@ func ordinary[R kmsg.Request](key kmsg.Key, least, most int16, handle func(*Serv
 	}
 }
 
-// brief is an ordinary api whose answer is small and waits for no other request.
+// brief is an ordinary api whose answer is small as a rule, and waits for no other request.
 func brief(a api) api {
 	a.brief = true
 	return a
