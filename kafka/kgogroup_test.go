@@ -88,12 +88,13 @@ func TestKgoGroups(t *testing.T) {
 			must(adm.CreateTopic(ctx, parts, -1, nil, "t"))(t)
 			produced := 0
 			produce := func() {
+				var rs []*kgo.Record
 				for i := range parts * each {
-					r := &kgo.Record{Partition: int32(i % parts), Value: fmt.Append(nil, produced)}
-					if err := admin.ProduceSync(ctx, r).FirstErr(); err != nil {
-						t.Fatal(err)
-					}
+					rs = append(rs, &kgo.Record{Partition: int32(i % parts), Value: fmt.Append(nil, produced)})
 					produced++
+				}
+				if err := admin.ProduceSync(ctx, rs...).FirstErr(); err != nil {
+					t.Fatal(err)
 				}
 			}
 			seen := newConsumed()
