@@ -133,7 +133,7 @@ func (g *Groups) note(key []byte) {
 // foldPlain applies a record that says o.
 func (g *Groups) foldPlain(key []byte, o *record.PlainOffset) {
 	g.note(key)
-	gr := g.groups[string(o.Group)]
+	gr := g.groups[string(o.Group)] // as own does, without memory for the name
 	if gr == nil || gr.owner != g.owner {
 		gr = g.own(string(o.Group))
 	}

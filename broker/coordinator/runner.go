@@ -66,7 +66,7 @@ type Options struct {
 	// here; default 256.
 	Queue int
 
-	// Patience is how long a heartbeat waits to be decided and answered; default 30 s. It
+	// Patience is how long a heartbeat or a commit waits to be decided and answered; default 30 s. It
 	// is refused then, as by who does not coordinate the group: a client that still waits
 	// looks again.
 	Patience time.Duration

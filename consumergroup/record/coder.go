@@ -155,18 +155,14 @@ func (c *coder) string(field string, v *string) {
 		c.put(field, *v)
 		return
 	}
-	b, null := c.span(field, short)
-	if null {
-		c.fail(field, errNull)
-	}
-	*v = string(b)
+	*v = string(c.plain(field))
 }
 
 // plain reads a string where it lies.
-func (c *coder) plain() []byte {
-	b, null := c.span("", short)
+func (c *coder) plain(field string) []byte {
+	b, null := c.span(field, short)
 	if null {
-		c.fail("", errNull)
+		c.fail(field, errNull)
 	}
 	return b
 }

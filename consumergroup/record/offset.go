@@ -93,21 +93,21 @@ func (o *PlainOffset) Read(key, value []byte) bool {
 		return false
 	}
 	k := coder{b: key[2:], decoding: true}
-	o.Group, o.Topic = k.plain(), k.plain()
-	k.int32("", &o.Partition)
+	o.Group, o.Topic = k.plain("group"), k.plain("topic")
+	k.int32("partition", &o.Partition)
 	v := coder{b: value[2:], decoding: true, version: plainVersion, flexible: true}
 	o.Value = OffsetCommitValue{LeaderEpoch: -1, ExpireTimestampMS: -1}
-	v.int64("", &o.Value.Offset)
-	v.int32("", &o.Value.LeaderEpoch)
-	o.Value.Metadata = string(v.plain())
-	v.int64("", &o.Value.CommitTimestampMS)
-	switch v.uvarint("") {
+	v.int64("offset", &o.Value.Offset)
+	v.int32("leader epoch", &o.Value.LeaderEpoch)
+	o.Value.Metadata = string(v.plain("metadata"))
+	v.int64("commit timestamp", &o.Value.CommitTimestampMS)
+	switch v.uvarint("tagged fields") {
 	case 0:
 	case 1:
-		if v.uvarint("") != topicIDTag || v.uvarint("") != uint32(len(o.Value.TopicID)) {
+		if v.uvarint("tag") != topicIDTag || v.uvarint("size of a tagged field") != uint32(len(o.Value.TopicID)) {
 			return false
 		}
-		v.topicID("", &o.Value.TopicID)
+		v.topicID("topic id", &o.Value.TopicID)
 	default:
 		return false
 	}

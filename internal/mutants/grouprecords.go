@@ -40,8 +40,8 @@ var groupRecordsTable = []mutant{
 	{
 		name: "a plain offset has no other tag",
 		file: "consumergroup/record/offset.go",
-		old:  "if v.uvarint(\"\") != topicIDTag || ",
-		new:  "if v.uvarint(\"\"); ",
+		old:  "if v.uvarint(\"tag\") != topicIDTag || ",
+		new:  "if v.uvarint(\"tag\"); ",
 		pkg:  "./consumergroup/record", test: "TestPlainOffset", want: "(-Decode +Read)",
 	},
 	{
