@@ -60,7 +60,7 @@ func (j *Journal) planLocked() plan {
 	if none && j.at > 0 && j.files[0].live == 0 {
 		return planRecycle
 	}
-	stuck := none && len(j.files) < j.maxRecovered && j.stuckLocked()
+	stuck := len(j.files) < j.maxRecovered && j.stuckLocked()
 	if ((none || j.tightLocked()) && len(j.files) < j.maxFiles || stuck || j.wantsBeyondLocked()) && !j.diskFull {
 		return planGrow
 	}
@@ -70,12 +70,19 @@ func (j *Journal) planLocked() plan {
 // tightLocked reports that more than half of the limit is taken, or that somebody
 // found no room.
 func (j *Journal) tightLocked() bool {
-	return j.committedLocked() > j.limitLocked()/2 || len(j.space.waiters) > 0 && !j.space.held || j.space.tight
+	return j.committedLocked() > j.limitLocked()/2 || j.refusedLocked()
 }
 
-// stuckLocked reports that nothing can be appended unless the ring grows.
+// refusedLocked reports that somebody waits for room, or found none since the ring last
+// grew.
+func (j *Journal) refusedLocked() bool {
+	return len(j.space.waiters) > 0 && !j.space.held || j.space.tight
+}
+
+// stuckLocked reports that nothing can be appended unless the ring grows: no file is
+// prepared, and the oldest cannot be.
 func (j *Journal) stuckLocked() bool {
-	return j.space.live > j.limitOf(len(j.files)) || !j.copyFitsLocked()
+	return j.crampedLocked() || j.at == len(j.files)-1 && j.space.live > j.limitOf(len(j.files))
 }
 
 // halfFullLocked reports that the file being written is half full.
