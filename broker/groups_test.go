@@ -2,9 +2,11 @@ package broker
 
 import (
 	"context"
-	"fmt"
+	"reflect"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/flotilla-log/flotilla/consumergroup"
 	"github.com/flotilla-log/flotilla/consumergroup/record"
 	"github.com/flotilla-log/flotilla/internal/errcode"
+	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
 // TestOffsetsPartition holds the partition of a group against Kafka's
@@ -316,24 +319,45 @@ func TestDeletedTopicsAreForgotten(t *testing.T) {
 }
 
 // TestNewTopicIsAssigned: who joins for a topic that was made just before has its
-// partitions with the first answer.
+// partitions with the first answer, though the coordinators were not yet told of it.
 func TestNewTopicIsAssigned(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var behind, held atomic.Bool
+		goOn := make(chan struct{})
+		r := startRig(t, vfs.NewMem(1), func(o *Options) {
+			o.Now = func() time.Time {
+				if behind.Load() && calledBy((*coordinators).run) {
+					held.Store(true)
+					<-goOn
+				}
+				return time.Now()
+			}
+		})
+		defer r.stop()
+		defer close(goOn)
 		if err := r.EnsureOffsetsTopic(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		for i := range 50 {
-			name := fmt.Sprint("t", i)
-			r.create(name, 1, nil)
-			reply := r.ConsumerHeartbeat(t.Context(), &consumergroup.ConsumerHeartbeatRequest{
-				Group: name, MemberID: "m", RebalanceTimeoutMS: 60_000, Topics: []string{name},
-			})
-			if reply.Err != nil || reply.Assignment == nil || len(reply.Assignment.Partitions) != 1 {
-				t.Fatalf("a member that joins for topic %d: %+v", i, reply)
-			}
+		behind.Store(true)
+		r.create("t", 1, nil)
+		if synctest.Wait(); !held.Load() {
+			t.Fatal("the coordinators look at what has changed, and are not to")
+		}
+		reply := r.ConsumerHeartbeat(t.Context(), &consumergroup.ConsumerHeartbeatRequest{
+			Group: "g", MemberID: "m", RebalanceTimeoutMS: 60_000, Topics: []string{"t"},
+		})
+		if reply.Err != nil || reply.Assignment == nil || len(reply.Assignment.Partitions) != 1 {
+			t.Errorf("a member that joins for a topic: %+v", reply)
 		}
 	})
+}
+
+// calledBy reports that the function that called its caller is f.
+func calledBy(f any) bool {
+	pc, _, _, _ := runtime.Caller(2)
+	return runtime.FuncForPC(pc).Name() == runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name()
 }
 
 // TestManyOffsets commits more at once than an entry takes: the journal's files are

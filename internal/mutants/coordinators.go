@@ -85,6 +85,6 @@ var coordinatorsTable = []mutant{
 		file: "broker/groups.go",
 		old:  "\t\tb.coordinators.tell(nil) // who joins may have made its topic just before\n",
 		new:  "",
-		pkg:  "./broker", test: "TestNewTopicIsAssigned", want: "a member that joins for topic",
+		pkg:  "./broker", test: "TestNewTopicIsAssigned", want: "a member that joins for a topic",
 	},
 }
