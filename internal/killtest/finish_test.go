@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"syscall"
 	"time"
 
@@ -70,12 +72,18 @@ func (l *load) readAll() error {
 	if err != nil {
 		return err
 	}
-	topics, err := c.Admin().ListTopics(ctx)
+	exists, err := listed(ctx, c)
 	if err != nil {
 		return err
 	}
-	for i, t := range topics {
-		if err := l.readTopic(ctx, c, finalProcess+int32(i), t.Name); err != nil {
+	for i, name := range slices.Sorted(maps.Keys(exists)) {
+		err := l.readTopic(ctx, c, finalProcess+int32(i), name)
+		if _, saw := judge(history.DescribeTopic, err); saw == history.Absent { // the node that has listed it was behind
+			if exists, err = listed(ctx, c); exists[name] {
+				err = fmt.Errorf("topic %s is listed, and its leaders do not know it", name)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -83,15 +91,21 @@ func (l *load) readAll() error {
 	if err := l.logStarts(ctx, finalProcess, c.Admin()); err != nil {
 		return err
 	}
-	exists := make(map[string]bool)
-	for _, t := range topics {
-		exists[t.Name] = true
-	}
 	for i := range churnTopics {
 		name := churnTopic(i)
 		l.ask(finalProcess, c.Admin(), history.DescribeTopic, topicSpec(name, 2), !exists[name])
 	}
 	return nil
+}
+
+// listed returns the topics that there are, as far as the node knows that is asked.
+func listed(ctx context.Context, c *client.Client) (map[string]bool, error) {
+	topics, err := c.Admin().ListTopics(ctx)
+	exists := make(map[string]bool)
+	for _, t := range topics {
+		exists[t.Name] = true
+	}
+	return exists, err
 }
 
 // readTopic reads a topic from its beginning to its end.
