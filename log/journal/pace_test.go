@@ -8,9 +8,9 @@ import (
 	"github.com/flotilla-log/flotilla/internal/vfs"
 )
 
-const paceStep = 1 << 20
+const mib = 1 << 20
 
-// growing is a journal whose files hold so many MiB, with one shard that is written to.
+// growing is a journal that has yet to grow, with one shard that is written to.
 type growing struct {
 	t     *testing.T
 	mem   *vfs.Mem
@@ -20,10 +20,10 @@ type growing struct {
 	grown int
 }
 
-func newGrowing(t *testing.T, steps int64) *growing {
+func newGrowing(t *testing.T, fileMiB int64) *growing {
 	g := &growing{t: t, mem: vfs.NewMem(1), next: 1}
 	opt := small()
-	opt.FileBytes, opt.MaxBytes = steps*paceStep, 6*steps*paceStep
+	opt.FileBytes, opt.MaxBytes = fileMiB*mib, 6*fileMiB*mib
 	opt.OnEvent = func(e Event) {
 		if e.Kind == EventGrown {
 			g.grown++
@@ -37,8 +37,8 @@ func newGrowing(t *testing.T, steps int64) *growing {
 // write appends so many bytes; if keep, they are needed.
 func (g *growing) write(bytes int64, keep bool) {
 	g.t.Helper()
-	for ; bytes > 0; bytes -= paceStep / 4 {
-		if err := g.s.Append(records(g.next, 1, paceStep/4-200)); err != nil {
+	for ; bytes > 0; bytes -= mib / 4 {
+		if err := g.s.Append(records(g.next, 1, mib/4-200)); err != nil {
 			g.t.Fatal(err)
 		}
 		g.s.Commit(g.next)
@@ -77,24 +77,24 @@ func TestGrowthKeepsPace(t *testing.T) {
 		if err := idle.Append(records(1, 1, 100)); err != nil { // its file is not free for its next use
 			t.Fatal(err)
 		}
-		g.write(15*paceStep, false)
+		g.write(15*mib, false)
 		if got := g.begun(); got != 0 || g.grown != 0 {
 			t.Errorf("%d bytes of a file are there, and %d files more, before the last is begun", got, g.grown)
 		}
-		g.write(2*paceStep, false)
+		g.write(2*mib, false)
 		early := g.begun()
-		if early == 0 || early > paceStepBytes+4*paceStep {
+		if early == 0 || early > paceStepBytes+4*mib {
 			t.Errorf("%d bytes of the next file are there when the last is begun; want a few", early)
 		}
-		g.write(6*paceStep, false)
+		g.write(6*mib, false)
 		if got := g.begun(); got <= early || got == j.opt.FileBytes {
 			t.Errorf("%d bytes of the next file are there when the last is half full, after %d; want half", got, early)
 		}
-		g.write(6*paceStep, false)
+		g.write(6*mib, false)
 		if g.grown != 1 {
 			t.Errorf("%d files more before the last is full, want the next one", g.grown)
 		}
-		g.write(4*paceStep, false)
+		g.write(4*mib, false)
 		r, err := j.TryReserve(g.s, j.opt.MaxBytes/4)
 		if err == nil {
 			defer r.Release()
@@ -115,20 +115,20 @@ func TestGrowthBeforeTheLimit(t *testing.T) {
 		j := g.j
 		defer mustClose(t, j)
 		limit := j.Usage().LimitBytes
-		g.write(limit/2-paceStep, true)
+		g.write(limit/2-mib, true)
 		if got := g.begun(); got != 0 || g.grown != 0 {
 			t.Errorf("%d bytes of a file are there, and %d files more, before half of the limit is taken", got, g.grown)
 		}
-		g.write(2*paceStep, true)
+		g.write(2*mib, true)
 		early := g.begun()
-		if early == 0 || early > paceStepBytes+8*paceStep {
+		if early == 0 || early > paceStepBytes+8*mib {
 			t.Errorf("%d bytes of the next file are there when half of the limit is taken; want a few", early)
 		}
-		g.write(j.opt.FileBytes/2+2*paceStep-(limit/2+paceStep), true) // no copy would fit behind what is written
+		g.write(j.opt.FileBytes/2+2*mib-(limit/2+mib), true) // no copy would fit behind what is written
 		if got := g.begun(); got <= early {
 			t.Errorf("%d bytes of the next file are there when the one being written is half full, after %d, and %d files more; want more of it", got, early, g.grown)
 		}
-		g.write(limit-2*paceStep-(j.opt.FileBytes/2+2*paceStep), true)
+		g.write(limit-2*mib-(j.opt.FileBytes/2+2*mib), true)
 		if g.grown != 1 {
 			t.Errorf("%d files more before the limit is reached, want the next one", g.grown)
 		}
