@@ -54,7 +54,7 @@ type GroupConfig struct {
 
 	// CommitInterval is how often AtLeastOnce commits, in the background; default 5 s.
 	// It also commits when a partition is given away, and in Close. A negative value
-	// leaves all commits to Commit.
+	// leaves all commits to Commit and CommitOffsets.
 	CommitInterval time.Duration
 
 	// Start is where to begin in a partition of which the group has committed
@@ -117,8 +117,8 @@ func (cfg GroupConfig) withDefaults() (GroupConfig, error) {
 // Partitions come and go within Poll, Records and Close only, which are for one
 // goroutine at a time: while the program works on what it was given, nothing of it is
 // given away, for up to MaxPollInterval. Heartbeats and commits go on in the
-// background. Offsets that are committed never go back, unless the program seeks, or
-// somebody sets them while the group has no members.
+// background. Offsets that are committed never go back, unless the program seeks or
+// says so to CommitOffsets, or somebody sets them while the group has no members.
 type Group struct {
 	c      *Client
 	cfg    GroupConfig

@@ -298,47 +298,6 @@ func TestGroupCrash(t *testing.T) {
 	}
 }
 
-// TestGroupCommit: Commit counts the record that the program works on, and a record
-// that the loop was left at does not count without it.
-func TestGroupCommit(t *testing.T) {
-	inGroups(t, 1, func(t *testing.T, f *fakeCluster) {
-		o := newOwnership(t)
-		manual := func(cfg *GroupConfig) { cfg.CommitInterval = -1 }
-		a := f.works(t, o, "a", manual)
-		a.next(5)
-		if err := a.Commit(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if got := f.committed(t)[0]; got != 5 {
-			t.Errorf("committed %d by hand, want 5", got)
-		}
-		a.next(5)
-		a.leaves()
-		if got := f.committed(t)[0]; got != 5 {
-			t.Errorf("committed %d after 10 records, and Close, want what was said: 5", got)
-		}
-		b := f.works(t, o, "b")
-		b.next(5)
-		b.leaves()
-		if got := f.committed(t)[0]; got != 9 || b.first() != 5 {
-			t.Errorf("committed %d after 5 records from %d, the last of which nobody asked after, want 9", got, b.first())
-		}
-		// Back as well, if the program says so.
-		c := f.works(t, o, "c", manual)
-		c.next(1)
-		if err := c.Seek("a", 0, 2); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Commit(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if got := f.committed(t)[0]; got != 2 {
-			t.Errorf("committed %d after a seek to 2", got)
-		}
-		c.leaves()
-	})
-}
-
 // TestGroupMovesCoordinator: another node looks after the group. Nobody hears of it but
 // the client, whatever the first node says, or does not say.
 func TestGroupMovesCoordinator(t *testing.T) {

@@ -53,7 +53,8 @@ func (co *Consumer) all() []*cursor {
 }
 
 // Commit commits all that was handed out, the record that the program works on, or
-// what the last Poll returned, included. It returns when that is on a majority. A
+// what the last Poll returned, included; of a partition of which nothing was, where the
+// member begins, as soon as that is looked up. It returns when that is on a majority. A
 // partition that the member does not have any more is passed over; if the group has
 // lost the member the error matches ErrLost, and nothing is committed.
 func (g *Group) Commit(ctx context.Context) error {
@@ -63,6 +64,53 @@ func (g *Group) Commit(ctx context.Context) error {
 		}
 	}
 	return g.commitNow(ctx, nil)
+}
+
+// CommitOffsets commits, of each partition that is named, the offset of the next record
+// to be worked off: for a program that works on several records at once, and alone knows
+// which of those that it was handed out are done. A negative CommitInterval keeps the
+// rest from counting as worked off. CommitOffsets may be called by any goroutine; of
+// two calls for a partition the later one counts, also if it goes back. It returns when
+// all is on a majority.
+//
+// Of a partition that the member does not have, or not any more, nothing is committed:
+// the error, which comes when the others are, matches ErrNoPartition. If the group has
+// lost the member it matches ErrLost, and nothing is committed. A member that delivers
+// AtMostOnce has committed what it was handed out, and takes nothing of it back.
+func (g *Group) CommitOffsets(ctx context.Context, offsets map[TopicPartition]int64) error {
+	if g.cfg.Delivery != AtLeastOnce {
+		return errors.New("client: CommitOffsets of a member that delivers AtMostOnce: what it was handed out is committed")
+	}
+	for p, offset := range offsets {
+		if offset < 0 {
+			return fmt.Errorf("client: commit of offset %d of topic %q, partition %d", offset, p.Topic, p.Partition)
+		}
+	}
+	some, absent := g.markOffsets(offsets)
+	if err := g.commitNow(ctx, some); err != nil {
+		return err
+	}
+	return absent
+}
+
+// markOffsets takes offsets for what is worked off, and returns of which partitions. The
+// error is of those that the member does not have.
+func (g *Group) markOffsets(offsets map[TopicPartition]int64) (some []assigned, absent error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	some = make([]assigned, 0, len(offsets)) // not nil, which is all
+	for a, h := range g.owned {
+		if offset, ok := offsets[a.TopicPartition]; ok {
+			h.done = offset
+			some = append(some, a)
+		}
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(offsets), compareNames) {
+		if !slices.ContainsFunc(some, func(a assigned) bool { return a.TopicPartition == p }) {
+			absent = errors.Join(absent, &PartitionError{Topic: p.Topic, Partition: p.Partition, Offset: offsets[p], Err: ErrNoPartition})
+		}
+	}
+	return some, absent
 }
 
 // commits commits in the background what is worked off.
@@ -163,9 +211,7 @@ func (g *Group) uncommittedLocked(some []assigned) (out []toCommit) {
 			out = append(out, toCommit{a, h.done})
 		}
 	}
-	slices.SortFunc(out, func(a, b toCommit) int {
-		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
-	})
+	slices.SortFunc(out, func(a, b toCommit) int { return compareNames(a.TopicPartition, b.TopicPartition) })
 	return out
 }
 
@@ -283,7 +329,9 @@ var errAbsent = errors.New("client: the topic is not known")
 
 // sorted are the keys of a set of partitions, in order.
 func sorted[V any](set map[assigned]V) []assigned {
-	return slices.SortedFunc(maps.Keys(set), func(a, b assigned) int {
-		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
-	})
+	return slices.SortedFunc(maps.Keys(set), func(a, b assigned) int { return compareNames(a.TopicPartition, b.TopicPartition) })
+}
+
+func compareNames(a, b TopicPartition) int {
+	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 }

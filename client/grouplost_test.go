@@ -39,6 +39,9 @@ func TestGroupLost(t *testing.T) {
 		if err := a.Commit(t.Context()); !errors.Is(err, ErrLost) {
 			t.Errorf("a commits: %v, want that it is lost", err)
 		}
+		if err := a.CommitOffsets(t.Context(), map[TopicPartition]int64{{"a", 0}: 10}); !errors.Is(err, ErrLost) {
+			t.Errorf("a commits an offset: %v, want that it is lost", err)
+		}
 		f.hook(func() { f.groups.onGroup = nil })
 		if got := f.committed(t); len(got) > 0 && (got[0] == 10 || got[1] == 10) {
 			t.Errorf("committed %v by a member that is lost", got)
