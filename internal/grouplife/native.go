@@ -2,6 +2,7 @@ package grouplife
 
 import (
 	"context"
+	"slices"
 
 	"github.com/flotilla-log/flotilla/client"
 	"github.com/flotilla-log/flotilla/internal/history"
@@ -11,6 +12,7 @@ import (
 type native struct {
 	g     *client.Group
 	value func([]byte) int64
+	all   bool // the next commit is of all partitions
 }
 
 // JoinNative joins with the native client, which is the caller's. cfg says what beside
@@ -30,7 +32,7 @@ func JoinNative(l *Life, c *client.Client, cfg client.GroupConfig) error {
 	if err != nil {
 		return err
 	}
-	l.member = &native{g, l.Value}
+	l.member = &native{g: g, value: l.Value}
 	return nil
 }
 
@@ -56,12 +58,18 @@ func (m *native) poll(ctx context.Context) ([]history.Mop, error) {
 
 func (m *native) polled() {}
 
-// commits implements member: where it has been given nothing, it may commit where it
-// began.
+// commits implements member. Every other commit is of all partitions, also where the
+// member begins in one of which it has been given nothing: but not as long as that is
+// looked up for one of them, in the background, when nobody can say what it would be.
 func (m *native) commits(offsets map[history.Key]int64) map[history.Key]int64 {
-	for _, a := range m.g.Assigned() {
+	begins := m.g.Assigned()
+	m.all = !m.all && !slices.ContainsFunc(begins, func(a client.Assignment) bool { return a.Offset < 0 })
+	if !m.all {
+		return offsets
+	}
+	for _, a := range begins {
 		k := history.Key{Topic: a.Topic, Partition: a.Partition}
-		if _, ok := offsets[k]; !ok && a.Offset >= 0 {
+		if _, ok := offsets[k]; !ok {
 			offsets[k] = a.Offset
 		}
 	}
@@ -69,8 +77,17 @@ func (m *native) commits(offsets map[history.Key]int64) map[history.Key]int64 {
 }
 
 // commit implements member: between two polls, it commits what they returned.
-func (m *native) commit(ctx context.Context, offsets map[history.Key]int64) ([]history.Key, error) {
-	if err := m.g.Commit(ctx); err != nil {
+func (m *native) commit(ctx context.Context, offsets map[history.Key]int64) (taken []history.Key, err error) {
+	if m.all {
+		err = m.g.Commit(ctx)
+	} else {
+		some := make(map[client.TopicPartition]int64, len(offsets))
+		for k, offset := range offsets {
+			some[client.TopicPartition{Topic: k.Topic, Partition: k.Partition}] = offset
+		}
+		err = m.g.CommitOffsets(ctx, some)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return sortedKeys(offsets), nil
