@@ -225,22 +225,35 @@ func (sh *Shard) DiskBytes(key uint32) (all, unlink int64) {
 }
 
 // LogBytes returns how many bytes a partition's batches have that are not below
-// its log start, or in a segment that begins below it: in files and in the tail.
-// It is 0 for an unknown key.
+// its log start, or in a segment that begins below it: in files and in the tail, and
+// once if they are in both, for a moment. It is 0 for an unknown key.
 func (sh *Shard) LogBytes(key uint32) (all int64) {
 	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	p := sh.parts[key]
 	if p == nil {
-		sh.mu.Unlock()
 		return 0
 	}
-	segs := slices.Clone(p.segs[p.belowLocked(p.logStart):])
 	all = p.tailBytes
-	sh.mu.Unlock()
-	for _, s := range segs {
+	segs := p.segs[p.belowLocked(p.logStart):]
+	if len(segs) == 0 {
+		return all
+	}
+	last := segs[len(segs)-1]
+	end, size := last.End(), last.Bytes()
+	for end != last.End() { // it grows
+		end, size = last.End(), last.Bytes()
+	}
+	for _, s := range segs[:len(segs)-1] {
 		all += s.Bytes() - segment.HeaderBytes
 	}
-	return all
+	for i := range p.tail { // written, and not taken off yet
+		if p.tail[i].Base >= end {
+			break
+		}
+		all -= int64(len(p.tail[i].Body))
+	}
+	return all + size - segment.HeaderBytes
 }
 
 // Watch is a registration made by Shard.Watch.
