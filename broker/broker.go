@@ -254,6 +254,7 @@ type Broker struct {
 	adding       chan struct{} // 1-buffered: held while shards are added
 	lookups      chan struct{} // holds a token for each look-up by time
 	vacancyWaits chan struct{} // holds a token for each AwaitLeaders that waits
+	handovers    handovers
 	alive        *signs
 	inspecting   chan struct{} // holds a token for each Inspect
 	began        time.Time     // when Start was called
@@ -291,6 +292,7 @@ func Start(ctx context.Context, opt Options) (*Broker, error) {
 	b.inspecting, b.forwards = make(chan struct{}, maxInspections), make(chan struct{}, maxForwarded)
 	b.requests, b.passing = make(chan struct{}, maxPassedOn), NewBudget(passingBytes)
 	b.vacancyWaits = make(chan struct{}, maxVacancyWaits)
+	b.handovers.of = make(map[replication.ShardID]*handover)
 	b.alive = newSigns(b.askAlive, b.group.Go)
 	b.pulls = newPulls(&b.opt)
 	b.stopping, b.stop = context.WithCancel(context.Background())

@@ -297,6 +297,11 @@ func (c *Confirmed) current(b *Broker, p *placed) bool {
 // of a moment after the call: the voters of each shard are asked once whether
 // this node still leads it (R19).
 func (b *Broker) Offsets(ctx context.Context, parts []OffsetPart) []OffsetResult {
+	var unled []*dataShard
+	for i := range parts {
+		unled = b.unled(unled, parts[i].Topic, parts[i].Index)
+	}
+	b.awaitHandovers(ctx, unled)
 	confirm := b.confirmations(ctx)
 	results := make([]OffsetResult, len(parts))
 	for i := range parts {

@@ -31,6 +31,11 @@ type EpochResult struct {
 // the end that a deposed leader knows would look to a consumer as if its records
 // had been lost.
 func (b *Broker) EpochEnds(ctx context.Context, parts []EpochPart) []EpochResult {
+	var unled []*dataShard
+	for i := range parts {
+		unled = b.unled(unled, parts[i].Topic, parts[i].Index)
+	}
+	b.awaitHandovers(ctx, unled)
 	confirm := b.confirmations(ctx)
 	results := make([]EpochResult, len(parts))
 	for i := range parts {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -41,7 +42,8 @@ type readable struct {
 
 // Fetch reads each part's batches and answers by calling done, from any
 // goroutine: as soon as MinBytes are there, or a part has an error, which it may get
-// while it waits as its leader changes, or MaxWait has passed. Records are readable
+// while it waits as its leader changes, or MaxWait has passed. That others lead a part is
+// answered when it is known who, a second later at most. Records are readable
 // once they are durable on a majority.
 //
 // While it waits, only those parts are looked at that have moved, from where they
@@ -55,7 +57,7 @@ func (b *Broker) Fetch(req FetchRequest, done func([]FetchResult)) *Fetch {
 	f := &Fetch{b: b, req: req, done: done, deadline: time.Now().Add(req.MaxWait), over: req.MaxWait <= 0}
 	results, bytes, refused := f.read()
 	if f.isOver() || refused || f.enough(bytes) {
-		f.done(results)
+		f.answer(results)
 		return f
 	}
 	for i := range results {
@@ -116,15 +118,7 @@ func (f *Fetch) wakeLocked() {
 	}
 	f.parked = false
 	go func() {
-		if f.req.Panicked != nil {
-			defer func() {
-				if p := recover(); p != nil {
-					f.stop()
-					f.endYields()
-					f.req.Panicked(p)
-				}
-			}()
-		}
+		defer f.survive()
 		f.goOn()
 	}()
 }
@@ -208,10 +202,45 @@ func (f *Fetch) goOn() {
 		if answer || f.enough(f.bytes) {
 			f.stop()
 			results, _, _ := f.read()
-			f.done(results)
-			f.endYields()
+			f.answer(results)
 			return
 		}
+	}
+}
+
+// answer answers. If it would say that this node does not lead a partition, it does so
+// once it is known who does: that may be this one.
+func (f *Fetch) answer(results []FetchResult) {
+	var unled []*dataShard
+	for i := range results {
+		if err := results[i].Err; err != nil && err.Code == errcode.NotLeaderOrFollower {
+			if p := f.b.dir.find(f.req.Parts[i].Topic, f.req.Parts[i].Index); p != nil {
+				unled = with(unled, p.shard)
+			}
+		}
+	}
+	f.b.afterHandovers(unled, func(waited bool) {
+		if waited {
+			defer f.survive()
+		}
+		if slices.ContainsFunc(unled, func(s *dataShard) bool { return s.replica.Leading() != 0 }) {
+			releaseAll(results)
+			results, _, _ = f.read()
+		}
+		f.done(results)
+		f.endYields()
+	})
+}
+
+// survive is deferred where a fetch goes on in a goroutine of its own.
+func (f *Fetch) survive() {
+	if f.req.Panicked == nil {
+		return
+	}
+	if p := recover(); p != nil {
+		f.stop()
+		f.endYields()
+		f.req.Panicked(p)
 	}
 }
 

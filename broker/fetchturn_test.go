@@ -101,7 +101,7 @@ func TestFetchIsToldOfLeaders(t *testing.T) {
 			within time.Duration
 			want   []string
 		}{
-			{"the leader that was", leader.parked(topic, 0, "", none), 0, []string{refused}},
+			{"the leader that was", leader.parked(topic, 0, "", none), handoverTick, []string{refused}},
 			{"the leader that is to be", next.parked(topic, 0, next.opt.Rack, epoch), 0, []string{refused, fenced}},
 			{"the follower", follower.parked(topic, 0, follower.opt.Rack, epoch), hears, []string{fenced}},
 			{"the leader of another shard", leader.parked(topic, 1, "", none), hears, []string{"it waits"}},

@@ -16,6 +16,7 @@ type produceProposal = replication.Proposal[partition.Result]
 
 // produce is one Produce under way.
 type produce struct {
+	b       *Broker
 	disk    *diskWatch
 	grown   *Budget
 	room    unfoldingRoom
@@ -33,13 +34,15 @@ type produce struct {
 	timer   *time.Timer
 	results []ProduceResult
 	parts   []pendingPart
-	left    int // parts without an answer, and one while parts are being proposed
+	left    int          // parts without an answer, and one while parts are being proposed
+	refused []*dataShard // that this node does not lead
 }
 
 // pendingPart is what is known of a part that has no answer yet.
 type pendingPart struct {
 	answered bool
-	grown    int64 // bytes of produce.grown that what it was recompressed to has, until the answer
+	shard    *dataShard // nil: it is not known
+	grown    int64      // bytes of produce.grown that what it was recompressed to has, until the answer
 	replica  *replication.Replica[partition.Result]
 	proposal *produceProposal
 }
@@ -69,6 +72,7 @@ type pendingPart struct {
 // no more from it meanwhile, and TCP tells the sender. It waits too, for a second at
 // most, while a shard of the parts has this node as its new leader and is not served
 // yet: the others name it by then, so a client that were refused would be sent back.
+// A refusal because others lead waits as long until it is known who does.
 func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([]ProduceResult)) {
 	began := b.opt.Now()
 	if err := b.admit(parts, timeout); err != nil {
@@ -80,6 +84,7 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 		return
 	}
 	p := &produce{
+		b:       b,
 		disk:    b.disk,
 		grown:   b.grown,
 		room:    unfoldingRoom{b: b, ctx: b.stopping, until: began.Add(timeout)},
@@ -224,6 +229,7 @@ func (b *Broker) prepare(p *produce, i int, part *ProducePart) (*dataShard, *pro
 	if at == nil {
 		return nil, nil, b.absent(part.Topic, part.Index)
 	}
+	p.parts[i].shard = at.shard
 	if err := at.checkNotInternal("write to it"); err != nil {
 		return nil, nil, err
 	}
@@ -332,6 +338,9 @@ func (p *produce) answer(i int, r ProduceResult) {
 		return
 	}
 	grown := p.parts[i].grown
+	if s := p.parts[i].shard; s != nil && r.Err != nil && r.Err.Code == errcode.NotLeaderOrFollower {
+		p.refused = with(p.refused, s)
+	}
 	p.parts[i] = pendingPart{answered: true}
 	p.results[i] = r
 	p.mu.Unlock()
@@ -351,8 +360,12 @@ func (p *produce) release() {
 		p.timer.Stop()
 	}
 	p.mu.Unlock()
-	if last {
+	switch {
+	case !last:
+	case p.patience != nil || p.room.until.Sub(p.b.opt.Now()) < handoverPatience: // it has waited, or cannot
 		p.done(p.results)
+	default:
+		p.b.afterHandovers(p.refused, func(bool) { p.done(p.results) })
 	}
 }
 

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
@@ -315,6 +316,24 @@ func (s *Stream) Next(maxBytes, maxPartitionBytes int) (results []StreamResult, 
 	return results, s.queue.len() > 0
 }
 
+// awaitsLeader reports whether a partition is to be looked at again, as this node does
+// not lead it and does not know who does: that comes in a moment.
+func (s *Stream) awaitsLeader(f *followed, err *errcode.Error) bool {
+	if err.Code != errcode.NotLeaderOrFollower {
+		return false
+	}
+	p := s.b.dir.find(f.key.topic, f.key.index)
+	if p == nil {
+		return false
+	}
+	over := s.b.handover(p.shard)
+	if over == nil {
+		return false
+	}
+	context.AfterFunc(over, func() { s.moved(f) })
+	return true
+}
+
 // take removes the first of the queue that is to be read. The partition's own
 // place is copied, since it may be set anew while it is read.
 func (s *Stream) take() (*followed, FetchPart) {
@@ -344,6 +363,8 @@ func (s *Stream) settle(f *followed, r *StreamResult, others bool) bool {
 	switch {
 	case f.gone: // removed, or set anew, meanwhile
 		r.Release()
+		return false
+	case r.Err != nil && s.awaitsLeader(f, r.Err):
 		return false
 	case r.Err != nil:
 		s.dropLocked(f)

@@ -93,7 +93,13 @@ func (b *Broker) awaitLeaders(ctx context.Context, shards map[metadata.ShardID]b
 	default:
 		return
 	}
-	if !b.awaitSigns(ctx, shards) || !b.noteLosses(time.Now()) {
+	var here []*dataShard
+	for id, s := range b.carried() {
+		if shards[metadata.ShardID(id)] {
+			here = append(here, s)
+		}
+	}
+	if !b.awaitHandovers(ctx, here) || !b.awaitSigns(ctx, shards) || !b.noteLosses(time.Now()) {
 		return
 	}
 	b.failover.look() // the way to a node that stands still has not broken: it is silent

@@ -124,6 +124,9 @@ func TestAwaitLeadersBounds(t *testing.T) {
 		if _, took := left[0].awaitLeaders(t.Context(), topic); took < vacancyPatience/2 || took > vacancyPatience {
 			t.Errorf("100ms after the loss it took %v, want until %v after", took, vacancyPatience)
 		}
+		if _, took := left[0].awaitLeaders(t.Context(), topic); took > handoverPatience { // it may have heard of the loss from Raft alone
+			t.Errorf("after that it took %v", took)
+		}
 		if _, took := left[0].awaitLeaders(t.Context(), topic); took != 0 {
 			t.Errorf("long after the loss it took %v", took)
 		}

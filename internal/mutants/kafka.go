@@ -378,8 +378,8 @@ var kafkaTable = []mutant{
 	{
 		name: "a fetch whose reading panics is told nothing",
 		file: "broker/fetch.go",
-		old:  "\t\t\t\t\tf.stop()\n",
-		new:  "",
+		old:  "\t\tf.stop()\n\t\tf.endYields()\n\t\tf.req.Panicked(p)\n",
+		new:  "\t\tf.endYields()\n\t\tf.req.Panicked(p)\n",
 		pkg:  "./broker", test: "TestFetchPanicsWhileItWaits", want: "1 watches after the panic",
 	},
 	{

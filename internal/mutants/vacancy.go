@@ -5,7 +5,7 @@ package main
 var vacancyTable = []mutant{
 	{
 		name: "leaders: the one that is named has given no sign of life",
-		file: "broker/vacancy.go", old: "if !b.awaitSigns(ctx, shards) || !b.noteLosses(time.Now()) {", new: "if !b.noteLosses(time.Now()) {",
+		file: "broker/vacancy.go", old: "!b.awaitSigns(ctx, shards) || !b.noteLosses(time.Now()) {", new: "!b.noteLosses(time.Now()) {",
 		pkg: "./broker", test: "TestAwaitLeadersAsks", want: "as leaders, and node",
 	},
 	{
@@ -32,6 +32,51 @@ var vacancyTable = []mutant{
 		name: "leaders: a node that was asked for a sign of life has given one",
 		file: "broker/alive.go", old: "		s.ask(ctx, node)\n		cancel()\n		close(done)\n", new: "		close(done)\n		s.ask(ctx, node)\n		cancel()\n",
 		pkg: "./broker", test: "TestSigns", want: "is to be a sign for who came before it",
+	},
+	{
+		name: "leaders: a produce is refused before it is known who leads",
+		file: "broker/produce.go", old: "p.b.afterHandovers(p.refused, func(bool) { p.done(p.results) })", new: "p.done(p.results)",
+		pkg: "./broker", test: "TestRefusalsNameTheLeader", want: "a produce: ",
+	},
+	{
+		name: "leaders: a fetch is refused before it is known who leads",
+		file: "broker/fetch.go", old: "f.b.afterHandovers(unled, func(", new: "f.b.afterHandovers(nil, func(",
+		pkg: "./broker", test: "TestRefusalsNameTheLeader", want: "a fetch: ",
+	},
+	{
+		name: "leaders: a stream is refused before it is known who leads",
+		file: "broker/stream.go", old: "	if over == nil {", new: "	if over == nil || over != nil {",
+		pkg: "./broker", test: "TestRefusalsNameTheLeader", want: "a stream: ",
+	},
+	{
+		name: "leaders: a fetch of a leader that has begun to serve is refused",
+		file: "broker/fetch.go", old: "return s.replica.Leading() != 0 })", new: "return false && s.replica.Leading() != 0 })",
+		pkg: "./broker", test: "TestReadsAwaitOpening", want: "a fetch of a leader",
+	},
+	{
+		name: "leaders: offsets are asked of a leader that does not serve yet",
+		file: "broker/cluster.go", old: "	b.awaitHandovers(ctx, unled)\n", new: "",
+		pkg: "./broker", test: "TestReadsAwaitOpening", want: "offsets of a leader",
+	},
+	{
+		name: "leaders: the end of an epoch is asked of a leader that does not serve yet",
+		file: "broker/epochs.go", old: "	b.awaitHandovers(ctx, unled)\n", new: "",
+		pkg: "./broker", test: "TestReadsAwaitOpening", want: "the end of an epoch of a leader",
+	},
+	{
+		name: "leaders: one that does not come is waited for by each that asks",
+		file: "broker/handover.go", old: "h.over.Err() != nil && h.term != term {", new: "h.over.Err() != nil {",
+		pkg: "./broker", test: "TestHandoverInVain", want: "refused again after",
+	},
+	{
+		name: "leaders: one that does not come is waited for in one term only",
+		file: "broker/handover.go", old: "if h == nil || h.over.Err() != nil && h.term != term {", new: "if h == nil {",
+		pkg: "./broker", test: "TestHandoverInVain", want: "refused after 0s",
+	},
+	{
+		name: "leaders: who has no time for it waits for one",
+		file: "broker/produce.go", old: "case p.patience != nil || p.room.until.Sub(p.b.opt.Now()) < handoverPatience:", new: "case p.patience != nil:",
+		pkg: "./broker", test: "TestHandoverInVain", want: "a produce of half a second",
 	},
 	{
 		name: "produce: a shard that opens its term refuses",
