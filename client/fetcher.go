@@ -196,7 +196,7 @@ func (co *Consumer) fetch(node int32, qs []question) {
 			}
 		}
 		co.mu.Unlock()
-		co.settle(qs, err, func(i int) *pb.Error { return resp.Results[i].Error })
+		co.settle(node, qs, err, func(i int) *pb.Error { return resp.Results[i].Error })
 	})
 }
 
@@ -256,7 +256,7 @@ func (co *Consumer) lookUp(node int32, qs []question) {
 			}
 		}
 		co.mu.Unlock()
-		co.settle(qs, err, func(i int) *pb.Error { return resp.Results[i].Error })
+		co.settle(node, qs, err, func(i int) *pb.Error { return resp.Results[i].Error })
 	})
 }
 
@@ -281,16 +281,31 @@ func (co *Consumer) submit(node int32, cl *call, done func(answer)) {
 	done(answer{err: fmt.Errorf("%w: node %d is gone", ErrConnection, node)})
 }
 
-// settle tells metadata and the fetch loop about an answer. err is that of the
+// misled tells metadata about what a node has answered of a partition. If that says that
+// another one leads it by now, there is no reason to wait: leader epochs grow, so answers
+// cannot send it in a circle.
+func (co *Consumer) misled(q question, id TopicID, node int32, err error) {
+	co.c.misled(q.topic, q.partition, err)
+	if !co.c.meta.image.Load().elsewhere(q.topic, id, q.partition, node, -1) {
+		return
+	}
+	co.mu.Lock()
+	if q.epoch == q.cursor.epoch {
+		q.retryAt = time.Time{}
+	}
+	co.mu.Unlock()
+}
+
+// settle tells metadata and the fetch loop about a node's answer. err is that of the
 // whole request, and part that of each question.
-func (co *Consumer) settle(qs []question, err error, part func(i int) *pb.Error) {
+func (co *Consumer) settle(node int32, qs []question, err error, part func(i int) *pb.Error) {
 	for i, q := range qs {
 		partErr := err
 		if partErr == nil {
 			partErr = fromServer(part(i))
 		}
 		if partErr != nil && movesAway(partErr) {
-			co.c.misled(q.topic, q.partition, partErr)
+			co.misled(q, q.t.id, node, partErr)
 		}
 	}
 	co.mu.Lock()

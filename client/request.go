@@ -90,11 +90,27 @@ func (p *Producer) answered(r *produceRequest, a answer) {
 	if err == nil && p.cfg.Acks != AcksNone && len(resp.Results) != len(r.parts) {
 		err = fmt.Errorf("%w: %d results for %d parts", ErrProtocol, len(resp.Results), len(r.parts))
 	}
-	type moved struct {
-		l   *lane
-		err error
+	part := func(i int) error {
+		if err == nil && p.cfg.Acks != AcksNone {
+			return fromServer(resp.Results[i].Error)
+		}
+		return err
 	}
-	var misled []moved
+	var moved []bool // parts of which there is a newer leader to ask; nil: none
+	for i, of := range r.parts {
+		partErr := part(i)
+		if partErr == nil || !movesAway(partErr) || p.judge(partErr, a.sent, len(r.parts)) == appended {
+			continue
+		}
+		l := &of.what.feed.lane
+		p.c.misled(l.topic, l.partition, partErr)
+		if p.c.meta.image.Load().elsewhere(l.topic, of.id, l.partition, r.node, of.epoch) {
+			if moved == nil {
+				moved = make([]bool, len(r.parts))
+			}
+			moved[i] = true
+		}
+	}
 	type retry struct {
 		d   *delivery
 		err error
@@ -104,30 +120,24 @@ func (p *Producer) answered(r *produceRequest, a answer) {
 	p.byNode[r.node]--
 	delete(p.underWay, r)
 	now := p.c.cfg.Now()
-	for i, part := range r.parts {
-		d := part.what
-		partErr := err
-		if partErr == nil && p.cfg.Acks != AcksNone {
-			res := resp.Results[i]
-			if partErr = fromServer(res.Error); partErr == nil && !part.finished {
-				d.baseOffset, d.appendTimeMS = res.BaseOffset, res.LogAppendTimeMs
+	for i, of := range r.parts {
+		d, partErr := of.what, part(i)
+		if partErr == nil && p.cfg.Acks != AcksNone && !of.finished {
+			d.baseOffset, d.appendTimeMS = resp.Results[i].BaseOffset, resp.Results[i].LogAppendTimeMs
+		}
+		was := of.finished
+		d.feed.lane.settle(of.sending, p.judge(partErr, a.sent, len(r.parts)), partErr, func(failures int) time.Time {
+			if moved != nil && moved[i] {
+				return now // leader epochs grow, so answers cannot send it in a circle
 			}
-		}
-		o := p.judge(partErr, a.sent, len(r.parts))
-		if o != appended && movesAway(partErr) {
-			misled = append(misled, moved{&d.feed.lane, partErr})
-		}
-		was := part.finished
-		d.feed.lane.settle(part.sending, o, partErr, func(failures int) time.Time { return now.Add(p.c.backoff(failures)) })
-		if !was && !part.finished {
+			return now.Add(p.c.backoff(failures))
+		})
+		if !was && !of.finished {
 			retried = append(retried, retry{d, partErr})
 		}
 		p.collectLocked(d.feed)
 	}
 	p.mu.Unlock()
-	for _, m := range misled {
-		p.c.misled(m.l.topic, m.l.partition, m.err)
-	}
 	for _, r := range retried {
 		p.tellBatch(r.d, BatchRetried, r.err)
 	}

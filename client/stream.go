@@ -272,16 +272,17 @@ func (co *Consumer) delivered(st *stream, m *pb.Deliver, payload []byte) error {
 		return nil
 	}
 	type misled struct {
-		topic     string
-		partition int32
-		err       error
+		question
+		id  TopicID
+		err error
 	}
 	var moved []misled
 	co.mu.Lock()
 	for _, p := range m.Parts {
 		data := payload[:p.Length:p.Length]
 		payload = payload[p.Length:]
-		cur := st.parts[streamKey{TopicID(p.TopicId), p.Partition}]
+		id := TopicID(p.TopicId)
+		cur := st.parts[streamKey{id, p.Partition}]
 		if cur == nil || cur.generation != p.Generation || st.ended {
 			st.consumed += uint64(len(data)) // of before a Seek, or a Pause
 			continue
@@ -297,12 +298,12 @@ func (co *Consumer) delivered(st *stream, m *pb.Deliver, payload []byte) error {
 		err := fromServer(p.Error)
 		co.failedLocked(q, err)
 		if movesAway(err) {
-			moved = append(moved, misled{cur.topic, cur.partition, err})
+			moved = append(moved, misled{q, id, err})
 		}
 	}
 	co.mu.Unlock()
 	for _, mv := range moved {
-		co.c.misled(mv.topic, mv.partition, mv.err)
+		co.misled(mv.question, mv.id, st.node, mv.err)
 	}
 	poke(co.wake)
 	return nil

@@ -79,6 +79,16 @@ var vacancyTable = []mutant{
 		pkg: "./broker", test: "TestHandoverInVain", want: "a produce of half a second",
 	},
 	{
+		name: "client: a producer waits although it knows who leads by now",
+		file: "client/request.go", old: "			moved[i] = true", new: "			moved[i] = false",
+		pkg: "./client", test: "TestProducerFollowsHint", want: "was acknowledged after",
+	},
+	{
+		name: "client: a consumer waits although it knows who leads by now",
+		file: "client/fetcher.go", old: "		q.retryAt = time.Time{}", new: "		_ = q.retryAt",
+		pkg: "./client", test: "TestConsumerFollowsHint", want: "was read after",
+	},
+	{
 		name: "produce: a shard that opens its term refuses",
 		file: "broker/opening.go", old: "	if opening == nil {", new: "	if opening != nil || opening == nil {",
 		pkg: "./broker", test: "TestProduceAwaitsOpening", want: "a batch for a leader that opens its term",
