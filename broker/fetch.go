@@ -219,6 +219,11 @@ func (f *Fetch) answer(results []FetchResult) {
 			}
 		}
 	}
+	if len(unled) == 0 {
+		f.done(results)
+		f.endYields()
+		return
+	}
 	f.b.afterHandovers(unled, func(waited bool) {
 		if waited {
 			defer f.survive()

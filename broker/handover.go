@@ -76,16 +76,20 @@ func (b *Broker) watchHandover(shard replication.ShardID, over context.Context, 
 	})
 }
 
-// afterHandovers calls then when this node knows who leads each of the shards, or has
-// not for handoverPatience: at once, or, having waited, in a goroutine of its own.
-func (b *Broker) afterHandovers(shards []*dataShard, then func(waited bool)) {
-	var begun []context.Context
+// handoversOf returns the contexts of those shards for which handover has one.
+func (b *Broker) handoversOf(shards []*dataShard) (begun []context.Context) {
 	for _, s := range shards {
 		if over := b.handover(s); over != nil {
 			begun = append(begun, over)
 		}
 	}
-	afterAll(begun, false, then)
+	return begun
+}
+
+// afterHandovers calls then when this node knows who leads each of the shards, or has
+// not for handoverPatience: at once, or, having waited, in a goroutine of its own.
+func (b *Broker) afterHandovers(shards []*dataShard, then func(waited bool)) {
+	afterAll(b.handoversOf(shards), false, then)
 }
 
 // afterAll calls then when contexts have ended.
@@ -100,14 +104,14 @@ func afterAll(all []context.Context, waited bool, then func(waited bool)) {
 // awaitHandovers waits while nobody is known to lead the shards, as handover has it, and
 // until ctx ends at most. It reports whether neither that has ended nor the broker stops.
 func (b *Broker) awaitHandovers(ctx context.Context, shards []*dataShard) bool {
-	done := make(chan struct{})
-	b.afterHandovers(shards, func(bool) { close(done) })
-	select {
-	case <-done:
-		return b.stopping.Err() == nil
-	case <-ctx.Done():
-		return false
+	for _, over := range b.handoversOf(shards) {
+		select {
+		case <-over.Done():
+		case <-ctx.Done():
+			return false
+		}
 	}
+	return b.stopping.Err() == nil
 }
 
 // unled adds the shard of a partition that is here, unless this node leads it.

@@ -31,20 +31,8 @@ func TestRefusalsNameTheLeader(t *testing.T) {
 				})
 			}},
 			{"a stream", func(r *rig, done func(errcode.Code)) {
-				ready := make(chan struct{}, 100)
-				s := r.NewStream(func() { ready <- struct{}{} })
-				r.change(s, StreamChange{Set: []StreamPart{{Topic: topic.ID, Epoch: -1, Generation: 1}}})
-				go func() {
-					defer s.Close()
-					for {
-						for _, res := range first(s.Next(1<<20, 1<<20)) {
-							res.Release()
-							done(errcode.Of(asError(res.Err)))
-							return
-						}
-						<-ready
-					}
-				}()
+				next := r.follow(topic)
+				go func() { done(errcode.Of(asError(next()))) }()
 			}},
 		}
 		stream := asks[len(asks)-1]
@@ -93,7 +81,23 @@ func TestRefusalsNameTheLeader(t *testing.T) {
 	})
 }
 
-func first[T, U any](v T, _ U) T { return v }
+// follow opens a stream of a topic's first partition. What it returns waits for the
+// stream's first result, and closes it.
+func (r *rig) follow(topic Topic) (next func() *errcode.Error) {
+	ready := make(chan struct{}, 100)
+	s := r.NewStream(func() { ready <- struct{}{} })
+	r.change(s, StreamChange{Set: []StreamPart{{Topic: topic.ID, Epoch: -1, Generation: 1}}})
+	return func() *errcode.Error {
+		defer s.Close()
+		for {
+			if results, _ := s.Next(1<<20, 1<<20); len(results) > 0 {
+				results[0].Release()
+				return results[0].Err
+			}
+			<-ready
+		}
+	}
+}
 
 // TestReadsAwaitOpening: who reads from a leader that was elected and does not serve yet
 // is answered once it does.
@@ -114,19 +118,7 @@ func TestReadsAwaitOpening(t *testing.T) {
 		{"the end of an epoch", func(r *rig, topic Topic) *errcode.Error {
 			return r.EpochEnds(r.t.Context(), []EpochPart{{Topic: topic.ID, Current: -1}})[0].Err
 		}},
-		{"a stream", func(r *rig, topic Topic) *errcode.Error {
-			ready := make(chan struct{}, 100)
-			s := r.NewStream(func() { ready <- struct{}{} })
-			defer s.Close()
-			r.change(s, StreamChange{Set: []StreamPart{{Topic: topic.ID, Epoch: -1, Generation: 1}}})
-			for {
-				for _, res := range first(s.Next(1<<20, 1<<20)) {
-					res.Release()
-					return res.Err
-				}
-				<-ready
-			}
-		}},
+		{"a stream", func(r *rig, topic Topic) *errcode.Error { return r.follow(topic)() }},
 	} {
 		inTrio(t, func(t *testing.T, tr *trio) {
 			topic := tr.controller().create("t", 1, nil)

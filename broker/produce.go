@@ -17,8 +17,6 @@ type produceProposal = replication.Proposal[partition.Result]
 // produce is one Produce under way.
 type produce struct {
 	b       *Broker
-	disk    *diskWatch
-	grown   *Budget
 	room    unfoldingRoom
 	done    func([]ProduceResult)
 	byShard map[*dataShard][]*produceProposal // what is gathered, and not proposed yet
@@ -42,8 +40,7 @@ type produce struct {
 type pendingPart struct {
 	answered bool
 	shard    *dataShard // nil: it is not known
-	grown    int64      // bytes of produce.grown that what it was recompressed to has, until the answer
-	replica  *replication.Replica[partition.Result]
+	grown    int64      // bytes of Broker.grown that what it was recompressed to has, until the answer
 	proposal *produceProposal
 }
 
@@ -85,8 +82,6 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 	}
 	p := &produce{
 		b:       b,
-		disk:    b.disk,
-		grown:   b.grown,
 		room:    unfoldingRoom{b: b, ctx: b.stopping, until: began.Add(timeout)},
 		done:    done,
 		byShard: make(map[*dataShard][]*produceProposal, 1),
@@ -106,7 +101,7 @@ func (b *Broker) Produce(parts []ProducePart, timeout time.Duration, done func([
 			p.answer(i, b.refusedBatch(&parts[i], refused))
 			continue
 		}
-		p.parts[i].replica, p.parts[i].proposal = shard.replica, proposal
+		p.parts[i].proposal = proposal
 		p.byShard[shard] = append(p.byShard[shard], proposal)
 	}
 	p.mu.Lock()
@@ -174,9 +169,9 @@ func (b *Broker) recode(p *produce, i int, sent []byte, rules *policy, sum *batc
 
 // takeGrown takes memory for what part i is recompressed to, or waits for it.
 func (b *Broker) takeGrown(p *produce, i int, bytes int64) *errcode.Error {
-	if !p.grown.TryAcquire(bytes) {
+	if !b.grown.TryAcquire(bytes) {
 		p.propose() // they make room, and may be the only ones that do
-		if err := p.room.await(p.grown, bytes, "no room in time for what recompression makes of the batch"); err != nil {
+		if err := p.room.await(b.grown, bytes, "no room in time for what recompression makes of the batch"); err != nil {
 			return err
 		}
 	}
@@ -187,7 +182,7 @@ func (b *Broker) takeGrown(p *produce, i int, bytes int64) *errcode.Error {
 // keepGrown gives back what part i took and did not need.
 func (p *produce) keepGrown(i int, bytes int64) {
 	if part := &p.parts[i]; bytes < part.grown {
-		p.grown.Release(part.grown - bytes)
+		p.b.grown.Release(part.grown - bytes)
 		part.grown = bytes
 	}
 }
@@ -345,7 +340,7 @@ func (p *produce) answer(i int, r ProduceResult) {
 	p.results[i] = r
 	p.mu.Unlock()
 	if grown > 0 {
-		p.grown.Release(grown)
+		p.b.grown.Release(grown)
 	}
 	p.release()
 }
@@ -362,7 +357,7 @@ func (p *produce) release() {
 	p.mu.Unlock()
 	switch {
 	case !last:
-	case p.patience != nil || p.room.until.Sub(p.b.opt.Now()) < handoverPatience: // it has waited, or cannot
+	case len(p.refused) == 0, p.patience != nil || p.room.until.Sub(p.b.opt.Now()) < handoverPatience: // or it has waited, or cannot
 		p.done(p.results)
 	default:
 		p.b.afterHandovers(p.refused, func(bool) { p.done(p.results) })
@@ -380,9 +375,9 @@ func (p *produce) expire() {
 			continue
 		}
 		err := errcode.Errorf(errcode.RequestTimedOut, "not answered in time; the batch may have been appended")
-		if part.replica.Cancel(part.proposal) {
+		if part.shard.replica.Cancel(part.proposal) {
 			err = errcode.Errorf(errcode.RequestTimedOut, "no room in time; the batch was not appended")
-			if full := p.disk.refusal(); full != nil {
+			if full := p.b.disk.refusal(); full != nil {
 				full.Detail += "; the batch was not appended"
 				err = full
 			}

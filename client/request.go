@@ -99,7 +99,7 @@ func (p *Producer) answered(r *produceRequest, a answer) {
 	var moved []bool // parts of which there is a newer leader to ask; nil: none
 	for i, of := range r.parts {
 		partErr := part(i)
-		if partErr == nil || !movesAway(partErr) || p.judge(partErr, a.sent, len(r.parts)) == appended {
+		if partErr == nil || !movesAway(partErr) {
 			continue
 		}
 		l := &of.what.feed.lane

@@ -204,6 +204,13 @@ func (s *Segment) Bytes() int64 {
 	return s.st.size
 }
 
+// Extent returns End and Bytes of one moment, while batches may be appended.
+func (s *Segment) Extent() (end, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.st.end, s.st.size
+}
+
 // MaxTimestamp returns the greatest timestamp in the segment in milliseconds,
 // or math.MinInt64 if it holds no batch.
 func (s *Segment) MaxTimestamp() int64 {

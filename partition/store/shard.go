@@ -229,31 +229,26 @@ func (sh *Shard) DiskBytes(key uint32) (all, unlink int64) {
 // once if they are in both, for a moment. It is 0 for an unknown key.
 func (sh *Shard) LogBytes(key uint32) (all int64) {
 	sh.mu.Lock()
-	defer sh.mu.Unlock()
 	p := sh.parts[key]
 	if p == nil {
+		sh.mu.Unlock()
 		return 0
 	}
+	segs := slices.Clone(p.segs[p.belowLocked(p.logStart):])
 	all = p.tailBytes
-	segs := p.segs[p.belowLocked(p.logStart):]
-	if len(segs) == 0 {
-		return all
+	if n := len(segs); n > 0 {
+		end, size := segs[n-1].Extent()
+		for i := 0; i < len(p.tail) && p.tail[i].Base < end; i++ { // written, and not taken off yet
+			all -= int64(len(p.tail[i].Body))
+		}
+		all += size - segment.HeaderBytes
+		segs = segs[:n-1]
 	}
-	last := segs[len(segs)-1]
-	end, size := last.End(), last.Bytes()
-	for end != last.End() { // it grows
-		end, size = last.End(), last.Bytes()
-	}
-	for _, s := range segs[:len(segs)-1] {
+	sh.mu.Unlock()
+	for _, s := range segs {
 		all += s.Bytes() - segment.HeaderBytes
 	}
-	for i := range p.tail { // written, and not taken off yet
-		if p.tail[i].Base >= end {
-			break
-		}
-		all -= int64(len(p.tail[i].Body))
-	}
-	return all + size - segment.HeaderBytes
+	return all
 }
 
 // Watch is a registration made by Shard.Watch.
