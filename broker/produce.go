@@ -357,7 +357,9 @@ func (p *produce) release() {
 	p.mu.Unlock()
 	switch {
 	case !last:
-	case len(p.refused) == 0, p.patience != nil || p.room.until.Sub(p.b.opt.Now()) < handoverPatience: // or it has waited, or cannot
+	case len(p.refused) == 0,
+		p.patience != nil, p.unsure != nil, // it has waited
+		p.room.until.Sub(p.b.opt.Now()) < handoverPatience: // it cannot
 		p.done(p.results)
 	default:
 		p.b.afterHandovers(p.refused, func(bool) { p.done(p.results) })

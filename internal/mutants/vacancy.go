@@ -75,7 +75,7 @@ var vacancyTable = []mutant{
 	},
 	{
 		name: "leaders: who has no time for it waits for one",
-		file: "broker/produce.go", old: "p.patience != nil || p.room.until.Sub(p.b.opt.Now()) < handoverPatience:", new: "p.patience != nil:",
+		file: "broker/produce.go", old: "p.room.until.Sub(p.b.opt.Now()) < handoverPatience:", new: "false:",
 		pkg: "./broker", test: "TestHandoverInVain", want: "a produce of half a second",
 	},
 	{
