@@ -84,7 +84,7 @@ func run(only, part string, parallel int, again time.Duration) error {
 	var (
 		group sync.WaitGroup
 		mu    sync.Mutex // of what is printed, and bad
-		bad   int
+		bad   []string   // what survived, as it was said when it did
 		slots = make(chan struct{}, parallel)
 	)
 	for i, m := range chosen {
@@ -96,19 +96,21 @@ func run(only, part string, parallel int, again time.Duration) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				bad++
-				fmt.Printf("SURVIVED %-28s %v\n", m.name, err)
+				bad = append(bad, fmt.Sprintf("SURVIVED %-28s %v", m.name, err))
+				fmt.Println(bad[len(bad)-1])
 				return
 			}
 			fmt.Printf("killed   %-28s by %s %s (%.1f s)\n", m.name, m.pkg, m.test, time.Since(start).Seconds())
 		})
 	}
 	group.Wait()
-	fmt.Printf("mutants: %d passed, %d failed\n", len(chosen)-bad, bad)
-	if bad > 0 {
-		return fmt.Errorf("%d of %d guards can be removed unnoticed", bad, len(chosen))
+	fmt.Printf("mutants: %d passed, %d failed\n", len(chosen)-len(bad), len(bad))
+	if len(bad) == 0 {
+		return nil
 	}
-	return nil
+	// Again, as the end is what is read first, and at times all that is kept.
+	fmt.Println(strings.Join(bad, "\n"))
+	return fmt.Errorf("%d of %d guards can be removed unnoticed", len(bad), len(chosen))
 }
 
 // choose returns the mutants whose name matches the expression only, and that
