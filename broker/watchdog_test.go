@@ -95,7 +95,8 @@ func TestWatchdogPatience(t *testing.T) {
 		tr.rest(time.Second)
 		leader := tr.leader(topic, 0)
 		before := tr.leads(nil)
-		const slow = (stallTicks - 2) * watchdogTick
+		// No multiple of a tick: or each write may end when it ticks, and be seen so.
+		const slow = (stallTicks-2)*watchdogTick + watchdogTick*7/10
 		goOn := leader.standStill(slow)
 		for range 10 {
 			began := time.Now()
