@@ -97,6 +97,7 @@ func TestBalanceUnfit(t *testing.T) {
 		if shard.replica.Leading() == 0 {
 			t.Errorf("node %d is fit again, and does not lead shard 1", one.NodeID())
 		}
+		tr.rest(diskInterval / 3) // nothing looks at the disk now
 		one.disk.mu.Lock()
 		one.disk.now.Low, one.disk.now.Cause = true, "a test says so"
 		one.disk.mu.Unlock()
