@@ -29,49 +29,51 @@ func TestLastAnswers(t *testing.T) {
 		},
 	}
 	for name, end := range ends {
-		inBubble(t, nil, func(t *testing.T, b *bubble) {
-			c := b.dial("producer")
-			ids := c.makeTopics("a", "b")
-			let := b.holdSyncs()
-			first := produceReq(9, -1, ids, topicPart{"a", 0, recordsOf(t, batch.None, "one")})
-			waits := fetchReq(12, ids, from{"b", 0, 0, nil})
-			waits.MaxWaitMillis, waits.MinBytes = 60_000, 1
-			second := produceReq(9, -1, ids, topicPart{"a", 0, recordsOf(t, batch.None, "two")})
-			c.start(first)
-			c.start(waits)
-			c.start(second)
-			creates := kmsg.NewPtrCreateTopicsRequest()
-			creates.Version, creates.TimeoutMillis = 5, 60_000
-			creates.Topics = append(creates.Topics, newTopic("c", 1))
-			c.start(creates)
-			// Much follows it, which nobody reads.
-			if _, err := c.nc.Write(append(end, make([]byte, 20_000)...)); err != nil {
-				t.Fatal(err)
-			}
-			b.pass(20 * time.Second)
-			c.silent("before it is durable")
-			let()
-			id := c.id
-			if p := c.next(id-3, first).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.BaseOffset != 0 {
-				t.Errorf("%s: the first: %+v", name, p)
-			}
-			c.next(id-2, waits)
-			if p := c.next(id-1, second).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.BaseOffset != 1 {
-				t.Errorf("%s: the second: %+v", name, p)
-			}
-			if p := c.next(id, creates).(*kmsg.CreateTopicsResponse).Topics[0]; p.ErrorCode != 0 {
-				t.Errorf("%s: the creation: %v, %s", name, errcode.Code(p.ErrorCode), message(p.ErrorMessage))
-			}
-			if n, err := c.nc.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
-				t.Errorf("%s: behind them: %d bytes, %v; want the end", name, n, err)
-			}
-			if _, err := c.nc.Write([]byte{0}); err != nil {
-				t.Errorf("%s: the connection is closed at once, by which what was written may be lost: %v", name, err)
-			}
-			b.pass(2 * time.Second)
-			if _, err := c.nc.Write([]byte{0}); err == nil {
-				t.Errorf("%s: the connection takes bytes yet", name)
-			}
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, b *bubble) {
+				c := b.dial("producer")
+				ids := c.makeTopics("a", "b")
+				let := b.holdSyncs()
+				first := produceReq(9, -1, ids, topicPart{"a", 0, recordsOf(t, batch.None, "one")})
+				waits := fetchReq(12, ids, from{"b", 0, 0, nil})
+				waits.MaxWaitMillis, waits.MinBytes = 60_000, 1
+				second := produceReq(9, -1, ids, topicPart{"a", 0, recordsOf(t, batch.None, "two")})
+				c.start(first)
+				c.start(waits)
+				c.start(second)
+				creates := kmsg.NewPtrCreateTopicsRequest()
+				creates.Version, creates.TimeoutMillis = 5, 60_000
+				creates.Topics = append(creates.Topics, newTopic("c", 1))
+				c.start(creates)
+				// Much follows it, which nobody reads.
+				if _, err := c.nc.Write(append(end, make([]byte, 20_000)...)); err != nil {
+					t.Fatal(err)
+				}
+				b.pass(20 * time.Second)
+				c.silent("before it is durable")
+				let()
+				id := c.id
+				if p := c.next(id-3, first).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.BaseOffset != 0 {
+					t.Errorf("the first: %+v", p)
+				}
+				c.next(id-2, waits)
+				if p := c.next(id-1, second).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.BaseOffset != 1 {
+					t.Errorf("the second: %+v", p)
+				}
+				if p := c.next(id, creates).(*kmsg.CreateTopicsResponse).Topics[0]; p.ErrorCode != 0 {
+					t.Errorf("the creation: %v, %s", errcode.Code(p.ErrorCode), message(p.ErrorMessage))
+				}
+				if n, err := c.nc.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+					t.Errorf("behind them: %d bytes, %v; want the end", n, err)
+				}
+				if _, err := c.nc.Write([]byte{0}); err != nil {
+					t.Errorf("the connection is closed at once, by which what was written may be lost: %v", err)
+				}
+				b.pass(2 * time.Second)
+				if _, err := c.nc.Write([]byte{0}); err == nil {
+					t.Errorf("the connection takes bytes yet")
+				}
+			})
 		})
 	}
 }
