@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,8 +67,14 @@ func (i *island) connect() *peer {
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	return meet(i.t, nc)
+	return meet(i.t, bytewise{nc})
 }
+
+// bytewise gives a byte to each Read, so that a frame's reader takes none of what
+// follows it, and silent sees that.
+type bytewise struct{ net.Conn }
+
+func (c bytewise) Read(b []byte) (int, error) { return c.Conn.Read(b[:min(1, len(b))]) }
 
 // produce wants a batch to be appended.
 func (i *island) produce(p *peer, topic, b []byte) {
