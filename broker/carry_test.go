@@ -367,6 +367,7 @@ func TestKept(t *testing.T) {
 func TestShardsAreAddedOnce(t *testing.T) {
 	inTrio(t, func(t *testing.T, tr *trio) {
 		controller := tr.controller()
+		controller.adding <- struct{}{} // until all of them have seen that there are none
 		const topics = 4
 		created := make(chan error, topics)
 		for i := range topics {
@@ -375,6 +376,8 @@ func TestShardsAreAddedOnce(t *testing.T) {
 				created <- err
 			}()
 		}
+		tr.rest(time.Second)
+		<-controller.adding
 		for range topics {
 			if err := <-created; err != nil {
 				t.Error(err)
