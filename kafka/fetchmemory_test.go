@@ -90,6 +90,7 @@ func TestFetchMemory(t *testing.T) {
 		many, few := waiting(3000), waiting(10)
 		for round := range 3 {
 			small.start(few)
+			small.silent("a Fetch of few partitions at first")
 			first.start(many)
 			first.silent("a Fetch of many partitions")
 			time.Sleep(time.Second)
