@@ -199,18 +199,24 @@ func TestDeleteRecordsMovesTheStart(t *testing.T) {
 // is for its followers, and clients that do not want to wait for these say 0.
 func TestDeleteRecordsWithoutTime(t *testing.T) {
 	t.Parallel()
-	_, c := admin(t, nil)
-	c.create("a", 1)
-	for i, timeoutMS := range []int32{0, -1, 1} {
-		c.mustProduce("a", 0, recordsOf(t, batch.None, "one"))
-		req := kmsg.NewPtrDeleteRecordsRequest()
-		req.TimeoutMillis = timeoutMS
-		req.Topics = []kmsg.DeleteRecordsRequestTopic{{Topic: "a", Partitions: []kmsg.DeleteRecordsRequestTopicPartition{deletePart(0, -1)}}}
-		got := c.ask(req, 2).(*kmsg.DeleteRecordsResponse).Topics[0].Partitions[0]
-		if want := int64(i + 1); got.ErrorCode != 0 || got.LowWatermark != want {
-			t.Errorf("with a time-out of %d ms: %v, low watermark %d; want %d", timeoutMS, errcode.Code(got.ErrorCode), got.LowWatermark, want)
+	inBubble(t, nil, func(t *testing.T, b *bubble) {
+		c := b.dial("client")
+		c.create("a", 1)
+		for i, timeoutMS := range []int32{0, -1, 1} {
+			c.mustProduce("a", 0, recordsOf(t, batch.None, "one"))
+			let := b.holdSyncs() // it is not done at once
+			req := kmsg.NewPtrDeleteRecordsRequest()
+			req.Version, req.TimeoutMillis = 2, timeoutMS
+			req.Topics = []kmsg.DeleteRecordsRequestTopic{{Topic: "a", Partitions: []kmsg.DeleteRecordsRequestTopicPartition{deletePart(0, -1)}}}
+			c.start(req)
+			b.pass(100 * time.Millisecond)
+			let()
+			got := c.next(c.id, req).(*kmsg.DeleteRecordsResponse).Topics[0].Partitions[0]
+			if want := int64(i + 1); got.ErrorCode != 0 || got.LowWatermark != want {
+				t.Errorf("with a time-out of %d ms: %v, low watermark %d; want %d", timeoutMS, errcode.Code(got.ErrorCode), got.LowWatermark, want)
+			}
 		}
-	}
+	})
 }
 
 // TestDescribeLogDirsOfRecords: a partition's size is that of its batches.
