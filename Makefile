@@ -99,11 +99,13 @@ fuzz: ## every fuzz target in turn, for FUZZTIME each
 	done; } || exit 1; \
 	echo "$$(echo "$$targets" | wc -l) fuzz targets, $(FUZZTIME) each"
 
-# make mutants MUTANTS=1/3: the first third of them.
+# make mutants MUTANTS=1/3: the first third of them. AGAIN=4s: each one's test over and
+# over for that long, which tells of those that are killed with luck only.
 MUTANTS ?= 1/1
+AGAIN   ?= 0s
 
 mutants: ## takes each guard away and sees its test fail
-	$(GO) run ./internal/mutants -shard $(MUTANTS)
+	$(GO) run ./internal/mutants -shard $(MUTANTS) -again $(AGAIN)
 
 # make soak FOR=10m SEED=7
 FOR  ?= 1h
