@@ -84,7 +84,7 @@ func run(only, part string, parallel int, again time.Duration) error {
 	var (
 		group sync.WaitGroup
 		mu    sync.Mutex // of what is printed, and bad
-		bad   []string   // what survived, as it was said when it did
+		bad   []string   // what was said of those that survived
 		slots = make(chan struct{}, parallel)
 	)
 	for i, m := range chosen {
@@ -96,8 +96,9 @@ func run(only, part string, parallel int, again time.Duration) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				bad = append(bad, fmt.Sprintf("SURVIVED %-28s %v", m.name, err))
-				fmt.Println(bad[len(bad)-1])
+				said := fmt.Sprintf("SURVIVED %-28s %v", m.name, err)
+				fmt.Println(said)
+				bad = append(bad, said)
 				return
 			}
 			fmt.Printf("killed   %-28s by %s %s (%.1f s)\n", m.name, m.pkg, m.test, time.Since(start).Seconds())

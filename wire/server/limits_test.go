@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -74,7 +75,7 @@ func (i *island) connect() *peer {
 // follows it, and silent sees that.
 type bytewise struct{ net.Conn }
 
-func (c bytewise) Read(b []byte) (int, error) { return c.Conn.Read(b[:min(1, len(b))]) }
+func (c bytewise) Read(b []byte) (int, error) { return iotest.OneByteReader(c.Conn).Read(b) }
 
 // produce wants a batch to be appended.
 func (i *island) produce(p *peer, topic, b []byte) {
